@@ -1,1 +1,3 @@
 //! mcache.
+
+pub mod change;

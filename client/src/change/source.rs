@@ -1,0 +1,61 @@
+//! Where changes come from.
+//!
+//! Owns the contract between a source and the [`Invalidator`](super::Invalidator) that drives it. It must not know what
+//! a change is made into: neither tags nor caches appear here.
+
+use std::fmt::Debug;
+use std::future::Future;
+use std::time::Duration;
+
+use super::{BoxError, BoxFuture, ChangeEvent};
+
+/// A stream of batches of changes, delivered at least once.
+///
+/// The promise: a change is handed out by [`next`](Self::next) again and again, by this source or by the one a later
+/// process makes, until a batch that contains it was given to [`acknowledge`](Self::acknowledge). It may be handed out
+/// more often than needed, and in any order, because invalidations are idempotent and commute.
+///
+/// The counterpart: within the life of one source value, a batch that was handed out and is not yet acknowledged is the
+/// caller's, and `next` goes on with what comes after it.
+pub trait ChangeSource: Send + 'static {
+    /// What the source needs to recognise a batch when it is acknowledged.
+    type Receipt: Debug + Send + 'static;
+
+    /// Waits for changes and returns all that are there, up to the source's own limit.
+    ///
+    /// Never returns an empty batch. An error does not end the source: call again after a pause.
+    ///
+    /// # Cancel safety
+    ///
+    /// Must be cancel safe: changes whose batch was not returned are handed out by the next call.
+    fn next(&mut self) -> impl Future<Output = Result<Batch<Self::Receipt>, BoxError>> + Send;
+
+    /// Forgets batches whose invalidation was acknowledged everywhere.
+    ///
+    /// On an error nothing is known to be forgotten: call again with the same receipts.
+    fn acknowledge(
+        &mut self,
+        receipts: &mut Vec<Self::Receipt>,
+    ) -> impl Future<Output = Result<(), BoxError>> + Send;
+
+    /// When the changes of a batch have reached every place that fills read from, if that can be later than `next`
+    /// returned them.
+    ///
+    /// A source in front of read replicas returns a future that ends once they have caught up; the invalidator then
+    /// invalidates a second time, which removes what was filled from a lagging replica in between. `None`, the default,
+    /// means that one invalidation is enough.
+    fn settled(&mut self, _receipt: &Self::Receipt) -> Option<BoxFuture<'static, ()>> {
+        None
+    }
+}
+
+/// Changes that were handed out together.
+#[derive(Debug)]
+pub struct Batch<R> {
+    /// The changes, never none.
+    pub events: Vec<ChangeEvent>,
+    /// How long ago the oldest of them was captured, by the clock that captured it.
+    pub age: Duration,
+    /// What acknowledges them.
+    pub receipt: R,
+}
