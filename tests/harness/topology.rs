@@ -1,0 +1,271 @@
+//! Several servers that belong together.
+//!
+//! Owns how they find each other and when they are ready. It must not know how one server is run.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+
+use crate::server::free_port;
+use crate::{ScratchDir, Server, ServerBuilder, Session, locate, wait};
+
+/// A primary and its replicas.
+pub struct Replicated {
+    /// Takes the writes.
+    pub primary: Server,
+    /// Follow it, or (after [`Replicated::chained`]) each the one before.
+    pub replicas: Vec<Server>,
+}
+
+impl Replicated {
+    /// Starts `replicas` replicas of one primary and waits until they follow.
+    pub fn start(replicas: usize) -> Self {
+        Self::start_with(replicas, Server::builder())
+    }
+
+    /// As [`Replicated::start`], every server with these options.
+    pub fn start_with(replicas: usize, options: ServerBuilder) -> Self {
+        let primary = options.clone().tcp().start();
+        let replicas = (0..replicas)
+            .map(|_| follow(&primary, options.clone()))
+            .collect();
+        let replicated = Self { primary, replicas };
+        replicated.sync();
+        replicated
+    }
+
+    /// A primary, its replica, that one's replica, and so on.
+    pub fn chained(replicas: usize, options: ServerBuilder) -> Self {
+        let primary = options.clone().tcp().start();
+        let mut chain: Vec<Server> = Vec::new();
+        for _ in 0..replicas {
+            let next = follow(chain.last().unwrap_or(&primary), options.clone());
+            chain.push(next);
+        }
+        let replicated = Self {
+            primary,
+            replicas: chain,
+        };
+        replicated.sync();
+        replicated
+    }
+
+    /// Waits until every replica has applied what the primary has written so far.
+    pub fn sync(&self) {
+        let mut primary = self.primary.session();
+        // Each command is replicated with what it decided, so the offset is final once a later command has answered.
+        let written = primary.info("replication", "master_repl_offset");
+        for replica in &self.replicas {
+            let mut session = replica.session();
+            wait::until("the replica has applied what the primary wrote", || {
+                session.info_text("replication", "master_link_status") == "up"
+                    && session.info("replication", "slave_repl_offset") >= written
+            });
+        }
+    }
+
+    /// Waits as [`Replicated::sync`] and compares the data sets.
+    ///
+    /// # Panics
+    ///
+    /// When a replica's digest differs from the primary's.
+    pub fn assert_same(&self) {
+        self.sync();
+        let expected = digest(&mut self.primary.session());
+        for (number, replica) in self.replicas.iter().enumerate() {
+            assert_eq!(
+                digest(&mut replica.session()),
+                expected,
+                "digest of replica {number} and of the primary"
+            );
+        }
+    }
+}
+
+/// A replica of `primary`, linked to it.
+pub fn follow(primary: &Server, options: ServerBuilder) -> Server {
+    let replica = options
+        .set("replicaof", format!("127.0.0.1 {}", primary.port()))
+        .tcp()
+        .start();
+    await_link(&replica);
+    replica
+}
+
+/// Waits until a replica's link to its primary is up.
+pub fn await_link(replica: &Server) {
+    let mut session = replica.session();
+    wait::until("the replica is linked to its primary", || {
+        session.info_text("replication", "master_link_status") == "up"
+    });
+}
+
+/// Whether a server is a primary at this moment; it may be about to change, and then closes its connections.
+pub fn is_primary(server: &Server) -> bool {
+    let role = server.session().try_run("ROLE");
+    matches!(role, Ok(redis::Value::Array(parts)) if parts.first() == Some(&redis::Value::BulkString(b"master".to_vec())))
+}
+
+/// What `DEBUG DIGEST` says of the data set.
+pub fn digest(session: &mut Session) -> String {
+    session.typed("DEBUG DIGEST")
+}
+
+/// Sentinels that watch one primary.
+pub struct Sentinels {
+    _dirs: Vec<ScratchDir>,
+    children: Vec<Child>,
+    /// Their ports.
+    pub ports: Vec<u16>,
+    /// The name under which they know the primary.
+    pub name: &'static str,
+}
+
+impl Sentinels {
+    /// Starts three that fail over after a second of silence and waits until they know each other and the replicas.
+    pub fn watch(replicated: &Replicated) -> Self {
+        const COUNT: usize = 3;
+        let mut sentinels = Self {
+            _dirs: Vec::new(),
+            children: Vec::new(),
+            ports: Vec::new(),
+            name: "store",
+        };
+        for _ in 0..COUNT {
+            sentinels.add(replicated.primary.port());
+        }
+        let replicas = replicated.replicas.len();
+        wait::until("the sentinels know each other and the replicas", || {
+            sentinels.ports.iter().all(|port| {
+                let Some(mut session) = session_on(*port) else {
+                    return false;
+                };
+                let Ok(Some(state)) = session
+                    .try_run(&format!("SENTINEL MASTER {}", sentinels.name))
+                    .map(|value| {
+                        redis::from_redis_value::<std::collections::BTreeMap<String, String>>(value)
+                            .ok()
+                    })
+                else {
+                    return false;
+                };
+                state["num-slaves"] == replicas.to_string()
+                    && state["num-other-sentinels"] == (COUNT - 1).to_string()
+            })
+        });
+        sentinels
+    }
+
+    fn add(&mut self, primary_port: u16) {
+        let dir = ScratchDir::new("sentinel");
+        let port = free_port();
+        let name = self.name;
+        let config = dir.path().join("sentinel.conf");
+        let lines = format!(
+            "port {port}\nbind 127.0.0.1\ndir {dir}\nlogfile sentinel.log\n\
+             sentinel monitor {name} 127.0.0.1 {primary_port} 2\n\
+             sentinel down-after-milliseconds {name} 1000\n\
+             sentinel failover-timeout {name} 5000\n",
+            dir = dir.path().display()
+        );
+        fs::write(&config, lines).expect("the scratch directory takes a file");
+        let child = Command::new(locate::redis("redis-server"))
+            .arg(&config)
+            .arg("--sentinel")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap_or_else(|e| panic!("redis-server: {e}; `make setup` installs it"));
+        self.ports.push(port);
+        self.children.push(child);
+        self._dirs.push(dir);
+    }
+}
+
+impl Drop for Sentinels {
+    fn drop(&mut self) {
+        for child in &mut self.children {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+/// Three primaries, each with one replica, all slots covered.
+pub struct Cluster {
+    /// Every node, in no order that means anything: roles change.
+    pub nodes: Vec<Server>,
+}
+
+impl Cluster {
+    /// Starts it through `redis-cli --cluster create` and waits until every node finds it healthy.
+    pub fn start() -> Self {
+        Self::start_with(Server::builder())
+    }
+
+    /// As [`Cluster::start`], every node with these options.
+    pub fn start_with(options: ServerBuilder) -> Self {
+        const NODES: usize = 6;
+        let nodes: Vec<Server> = (0..NODES)
+            .map(|_| {
+                options
+                    .clone()
+                    .set("cluster-node-timeout", 2000)
+                    .cluster()
+                    .start()
+            })
+            .collect();
+        let addresses = nodes
+            .iter()
+            .map(|node| format!("127.0.0.1:{}", node.port()));
+        let output = Command::new(cli())
+            .args(["--cluster", "create"])
+            .args(addresses)
+            .args(["--cluster-replicas", "1", "--cluster-yes"])
+            .output()
+            .unwrap_or_else(|e| panic!("redis-cli: {e}; `make setup` installs it"));
+        assert!(
+            output.status.success(),
+            "redis-cli --cluster create:\n{}{}",
+            String::from_utf8_lossy(&output.stdout),
+            String::from_utf8_lossy(&output.stderr)
+        );
+        let cluster = Self { nodes };
+        cluster.await_health();
+        cluster
+    }
+
+    /// Waits until every running node says the cluster is up and its replicas are linked.
+    pub fn await_health(&self) {
+        for node in &self.nodes {
+            let mut session = node.session();
+            wait::until("the cluster is healthy", || {
+                let info: String = session.typed("CLUSTER INFO");
+                let known = info.contains(&format!("cluster_known_nodes:{}", self.nodes.len()));
+                let linked = session.info_text("replication", "role") == "master"
+                    || session.info_text("replication", "master_link_status") == "up";
+                info.contains("cluster_state:ok") && known && linked
+            });
+        }
+    }
+
+    /// The addresses to give a cluster client.
+    pub fn urls(&self) -> Vec<String> {
+        self.nodes.iter().map(Server::tcp_url).collect()
+    }
+
+    /// The nodes that are primaries at this moment.
+    pub fn primaries(&self) -> impl Iterator<Item = &Server> {
+        self.nodes.iter().filter(|node| is_primary(node))
+    }
+}
+
+fn cli() -> PathBuf {
+    locate::redis("redis-cli")
+}
+
+fn session_on(port: u16) -> Option<Session> {
+    let client = redis::Client::open(("127.0.0.1", port)).ok()?;
+    client.get_connection().ok().map(Session::new)
+}
