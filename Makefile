@@ -1,0 +1,61 @@
+# Everything a person does with this project. `make` alone tells what there is.
+
+CARGO ?= cargo
+
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: setup
+setup: ## install what is missing (Redis, PostgreSQL, libclang), start nothing
+	@.ci/setup
+
+.PHONY: build
+build: setup ## the module, optimised: target/release/libmcache.so
+	$(CARGO) build --release -p mcache-module
+
+.PHONY: run
+run: build ## start Redis with the module, replay a recorded shop's day through the client, leave Redis to try
+	$(CARGO) run --release -p mcache-examples --bin replay
+
+.PHONY: test
+test: build ## every test: pure logic, client, real servers
+	$(CARGO) test --workspace
+
+.PHONY: test-unit
+test-unit: ## tests that start no server
+	$(CARGO) test -p mcache-core
+	$(CARGO) test -p mcache --lib
+
+.PHONY: test-server
+test-server: build ## tests on real servers, one file per property; NAME=... picks some
+	$(CARGO) test -p mcache-tests --test suite -- $(NAME)
+
+.PHONY: test-long
+test-long: build ## every test and the ones that take minutes
+	$(CARGO) test --workspace --release -- --include-ignored
+
+.PHONY: lint
+lint: ## formatting, clippy and rustdoc, warnings are errors
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps
+
+.PHONY: bench
+bench: build ## against plain Redis and rivals; writes benches/RESULTS.md
+	$(CARGO) run --release -p mcache-benches --bin server-bench
+
+.PHONY: bench-ir
+bench-ir: build ## instructions per operation, counted by valgrind; adds to benches/RESULTS.md
+	@.ci/setup valgrind
+	$(CARGO) run --release -p mcache-benches --bin server-bench -- --instructions
+
+.PHONY: docs
+docs: ## the API documentation, in target/doc
+	$(CARGO) doc --workspace --no-deps
+
+.PHONY: clean
+clean: ## remove everything built
+	$(CARGO) clean
