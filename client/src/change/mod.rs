@@ -1,5 +1,43 @@
-//! Changes of data: what they are.
+//! Changes of data, and the invalidation that follows them by itself.
+//!
+//! ```text
+//!   ChangeSource ──batches of ChangeEvent──▶ Invalidator ──tags──▶ each InvalidationTarget
+//!   (in-process Bus, PostgreSQL outbox)         │  ▲                  (a provider of the cache)
+//!         ▲                                     │  └── acknowledged ──────────┘
+//!         └────────── acknowledge ──────────────┘
+//! ```
+//!
+//! A [`ChangeSource`] hands changes out at least once; the [`Invalidator`] makes them into tags, tells every
+//! [`InvalidationTarget`] until it acknowledges, and only then acknowledges to the source. A crash anywhere in between
+//! repeats work and loses nothing.
 
+mod backoff;
+mod bus;
+mod delivery;
 mod event;
+mod invalidator;
+mod source;
+mod stats;
+mod target;
 
+use std::future::Future;
+use std::pin::Pin;
+
+pub use backoff::Backoff;
+pub use bus::{Bus, BusSource, Delivery, Undelivered, bus};
 pub use event::{ChangeEvent, EventError, Operation, RowsById};
+pub use invalidator::{EventTags, Invalidator, InvalidatorBuilder, Unfinished};
+pub use source::{Batch, ChangeSource};
+pub use stats::{InvalidatorStats, TargetStats};
+pub use target::InvalidationTarget;
+
+/// An error whose kind the caller does not branch on: it is logged, counted and tried again.
+pub type BoxError = Box<dyn std::error::Error + Send + Sync + 'static>;
+
+/// A boxed future, so that traits with async methods can be used as `dyn`.
+pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// Drawn anew for each pause, so that processes which failed together do not come back together.
+fn random_jitter() -> f64 {
+    fastrand::f64()
+}

@@ -32,7 +32,11 @@ pub trait ChangeSource: Send + 'static {
 
     /// Forgets batches whose invalidation was acknowledged everywhere.
     ///
-    /// On an error nothing is known to be forgotten: call again with the same receipts.
+    /// Takes out of `receipts` what it has forgotten; what is left in it after an error is to be given again.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped early, `receipts` still holds whatever is not known to be forgotten.
     fn acknowledge(
         &mut self,
         receipts: &mut Vec<Self::Receipt>,
