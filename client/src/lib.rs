@@ -1,3 +1,24 @@
-//! mcache.
+//! Tag-based caching of query results, exact and self-invalidating.
 
-pub mod change;
+mod cache;
+mod codec;
+mod config;
+mod entry;
+mod envelope;
+mod error;
+mod loaded;
+pub mod provider;
+mod tags;
+
+pub use bytes::Bytes;
+
+pub use crate::{
+    cache::{Cache, Invalidation, Settled},
+    codec::{Codec, Json},
+    config::Builder,
+    entry::{Entry, Target},
+    error::{Error, ErrorKind, Result},
+    loaded::{Loaded, Served, Source},
+    provider::Provider,
+    tags::Tags,
+};

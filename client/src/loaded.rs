@@ -1,0 +1,105 @@
+//! What loaders may say about a value, and what callers may learn about where it came from.
+
+use std::time::Duration;
+
+use crate::Tags;
+
+/// A loaded value together with what only the loader can know: the tags of what it was made from, and whether
+/// and how long it is worth keeping.
+///
+/// ```
+/// use mcache::Loaded;
+///
+/// let loaded = Loaded::new(vec!["a", "b"]).tags(["Product:1", "Product:2"]);
+/// assert_eq!(loaded.value.len(), 2);
+/// ```
+#[derive(Debug, Clone)]
+pub struct Loaded<T> {
+    /// The value.
+    pub value: T,
+    pub(crate) tags: Tags,
+    pub(crate) ttl: Option<Duration>,
+    pub(crate) keep: bool,
+}
+
+impl<T> Loaded<T> {
+    /// A value without tags of its own; those of the entry still apply.
+    pub fn new(value: T) -> Self {
+        Self {
+            value,
+            tags: Tags::new(),
+            ttl: None,
+            keep: true,
+        }
+    }
+
+    /// Adds tags to those of the entry.
+    #[must_use]
+    pub fn tags<I>(mut self, tags: I) -> Self
+    where
+        I: IntoIterator,
+        I::Item: AsRef<[u8]>,
+    {
+        self.tags.extend(tags);
+        self
+    }
+
+    /// Overrides the entry's time to live. Zero: no expiry.
+    #[must_use]
+    pub fn ttl(mut self, ttl: Duration) -> Self {
+        self.ttl = Some(ttl);
+        self
+    }
+
+    /// Returns the value to the caller without keeping it.
+    #[must_use]
+    pub fn uncached(mut self) -> Self {
+        self.keep = false;
+        self
+    }
+}
+
+impl<T> From<T> for Loaded<T> {
+    fn from(value: T) -> Self {
+        Self::new(value)
+    }
+}
+
+/// A value and where it came from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Served<T> {
+    /// The value.
+    pub value: T,
+    /// Where it came from.
+    pub source: Source,
+}
+
+/// Where a value came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Source {
+    /// The cache held it.
+    Hit,
+    /// The cache held it past its time to live; somebody refreshes it, or the source failed and the caller
+    /// asked for [`stale_if_error`](crate::Entry::stale_if_error).
+    Stale,
+    /// This caller's loader made it.
+    Loaded,
+    /// Another caller of this process was loading it; its result was shared.
+    Joined,
+    /// Caching is off or the cache is away: the loader was called without it.
+    Bypass,
+}
+
+impl Source {
+    /// Lower-case name, for headers, logs and metric labels.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Hit => "hit",
+            Self::Stale => "stale",
+            Self::Loaded => "miss",
+            Self::Joined => "joined",
+            Self::Bypass => "bypass",
+        }
+    }
+}

@@ -1,0 +1,230 @@
+//! What a place to keep entries must be able to do: the contract between the cache and its providers.
+//!
+//! Object-safe, so that a cache can hold several of different kinds. Speaks in bytes: names arrive with their
+//! namespace already in front, values as the envelope. Knows nothing of types, codecs or loaders.
+
+use std::{future::Future, pin::Pin, time::Duration};
+
+use bytes::Bytes;
+
+use crate::{Result, Tags};
+
+/// A boxed future, so that [`Provider`] can be used as `dyn Provider`.
+pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// A place that keeps entries by key and finds them by tag.
+///
+/// The meaning of each word is the server's: once [`invalidate`](Provider::invalidate) has returned, no entry
+/// whose fill began before it is served again, and a [`store`](Provider::store) with a token from before it
+/// is refused. [`MemoryProvider`](crate::MemoryProvider) is the shortest complete implementation; the
+/// `conformance` feature has the tests every provider must pass.
+///
+/// Every method keeps its own deadline and is cancel-safe: dropping the future may leave the command done or
+/// not done, never half done.
+pub trait Provider: Send + Sync + 'static {
+    /// The name by which callers choose this provider.
+    fn id(&self) -> &str;
+
+    /// The live value of a key.
+    fn get<'a>(&'a self, key: &'a [u8]) -> BoxFuture<'a, Result<Option<Bytes>>>;
+
+    /// The live values of several keys, in their order.
+    fn get_many<'a>(&'a self, keys: &'a [Bytes]) -> BoxFuture<'a, Result<Vec<Option<Bytes>>>>;
+
+    /// The value, or the right to make it: see [`Lookup`].
+    fn fetch<'a>(&'a self, key: &'a [u8], options: FetchOptions) -> BoxFuture<'a, Result<Lookup>>;
+
+    /// A token for a fill that did not begin with [`fetch`](Provider::fetch). It must be taken before the
+    /// source is read.
+    fn token<'a>(&'a self, key: &'a [u8]) -> BoxFuture<'a, Result<Token>>;
+
+    /// Keeps an entry, replacing value, tags and lifetime of an older one. `false`: refused, because one of
+    /// the tags was invalidated after the token was handed out.
+    fn store<'a>(&'a self, entry: Store<'a>) -> BoxFuture<'a, Result<bool>>;
+
+    /// Gives a lease back without a value, so that the next caller in line may try.
+    fn release<'a>(&'a self, key: &'a [u8], token: &'a Token) -> BoxFuture<'a, Result<()>>;
+
+    /// Removes one entry, whatever its options. `true` if there was one.
+    fn clear<'a>(&'a self, key: &'a [u8]) -> BoxFuture<'a, Result<bool>>;
+
+    /// Makes every entry dead (or stale, see [`Mode`]) that carries any of the tags. `Ok` means that every
+    /// shard has acknowledged; the number is how many entries it was.
+    fn invalidate<'a>(&'a self, tags: &'a Tags, mode: Mode) -> BoxFuture<'a, Result<u64>>;
+
+    /// What is known of a key, if it exists.
+    fn inspect<'a>(&'a self, key: &'a [u8]) -> BoxFuture<'a, Result<Option<Inspection>>>;
+}
+
+/// What a miss hands out: opaque bytes that say when the fill began.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Token(Bytes);
+
+impl Token {
+    /// Wraps what the provider handed out.
+    pub fn new(bytes: impl Into<Bytes>) -> Self {
+        Self(bytes.into())
+    }
+
+    /// The bytes as handed out.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+/// How to look a key up with [`Provider::fetch`].
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct FetchOptions {
+    /// How long to wait for somebody else's fill. Zero (the default): answer [`Lookup::Busy`] at once.
+    pub wait: Duration,
+    /// How long the right to fill lasts if it is handed out. `None` (the default): as the provider is
+    /// configured.
+    pub lease: Option<Duration>,
+}
+
+/// What a lookup found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Lookup {
+    /// A live value.
+    Hit(Bytes),
+    /// A value past its time to live but within its stale window. With a token, this caller is the one who
+    /// refreshes it.
+    Stale {
+        /// The value.
+        value: Bytes,
+        /// The right to refresh, for one caller only.
+        token: Option<Token>,
+    },
+    /// Nothing; this caller holds the lease and should fill.
+    Miss {
+        /// When the fill began, to be given back with the value.
+        token: Token,
+    },
+    /// Nothing, and somebody else was still filling when the wait ended.
+    Busy,
+}
+
+/// An entry to keep.
+#[derive(Debug, Clone)]
+pub struct Store<'a> {
+    /// The full key.
+    pub key: &'a [u8],
+    /// The bytes to serve.
+    pub value: Bytes,
+    /// How long the entry is live. `None`: no expiry.
+    pub ttl: Option<Duration>,
+    /// How long after `ttl` it may be served stale while one caller refreshes it.
+    pub swr: Duration,
+    /// The full tags.
+    pub tags: &'a Tags,
+    /// Spared by [`Mode::Auto`] invalidations.
+    pub manual: bool,
+    /// When the fill began. `None`: when this call arrives.
+    pub token: Option<&'a Token>,
+}
+
+/// How far an invalidation goes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub enum Mode {
+    /// Every entry with the tag is dead. The default.
+    #[default]
+    Hard,
+    /// As `Hard`, but entries stored as manual are spared. What automatic invalidation uses.
+    Auto,
+    /// Entries become stale instead of dead: served within their stale window while one caller refreshes.
+    Soft,
+    /// As `Soft`, sparing manual entries.
+    AutoSoft,
+}
+
+impl Mode {
+    /// Spares manual entries.
+    pub fn is_auto(self) -> bool {
+        matches!(self, Self::Auto | Self::AutoSoft)
+    }
+
+    /// Makes stale instead of dead.
+    pub fn is_soft(self) -> bool {
+        matches!(self, Self::Soft | Self::AutoSoft)
+    }
+
+    /// The mildest mode that does everything either of the two would do.
+    #[must_use]
+    pub fn strongest(self, other: Self) -> Self {
+        match (
+            self.is_auto() && other.is_auto(),
+            self.is_soft() && other.is_soft(),
+        ) {
+            (false, false) => Self::Hard,
+            (true, false) => Self::Auto,
+            (false, true) => Self::Soft,
+            (true, true) => Self::AutoSoft,
+        }
+    }
+}
+
+/// Whether an entry is served.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum EntryState {
+    /// Served.
+    Live,
+    /// Served only while one caller refreshes it.
+    Stale,
+    /// Never served again.
+    Dead,
+}
+
+/// What is known of an entry.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Inspection {
+    /// Whether it is served.
+    pub state: EntryState,
+    /// How long it stays live; `None` if it does not expire.
+    pub ttl: Option<Duration>,
+    /// How long ago its fill began.
+    pub age: Duration,
+    /// Size of the stored value.
+    pub bytes: u64,
+    /// Spared by automatic invalidation.
+    pub manual: bool,
+    /// When its fill began, on the provider's clock.
+    pub birth: u64,
+    /// The tags it carries.
+    pub tags: Vec<Bytes>,
+    /// Why it is dead, if it is.
+    pub reason: Option<String>,
+}
+
+impl Inspection {
+    /// A live entry of this size with everything else empty; fields are public to fill in the rest.
+    pub fn new(state: EntryState, bytes: u64) -> Self {
+        Self {
+            state,
+            ttl: None,
+            age: Duration::ZERO,
+            bytes,
+            manual: false,
+            birth: 0,
+            tags: Vec::new(),
+            reason: None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Mode::{self, *};
+
+    #[test]
+    fn the_strongest_of_two_modes_spares_nothing_either_would_hit() {
+        for mode in [Hard, Auto, Soft, AutoSoft] {
+            assert_eq!(mode.strongest(mode), mode);
+            assert_eq!(mode.strongest(Hard), Hard);
+        }
+        assert_eq!(Auto.strongest(Soft), Hard);
+        assert_eq!(Auto.strongest(AutoSoft), Auto);
+        assert_eq!(Mode::Soft.strongest(AutoSoft), Soft);
+    }
+}

@@ -1,0 +1,222 @@
+//! A list of tags in one buffer, and the namespace that is put before keys and tags.
+//!
+//! A product list carries several hundred tags; one allocation each would cost more than the command that
+//! carries them. Knows nothing of providers.
+
+use bytes::Bytes;
+
+/// An ordered list of tags, kept in one buffer. Tags are any bytes; duplicates are kept (the server ignores
+/// them).
+///
+/// ```
+/// let mut tags = mcache::Tags::from_iter(["Product:42", "Product:list:*"]);
+/// tags.push("Region:eu");
+/// assert_eq!(tags.len(), 3);
+/// assert!(tags.contains("Region:eu"));
+/// ```
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Tags {
+    bytes: Vec<u8>,
+    /// Where each tag ends in `bytes`; it begins where the one before ends.
+    ends: Vec<usize>,
+}
+
+impl Tags {
+    /// An empty list.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds one tag.
+    pub fn push(&mut self, tag: impl AsRef<[u8]>) {
+        self.push_parts(&[tag.as_ref()]);
+    }
+
+    /// How many tags there are.
+    pub fn len(&self) -> usize {
+        self.ends.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.ends.is_empty()
+    }
+
+    /// Whether this very tag is in the list. Looks at each: meant for tests and small lists.
+    pub fn contains(&self, tag: impl AsRef<[u8]>) -> bool {
+        self.iter().any(|other| other == tag.as_ref())
+    }
+
+    /// The tags in the order they were added.
+    pub fn iter(&self) -> Iter<'_> {
+        Iter {
+            tags: self,
+            next: 0,
+        }
+    }
+
+    fn push_parts(&mut self, parts: &[&[u8]]) {
+        for part in parts {
+            self.bytes.extend_from_slice(part);
+        }
+        self.ends.push(self.bytes.len());
+    }
+
+    fn get(&self, index: usize) -> Option<&[u8]> {
+        let end = *self.ends.get(index)?;
+        let start = match index {
+            0 => 0,
+            _ => self.ends[index - 1],
+        };
+        Some(&self.bytes[start..end])
+    }
+}
+
+impl<T: AsRef<[u8]>> Extend<T> for Tags {
+    fn extend<I: IntoIterator<Item = T>>(&mut self, tags: I) {
+        for tag in tags {
+            self.push(tag);
+        }
+    }
+}
+
+impl<T: AsRef<[u8]>> FromIterator<T> for Tags {
+    fn from_iter<I: IntoIterator<Item = T>>(tags: I) -> Self {
+        let mut list = Self::new();
+        list.extend(tags);
+        list
+    }
+}
+
+impl<'a> IntoIterator for &'a Tags {
+    type Item = &'a [u8];
+    type IntoIter = Iter<'a>;
+
+    fn into_iter(self) -> Iter<'a> {
+        self.iter()
+    }
+}
+
+/// The tags of a [`Tags`], in order.
+#[derive(Debug, Clone)]
+pub struct Iter<'a> {
+    tags: &'a Tags,
+    next: usize,
+}
+
+impl<'a> Iterator for Iter<'a> {
+    type Item = &'a [u8];
+
+    fn next(&mut self) -> Option<&'a [u8]> {
+        let tag = self.tags.get(self.next)?;
+        self.next += 1;
+        Some(tag)
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        let left = self.tags.len() - self.next;
+        (left, Some(left))
+    }
+}
+
+impl ExactSizeIterator for Iter<'_> {}
+
+/// What is put before every key and tag of one environment: `<ns>:`.
+#[derive(Debug, Clone)]
+pub(crate) struct Namespace {
+    prefix: Bytes,
+    everything: Bytes,
+}
+
+impl Namespace {
+    /// An empty name means no prefix: such a cache owns every key and tag it can reach.
+    pub(crate) fn new(name: &str) -> Self {
+        let prefix = match name {
+            "" => String::new(),
+            name => format!("{name}:"),
+        };
+        let everything = Bytes::from(format!("{prefix}*"));
+        Self {
+            prefix: Bytes::from(prefix),
+            everything,
+        }
+    }
+
+    /// The tag every entry of the namespace carries, so that clearing it is one command.
+    pub(crate) fn everything(&self) -> &[u8] {
+        &self.everything
+    }
+
+    /// The name as the provider knows it.
+    pub(crate) fn qualify(&self, name: &[u8]) -> Bytes {
+        if self.prefix.is_empty() {
+            return Bytes::copy_from_slice(name);
+        }
+        let mut full = Vec::with_capacity(self.prefix.len() + name.len());
+        full.extend_from_slice(&self.prefix);
+        full.extend_from_slice(name);
+        full.into()
+    }
+
+    /// The tags as the provider knows them.
+    pub(crate) fn qualify_tags(&self, tags: &Tags) -> Tags {
+        let extra = self.prefix.len() * tags.len() + self.everything.len();
+        let mut full = Tags {
+            bytes: Vec::with_capacity(tags.bytes.len() + extra),
+            ends: Vec::with_capacity(tags.len() + 1),
+        };
+        for tag in tags {
+            full.push_parts(&[&self.prefix, tag]);
+        }
+        full
+    }
+
+    /// The tags a stored entry carries: its own, and the one that means all of the namespace.
+    pub(crate) fn stored_tags(&self, tags: &Tags) -> Tags {
+        let mut full = self.qualify_tags(tags);
+        full.push(&self.everything);
+        full
+    }
+
+    /// The name as the caller knows it; unchanged if it is not of this namespace.
+    pub(crate) fn strip<'a>(&self, full: &'a [u8]) -> &'a [u8] {
+        full.strip_prefix(&self.prefix[..]).unwrap_or(full)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tags_of_any_bytes_come_back_in_order() {
+        let tags = Tags::from_iter([&b"a"[..], b"", b"\xff\x00", b"a"]);
+        assert_eq!(
+            tags.iter().collect::<Vec<_>>(),
+            [&b"a"[..], b"", b"\xff\x00", b"a"]
+        );
+        assert_eq!(tags.iter().len(), 4);
+        assert!(tags.contains(b"\xff\x00"));
+        assert!(!tags.contains("b"));
+    }
+
+    #[test]
+    fn a_namespace_is_put_before_keys_and_tags_and_taken_off_again() {
+        let namespace = Namespace::new("eu");
+        assert_eq!(namespace.qualify(b"k"), "eu:k");
+        let stored = namespace.stored_tags(&Tags::from_iter(["Product:1"]));
+        assert_eq!(
+            stored.iter().collect::<Vec<_>>(),
+            [&b"eu:Product:1"[..], b"eu:*"]
+        );
+        assert_eq!(namespace.strip(b"eu:k"), b"k");
+        assert_eq!(namespace.strip(b"us:k"), b"us:k");
+    }
+
+    #[test]
+    fn without_a_namespace_names_stay_as_they_are() {
+        let namespace = Namespace::new("");
+        assert_eq!(namespace.qualify(b"k"), "k");
+        assert_eq!(namespace.everything(), b"*");
+    }
+}
