@@ -1,12 +1,15 @@
 //! Tag-based caching of query results, exact and self-invalidating.
 
 mod cache;
+pub mod change;
 mod codec;
 mod config;
 mod entry;
 mod envelope;
 mod error;
+pub mod graph;
 mod loaded;
+pub mod memory;
 pub mod provider;
 mod tags;
 
@@ -19,6 +22,7 @@ pub use crate::{
     entry::{Entry, Target},
     error::{Error, ErrorKind, Result},
     loaded::{Loaded, Served, Source},
+    memory::MemoryProvider,
     provider::Provider,
     tags::Tags,
 };

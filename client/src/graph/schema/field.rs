@@ -78,12 +78,10 @@ impl FieldType {
                     Some(Cow::Owned(number.to_string()))
                 }
             }
-            (Self::Integer | Self::Number, Value::String(text)) => {
-                match text.parse::<i64>() {
-                    Ok(whole) => Some(Cow::Owned(whole.to_string())),
-                    Err(_) => float_text(text.parse().ok()?),
-                }
-            }
+            (Self::Integer | Self::Number, Value::String(text)) => match text.parse::<i128>() {
+                Ok(whole) => Some(Cow::Owned(whole.to_string())),
+                Err(_) => float_text(text.parse().ok()?),
+            },
             _ => None,
         }
     }
@@ -232,11 +230,26 @@ mod tests {
         let text = |kind: FieldType, value: Value| {
             kind.canonical_text(&value).map(|text| text.into_owned())
         };
-        assert_eq!(text(FieldType::Integer, json!(1)), text(FieldType::Integer, json!(1.0)));
-        assert_eq!(text(FieldType::Number, json!("10.50")), text(FieldType::Number, json!(10.5)));
-        assert_eq!(text(FieldType::Number, json!("10")), text(FieldType::Number, json!(10.0)));
-        assert_eq!(text(FieldType::Text, json!(7)), text(FieldType::Text, json!("7")));
-        assert_eq!(text(FieldType::Uuid, json!("AB-1")), text(FieldType::Uuid, json!("ab-1")));
+        assert_eq!(
+            text(FieldType::Integer, json!(1)),
+            text(FieldType::Integer, json!(1.0))
+        );
+        assert_eq!(
+            text(FieldType::Number, json!("10.50")),
+            text(FieldType::Number, json!(10.5))
+        );
+        assert_eq!(
+            text(FieldType::Number, json!("10")),
+            text(FieldType::Number, json!(10.0))
+        );
+        assert_eq!(
+            text(FieldType::Text, json!(7)),
+            text(FieldType::Text, json!("7"))
+        );
+        assert_eq!(
+            text(FieldType::Uuid, json!("AB-1")),
+            text(FieldType::Uuid, json!("ab-1"))
+        );
         assert_eq!(text(FieldType::Boolean, json!("yes")), None);
         assert_eq!(text(FieldType::Number, json!("ten")), None);
         assert_eq!(

@@ -1,0 +1,115 @@
+//! What can go wrong between a query and its result. A cache that is down is not among it.
+
+use super::resolver::ResolverError;
+
+/// Why a query has no result.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum GraphError {
+    /// The query does not fit the schema.
+    #[error(transparent)]
+    Query(#[from] QueryError),
+    /// The resolver failed.
+    #[error("graph: fetching {entity} failed")]
+    Resolver {
+        /// The entity being fetched.
+        entity: String,
+        /// The resolver's own error.
+        source: ResolverError,
+    },
+    /// The resolver returned a row without its id or without a key rows are matched by.
+    #[error("graph: the resolver returned a row of {entity} without a usable {field}")]
+    Row {
+        /// The entity being fetched.
+        entity: String,
+        /// The field that is missing, null or of the wrong type.
+        field: String,
+    },
+    /// The resolver was asked how many rows match and did not say.
+    #[error("graph: the resolver returned no count of {entity}")]
+    Count {
+        /// The entity being fetched.
+        entity: String,
+    },
+    /// `throw_if_key_not_found` was set and a row asked for by id does not exist.
+    #[error("graph: {entity} with id {id} was not found")]
+    NotFound {
+        /// The entity.
+        entity: String,
+        /// The id.
+        id: String,
+    },
+}
+
+/// How a query does not fit the schema.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum QueryError {
+    /// The entity is not declared, or is a link entity.
+    #[error("query: unknown entity {entity:?}")]
+    UnknownEntity {
+        /// The name in the query.
+        entity: String,
+    },
+    /// The field is not declared.
+    #[error("query: {entity} has no field {field:?}")]
+    UnknownField {
+        /// The entity.
+        entity: String,
+        /// The name in the query.
+        field: String,
+    },
+    /// A path goes on behind something that is not a relation.
+    #[error("query: {entity} has no relation {relation:?} (path {path:?})")]
+    UnknownRelation {
+        /// The entity.
+        entity: String,
+        /// The name in the query.
+        relation: String,
+        /// The whole path.
+        path: String,
+    },
+    /// A path ends at a relation.
+    #[error("query: path {path:?} ends at a relation: name its fields, or write {path}.*")]
+    RelationWithoutFields {
+        /// The path.
+        path: String,
+    },
+    /// A path follows the same relation twice.
+    #[error("query: path {path:?} is a cycle: it follows {relation:?} twice")]
+    Cycle {
+        /// The path.
+        path: String,
+        /// The relation.
+        relation: String,
+    },
+    /// A path has too many segments.
+    #[error("query: path {path:?} is longer than {max} segments")]
+    PathTooLong {
+        /// The path.
+        path: String,
+        /// The limit.
+        max: usize,
+    },
+    /// The query asks for no fields.
+    #[error("query: no fields are asked for")]
+    NoFields,
+    /// A filter is malformed.
+    #[error("query: filter on {entity}, at {at:?}: {why}")]
+    Filter {
+        /// The entity.
+        entity: String,
+        /// The field or operator.
+        at: String,
+        /// What is wrong.
+        why: &'static str,
+    },
+    /// A field cannot be sorted by.
+    #[error("query: {entity} cannot be sorted by {field:?}")]
+    Order {
+        /// The entity.
+        entity: String,
+        /// The field.
+        field: String,
+    },
+}

@@ -1,0 +1,115 @@
+//! Where rows come from: the one trait a graph needs implemented.
+//!
+//! A graph turns a query into one [`Fetch`] per level (entity reached by a path), each for all
+//! rows of that level at once, so a query costs as many round trips as it has levels whatever the
+//! number of rows. Levels of the same depth are fetched concurrently.
+
+use std::future::Future;
+use std::pin::Pin;
+
+use serde_json::{Map, Value};
+
+use super::filter::Filter;
+use super::query::Direction;
+use super::schema::{Entity, Name, Schema};
+
+/// A boxed future, so that resolvers are objects.
+pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// A resolver's own error; the graph hands it to the caller as the source of its error.
+pub type ResolverError = Box<dyn std::error::Error + Send + Sync>;
+
+/// One row: stored (and computed) fields by name.
+pub type Row = Map<String, Value>;
+
+/// Reads rows from wherever they are.
+///
+/// What the graph relies on, and what makes a cached result trustworthy:
+///
+/// - A fetch sees every change committed before it was called. Reading from a lagging replica, or
+///   inside a transaction with an older snapshot, breaks that; see `docs/graph.md`.
+/// - The answer depends on nothing but the fetch and the rows of the entity (and, for relation
+///   filters and computed fields, on the entities these name or [depend on](super::Dependency)).
+/// - Every row has every field asked for. `id` and the fields rows are matched by must be present and fit their type;
+///   others may be left out, which counts as `null`.
+///
+/// # Cancel safety
+///
+/// The future may be dropped at any point, when nobody waits for the result any more.
+///
+/// # Example
+///
+/// [`MemoryResolver`](super::MemoryResolver) is a complete implementation.
+pub trait Resolver: Send + Sync {
+    /// Reads the rows of one level.
+    ///
+    /// # Errors
+    ///
+    /// Whatever went wrong. The query fails with it and nothing is cached.
+    fn fetch<'a>(&'a self, fetch: Fetch<'a>) -> BoxFuture<'a, Result<Rows, ResolverError>>;
+}
+
+/// Shared resolvers are resolvers.
+impl<R: Resolver + ?Sized> Resolver for std::sync::Arc<R> {
+    fn fetch<'a>(&'a self, fetch: Fetch<'a>) -> BoxFuture<'a, Result<Rows, ResolverError>> {
+        (**self).fetch(fetch)
+    }
+}
+
+/// A request for rows of one entity.
+#[derive(Clone, Copy, Debug)]
+pub struct Fetch<'a> {
+    /// The schema everything here was checked against.
+    pub schema: &'a Schema,
+    /// The entity. Rows that its [soft-delete field](Entity::soft_delete) marks as deleted do not exist.
+    pub entity: &'a Entity,
+    /// The fields wanted, without repetition: those the caller asked for and those the graph needs to
+    /// find related rows. `id` is among them, except for link entities.
+    pub fields: &'a [Name],
+    /// Which rows.
+    pub select: Select<'a>,
+    /// The query's context, `null` if it has none.
+    pub context: &'a Value,
+    /// The query's locale.
+    pub locale: Option<&'a str>,
+}
+
+/// Which rows a fetch is for.
+#[derive(Clone, Copy, Debug)]
+pub enum Select<'a> {
+    /// The rows of the query itself.
+    List(List<'a>),
+    /// The rows whose `field` equals one of `values`, in any order: the related rows of a whole
+    /// level of parents. The values are not null and have no repetition; rows with other values are ignored.
+    Keys {
+        /// The field to match. It is among the fields wanted.
+        field: &'a Name,
+        /// The values to match.
+        values: &'a [Value],
+    },
+}
+
+/// The rows of a query's first level.
+#[derive(Clone, Copy, Debug)]
+pub struct List<'a> {
+    /// What a row must meet.
+    pub filter: &'a Filter,
+    /// What to sort by, the most significant first. It always ends with `id`, so that pages do not
+    /// overlap. Nulls are last when ascending and first when descending.
+    pub order: &'a [(Name, Direction)],
+    /// How many rows to leave out.
+    pub skip: u64,
+    /// How many rows to return at most; all if absent.
+    pub take: Option<u64>,
+    /// Whether to report how many rows meet the filter, regardless of `skip` and `take`.
+    pub count: bool,
+}
+
+/// What a fetch found.
+#[derive(Clone, Debug, Default)]
+pub struct Rows {
+    /// The rows.
+    pub rows: Vec<Row>,
+    /// How many rows meet the filter, if [`List::count`] asked for it.
+    pub count: Option<u64>,
+}
