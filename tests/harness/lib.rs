@@ -22,6 +22,7 @@
 //! | read what a server tells its replicas | [`ReplicationStream`] |
 //! | draw random operations that can be drawn again | [`Seed`] |
 
+mod index;
 pub mod line;
 pub mod locate;
 mod postgres;

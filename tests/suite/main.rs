@@ -1,3 +1,15 @@
 //! The suite: what mcache promises, shown on real servers. One file per property.
 
+mod acl;
+mod commands;
 mod harness_itself;
+mod introspection;
+mod invalidate;
+mod keyspace;
+mod limits;
+mod model;
+mod persistence;
+mod readme;
+mod reclaim;
+mod replication;
+mod tokens;
