@@ -10,6 +10,8 @@ mod error;
 pub mod graph;
 mod loaded;
 pub mod memory;
+#[cfg(feature = "postgres")]
+pub mod postgres;
 pub mod provider;
 mod tags;
 

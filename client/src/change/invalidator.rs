@@ -283,23 +283,24 @@ impl<S: ChangeSource> Driver<S> {
             if deadline.is_some() && self.batches_outstanding() == 0 {
                 return Ok(());
             }
-            let works = self.paused_until.is_none();
-            let acknowledges = works && !self.finished.is_empty();
-            let receives = works
-                && !acknowledges
-                && deadline.is_none()
-                && self.events_outstanding < self.events_outstanding_max;
+            let turn = if self.paused_until.is_some() {
+                Turn::Pause
+            } else if !self.finished.is_empty() {
+                Turn::Acknowledge
+            } else if deadline.is_none() && self.events_outstanding < self.events_outstanding_max {
+                Turn::Receive
+            } else {
+                Turn::Pause
+            };
+            let acknowledges = matches!(turn, Turn::Acknowledge);
             tokio::select! {
-                outcome = self.source.acknowledge(&mut self.finished), if acknowledges => match outcome {
-                    Ok(()) => self.backoff.reset(),
-                    Err(error) => self.source_failed("acknowledge to", &error),
-                },
-                batch = self.source.next(), if receives => match batch {
-                    Ok(batch) => {
+                outcome = take_turn(&mut self.source, &mut self.finished, turn) => match outcome {
+                    Outcome::Acknowledged => self.backoff.reset(),
+                    Outcome::Received(batch) => {
                         self.backoff.reset();
                         self.dispatch(batch);
                     }
-                    Err(error) => self.source_failed("read from", &error),
+                    Outcome::Failed(doing, error) => self.source_failed(doing, &error),
                 },
                 // While an acknowledgement is under way nothing more is harvested: it would be begun anew each time.
                 () = self.progress.notified(), if !acknowledges => {}
@@ -307,7 +308,7 @@ impl<S: ChangeSource> Driver<S> {
                     Ok(number) => self.dispatch_again(number),
                     Err(ended) => std::panic::resume_unwind(ended.into_panic()),
                 },
-                () = until(self.paused_until), if !works => self.paused_until = None,
+                () = until(self.paused_until), if self.paused_until.is_some() => self.paused_until = None,
                 changed = stopped.changed(), if deadline.is_none() => {
                     // A closed channel means that the handle was dropped, which aborts this task anyway.
                     let patience = changed.ok().and_then(|()| *stopped.borrow());
@@ -430,6 +431,38 @@ impl<S: ChangeSource> Driver<S> {
         let oldest = [telling, settling].into_iter().flatten().min();
         self.counters
             .timing(|timing| timing.oldest_outstanding = oldest);
+    }
+}
+
+/// What the source is asked for next. It is one at a time: it has one owner.
+enum Turn {
+    Acknowledge,
+    Receive,
+    Pause,
+}
+
+enum Outcome<R> {
+    Acknowledged,
+    Received(Batch<R>),
+    Failed(&'static str, BoxError),
+}
+
+/// Cancel safe, as both calls of a source are.
+async fn take_turn<S: ChangeSource>(
+    source: &mut S,
+    finished: &mut Vec<S::Receipt>,
+    turn: Turn,
+) -> Outcome<S::Receipt> {
+    match turn {
+        Turn::Acknowledge => match source.acknowledge(finished).await {
+            Ok(()) => Outcome::Acknowledged,
+            Err(error) => Outcome::Failed("acknowledge to", error),
+        },
+        Turn::Receive => match source.next().await {
+            Ok(batch) => Outcome::Received(batch),
+            Err(error) => Outcome::Failed("read from", error),
+        },
+        Turn::Pause => std::future::pending().await,
     }
 }
 

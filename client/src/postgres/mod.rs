@@ -1,0 +1,25 @@
+//! PostgreSQL: what graph queries read from, and where changes are captured.
+//!
+//! ```text
+//!   Mapping ──┬──▶ Outbox ──install──▶ triggers ──▶ outbox table ──▶ OutboxSource ──▶ change::Invalidator
+//!             └──▶ PostgresResolver ──one statement per level──▶ rows ──▶ graph::Graph
+//! ```
+//!
+//! One [`Mapping`] says where the entities of a schema are stored; both halves use it, so that what a change event says
+//! of a row is what a query reads of it.
+
+mod capture;
+mod decode;
+mod error;
+mod install;
+mod mapping;
+mod replicas;
+mod session;
+mod source;
+mod sql;
+mod value;
+
+pub use error::PostgresError;
+pub use install::{Outbox, OutboxStatus};
+pub use mapping::{Mapping, MappingBuilder, Table};
+pub use source::{OutboxReceipt, OutboxSource};
