@@ -1,1 +1,29 @@
-//! mcache.
+//! The pure logic of mcache: no Redis, no clock, no I/O.
+//!
+//! An *entry* is one cached value with its *tags*. A tag names what an entry was made from; *invalidating* it says that
+//! everything made from it before now is wrong. *Epochs* order fills and invalidations, a *token* carries the epoch at
+//! which a fill began to the client and back, and the *memory* of invalidations refuses a fill that began too early.
+//! The *index* knows which entries carry which tag; an invalidation marks the tag's *record* dead in constant time, and
+//! *reclaim* frees the dead entries later, a few at a time.
+//!
+//! Two rules give the rest its shape. What an entry is worth is decided by the record it points to and the epoch it was
+//! born at, never by looking a key name up in a set. And the index follows the keyspace: it is told of every entry that
+//! comes and goes, so there is never an orphan to sweep up.
+#![deny(unsafe_code)]
+
+pub mod command;
+pub mod encode;
+#[allow(unsafe_code)]
+pub mod entry;
+pub mod epoch;
+pub mod error;
+#[allow(unsafe_code)]
+pub mod index;
+mod members;
+pub mod memory;
+mod slab;
+mod tags;
+mod text;
+
+pub use tags::hash;
+pub use text::matches;

@@ -1,0 +1,456 @@
+//! Commands as clients write them, parsed into types that need no further checks. Arguments left over are errors.
+
+use crate::entry::MAX_BYTES;
+use crate::epoch::Token;
+use crate::error::Error;
+use crate::text::{MAX_TTL_S, integer, seconds_ms};
+
+/// Limits that the configuration sets.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Most tags in one command.
+    pub tags: usize,
+    /// Longest tag in bytes.
+    pub tag_bytes: usize,
+}
+
+/// The arguments of a command, its name included as number 0; a view, so that parsing copies nothing.
+pub trait Arguments {
+    /// How many there are.
+    fn len(&self) -> usize;
+    /// Whether there is none.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+    /// The bytes of one of them; empty beyond the end.
+    fn get(&self, at: usize) -> &[u8];
+}
+
+impl<T: AsRef<[u8]>> Arguments for [T] {
+    fn len(&self) -> usize {
+        <[T]>::len(self)
+    }
+    fn get(&self, at: usize) -> &[u8] {
+        <[T]>::get(self, at).map_or(&[], AsRef::as_ref)
+    }
+}
+
+/// When a SET stores.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Condition {
+    /// Whatever is there.
+    Always,
+    /// Only where no live entry is.
+    Absent,
+    /// Only over a live entry.
+    Present,
+}
+
+/// `MCACHE.SET key ttl value [SWR seconds] [TOKEN token] [NX|XX] [MANUAL] [TAGS tag [tag ...]]`
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Set {
+    /// `None`: no expiry.
+    pub ttl_ms: Option<u64>,
+    /// How long after the ttl the entry may be served stale.
+    pub swr_ms: u32,
+    /// When the fill began, if the caller knows.
+    pub token: Option<Token>,
+    /// NX, XX or neither.
+    pub condition: Condition,
+    /// Spared by `INVALIDATE AUTO`.
+    pub manual: bool,
+    /// Index of the first tag; everything from here on is a tag.
+    pub tags_from: usize,
+}
+
+impl Set {
+    /// Index of the key among the arguments.
+    pub const KEY: usize = 1;
+    /// Index of the value among the arguments.
+    pub const VALUE: usize = 3;
+
+    /// Parses; the caller has checked that there are at least four arguments.
+    ///
+    /// # Errors
+    /// The first thing that is wrong.
+    pub fn parse<A: Arguments + ?Sized>(args: &A, limits: Limits) -> Result<Set, Error> {
+        let ttl_ms =
+            seconds_ms(args.get(2), MAX_TTL_S).ok_or_else(|| Error::Ttl(args.get(2).to_vec()))?;
+        for (what, at) in [("key", Set::KEY), ("value", Set::VALUE)] {
+            if args.get(at).len() > MAX_BYTES {
+                return Err(Error::TooLong {
+                    what,
+                    got: args.get(at).len(),
+                });
+            }
+        }
+        let mut set = Set {
+            ttl_ms: (ttl_ms > 0).then_some(ttl_ms),
+            swr_ms: 0,
+            token: None,
+            condition: Condition::Always,
+            manual: false,
+            tags_from: args.len(),
+        };
+        let (mut at, mut swr_given) = (4, false);
+        while at < args.len() {
+            let word = args.get(at);
+            at += 1;
+            if word.eq_ignore_ascii_case(b"TAGS") {
+                check_tags(args, at, limits)?;
+                set.tags_from = at;
+                break;
+            } else if word.eq_ignore_ascii_case(b"TOKEN") {
+                if at == args.len() {
+                    return Err(Error::Missing {
+                        after: "TOKEN",
+                        expected: "a token",
+                    });
+                }
+                let token = Token::parse(args.get(at)).ok_or(Error::Token)?;
+                if set.token.replace(token).is_some() {
+                    return Err(Error::Twice("TOKEN"));
+                }
+                at += 1;
+            } else if word.eq_ignore_ascii_case(b"SWR") {
+                if at == args.len() {
+                    return Err(Error::Missing {
+                        after: "SWR",
+                        expected: "seconds",
+                    });
+                }
+                let swr = seconds_ms(args.get(at), u64::from(u32::MAX) / 1000);
+                set.swr_ms = swr.ok_or_else(|| Error::Swr(args.get(at).to_vec()))? as u32;
+                if std::mem::replace(&mut swr_given, true) {
+                    return Err(Error::Twice("SWR"));
+                }
+                at += 1;
+            } else if word.eq_ignore_ascii_case(b"NX") || word.eq_ignore_ascii_case(b"XX") {
+                let wanted = if word[0].eq_ignore_ascii_case(&b'N') {
+                    Condition::Absent
+                } else {
+                    Condition::Present
+                };
+                if set.condition != Condition::Always && set.condition != wanted {
+                    return Err(Error::Exclusive("NX", "XX"));
+                }
+                set.condition = wanted;
+            } else if word.eq_ignore_ascii_case(b"MANUAL") {
+                set.manual = true;
+            } else {
+                return Err(Error::Syntax {
+                    expected: "SWR, TOKEN, NX, XX, MANUAL or TAGS",
+                    got: word.to_vec(),
+                });
+            }
+        }
+        if set.swr_ms > 0 && set.ttl_ms.is_none() {
+            return Err(Error::SwrWithoutTtl);
+        }
+        Ok(set)
+    }
+}
+
+/// `MCACHE.INVALIDATE [AUTO] [SOFT] [TAGS] tag [tag ...]`
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Invalidate {
+    /// Spare MANUAL entries.
+    pub auto: bool,
+    /// Index of the first tag.
+    pub tags_from: usize,
+}
+
+impl Invalidate {
+    /// Parses. If the first argument is an option word, TAGS is required, so any byte string can be a tag.
+    ///
+    /// # Errors
+    /// The first thing that is wrong.
+    pub fn parse<A: Arguments + ?Sized>(args: &A, limits: Limits) -> Result<Invalidate, Error> {
+        let mut invalidate = Invalidate {
+            auto: false,
+            tags_from: 1,
+        };
+        let is_option = |at: usize| {
+            ["AUTO", "TAGS"]
+                .iter()
+                .any(|w| args.get(at).eq_ignore_ascii_case(w.as_bytes()))
+        };
+        if is_option(1) {
+            let mut at = 1;
+            loop {
+                if at == args.len() {
+                    return Err(Error::Missing {
+                        after: "AUTO",
+                        expected: "TAGS",
+                    });
+                }
+                let word = args.get(at);
+                at += 1;
+                if word.eq_ignore_ascii_case(b"TAGS") {
+                    break;
+                } else if word.eq_ignore_ascii_case(b"AUTO") {
+                    invalidate.auto = true;
+                } else {
+                    return Err(Error::Syntax {
+                        expected: "AUTO or TAGS",
+                        got: word.to_vec(),
+                    });
+                }
+            }
+            invalidate.tags_from = at;
+        }
+        check_tags(args, invalidate.tags_from, limits)?;
+        Ok(invalidate)
+    }
+}
+
+/// Checks the tags from `from` to the end.
+///
+/// # Errors
+/// No tag, an empty one, one too long, or too many.
+pub fn check_tags<A: Arguments + ?Sized>(
+    args: &A,
+    from: usize,
+    limits: Limits,
+) -> Result<(), Error> {
+    let got = args.len().saturating_sub(from);
+    if got == 0 {
+        return Err(Error::Missing {
+            after: "TAGS",
+            expected: "at least one tag",
+        });
+    }
+    if got > limits.tags {
+        return Err(Error::TooManyTags {
+            got,
+            max: limits.tags,
+        });
+    }
+    (from..args.len()).try_for_each(|at| check_tag(args.get(at), limits))
+}
+
+/// Checks one tag.
+///
+/// # Errors
+/// Empty or too long.
+pub fn check_tag(tag: &[u8], limits: Limits) -> Result<(), Error> {
+    match tag.len() {
+        0 => Err(Error::EmptyTag),
+        got if got > limits.tag_bytes => Err(Error::TagTooLong {
+            got,
+            max: limits.tag_bytes,
+        }),
+        _ => Ok(()),
+    }
+}
+
+/// `cursor [MATCH pattern] [COUNT n]`, as the scanning commands have it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Scan {
+    /// Where to go on; 0 begins.
+    pub cursor: u64,
+    /// Index of the pattern among the arguments.
+    pub pattern_at: Option<usize>,
+    /// How much work a call may do.
+    pub count: usize,
+}
+
+impl Scan {
+    /// Most that COUNT can ask for: a page is built in memory and must not hold the server for long.
+    pub const MAX_COUNT: u64 = 10_000;
+
+    /// Parses from `at`, where the cursor stands. Patterns are understood only where `patterns` says so.
+    ///
+    /// # Errors
+    /// The first thing that is wrong.
+    pub fn parse<A: Arguments + ?Sized>(
+        args: &A,
+        at: usize,
+        patterns: bool,
+    ) -> Result<Scan, Error> {
+        let cursor = integer(args.get(at)).ok_or_else(|| Error::Integer {
+            what: "cursor",
+            got: args.get(at).to_vec(),
+            min: 0,
+            max: u64::MAX,
+        })?;
+        let mut scan = Scan {
+            cursor,
+            pattern_at: None,
+            count: 100,
+        };
+        let mut at = at + 1;
+        while at < args.len() {
+            let word = args.get(at);
+            at += 1;
+            if patterns && word.eq_ignore_ascii_case(b"MATCH") {
+                if at == args.len() {
+                    return Err(Error::Missing {
+                        after: "MATCH",
+                        expected: "a pattern",
+                    });
+                }
+                scan.pattern_at = Some(at);
+            } else if word.eq_ignore_ascii_case(b"COUNT") {
+                if at == args.len() {
+                    return Err(Error::Missing {
+                        after: "COUNT",
+                        expected: "a number",
+                    });
+                }
+                let got = args.get(at);
+                let count = integer(got).filter(|n| (1..=Scan::MAX_COUNT).contains(n));
+                scan.count = count.ok_or_else(|| Error::Integer {
+                    what: "COUNT",
+                    got: got.to_vec(),
+                    min: 1,
+                    max: Scan::MAX_COUNT,
+                })? as usize;
+            } else {
+                let expected = if patterns { "MATCH or COUNT" } else { "COUNT" };
+                return Err(Error::Syntax {
+                    expected,
+                    got: word.to_vec(),
+                });
+            }
+            at += 1;
+        }
+        Ok(scan)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMITS: Limits = Limits {
+        tags: 3,
+        tag_bytes: 5,
+    };
+
+    fn set(line: &str) -> Result<Set, Error> {
+        let args: Vec<&str> = line.split(' ').collect();
+        Set::parse(&args[..], LIMITS)
+    }
+
+    fn invalidate(line: &str) -> Result<Invalidate, Error> {
+        let args: Vec<&str> = line.split(' ').collect();
+        Invalidate::parse(&args[..], LIMITS)
+    }
+
+    #[test]
+    fn set_understands_every_option_in_any_case_and_order() {
+        let plain = Set {
+            ttl_ms: Some(10_000),
+            swr_ms: 0,
+            token: None,
+            condition: Condition::Always,
+            manual: false,
+            tags_from: 4,
+        };
+        assert_eq!(set("MCACHE.SET k 10 v"), Ok(plain.clone()));
+        assert_eq!(set("MCACHE.SET k 0 v").map(|s| s.ttl_ms), Ok(None));
+        let full = set("MCACHE.SET k 1.5 v manual swr 2 nx token 0000000000000001000000000000000f tags TAGS nx").unwrap();
+        assert_eq!(
+            full,
+            Set {
+                ttl_ms: Some(1500),
+                swr_ms: 2000,
+                token: Token::parse(b"0000000000000001000000000000000f"),
+                condition: Condition::Absent,
+                manual: true,
+                tags_from: 11,
+            }
+        );
+    }
+
+    #[test]
+    fn set_refuses_what_it_does_not_understand() {
+        for line in [
+            "MCACHE.SET k -1 v",
+            "MCACHE.SET k abc v",
+            "MCACHE.SET k 1 v FOO",
+            "MCACHE.SET k 1 v TAGS",
+            "MCACHE.SET k 1 v TOKEN",
+            "MCACHE.SET k 1 v TOKEN xyz",
+            "MCACHE.SET k 1 v NX XX",
+            "MCACHE.SET k 1 v TAGS a b c d",
+            "MCACHE.SET k 1 v TAGS toolong",
+            "MCACHE.SET k 1 v TAGS a  b",
+            "MCACHE.SET k 0 v SWR 5",
+            "MCACHE.SET k 1 v SWR",
+            "MCACHE.SET k 1 v SWR x",
+            "MCACHE.SET k 1 v SWR 1 SWR 1",
+        ] {
+            let error = set(line).expect_err(line).to_string();
+            assert!(error.starts_with("ERR "), "{line}: {error}");
+        }
+    }
+
+    #[test]
+    fn any_byte_string_can_be_invalidated() {
+        assert_eq!(
+            invalidate("M a b"),
+            Ok(Invalidate {
+                auto: false,
+                tags_from: 1
+            })
+        );
+        assert_eq!(
+            invalidate("M TAGS auto"),
+            Ok(Invalidate {
+                auto: false,
+                tags_from: 2
+            })
+        );
+        assert_eq!(
+            invalidate("M auto tags tags"),
+            Ok(Invalidate {
+                auto: true,
+                tags_from: 3
+            })
+        );
+        assert_eq!(
+            invalidate("M a TAGS"),
+            Ok(Invalidate {
+                auto: false,
+                tags_from: 1
+            })
+        );
+        for line in ["M AUTO", "M AUTO a", "M TAGS", "M AUTO TAGS", "M a b c d"] {
+            assert!(invalidate(line).is_err(), "{line}");
+        }
+    }
+
+    #[test]
+    fn scans() {
+        let parse = |line: &str| Scan::parse(&line.split(' ').collect::<Vec<_>>()[..], 1, true);
+        assert_eq!(
+            parse("S 0"),
+            Ok(Scan {
+                cursor: 0,
+                pattern_at: None,
+                count: 100
+            })
+        );
+        assert_eq!(
+            parse("S 7 count 5 match p*"),
+            Ok(Scan {
+                cursor: 7,
+                pattern_at: Some(5),
+                count: 5
+            })
+        );
+        for line in [
+            "S x",
+            "S -1",
+            "S 0 COUNT 0",
+            "S 0 COUNT 10001",
+            "S 0 COUNT",
+            "S 0 MATCH",
+            "S 0 FOO",
+        ] {
+            assert!(parse(line).is_err(), "{line}");
+        }
+    }
+}

@@ -1,0 +1,146 @@
+//! The bytes of an entry in RDB files, DUMP payloads and migrations, versioned from the first day.
+//!
+//! A value is saved as two strings: what is encoded here, and the payload as it is (so that Redis can compress it).
+//!
+//! ```text
+//! version 1, integers little-endian:
+//!   flags u8 (1 = MANUAL) │ birth u64 │ swr_ms u32 │ tags u32 │ { length u32 │ bytes } per tag
+//! ```
+//! A dead entry is saved as a husk: birth 0, no tags, no payload. The key and the deadline are Redis's business.
+
+use hashbrown::HashTable;
+
+use crate::entry::{Attributes, MAX_TAGS};
+use crate::epoch::Epoch;
+use crate::tags::hash;
+
+/// The version that is written.
+pub const VERSION: i32 = 1;
+
+const MANUAL: u8 = 1;
+
+/// Attributes and tag names of an entry, read from a file or another server.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Decoded {
+    /// What the entry is made with.
+    pub attributes: Attributes,
+    /// Its tags, all different, none empty.
+    pub tags: Vec<Box<[u8]>>,
+}
+
+/// Writes the current version.
+pub fn encode<'a>(
+    attributes: Attributes,
+    tags: impl ExactSizeIterator<Item = &'a [u8]>,
+) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(17 + tags.len() * 48);
+    bytes.push(if attributes.manual { MANUAL } else { 0 });
+    bytes.extend_from_slice(&attributes.birth.0.to_le_bytes());
+    bytes.extend_from_slice(&attributes.swr_ms.to_le_bytes());
+    bytes.extend_from_slice(&(tags.len() as u32).to_le_bytes());
+    for tag in tags {
+        bytes.extend_from_slice(&(tag.len() as u32).to_le_bytes());
+        bytes.extend_from_slice(tag);
+    }
+    bytes
+}
+
+/// Reads any version ever written; `None` for bytes that no version writes. Never allocates more than a small multiple
+/// of the input.
+pub fn decode(version: i32, bytes: &[u8]) -> Option<Decoded> {
+    match version {
+        1 => decode_v1(bytes),
+        _ => None,
+    }
+}
+
+fn decode_v1(mut bytes: &[u8]) -> Option<Decoded> {
+    let bytes = &mut bytes;
+    let [flags] = take(bytes)?;
+    if flags & !MANUAL != 0 {
+        return None;
+    }
+    let attributes = Attributes {
+        manual: flags & MANUAL != 0,
+        birth: Epoch(u64::from_le_bytes(take(bytes)?)),
+        swr_ms: u32::from_le_bytes(take(bytes)?),
+    };
+    let count = u32::from_le_bytes(take(bytes)?) as usize;
+    // A tag takes at least five bytes, so a count that lies is found out before it is believed.
+    if count > MAX_TAGS || count * 5 > bytes.len() {
+        return None;
+    }
+    let mut tags: Vec<Box<[u8]>> = Vec::with_capacity(count);
+    let mut seen: HashTable<usize> = HashTable::with_capacity(count);
+    for at in 0..count {
+        let length = u32::from_le_bytes(take(bytes)?) as usize;
+        let (tag, rest) = bytes.split_at_checked(length)?;
+        *bytes = rest;
+        let hash_of = hash(tag);
+        if tag.is_empty() || seen.find(hash_of, |other| *tags[*other] == *tag).is_some() {
+            return None;
+        }
+        tags.push(tag.into());
+        seen.insert_unique(hash_of, at, |other| hash(&tags[*other]));
+    }
+    bytes.is_empty().then_some(Decoded { attributes, tags })
+}
+
+fn take<const N: usize>(bytes: &mut &[u8]) -> Option<[u8; N]> {
+    let (head, rest) = bytes.split_first_chunk::<N>()?;
+    *bytes = rest;
+    Some(*head)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ATTRIBUTES: Attributes = Attributes {
+        birth: Epoch(0x0102_0304_0506_0708),
+        manual: true,
+        swr_ms: 500,
+    };
+
+    /// The golden bytes of version 1: they must be readable for ever.
+    const V1: &[u8] =
+        b"\x01\x08\x07\x06\x05\x04\x03\x02\x01\xf4\x01\0\0\x02\0\0\0\x01\0\0\0a\x03\0\0\0b\0c";
+
+    #[test]
+    fn version_1_is_written_and_read_as_it_always_was() {
+        let tags: [&[u8]; 2] = [b"a", b"b\0c"];
+        assert_eq!(encode(ATTRIBUTES, tags.into_iter()), V1);
+        let decoded = decode(1, V1).unwrap();
+        assert_eq!(decoded.attributes, ATTRIBUTES);
+        assert_eq!(
+            decoded.tags,
+            [Box::from(&b"a"[..]), Box::from(&b"b\0c"[..])]
+        );
+        assert_eq!(decode(2, V1), None);
+    }
+
+    #[test]
+    fn damaged_bytes_are_refused_or_read_but_never_crash() {
+        let seed = fastrand::u64(..);
+        println!("seed {seed}");
+        let mut rng = fastrand::Rng::with_seed(seed);
+        for end in 0..V1.len() {
+            assert_eq!(decode(1, &V1[..end]), None, "cut at {end}");
+        }
+        for _ in 0..100_000 {
+            let mut bytes = V1.to_vec();
+            for _ in 0..rng.usize(1..4) {
+                let at = rng.usize(..bytes.len());
+                bytes[at] = rng.u8(..);
+            }
+            if let Some(decoded) = decode(1, &bytes) {
+                assert_eq!(
+                    encode(decoded.attributes, decoded.tags.iter().map(|t| &**t)),
+                    bytes
+                );
+            }
+        }
+        let twice: [&[u8]; 2] = [b"a", b"a"];
+        assert_eq!(decode(1, &encode(ATTRIBUTES, twice.into_iter())), None);
+    }
+}

@@ -1,0 +1,50 @@
+//! `MCACHE.DEBUG SELFCHECK|DRAIN` and `MCACHE.RECLAIM`: for tests and for whoever runs the server.
+
+use mcache_core::error::Error;
+
+use crate::ffi::api::{Args, Ctx};
+use crate::{reclaim, state};
+
+/// `MCACHE.DEBUG SELFCHECK`: compares the index with the keyspace, entry by entry, in every database.
+/// `MCACHE.DEBUG DRAIN`: frees everything that is dead, however long it takes.
+pub fn debug(ctx: Ctx<'_>, args: Args<'_>) -> Result<(), Error> {
+    let word = args.bytes(1);
+    if word.eq_ignore_ascii_case(b"SELFCHECK") {
+        match self_check(ctx) {
+            Ok(()) => ctx.reply_status(c"OK"),
+            Err(disagreement) => ctx.reply_error(&format!("ERR {disagreement}")),
+        }
+    } else if word.eq_ignore_ascii_case(b"DRAIN") {
+        let freed = if ctx.flags().is_primary() {
+            reclaim::run(ctx, None)
+        } else {
+            0
+        };
+        ctx.reply_integer(freed as i64);
+    } else {
+        return Err(Error::Syntax {
+            expected: "SELFCHECK or DRAIN",
+            got: word.to_vec(),
+        });
+    }
+    Ok(())
+}
+
+fn self_check(ctx: Ctx<'_>) -> Result<(), String> {
+    let selected = ctx.db();
+    let result = (0..).take_while(|db| ctx.select(*db)).try_for_each(|db| {
+        let mut keyspace = Vec::new();
+        ctx.scan(|key, entry| keyspace.extend(entry.map(|entry| (key.to_vec(), entry))));
+        // SAFETY: the entries were found in the keyspace just now, and nothing has run since.
+        state::with(|s| unsafe { s.index.verify(db, &keyspace) })
+    });
+    ctx.select(selected);
+    result
+}
+
+/// `MCACHE.RECLAIM`: one slice; the event loop calls it while there is something to free.
+pub fn reclaim(ctx: Ctx<'_>, _: Args<'_>) -> Result<(), Error> {
+    let freed = reclaim::slice(ctx);
+    ctx.reply_integer(freed as i64);
+    Ok(())
+}

@@ -1,0 +1,89 @@
+//! `MCACHE.INSPECT key` and `MCACHE.TAGINFO tag`: what is known of an entry, and of a tag.
+
+use mcache_core::entry::Entry;
+use mcache_core::error::Error;
+use mcache_core::index::Why;
+
+use super::check_tags;
+use super::get::Condition;
+use crate::ffi::api::{self, Access, Args, Ctx, Held, Mode};
+use crate::state;
+
+/// `MCACHE.INSPECT key`: leaves no trace in statistics and eviction.
+pub fn inspect(ctx: Ctx<'_>, args: Args<'_>) -> Result<(), Error> {
+    let key = ctx.open(args.string(1), Mode::Peek);
+    let mut entry = match key.held() {
+        Held::Nothing => {
+            ctx.reply_null();
+            return Ok(());
+        }
+        Held::Foreign => return Err(Error::WrongType),
+        Held::Entry(entry) => entry,
+    };
+    let now_ms = api::now_ms();
+    let (condition, reason, tags) = state::with(|s| {
+        let reason = s.index.why_dead(&entry).map(|why| match why {
+            Why::Floor => {
+                b"below the floor: stored before a restart, a promotion or a repair".to_vec()
+            }
+            Why::Tag(record) => [b"invalidated by the tag ", s.index.name(record)].concat(),
+        });
+        let tags: Vec<Vec<u8>> = s.index.names(&entry).map(<[u8]>::to_vec).collect();
+        (Condition::of(s, &key, &mut entry), reason, tags)
+    });
+    let field = |name: &str| ctx.reply_bytes(name.as_bytes());
+    ctx.reply_map(if reason.is_some() { 8 } else { 7 });
+    field("state");
+    field(match condition {
+        Condition::Live => "live",
+        Condition::Stale => "stale",
+        Condition::Dead => "dead",
+    });
+    field("ttl_ms");
+    // Until it stops being fresh; an entry in its stale window has 0 left.
+    let left = |deadline: u64| {
+        deadline
+            .saturating_sub(u64::from(entry.swr_ms()))
+            .saturating_sub(now_ms) as i64
+    };
+    ctx.reply_integer(key.deadline_ms().map_or(-1, left));
+    field("age_ms");
+    ctx.reply_integer(now_ms.saturating_sub(entry.birth().unix_ms()) as i64);
+    field("bytes");
+    ctx.reply_integer(Entry::bytes(&entry) as i64);
+    field("manual");
+    ctx.reply_integer(i64::from(entry.is_manual()));
+    field("birth");
+    ctx.reply_integer(entry.birth().0 as i64);
+    field("tags");
+    ctx.reply_array(tags.len());
+    tags.iter().for_each(|tag| ctx.reply_bytes(tag));
+    if let Some(reason) = reason {
+        field("reason");
+        ctx.reply_bytes(&reason);
+    }
+    Ok(())
+}
+
+/// `MCACHE.TAGINFO tag`
+pub fn taginfo(ctx: Ctx<'_>, args: Args<'_>) -> Result<(), Error> {
+    check_tags(ctx, args, 1, Access::Read)?;
+    let (db, tag) = (ctx.db(), args.bytes(1));
+    let (entries, bytes, last) = state::with(|s| {
+        let entries = s.index.count(db, std::iter::once(tag), false);
+        (
+            entries,
+            s.index.bytes_of(db, tag),
+            s.last_invalidation_of(tag),
+        )
+    });
+    let field = |name: &str| ctx.reply_bytes(name.as_bytes());
+    ctx.reply_map(3);
+    field("entries");
+    ctx.reply_integer(entries as i64);
+    field("bytes");
+    ctx.reply_integer(bytes as i64);
+    field("last_invalidation_ms");
+    ctx.reply_integer(last.map_or(-1, |epoch| epoch.unix_ms() as i64));
+    Ok(())
+}

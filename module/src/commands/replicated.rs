@@ -1,0 +1,85 @@
+//! `MCACHE.REPLSET` and `MCACHE.REPLINVALIDATE`: what a primary decided, for its replicas and for the append-only file.
+//!
+//! They carry absolute deadlines and epochs and are applied without asking again: limits, permissions, conditions and
+//! tokens were checked where the decision was made.
+
+use mcache_core::command::{Arguments, Set};
+use mcache_core::entry::Attributes;
+use mcache_core::epoch::Epoch;
+use mcache_core::error::Error;
+
+use super::set::store;
+use crate::ffi::api::{Args, Ctx, Held, Mode};
+use crate::state;
+
+fn integer(args: Args<'_>, at: usize, what: &'static str) -> Result<i64, Error> {
+    std::str::from_utf8(args.bytes(at))
+        .ok()
+        .and_then(|text| text.parse().ok())
+        .ok_or_else(|| Error::Integer {
+            what,
+            got: args.bytes(at).to_vec(),
+            min: 0,
+            max: i64::MAX as u64,
+        })
+}
+
+fn check_origin(ctx: Ctx<'_>, name: &'static str) -> Result<(), Error> {
+    let flags = ctx.flags();
+    if flags.is_replicated() || flags.is_loading() {
+        Ok(())
+    } else {
+        Err(Error::Internal(name))
+    }
+}
+
+/// `MCACHE.REPLSET key deadline-ms birth attributes value [tag ...]`; a deadline of -1 is none.
+pub fn replset(ctx: Ctx<'_>, args: Args<'_>) -> Result<(), Error> {
+    const VALUE: usize = 5;
+    check_origin(ctx, "MCACHE.REPLSET")?;
+    let deadline = integer(args, 2, "deadline")?;
+    let birth = Epoch(integer(args, 3, "birth")? as u64);
+    let packed = integer(args, 4, "attributes")?;
+    let attributes: Attributes =
+        state::unpack(packed as u64, birth).ok_or_else(|| Error::Integer {
+            what: "attributes",
+            got: args.bytes(4).to_vec(),
+            min: 0,
+            max: u64::from(u32::MAX) << 1 | 1,
+        })?;
+    // Not stored, rather than stored and dead: nothing in the file can make it live again.
+    let dropped = state::with(|s| {
+        s.clock.observe(birth);
+        s.drops_what_it_loads()
+    });
+    if !dropped {
+        let key = ctx.open(args.string(Set::KEY), Mode::Write);
+        let present = match key.held() {
+            Held::Nothing => None,
+            Held::Entry(entry) => Some(entry),
+            Held::Foreign => return Err(Error::WrongType),
+        };
+        store(ctx, &key, present, args, attributes, VALUE + 1, VALUE);
+        key.set_deadline(u64::try_from(deadline).ok());
+    }
+    ctx.replicate_verbatim();
+    ctx.reply_status(c"OK");
+    Ok(())
+}
+
+/// `MCACHE.REPLINVALIDATE epoch auto tag [tag ...]`
+pub fn replinvalidate(ctx: Ctx<'_>, args: Args<'_>) -> Result<(), Error> {
+    check_origin(ctx, "MCACHE.REPLINVALIDATE")?;
+    let epoch = Epoch(integer(args, 1, "epoch")? as u64);
+    let auto = integer(args, 2, "auto")? != 0;
+    let tags = args.tail_bytes(3);
+    let (db, named) = (ctx.db(), args.len() - 3);
+    let killed = state::with(|s| {
+        s.note_invalidation_at(tags.clone(), auto, epoch);
+        s.index.kill(db, tags, auto)
+    });
+    debug_assert!(named > 0);
+    ctx.replicate_verbatim();
+    ctx.reply_integer(killed as i64);
+    Ok(())
+}

@@ -1,0 +1,74 @@
+//! `MCACHE.TAGS cursor [MATCH pattern] [COUNT n]` and `MCACHE.ENTRIES tag cursor [COUNT n]`.
+//!
+//! Each call does a bounded amount of work, and shows a user only what the user's key patterns cover.
+
+use mcache_core::command::{Arguments, Scan};
+use mcache_core::error::Error;
+use mcache_core::matches;
+
+use crate::ffi::api::{Access, Args, Ctx, OwnedStr, User};
+use crate::state;
+
+fn visible(user: Option<&User>, name: &[u8]) -> bool {
+    user.is_none_or(|user| user.may(Access::Read, OwnedStr::new(name).as_raw()))
+}
+
+/// `MCACHE.TAGS cursor [MATCH pattern] [COUNT n]`: tags with their numbers of entries.
+pub fn tags(ctx: Ctx<'_>, args: Args<'_>) -> Result<(), Error> {
+    let scan = Scan::parse(&args, 1, true)?;
+    let (cursor, found) = state::with(|s| {
+        s.index.settle();
+        let (cursor, page) = s.index.scan_tags(ctx.db(), scan.cursor, scan.count);
+        let wanted = |name: &[u8]| scan.pattern_at.is_none_or(|at| matches(args.get(at), name));
+        let page = page.into_iter().filter(|(name, _)| wanted(name));
+        (
+            cursor,
+            page.map(|(name, entries)| (name.to_vec(), entries))
+                .collect::<Vec<_>>(),
+        )
+    });
+    let user = ctx.user();
+    let found: Vec<_> = found
+        .into_iter()
+        .filter(|(name, _)| visible(user.as_ref(), name))
+        .collect();
+    ctx.reply_array(2);
+    ctx.reply_bytes(cursor.to_string().as_bytes());
+    ctx.reply_array(found.len() * 2);
+    for (name, entries) in found {
+        ctx.reply_bytes(&name);
+        ctx.reply_integer(entries as i64);
+    }
+    Ok(())
+}
+
+/// `MCACHE.ENTRIES tag cursor [COUNT n]`: keys of the entries that carry a tag.
+pub fn entries(ctx: Ctx<'_>, args: Args<'_>) -> Result<(), Error> {
+    let scan = Scan::parse(&args, 2, false)?;
+    let user = ctx.user();
+    if let Some(user) = &user
+        && !user.may(Access::Read, args.string(1))
+    {
+        return Err(Error::TagPermission(args.bytes(1).to_vec()));
+    }
+    let (cursor, keys) = state::with(|s| {
+        let (cursor, page) = s
+            .index
+            .scan_entries(ctx.db(), args.bytes(1), scan.cursor, scan.count);
+        (
+            cursor,
+            page.iter()
+                .map(|entry| entry.key().to_vec())
+                .collect::<Vec<_>>(),
+        )
+    });
+    let keys: Vec<_> = keys
+        .into_iter()
+        .filter(|key| visible(user.as_ref(), key))
+        .collect();
+    ctx.reply_array(2);
+    ctx.reply_bytes(cursor.to_string().as_bytes());
+    ctx.reply_array(keys.len());
+    keys.iter().for_each(|key| ctx.reply_bytes(key));
+    Ok(())
+}

@@ -1,0 +1,236 @@
+//! The options: name, default, bounds, meaning. Each can be given at load and changed at run time.
+
+use std::sync::atomic::{AtomicI32, AtomicI64, Ordering};
+
+use mcache_core::command::Limits;
+use redis_module::configuration::{
+    ConfigurationContext, ConfigurationFlags, ConfigurationValue, EnumConfigurationValue,
+    get_enum_default_config_value, get_i64_default_config_value, register_enum_configuration,
+    register_i64_configuration,
+};
+use redis_module::{Context, RedisError, RedisString};
+
+/// An integer option. All but `name` are in the option's own unit, which the name ends with.
+pub struct Number {
+    /// The name behind `mcache.`.
+    pub name: &'static str,
+    /// What it is unless somebody says otherwise.
+    pub default: i64,
+    /// Smallest value.
+    pub min: i64,
+    /// Largest value.
+    pub max: i64,
+    /// What it is now.
+    pub value: AtomicI64,
+}
+
+impl Number {
+    const fn new(name: &'static str, default: i64, min: i64, max: i64) -> Self {
+        Number {
+            name,
+            default,
+            min,
+            max,
+            value: AtomicI64::new(default),
+        }
+    }
+
+    fn get(&self) -> usize {
+        self.value.load(Ordering::Relaxed) as usize
+    }
+}
+
+static NUMBERS: [&Number; 4] = [
+    &RECLAIM_BUDGET_US,
+    &RECLAIM_INLINE_MAX,
+    &MAX_TAGS,
+    &MAX_TAG_BYTES,
+];
+
+/// Registers the options; those among the module's arguments (`name value ...`) take the place of the defaults.
+///
+/// # Errors
+/// An argument that is not an option, or a value out of bounds.
+pub fn register(ctx: &Context, args: &[RedisString]) -> Result<(), String> {
+    check_arguments(args)?;
+    let wrong = |name: &str, error: RedisError| format!("{name}: {error}");
+    for number in NUMBERS {
+        let name = number.name;
+        let default =
+            get_i64_default_config_value(args, name, number.default).map_err(|e| wrong(name, e))?;
+        if !(number.min..=number.max).contains(&default) {
+            return Err(format!(
+                "{name} must be between {} and {}",
+                number.min, number.max
+            ));
+        }
+        let flags = ConfigurationFlags::DEFAULT;
+        register_i64_configuration(
+            ctx,
+            name,
+            &number.value,
+            default,
+            number.min,
+            number.max,
+            flags,
+            None,
+        );
+    }
+    let on_restart = get_enum_default_config_value(args, "on-restart", OnRestart::Drop)
+        .map_err(|e| wrong("on-restart", e))?;
+    register_enum_configuration(
+        ctx,
+        "on-restart",
+        &ON_RESTART,
+        on_restart,
+        ConfigurationFlags::DEFAULT,
+        None,
+    );
+    let on_promote = get_enum_default_config_value(args, "on-promote", OnPromote::Keep)
+        .map_err(|e| wrong("on-promote", e))?;
+    register_enum_configuration(
+        ctx,
+        "on-promote",
+        &ON_PROMOTE,
+        on_promote,
+        ConfigurationFlags::DEFAULT,
+        None,
+    );
+    Ok(())
+}
+
+/// A misspelt option must not be ignored in silence.
+fn check_arguments(args: &[RedisString]) -> Result<(), String> {
+    for pair in args.chunks(2) {
+        let name = pair[0].to_string_lossy();
+        let known =
+            NUMBERS.iter().any(|n| n.name == name) || name == "on-restart" || name == "on-promote";
+        if !known {
+            return Err(format!("unknown option '{name}'"));
+        }
+        if pair.len() == 1 {
+            return Err(format!("{name} needs a value"));
+        }
+    }
+    Ok(())
+}
+
+/// Longest slice of reclaim in microseconds, and so the longest that it delays a client.
+pub static RECLAIM_BUDGET_US: Number = Number::new("reclaim-budget-us", 500, 50, 100_000);
+/// An invalidation of up to so many entries frees them at once.
+pub static RECLAIM_INLINE_MAX: Number = Number::new("reclaim-inline-max", 64, 0, 10_000);
+/// Most tags in one command.
+pub static MAX_TAGS: Number = Number::new("max-tags", 4096, 1, mcache_core::entry::MAX_TAGS as i64);
+/// Longest tag in bytes.
+pub static MAX_TAG_BYTES: Number = Number::new("max-tag-bytes", 1024, 1, 65_536);
+
+/// [`RECLAIM_BUDGET_US`].
+pub fn reclaim_budget_us() -> u64 {
+    RECLAIM_BUDGET_US.get() as u64
+}
+
+/// [`RECLAIM_INLINE_MAX`].
+pub fn reclaim_inline_max() -> usize {
+    RECLAIM_INLINE_MAX.get()
+}
+
+/// [`MAX_TAGS`] and [`MAX_TAG_BYTES`].
+pub fn limits() -> Limits {
+    Limits {
+        tags: MAX_TAGS.get(),
+        tag_bytes: MAX_TAG_BYTES.get(),
+    }
+}
+
+/// An option with two values.
+pub struct Choice<T> {
+    value: AtomicI32,
+    kind: std::marker::PhantomData<T>,
+}
+
+impl<T> Choice<T> {
+    const fn new(default: i32) -> Self {
+        Choice {
+            value: AtomicI32::new(default),
+            kind: std::marker::PhantomData,
+        }
+    }
+}
+
+impl<T: EnumConfigurationValue + Send + Sync> ConfigurationValue<T> for Choice<T> {
+    fn get(&self, _: &ConfigurationContext) -> T {
+        T::try_from(self.value.load(Ordering::Relaxed))
+            .unwrap_or_else(|_| unreachable!("only known values are stored"))
+    }
+    fn set(&self, _: &ConfigurationContext, value: T) -> Result<(), RedisError> {
+        self.value.store(value.into(), Ordering::Relaxed);
+        Ok(())
+    }
+}
+
+macro_rules! choice {
+    ($(#[$doc:meta])* $name:ident { $($(#[$value_doc:meta])* $variant:ident = $number:literal $text:literal),* $(,)? }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+        pub enum $name { $($(#[$value_doc])* $variant = $number),* }
+
+        impl TryFrom<i32> for $name {
+            type Error = RedisError;
+            fn try_from(number: i32) -> Result<Self, RedisError> {
+                match number {
+                    $($number => Ok($name::$variant),)*
+                    _ => Err(RedisError::Str("unknown value")),
+                }
+            }
+        }
+
+        impl From<$name> for i32 {
+            fn from(value: $name) -> i32 {
+                value as i32
+            }
+        }
+
+        impl EnumConfigurationValue for $name {
+            fn get_options(&self) -> (Vec<String>, Vec<i32>) {
+                (vec![$($text.to_owned()),*], vec![$($number),*])
+            }
+        }
+    };
+}
+
+choice! {
+    /// What happens at start-up to entries read from disk: invalidations issued while the server was down, or lost
+    /// with the last unsynced write, cannot be known.
+    OnRestart {
+        /// They are not served.
+        Drop = 0 "drop",
+        /// They are served, at the operator's risk.
+        Keep = 1 "keep",
+    }
+}
+
+choice! {
+    /// What happens to a replica's entries when it becomes the primary: an invalidation that the old primary
+    /// acknowledged may not have reached it.
+    OnPromote {
+        /// They are served.
+        Keep = 0 "keep",
+        /// They are not served.
+        Drop = 1 "drop",
+    }
+}
+
+/// [`OnRestart`].
+pub static ON_RESTART: Choice<OnRestart> = Choice::new(OnRestart::Drop as i32);
+/// [`OnPromote`].
+pub static ON_PROMOTE: Choice<OnPromote> = Choice::new(OnPromote::Keep as i32);
+
+/// [`OnRestart`] as it is now.
+pub fn on_restart() -> OnRestart {
+    OnRestart::try_from(ON_RESTART.value.load(Ordering::Relaxed)).unwrap_or(OnRestart::Drop)
+}
+
+/// [`OnPromote`] as it is now.
+pub fn on_promote() -> OnPromote {
+    OnPromote::try_from(ON_PROMOTE.value.load(Ordering::Relaxed)).unwrap_or(OnPromote::Drop)
+}
