@@ -1,0 +1,286 @@
+//! The index against a naive model: random operations on a keyspace that behaves as Redis's does, and after each step
+//! the same answers. A failing seed is printed; `MCACHE_SEED` replays it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use mcache_core::entry::{Attributes, Entry};
+use mcache_core::epoch::Epoch;
+use mcache_core::index::Index;
+
+const DBS: usize = 3;
+const TAGS: usize = 40;
+
+#[derive(Clone, Debug, PartialEq)]
+struct Model {
+    tags: BTreeSet<Vec<u8>>,
+    manual: bool,
+    dead: bool,
+    value: Vec<u8>,
+}
+
+/// The index, the keyspace that owns the entries, and what must be true of both.
+struct World {
+    rng: fastrand::Rng,
+    index: Index,
+    keyspace: Vec<BTreeMap<Vec<u8>, Entry>>,
+    model: Vec<BTreeMap<Vec<u8>, Model>>,
+    epoch: u64,
+}
+
+impl World {
+    fn new(seed: u64) -> Self {
+        World {
+            rng: fastrand::Rng::with_seed(seed),
+            index: Index::new(),
+            keyspace: vec![BTreeMap::new(); DBS],
+            model: vec![BTreeMap::new(); DBS],
+            epoch: 10,
+        }
+    }
+
+    fn db(&mut self) -> usize {
+        self.rng.usize(..DBS)
+    }
+
+    fn key(&mut self) -> Vec<u8> {
+        format!("key:{}", self.rng.u8(..60)).into_bytes()
+    }
+
+    fn tag(&mut self) -> Vec<u8> {
+        // Squared: a few tags are on nearly everything, most on little.
+        let n = self.rng.usize(..TAGS) * self.rng.usize(..TAGS) / TAGS;
+        [b"tag\0", n.to_string().as_bytes()].concat()
+    }
+
+    fn tags(&mut self) -> Vec<Vec<u8>> {
+        let most = if self.rng.u8(..) < 20 { 60 } else { 4 };
+        (0..self.rng.usize(..=most)).map(|_| self.tag()).collect()
+    }
+
+    fn set(&mut self) {
+        let (db, key, tags) = (self.db(), self.key(), self.tags());
+        let manual = self.rng.u8(..) < 60;
+        let value = vec![7; self.rng.usize(..40)];
+        let attributes = Attributes { birth: Epoch(self.epoch), manual, swr_ms: 0 };
+        let mut records = Vec::new();
+        self.index.resolve(db, tags.iter().map(Vec::as_slice), manual, &mut records);
+        let old = self.keyspace[db].get(&key).copied();
+        let stored = match old {
+            Some(mut old) if old.tags() == records && old.is_manual() == manual => {
+                let before = old.value().len();
+                if old.overwrite(&value, attributes) {
+                    self.index.resized(db, before, value.len());
+                    old
+                } else {
+                    let new = Entry::new(&key, &value, attributes, &records);
+                    // SAFETY: both alive, same records, the old one linked here; freed only afterwards.
+                    unsafe {
+                        self.index.replace(db, old, new);
+                        old.free();
+                    }
+                    new
+                }
+            }
+            old => {
+                let new = Entry::new(&key, &value, attributes, &records);
+                // SAFETY: alive, resolved here; the old one is freed only after it is unlinked.
+                unsafe {
+                    self.index.link(db, new);
+                    if let Some(old) = old {
+                        self.index.unlink(db, old);
+                        old.free();
+                    }
+                }
+                new
+            }
+        };
+        self.keyspace[db].insert(key.clone(), stored);
+        self.model[db].insert(key, Model { tags: tags.into_iter().collect(), manual, dead: false, value });
+    }
+
+    /// DEL, expiry and eviction look the same from here.
+    fn delete(&mut self, db: usize, key: &[u8]) {
+        self.model[db].remove(key);
+        if let Some(entry) = self.keyspace[db].remove(key) {
+            // SAFETY: alive; freed after it is unlinked.
+            unsafe {
+                self.index.unlink(db, entry);
+                entry.free();
+            }
+        }
+    }
+
+    /// RENAME and MOVE: out under the old name, announced under the new one.
+    fn relocate(&mut self) {
+        let (from, to) = (self.db(), self.db());
+        let (old_key, new_key) = (self.key(), self.key());
+        if (from, &old_key) == (to, &new_key) || !self.keyspace[from].contains_key(&old_key) {
+            return;
+        }
+        self.delete(to, &new_key);
+        let entry = self.keyspace[from].remove(&old_key).unwrap();
+        let mut model = self.model[from].remove(&old_key).unwrap();
+        // SAFETY: alive.
+        unsafe { self.index.unlink(from, entry) };
+        let dead = self.index.why_dead(&entry).is_some();
+        assert_eq!(dead, model.dead, "an unlinked entry still knows what it was");
+        let names: Vec<Vec<u8>> =
+            if dead { Vec::new() } else { self.index.names(&entry).map(<[u8]>::to_vec).collect() };
+        let attributes = if dead { Attributes { birth: Epoch::ZERO, ..entry.attributes() } } else { entry.attributes() };
+        let value = if dead { Vec::new() } else { entry.value().to_vec() };
+        let fresh = Entry::new(&new_key, &value, attributes, &vec![0; names.len()]);
+        // SAFETY: alive, names distinct; the old one is out of index and keyspace.
+        unsafe {
+            self.index.adopt(to, fresh, names.iter().map(Vec::as_slice), false);
+            entry.free();
+        }
+        if dead {
+            (model.tags, model.value) = (BTreeSet::new(), Vec::new());
+        }
+        self.keyspace[to].insert(new_key.clone(), fresh);
+        self.model[to].insert(new_key, model);
+    }
+
+    fn invalidate(&mut self) {
+        let (db, auto) = (self.db(), self.rng.bool());
+        let tags: BTreeSet<Vec<u8>> = (0..self.rng.usize(1..4)).map(|_| self.tag()).collect();
+        self.epoch += 1;
+        let hit = |m: &Model| !m.dead && !(auto && m.manual) && !m.tags.is_disjoint(&tags);
+        let carriers = self.index.carriers(db, tags.iter().map(Vec::as_slice), auto);
+        let found: BTreeSet<Vec<u8>> = carriers.iter().map(|e| e.key().to_vec()).collect();
+        let expected: BTreeSet<Vec<u8>> =
+            self.model[db].iter().filter(|(_, m)| hit(m)).map(|(k, _)| k.clone()).collect();
+        assert_eq!(found, expected);
+        self.index.kill(db, tags.iter().map(Vec::as_slice), auto);
+        self.model[db].values_mut().filter(|m| hit(m)).for_each(|m| m.dead = true);
+    }
+
+    fn reclaim(&mut self, most: usize) {
+        for _ in 0..most {
+            let Some((db, entry)) = self.index.next_dead() else { break };
+            let key = entry.key().to_vec();
+            assert!(self.model[db][&key].dead, "a live entry was handed out to be deleted");
+            self.delete(db, &key);
+        }
+    }
+
+    fn flush(&mut self) {
+        let db = self.db();
+        self.index.discard(db);
+        self.model[db].clear();
+        for (_, entry) in std::mem::take(&mut self.keyspace[db]) {
+            // SAFETY: the index has forgotten the whole database.
+            unsafe { entry.free() };
+        }
+    }
+
+    fn check(&mut self) {
+        for db in 0..DBS {
+            let listed: Vec<_> = self.keyspace[db].iter().map(|(k, e)| (k.clone(), *e)).collect();
+            // SAFETY: all alive.
+            unsafe { self.index.verify(db, &listed) }.unwrap();
+            for (key, mut entry) in listed {
+                let model = &self.model[db][&key];
+                assert_eq!(self.index.is_live(&mut entry), !model.dead, "{}", key.escape_ascii());
+                assert_eq!(self.index.why_dead(&entry).is_some(), model.dead);
+                assert_eq!(entry.value(), model.value);
+                let names: BTreeSet<Vec<u8>> = self.index.names(&entry).map(<[u8]>::to_vec).collect();
+                assert_eq!(names, model.tags);
+            }
+            self.check_scans(db);
+        }
+    }
+
+    fn check_scans(&mut self, db: usize) {
+        let mut expected: BTreeMap<Vec<u8>, BTreeSet<Vec<u8>>> = BTreeMap::new();
+        for (key, model) in self.model[db].iter().filter(|(_, m)| !m.dead) {
+            for tag in &model.tags {
+                expected.entry(tag.clone()).or_default().insert(key.clone());
+            }
+        }
+        let (mut cursor, mut tags) = (0, BTreeSet::new());
+        loop {
+            let (next, page) = self.index.scan_tags(db, cursor, 7);
+            for (name, _) in page {
+                assert!(tags.insert(name.to_vec()), "a tag was returned twice");
+            }
+            cursor = next;
+            if cursor == 0 {
+                break;
+            }
+        }
+        // A live record may have dead members (dead by another tag), so tags can be more than the live entries show.
+        assert!(expected.keys().all(|tag| tags.contains(tag)));
+        for (tag, keys) in expected {
+            let (mut cursor, mut found) = (0, BTreeSet::new());
+            loop {
+                let (next, page) = self.index.scan_entries(db, &tag, cursor, 3);
+                found.extend(page.iter().map(|e| e.key().to_vec()));
+                cursor = next;
+                if cursor == 0 {
+                    break;
+                }
+            }
+            assert_eq!(found, keys);
+        }
+    }
+}
+
+fn run(seed: u64, steps: usize) {
+    println!("seed {seed}");
+    let mut world = World::new(seed);
+    for step in 0..steps {
+        match world.rng.u8(..100) {
+            0..45 => world.set(),
+            45..60 => {
+                let (db, key) = (world.db(), world.key());
+                world.delete(db, &key);
+            }
+            60..72 => world.relocate(),
+            72..84 => world.invalidate(),
+            84..94 => {
+                let most = world.rng.usize(..20);
+                world.reclaim(most);
+            }
+            94..96 => world.flush(),
+            96..98 => {
+                let (a, b) = (world.db(), world.db());
+                world.index.swap(a, b);
+                world.keyspace.swap(a, b);
+                world.model.swap(a, b);
+            }
+            98 => while world.index.bury() {},
+            _ => {
+                world.epoch += 1;
+                if step % 7 == 0 {
+                    world.index.raise_floor(Epoch(world.epoch));
+                    world.model.iter_mut().flat_map(BTreeMap::values_mut).for_each(|m| m.dead = true);
+                }
+            }
+        }
+        world.check();
+    }
+    // Everything goes, and with it all memory but the databases' own few bytes.
+    for db in 0..DBS {
+        let keys: Vec<_> = world.keyspace[db].keys().cloned().collect();
+        keys.iter().for_each(|key| world.delete(db, key));
+    }
+    world.index.settle();
+    while world.index.has_pending() {
+        assert_eq!(world.index.next_dead(), None);
+        world.index.bury();
+    }
+    let sizes = world.index.sizes();
+    assert_eq!((sizes.entries, sizes.tags, sizes.memberships, sizes.payload_bytes), (0, 0, 0, 0));
+    assert!(sizes.index_bytes < 4096, "{} bytes left in an empty index", sizes.index_bytes);
+}
+
+#[test]
+fn the_index_agrees_with_a_naive_model() {
+    if let Some(seed) = std::env::var("MCACHE_SEED").ok().and_then(|s| s.parse().ok()) {
+        return run(seed, 3_000);
+    }
+    for _ in 0..20 {
+        run(fastrand::u64(..), 1_500);
+    }
+}
