@@ -58,31 +58,35 @@ impl FieldType {
     pub(crate) fn canonical_text(self, value: &Value) -> Option<Cow<'_, str>> {
         match (self, value) {
             (_, Value::Null) => Some(Cow::Borrowed("null")),
-            (Self::Text, Value::String(text)) => Some(Cow::Borrowed(text)),
+            (_, Value::String(text)) => self.canonical_str(text),
             // Keys are sometimes numbers in one place and strings in another.
             (Self::Text, Value::Number(number)) => Some(Cow::Owned(number.to_string())),
-            (Self::Uuid, Value::String(text)) => {
-                if text.bytes().any(|b| b.is_ascii_uppercase()) {
-                    Some(Cow::Owned(text.to_ascii_lowercase()))
-                } else {
-                    Some(Cow::Borrowed(text))
-                }
-            }
             (Self::Boolean, Value::Bool(true)) => Some(Cow::Borrowed("true")),
             (Self::Boolean, Value::Bool(false)) => Some(Cow::Borrowed("false")),
-            (Self::Integer | Self::Number, Value::Number(number)) => {
-                // Integers keep all their digits; 1 and 1.0 are one value.
-                if number.is_f64() {
-                    float_text(number.as_f64()?)
-                } else {
-                    Some(Cow::Owned(number.to_string()))
-                }
+            // Integers keep all their digits; 1 and 1.0 are one value.
+            (Self::Integer | Self::Number, Value::Number(number)) if number.is_f64() => {
+                float_text(number.as_f64()?)
             }
-            (Self::Integer | Self::Number, Value::String(text)) => match text.parse::<i128>() {
+            (Self::Integer | Self::Number, Value::Number(number)) => {
+                Some(Cow::Owned(number.to_string()))
+            }
+            _ => None,
+        }
+    }
+
+    /// As [`canonical_text`](Self::canonical_text), of a value written as a string.
+    pub(crate) fn canonical_str(self, text: &str) -> Option<Cow<'_, str>> {
+        match self {
+            Self::Text => Some(Cow::Borrowed(text)),
+            Self::Uuid if text.bytes().any(|byte| byte.is_ascii_uppercase()) => {
+                Some(Cow::Owned(text.to_ascii_lowercase()))
+            }
+            Self::Uuid => Some(Cow::Borrowed(text)),
+            Self::Integer | Self::Number => match text.parse::<i128>() {
                 Ok(whole) => Some(Cow::Owned(whole.to_string())),
                 Err(_) => float_text(text.parse().ok()?),
             },
-            _ => None,
+            Self::Boolean | Self::Timestamp | Self::Json => None,
         }
     }
 }

@@ -1,0 +1,103 @@
+//! The text of tags: the vocabulary in which entries say what they were made from and changes say
+//! what they changed. The two sides meet here and nowhere else.
+//!
+//! ```text
+//! Entity:42                 the row 42, whatever changes about it
+//! Entity:42#title           the row 42, if its title changes
+//! Entity:42#+               the row 42, if it comes or goes
+//! Entity:shop=7…            the rows whose shop is 7:      likewise, with #title and #+
+//! Entity:shop=*…            the rows of some unknown shop: likewise
+//! Entity:list:*             any row, whatever changes about it
+//! Entity:list:title         any row, if its title changes
+//! Entity:list:+             any row, if it comes or goes
+//! Entity:*                  said by a change that may have touched any row in any way
+//! ```
+//!
+//! `Entity:42` and `Entity:list:*` are Medusa's; the others are ours. Two meanings that happen to
+//! share a text clear too much, never too little.
+
+use std::borrow::Cow;
+
+use xxhash_rust::xxh3::xxh3_128;
+
+use super::super::schema::{Entity, FieldIndex, ID};
+use super::super::tagset::TagSet;
+
+/// Values longer than this are hashed: a tag is a name, not a copy of the data.
+const VALUE_BYTES_MAX: usize = 64;
+
+/// Some rows of an entity.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Region<'a> {
+    /// All rows.
+    All,
+    /// The rows whose field (a lookup, or `id`) has the value, given as canonical text.
+    Value(FieldIndex, &'a str),
+    /// The rows whose lookup has a value that is not known.
+    Unknown(FieldIndex),
+}
+
+/// What about these rows.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Aspect {
+    /// Anything at all.
+    Any,
+    /// That there are such rows: one is created, deleted, or its lookup changes.
+    Member,
+    /// The value of a field, in a row that belongs to the region before and after.
+    Field(FieldIndex),
+}
+
+/// Writes tags of one entity.
+pub(crate) struct TagWriter<'a> {
+    pub(crate) set: &'a mut TagSet,
+    pub(crate) entity: &'a Entity,
+}
+
+impl TagWriter<'_> {
+    /// The tag every precise entry carries for each entity it was made from.
+    pub(crate) fn put_entity(&mut self) {
+        self.set.insert_parts(&[&self.entity.name, ":*"]);
+    }
+
+    /// The tag of some aspect of some rows.
+    pub(crate) fn put(&mut self, region: Region<'_>, aspect: Aspect) {
+        let Self { set, entity } = self;
+        let name = &*entity.name;
+        let field_name = |field: FieldIndex| &*entity.field_at(field).name;
+        let (mark, what) = match aspect {
+            Aspect::Any => ("", ""),
+            Aspect::Member => ("#", "+"),
+            Aspect::Field(field) => ("#", field_name(field)),
+        };
+        match region {
+            Region::All => {
+                let what = if what.is_empty() { "*" } else { what };
+                set.insert_parts(&[name, ":list:", what])
+            }
+            Region::Value(ID, id) => set.insert_parts(&[name, ":", &short(id), mark, what]),
+            Region::Value(field, value) => {
+                let field = field_name(field);
+                set.insert_parts(&[name, ":", field, "=", &short(value), mark, what])
+            }
+            Region::Unknown(field) => {
+                set.insert_parts(&[name, ":", field_name(field), "=*", mark, what])
+            }
+        };
+    }
+
+    /// The same aspect of several regions.
+    pub(crate) fn put_each<const N: usize>(&mut self, regions: [Region<'_>; N], aspect: Aspect) {
+        for region in regions {
+            self.put(region, aspect);
+        }
+    }
+}
+
+fn short(value: &str) -> Cow<'_, str> {
+    if value.len() <= VALUE_BYTES_MAX {
+        Cow::Borrowed(value)
+    } else {
+        Cow::Owned(format!("~{:032x}", xxh3_128(value.as_bytes())))
+    }
+}
