@@ -9,6 +9,8 @@ mod keyspace;
 mod limits;
 mod model;
 mod persistence;
+mod postgres_capture;
+mod postgres_shop;
 mod readme;
 mod reclaim;
 mod replication;
