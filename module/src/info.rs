@@ -11,13 +11,15 @@ use crate::state;
 /// The fields of the section. Every one is a number; the words are those of the documentation.
 fn fields() -> Vec<(&'static str, u64)> {
     state::with(|s| {
+        s.index.settle();
         let sizes = s.index.sizes();
         vec![
             ("entries", sizes.entries as u64),
             ("tags", sizes.tags as u64),
             ("memberships", sizes.memberships as u64),
             ("payload_bytes", sizes.payload_bytes as u64),
-            ("index_bytes", s.index_bytes() as u64),
+            ("index_bytes", sizes.index_bytes as u64),
+            ("invalidation_memory_bytes", s.memory_bytes() as u64),
             ("hits", s.stats.hits),
             ("misses", s.stats.misses),
             ("stale_hits", s.stats.stale_hits),
