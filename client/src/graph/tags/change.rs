@@ -101,10 +101,7 @@ impl<'a> RowChange<'a> {
     }
 
     fn put(&self, writer: &mut TagWriter<'_>, id: &str) {
-        let presences = [
-            self.presence(self.before, self.after),
-            self.presence(self.after, self.before),
-        ];
+        let presences = self.presences();
         if presences == [Presence::Absent; 2] {
             return;
         }
@@ -170,31 +167,39 @@ impl<'a> RowChange<'a> {
         }
     }
 
-    fn presence(&self, side: Side<'_>, other: Side<'_>) -> Presence {
+    /// Whether queries saw the row before, and whether they see it now.
+    fn presences(&self) -> [Presence; 2] {
+        let [before, after] = [self.before, self.after].map(|side| self.told_presence(side));
+        let kept = match (&self.entity.soft_delete, &self.event.changed) {
+            (Some(field), Some(changed)) => !changed.contains(&**field),
+            _ => false,
+        };
+        // What a side does not tell, the operation does, or the other side if nothing changed there.
+        let (then, now) = match self.event.operation {
+            Operation::Created | Operation::Restored | Operation::Attached => {
+                (Presence::Maybe, Presence::Present)
+            }
+            Operation::Deleted | Operation::Detached => (Presence::Present, Presence::Absent),
+            Operation::Updated if kept => {
+                let either = before.or(after).unwrap_or(Presence::Present);
+                (either, either)
+            }
+            Operation::Updated => (Presence::Maybe, Presence::Maybe),
+        };
+        [before.unwrap_or(then), after.unwrap_or(now)]
+    }
+
+    fn told_presence(&self, side: Side<'_>) -> Option<Presence> {
         if matches!(side, Side::Absent) {
-            return Presence::Absent;
+            return Some(Presence::Absent);
         }
         let Some(field) = &self.entity.soft_delete else {
-            return Presence::Present;
+            return Some(Presence::Present);
         };
-        let told = |side: Side<'_>| match side.get(field) {
-            Some(Value::Null) => Some(Presence::Present),
-            Some(_) => Some(Presence::Absent),
-            None => None,
-        };
-        if let Some(told) = told(side) {
-            return told;
-        }
-        if self.event.operation != Operation::Updated {
-            // What was created is there, what was deleted was.
-            return Presence::Present;
-        }
-        match &self.event.changed {
-            Some(changed) if !changed.contains(&**field) => {
-                told(other).unwrap_or(Presence::Present)
-            }
-            _ => Presence::Maybe,
-        }
+        Some(match side.get(field)? {
+            Value::Null => Presence::Present,
+            _ => Presence::Absent,
+        })
     }
 
     /// The value of a field on one side, if it is known: also from the other side if it kept it.

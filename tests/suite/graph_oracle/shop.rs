@@ -1,0 +1,3 @@
+//! TBD
+use harness::Seed;
+pub fn report(_: &super::Totals, _: &Seed) {}
