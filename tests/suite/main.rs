@@ -10,6 +10,7 @@ mod limits;
 mod model;
 mod persistence;
 mod postgres_capture;
+mod postgres_delivery;
 mod postgres_shop;
 mod readme;
 mod reclaim;
