@@ -1,18 +1,47 @@
-//! The handle everybody holds: what concerns the cache as a whole. What concerns one key is in `entry`.
+//! The handle everybody holds: what concerns the cache as a whole. What concerns one key is in `entry`, several keys in
+//! `batch`.
 
-use std::{future::Future, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use serde::de::DeserializeOwned;
+use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
-    Builder, Codec, Entry, Error, ErrorKind, Json, Provider, Result, Tags,
+    Batch, Builder, Codec, Entry, Error, ErrorKind, Invalidation, Json, Provider, Result, Tags,
+    entry::Target,
     envelope::{Envelope, Payload},
+    flight::Flights,
+    outbox::{Order, Outbox},
     provider::{Inspection, Mode},
     tags::Namespace,
+    telemetry,
 };
 
 /// A cache: cheap to clone, shared by everything in the process that uses the same providers.
+///
+/// ```
+/// use std::time::Duration;
+/// use mcache::{Cache, MemoryProvider};
+///
+/// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+/// # let provider = MemoryProvider::default();
+/// // With a server: Cache::builder("redis://127.0.0.1:6379")
+/// let cache = Cache::builder_with(provider).namespace("store-eu").caching(true).build().await?;
+///
+/// let load = || async { Ok::<_, mcache::Error>("a red shirt".to_owned()) };
+/// let product: String = cache
+///     .key("product:42")
+///     .ttl(Duration::from_secs(600))
+///     .tags(["Product:42"])
+///     .get_or_load(load)
+///     .await?;
+/// assert_eq!(product, "a red shirt");
+///
+/// cache.invalidate(["Product:42"]).await?;
+/// assert_eq!(cache.key("product:42").get::<String>().await?, None);
+/// # Ok::<(), mcache::Error>(())
+/// # }).unwrap();
+/// ```
 #[derive(Clone)]
 pub struct Cache<C = Json> {
     core: Arc<Core>,
@@ -24,17 +53,29 @@ pub(crate) struct Core {
     pub(crate) enabled: bool,
     pub(crate) namespace: Namespace,
     pub(crate) envelope: Envelope,
-    pub(crate) defaults: Defaults,
-    pub(crate) providers: Vec<Arc<dyn Provider>>,
-}
-
-pub(crate) struct Defaults {
     pub(crate) ttl: Duration,
     pub(crate) loader_timeout: Duration,
+    pub(crate) providers: Vec<Attached>,
+    pub(crate) flights: Arc<Flights>,
+}
+
+/// A provider and what it has still to be told.
+#[derive(Clone)]
+pub(crate) struct Attached {
+    pub(crate) provider: Arc<dyn Provider>,
+    pub(crate) outbox: Outbox,
+}
+
+/// A provider to use for one operation, with the time to live that was asked for it.
+#[derive(Clone)]
+pub(crate) struct Chosen {
+    pub(crate) attached: Attached,
+    pub(crate) ttl: Option<Duration>,
 }
 
 impl Cache {
-    /// Begins to configure a cache on the server at this address.
+    /// Begins to configure a cache on the server at this address: see
+    /// [`RedisProvider::new`](crate::RedisProvider::new) for what an address can be.
     pub fn builder(url: impl Into<String>) -> Builder {
         Builder::new(Some(url.into()))
     }
@@ -63,54 +104,58 @@ impl<C: Codec> Cache<C> {
         Entry::new(self, self.core.namespace.qualify(key.as_ref()))
     }
 
-    /// The live values of several keys, in their order.
+    /// Begins an operation on several keys at once.
+    pub fn keys<K: AsRef<[u8]>>(&self, keys: impl IntoIterator<Item = K>) -> Batch<'_, K, C> {
+        Batch::new(self, keys.into_iter().collect())
+    }
+
+    /// The live values of several keys, in their order: short for [`keys`](Self::keys) and
+    /// [`Batch::get_many`].
     ///
     /// # Errors
     ///
-    /// As [`Entry::get`].
+    /// As [`Batch::get_many`].
     pub async fn get_many<T: DeserializeOwned>(
         &self,
         keys: impl IntoIterator<Item = impl AsRef<[u8]>>,
     ) -> Result<Vec<Option<T>>> {
-        let keys: Vec<Bytes> = keys
-            .into_iter()
-            .map(|key| self.core.namespace.qualify(key.as_ref()))
-            .collect();
-        let Some(provider) = self.core.providers.first().filter(|_| self.core.enabled) else {
-            return Ok(keys.iter().map(|_| None).collect());
-        };
-        let found = provider.get_many(&keys).await?;
-        Ok(found
-            .into_iter()
-            .map(|value| value.and_then(|value| self.decode(&value)))
-            .collect())
+        self.keys(keys).get_many().await
     }
 
-    /// Removes one entry, whatever its options.
+    /// Removes one entry, whatever its options, from every provider.
+    ///
+    /// Meant for housekeeping: a fill of the same key that is under way may store its value afterwards. What must not
+    /// be served any more is invalidated by a tag.
     ///
     /// # Errors
     ///
     /// As [`invalidate`](Self::invalidate).
     pub async fn clear(&self, key: impl AsRef<[u8]>) -> Result<Invalidation> {
-        let key = self.core.namespace.qualify(key.as_ref());
-        let mut entries = 0;
-        for provider in self.active() {
-            entries += u64::from(provider.clear(&key).await?);
-        }
-        Ok(Invalidation { entries })
+        self.order(Order::Clear(self.core.namespace.qualify(key.as_ref())))
+            .await
     }
 
-    /// Makes every entry dead that carries any of these tags.
+    /// Makes every entry dead that carries any of these tags, in every provider.
+    ///
+    /// When this returns an [acknowledged](Invalidation::is_acknowledged) invalidation, nobody is served any more what
+    /// was loaded before the call. If a provider cannot be reached within its deadline, the invalidation is *pending*:
+    /// it is sent again in the background until it is acknowledged or no entry it concerns can still be alive. Until
+    /// then this process does not read from that provider; other processes may still be served the old entries.
+    /// Pending invalidations live in memory: a process that must not lose them across its own end needs a durable
+    /// [source of changes](crate::change).
+    ///
+    /// Once polled, the invalidation is carried out even if the future is dropped. No tags: nothing happens.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Refused`] if the cache understood and said no.
+    /// [`ErrorKind::Refused`] if a provider understood and said no, for example because the user may not touch the
+    /// tag; trying again would not help. The other providers have been told nevertheless.
     pub async fn invalidate<I>(&self, tags: I) -> Result<Invalidation>
     where
         I: IntoIterator,
         I::Item: AsRef<[u8]>,
     {
-        self.invalidate_mode(tags, Mode::Hard).await
+        self.invalidate_with(tags, Mode::Hard).await
     }
 
     /// As [`invalidate`](Self::invalidate), sparing entries stored with [`Entry::manual`].
@@ -123,10 +168,11 @@ impl<C: Codec> Cache<C> {
         I: IntoIterator,
         I::Item: AsRef<[u8]>,
     {
-        self.invalidate_mode(tags, Mode::Auto).await
+        self.invalidate_with(tags, Mode::Auto).await
     }
 
-    /// As [`invalidate`](Self::invalidate), but entries become stale instead of dead.
+    /// As [`invalidate`](Self::invalidate), but entries become stale instead of dead: within their
+    /// [stale window](Entry::swr) they are served while one caller refreshes them.
     ///
     /// # Errors
     ///
@@ -136,121 +182,161 @@ impl<C: Codec> Cache<C> {
         I: IntoIterator,
         I::Item: AsRef<[u8]>,
     {
-        self.invalidate_mode(tags, Mode::Soft).await
+        self.invalidate_with(tags, Mode::Soft).await
     }
 
-    /// Makes every entry of this namespace dead.
+    /// Invalidates in any [`Mode`].
     ///
     /// # Errors
     ///
     /// As [`invalidate`](Self::invalidate).
-    pub async fn clear_all(&self) -> Result<Invalidation> {
-        let mut tags = Tags::new();
-        tags.push(self.core.namespace.everything());
-        self.send(tags, Mode::Hard).await
-    }
-
-    /// What is known of a key, if it exists.
-    ///
-    /// # Errors
-    ///
-    /// [`ErrorKind::Unavailable`] or [`ErrorKind::Timeout`] if the cache is away: unlike a read, an inspection
-    /// has no source to fall back to.
-    pub async fn inspect(&self, key: impl AsRef<[u8]>) -> Result<Option<Inspection>> {
-        let key = self.core.namespace.qualify(key.as_ref());
-        match self.active().next() {
-            Some(provider) => {
-                let mut found = provider.inspect(&key).await?;
-                for tag in found.iter_mut().flat_map(|entry| &mut entry.tags) {
-                    *tag = tag.slice_ref(self.core.namespace.strip(tag));
-                }
-                Ok(found)
-            }
-            None => Ok(None),
-        }
-    }
-
-    async fn invalidate_mode<I>(&self, tags: I, mode: Mode) -> Result<Invalidation>
+    pub async fn invalidate_with<I>(&self, tags: I, mode: Mode) -> Result<Invalidation>
     where
         I: IntoIterator,
         I::Item: AsRef<[u8]>,
     {
         let tags = self.core.namespace.qualify_tags(&Tags::from_iter(tags));
-        self.send(tags, mode).await
+        if tags.is_empty() {
+            return Ok(Invalidation::default());
+        }
+        self.order(Order::Invalidate(tags, mode)).await
     }
 
-    async fn send(&self, tags: Tags, mode: Mode) -> Result<Invalidation> {
-        let mut entries = 0;
-        if !tags.is_empty() {
-            for provider in self.active() {
-                entries += provider.invalidate(&tags, mode).await?;
+    /// Makes every entry of this namespace dead, manual ones included. Other namespaces are not touched.
+    ///
+    /// # Errors
+    ///
+    /// As [`invalidate`](Self::invalidate).
+    pub async fn clear_all(&self) -> Result<Invalidation> {
+        let tags = Tags::from_iter([self.core.namespace.everything()]);
+        self.order(Order::Invalidate(tags, Mode::Hard)).await
+    }
+
+    /// What the first provider that has the key knows of it.
+    ///
+    /// # Errors
+    ///
+    /// As the provider's, [unavailable](Error::is_unavailable) included: unlike a read, an inspection has no source to
+    /// fall back to.
+    pub async fn inspect(&self, key: impl AsRef<[u8]>) -> Result<Option<Inspection>> {
+        let namespace = &self.core.namespace;
+        let key = namespace.qualify(key.as_ref());
+        for attached in self.active() {
+            if let Some(mut found) = attached.provider.inspect(&key).await? {
+                found.tags.retain(|tag| tag != namespace.everything());
+                for tag in &mut found.tags {
+                    *tag = tag.slice_ref(namespace.strip(tag));
+                }
+                return Ok(Some(found));
             }
         }
-        Ok(Invalidation { entries })
+        Ok(None)
     }
 
-    fn active(&self) -> impl Iterator<Item = &Arc<dyn Provider>> {
+    /// How many tags and keys providers have not acknowledged yet: zero in good times. See
+    /// [`invalidate`](Self::invalidate).
+    pub fn pending_invalidations(&self) -> usize {
+        self.active().map(|attached| attached.outbox.len()).sum()
+    }
+
+    async fn order(&self, order: Order) -> Result<Invalidation> {
+        let attempts = self
+            .active()
+            .map(|attached| attached.outbox.submit(order.clone()));
+        Invalidation::of(futures_util::future::join_all(attempts).await)
+    }
+
+    fn active(&self) -> impl Iterator<Item = &Attached> {
         self.core.providers.iter().filter(|_| self.core.enabled)
     }
 
-    pub(crate) fn core(&self) -> &Core {
+    pub(crate) fn core(&self) -> &Arc<Core> {
         &self.core
     }
 
-    pub(crate) fn codec(&self) -> &C {
-        &self.codec
+    /// The providers to use: those named, or all; none if caching is off.
+    pub(crate) fn choose(&self, targets: &[Target]) -> Result<Vec<Chosen>> {
+        if targets.is_empty() {
+            let all = self.active().cloned();
+            return Ok(all
+                .map(|attached| Chosen {
+                    attached,
+                    ttl: None,
+                })
+                .collect());
+        }
+        let mut chosen = Vec::with_capacity(targets.len());
+        for target in targets {
+            let attached = self
+                .core
+                .providers
+                .iter()
+                .find(|attached| attached.provider.id() == target.id)
+                .ok_or_else(|| Error::new(ErrorKind::UnknownProvider(target.id.clone())))?;
+            chosen.push(Chosen {
+                attached: attached.clone(),
+                ttl: target.ttl,
+            });
+        }
+        Ok(if self.core.enabled {
+            chosen
+        } else {
+            Vec::new()
+        })
     }
 
-    pub(crate) fn provider(&self, id: &str) -> Result<&Arc<dyn Provider>> {
-        self.core
-            .providers
-            .iter()
-            .find(|provider| provider.id() == id)
-            .ok_or_else(|| Error::new(ErrorKind::UnknownProvider(id.to_owned())))
+    /// The value's bytes; `None`, counted, if it cannot be kept.
+    pub(crate) fn seal<T: Serialize + ?Sized>(&self, value: &T) -> Option<Bytes> {
+        self.try_seal(value).unwrap_or_else(|error| {
+            tracing::debug!(%error, "a value could not be encoded and is not kept");
+            telemetry::unkept("codec");
+            None
+        })
     }
 
-    pub(crate) fn decode<T: DeserializeOwned>(&self, sealed: &Bytes) -> Option<T> {
+    /// As [`seal`](Self::seal), for callers who are told; `None` is a value that is too large.
+    pub(crate) fn try_seal<T: Serialize + ?Sized>(&self, value: &T) -> Result<Option<Bytes>> {
+        let mut buffer = self.core.envelope.begin();
+        self.codec.encode(value, &mut buffer)?;
+        let sealed = self.core.envelope.seal(buffer);
+        if sealed.is_none() {
+            telemetry::unkept("too_large");
+        }
+        Ok(sealed)
+    }
+
+    /// What the bytes held; `None`, counted, if they cannot be read.
+    pub(crate) fn open<T: DeserializeOwned>(&self, sealed: &Bytes) -> Option<Opened<T>> {
         match self.core.envelope.open(sealed) {
-            Ok(Payload::Value(bytes)) => self.codec.decode(&bytes).ok(),
-            _ => None,
+            Ok(Payload::Absent) => Some(Opened::Absent),
+            Ok(Payload::Value(bytes)) => match self.codec.decode(&bytes) {
+                Ok(value) => Some(Opened::Value(value)),
+                Err(error) => {
+                    tracing::debug!(%error, "an entry is not what its reader expects");
+                    telemetry::unreadable("type");
+                    None
+                }
+            },
+            Err(reason) => {
+                telemetry::unreadable(reason.label());
+                None
+            }
         }
     }
 }
 
-/// How an invalidation went.
-///
-/// [`is_acknowledged`](Self::is_acknowledged) is the answer most callers want; a pending one goes on in the
-/// background and can be awaited with [`settled`](Self::settled).
-#[derive(Debug)]
-pub struct Invalidation {
-    entries: u64,
+/// What was stored: a value, or that there is none.
+pub(crate) enum Opened<T> {
+    Value(T),
+    Absent,
 }
 
-/// How a pending invalidation ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Settled {
-    /// Every shard of every provider has acknowledged it.
-    Acknowledged,
-    /// It was not acknowledged, but no entry it concerns can still be alive.
-    Outlived,
-}
-
-impl Invalidation {
-    /// Every shard of every provider has acknowledged: nothing older is served from now on.
-    pub fn is_acknowledged(&self) -> bool {
-        true
-    }
-
-    /// How many entries the acknowledged part made dead (or stale).
-    pub fn entries(&self) -> u64 {
-        self.entries
-    }
-
-    /// Waits until the invalidation is acknowledged everywhere, or needed nowhere.
-    ///
-    /// Cancel-safe: the retries go on whether or not anybody waits.
-    pub fn settled(self) -> impl Future<Output = Settled> + Send {
-        std::future::ready(Settled::Acknowledged)
+impl<T> Opened<T> {
+    /// For readers who did not ask whether there is something: absence is a miss to them.
+    pub(crate) fn value(self) -> Option<T> {
+        match self {
+            Self::Value(value) => Some(value),
+            Self::Absent => None,
+        }
     }
 }

@@ -1,11 +1,16 @@
 //! The builder: every option, its default, and the order in which they are read.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashSet, sync::Arc, time::Duration};
+
+use futures_util::future::join_all;
 
 use crate::{
-    Cache, Codec, Json, Provider, Result,
-    cache::{Core, Defaults},
+    Cache, Codec, Error, ErrorKind, Json, Provider, RedisProvider, Result,
+    cache::{Attached, Core},
     envelope::Envelope,
+    flight::Flights,
+    outbox::Outbox,
+    server::RedisOptions,
     tags::Namespace,
 };
 
@@ -16,6 +21,7 @@ const FLAG_VARIABLE: &str = "MEDUSA_FF_CACHING";
 #[derive(Clone)]
 pub struct Builder<C = Json> {
     url: Option<String>,
+    redis: RedisOptions,
     providers: Vec<Arc<dyn Provider>>,
     codec: C,
     namespace: String,
@@ -25,12 +31,15 @@ pub struct Builder<C = Json> {
     compress_from_bytes: Option<usize>,
     schema_version: u16,
     value_bytes_max: usize,
+    pending_max: usize,
+    retry_min: Duration,
 }
 
 impl Builder<Json> {
     pub(crate) fn new(url: Option<String>) -> Self {
         Self {
             url,
+            redis: RedisOptions::default(),
             providers: Vec::new(),
             codec: Json,
             namespace: "mc".to_owned(),
@@ -40,6 +49,8 @@ impl Builder<Json> {
             compress_from_bytes: Some(2048),
             schema_version: 0,
             value_bytes_max: 64 * 1024 * 1024,
+            pending_max: 10_000,
+            retry_min: Duration::from_secs(24 * 60 * 60),
         }
     }
 }
@@ -113,6 +124,7 @@ impl<C: Codec> Builder<C> {
     pub fn codec<D: Codec>(self, codec: D) -> Builder<D> {
         Builder {
             url: self.url,
+            redis: self.redis,
             providers: self.providers,
             codec,
             namespace: self.namespace,
@@ -122,33 +134,121 @@ impl<C: Codec> Builder<C> {
             compress_from_bytes: self.compress_from_bytes,
             schema_version: self.schema_version,
             value_bytes_max: self.value_bytes_max,
+            pending_max: self.pending_max,
+            retry_min: self.retry_min,
         }
     }
 
-    /// Builds the cache and, if caching is on, connects. A server that cannot be reached is a warning, not an
-    /// error: the cache starts as one that is down, and recovers by itself.
+    /// How long one attempt to connect to the server may take: see [`RedisOptions::connect_timeout`]. Default: 2 seconds.
+    #[must_use]
+    pub fn connect_timeout(mut self, timeout: Duration) -> Self {
+        self.redis = self.redis.connect_timeout(timeout);
+        self
+    }
+
+    /// How long one call to the server may take: see [`RedisOptions::command_deadline`]. Default: 500 milliseconds.
+    #[must_use]
+    pub fn command_deadline(mut self, deadline: Duration) -> Self {
+        self.redis = self.redis.command_deadline(deadline);
+        self
+    }
+
+    /// All options of the connection to the server. Replaces what was set before.
+    #[must_use]
+    pub fn redis(mut self, options: RedisOptions) -> Self {
+        self.redis = options;
+        self
+    }
+
+    /// How many unacknowledged tags and keys are remembered per provider while it is away. Default: 10,000. Beyond it
+    /// they become one [`Cache::clear_all`], which includes them.
+    #[must_use]
+    pub fn pending_invalidations_max(mut self, count: usize) -> Self {
+        self.pending_max = count.max(1);
+        self
+    }
+
+    /// How long an unacknowledged invalidation is retried at least. Default: 24 hours. Longer if this cache has stored
+    /// entries that live longer; for ever if some do not expire. Must not be shorter than the longest life (time to live
+    /// and stale window) that any process gives to entries of the namespace.
+    #[must_use]
+    pub fn retry_invalidations_min(mut self, duration: Duration) -> Self {
+        self.retry_min = duration;
+        self
+    }
+
+    /// Builds the cache and, if caching is on, connects. A provider that cannot be reached is a warning, not an error:
+    /// the cache starts as one that is down, and recovers by itself.
+    ///
+    /// Needs a Tokio runtime with time and I/O enabled, as do all operations.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Config`](crate::ErrorKind::Config) if the address or the providers cannot work.
-    pub async fn build(self) -> Result<Cache<C>> {
+    /// [`ErrorKind::Config`] if the address or the providers cannot work.
+    pub async fn build(mut self) -> Result<Cache<C>> {
         let enabled = self.caching.unwrap_or_else(flag_from_environment);
+        if let Some(url) = &self.url {
+            let server = RedisProvider::new(url, self.redis.clone())?;
+            self.providers.insert(0, Arc::new(server));
+        }
+        check_ids(&self.providers)?;
+        if enabled {
+            warn_of_absent(&self.providers).await;
+        }
+        let namespace = Namespace::new(&self.namespace);
+        let attach = |provider: Arc<dyn Provider>| Attached {
+            outbox: Outbox::new(
+                provider.clone(),
+                namespace.everything(),
+                self.pending_max,
+                self.retry_min,
+            ),
+            provider,
+        };
+        let providers = self.providers.into_iter().map(attach).collect();
         let core = Core {
             enabled,
-            namespace: Namespace::new(&self.namespace),
             envelope: Envelope {
                 codec: C::ID,
                 schema: self.schema_version,
                 compress_from_bytes: self.compress_from_bytes,
                 value_bytes_max: self.value_bytes_max,
             },
-            defaults: Defaults {
-                ttl: self.ttl,
-                loader_timeout: self.loader_timeout,
-            },
-            providers: self.providers,
+            ttl: self.ttl,
+            loader_timeout: self.loader_timeout,
+            providers,
+            flights: Flights::new(),
+            namespace,
         };
         Ok(Cache::from_core(core, self.codec))
+    }
+}
+
+fn check_ids(providers: &[Arc<dyn Provider>]) -> Result<()> {
+    if providers.is_empty() {
+        return Err(Error::new(ErrorKind::Config(
+            "a cache needs a provider".to_owned(),
+        )));
+    }
+    let mut seen = HashSet::new();
+    match providers
+        .iter()
+        .find(|provider| !seen.insert(provider.id()))
+    {
+        Some(twice) => Err(Error::new(ErrorKind::Config(format!(
+            "two providers are named `{}`",
+            twice.id()
+        )))),
+        None => Ok(()),
+    }
+}
+
+async fn warn_of_absent(providers: &[Arc<dyn Provider>]) {
+    let pings = join_all(providers.iter().map(|provider| provider.ping())).await;
+    for (provider, ping) in providers.iter().zip(pings) {
+        if let Err(error) = ping {
+            tracing::warn!(provider = provider.id(), %error, "starting without this provider; it is tried again");
+        }
     }
 }
 

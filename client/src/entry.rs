@@ -1,39 +1,47 @@
 //! What one can do with one key: the builder behind [`Cache::key`].
 
-use std::{future::Future, time::Duration};
+use std::time::Duration;
 
 use bytes::Bytes;
 use serde::{Serialize, de::DeserializeOwned};
+use tracing::Instrument;
 
-use crate::{Cache, Codec, Json, Loaded, Result, Served, Source, Tags, provider::Store};
+use crate::{
+    Cache, Codec, Json, Loaded, Result, Served, Source,
+    cache::{Chosen, Opened},
+    grant::Grants,
+    load::{Loading, Sealed},
+    policy::{Policy, policy_setters},
+    provider::Store,
+    telemetry,
+};
 
-/// One key, with how it is to be kept; ends in one of the operations.
+/// One key, with how its entry is to be kept; ends in one of the operations.
 #[must_use = "nothing happens until one of the operations is called"]
 pub struct Entry<'c, C = Json> {
     cache: &'c Cache<C>,
     key: Bytes,
-    tags: Tags,
-    ttl: Option<Duration>,
-    swr: Duration,
-    manual: bool,
-    stale_if_error: bool,
-    negative_ttl: Option<Duration>,
-    targets: Vec<Target>,
+    policy: Policy,
 }
 
 /// A provider chosen for one operation, optionally with its own time to live.
+///
+/// ```
+/// use std::time::Duration;
+/// use mcache::Target;
+///
+/// let _default_ttl = Target::from("redis");
+/// let _own_ttl = Target::from(("memory", Duration::from_secs(5)));
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Target {
-    id: String,
-    ttl: Option<Duration>,
+    pub(crate) id: String,
+    pub(crate) ttl: Option<Duration>,
 }
 
 impl From<&str> for Target {
     fn from(id: &str) -> Self {
-        Self {
-            id: id.to_owned(),
-            ttl: None,
-        }
+        id.to_owned().into()
     }
 }
 
@@ -57,104 +65,143 @@ impl<'c, C: Codec> Entry<'c, C> {
         Self {
             cache,
             key,
-            tags: Tags::new(),
-            ttl: None,
-            swr: Duration::ZERO,
-            manual: false,
-            stale_if_error: false,
-            negative_ttl: None,
-            targets: Vec::new(),
+            policy: Policy::default(),
         }
     }
 
-    /// How long the entry is live. Default: the cache's. Zero: no expiry.
-    pub fn ttl(mut self, ttl: Duration) -> Self {
-        self.ttl = Some(ttl);
-        self
-    }
+    policy_setters!();
 
-    /// Stale-while-revalidate: how long after its time to live the entry may still be served while one caller
-    /// refreshes it. Default: zero.
-    pub fn swr(mut self, window: Duration) -> Self {
-        self.swr = window;
-        self
-    }
-
-    /// Adds tags.
-    pub fn tags<I>(mut self, tags: I) -> Self
-    where
-        I: IntoIterator,
-        I::Item: AsRef<[u8]>,
-    {
-        self.tags.extend(tags);
-        self
-    }
-
-    /// Automatic invalidation ([`Cache::invalidate_auto`]) spares the entry. Default: it does not.
-    pub fn manual(mut self, manual: bool) -> Self {
-        self.manual = manual;
-        self
-    }
-
-    /// If the source fails while a stale value is at hand, serve that. Default: no.
+    /// If the source fails, or takes longer than the [loader timeout](crate::Builder::loader_timeout), while a stale
+    /// value is at hand, serves that. There is one only within the [stale window](Self::swr). Default: no, the
+    /// loader's error is the answer.
     pub fn stale_if_error(mut self, stale_if_error: bool) -> Self {
-        self.stale_if_error = stale_if_error;
+        self.policy.stale_if_error = stale_if_error;
         self
     }
 
-    /// Keep "there is nothing" for this long; see
-    /// [`get_or_load_optional`](Self::get_or_load_optional). Default: it is not kept.
-    pub fn negative_ttl(mut self, ttl: Duration) -> Self {
-        self.negative_ttl = Some(ttl);
-        self
-    }
-
-    /// The providers to use, in order, instead of all of them.
-    pub fn providers<I>(mut self, providers: I) -> Self
-    where
-        I: IntoIterator,
-        I::Item: Into<Target>,
-    {
-        self.targets = providers.into_iter().map(Into::into).collect();
-        self
-    }
-
-    /// The live value, if there is one.
+    /// The live value, if there is one: of the first provider that has it.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::UnknownProvider`](crate::ErrorKind::UnknownProvider) or
-    /// [`ErrorKind::Refused`](crate::ErrorKind::Refused). A cache that is away is `Ok(None)`.
+    /// [`ErrorKind::UnknownProvider`](crate::ErrorKind::UnknownProvider), or
+    /// [`ErrorKind::Refused`](crate::ErrorKind::Refused) if a provider may not be read. A cache that is away is
+    /// `Ok(None)`.
     pub async fn get<T: DeserializeOwned>(self) -> Result<Option<T>> {
-        for provider in self.chosen()? {
-            if let Some(value) = provider.get(&self.key).await? {
-                return Ok(self.cache.decode(&value));
+        for chosen in self.chosen()? {
+            let attached = &chosen.attached;
+            if attached.outbox.is_waiting() {
+                continue;
+            }
+            match attached.provider.get(&self.key).await {
+                Ok(Some(found)) => {
+                    if let Some(value) = self.cache.open(&found).and_then(Opened::value) {
+                        telemetry::read(Source::Hit);
+                        return Ok(Some(value));
+                    }
+                }
+                Ok(None) => {}
+                Err(error) if error.is_refused() => return Err(error),
+                Err(error) => telemetry::failed_open(attached.provider.id(), "get", &error),
             }
         }
+        telemetry::read(Source::Loaded);
         Ok(None)
     }
 
-    /// Keeps a value. `false`: refused, because a tag was invalidated since the fill began.
+    /// Keeps a value in every provider. `false`: it was not kept, because it is too large.
+    ///
+    /// The value counts as having been made when this call arrives. If data it was made from may change between
+    /// loading and storing, use [`begin`](Self::begin) or [`get_or_load`](Self::get_or_load).
     ///
     /// # Errors
     ///
-    /// As the provider's: unlike a read, a write that did not arrive is told.
+    /// [`ErrorKind::Codec`](crate::ErrorKind::Codec) if the value cannot be encoded, and the first provider's error
+    /// after all were tried: unlike a read, a write that did not arrive is told. What was stored before is then still
+    /// there.
     pub async fn set<T: Serialize + ?Sized>(self, value: &T) -> Result<bool> {
-        let mut stored = true;
-        for provider in self.chosen()? {
-            let token = provider.token(&self.key).await?;
-            stored &= self
-                .store(provider.as_ref(), value, &self.tags, Some(&token))
-                .await?;
+        let core = self.cache.core();
+        let chosen = self.chosen()?;
+        if chosen.is_empty() {
+            return Ok(false);
         }
-        Ok(stored)
+        let Some(value) = self.cache.try_seal(value)? else {
+            return Ok(false);
+        };
+        let tags = core.namespace.stored_tags(&self.policy.tags);
+        let mut outcome = Ok(true);
+        for chosen in &chosen {
+            let ttl = chosen.ttl.or(self.policy.ttl).unwrap_or(core.ttl);
+            let ttl = (!ttl.is_zero()).then_some(ttl);
+            let swr = self.policy.swr;
+            chosen.attached.outbox.note_life(ttl, swr);
+            let provider = &chosen.attached.provider;
+            let stored = provider
+                .store(Store {
+                    key: &self.key,
+                    value: value.clone(),
+                    ttl,
+                    swr,
+                    tags: &tags,
+                    manual: self.policy.manual,
+                    token: None,
+                })
+                .await;
+            telemetry::store(
+                provider.id(),
+                if stored.is_ok() { "stored" } else { "failed" },
+            );
+            outcome = match (outcome, stored) {
+                (Ok(all), Ok(this)) => Ok(all && this),
+                (Err(error), _) | (_, Err(error)) => Err(error),
+            };
+        }
+        outcome
+    }
+
+    /// Begins a fill by hand: what is [stored](Filling::store) later is refused if one of its tags was invalidated after
+    /// this call. Must be called before the source is read.
+    ///
+    /// ```
+    /// # use mcache::{Cache, MemoryProvider};
+    /// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+    /// # let cache = Cache::builder_with(MemoryProvider::default()).caching(true).build().await?;
+    /// let filling = cache.key("product:42").tags(["Product:42"]).begin().await?;
+    /// let product = "as it was read from the database".to_owned();
+    /// // Meanwhile somebody changes the product.
+    /// cache.invalidate(["Product:42"]).await?;
+    /// assert!(!filling.store(&product).await?, "too old to be kept");
+    /// # Ok::<(), mcache::Error>(())
+    /// # }).unwrap();
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::UnknownProvider`](crate::ErrorKind::UnknownProvider). Providers that cannot be reached are left
+    /// out.
+    pub async fn begin(self) -> Result<Filling<'c, C>> {
+        let chosen = self.chosen()?;
+        let grants = self.loading(&chosen).tokens().await;
+        Ok(Filling {
+            cache: self.cache,
+            grants,
+            policy: self.policy,
+        })
     }
 
     /// The cached value, or the loader's, which is then kept.
     ///
+    /// Of all callers in all processes that miss the same key, one loads; the others get its result. The loader's value
+    /// is returned without waiting for the cache to confirm it.
+    ///
     /// # Errors
     ///
-    /// Only the loader's own; it is not cached.
+    /// Only the loader's own, in its own type; it is not cached. Callers in this process who waited for a loader that
+    /// failed call their own. A cache that is away, slow or talks nonsense is as if nothing were cached; an unknown
+    /// provider is logged and left out.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future drops the loader and hands the right to load to the next caller in line.
     pub async fn get_or_load<T, E, F, Fut>(self, loader: F) -> Result<T, E>
     where
         T: Serialize + DeserializeOwned,
@@ -167,9 +214,24 @@ impl<'c, C: Codec> Entry<'c, C> {
 
     /// As [`get_or_load`](Self::get_or_load), with a loader that also says which tags its result carries.
     ///
+    /// ```
+    /// # use mcache::{Cache, Error, Loaded, MemoryProvider};
+    /// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+    /// # let cache = Cache::builder_with(MemoryProvider::default()).caching(true).build().await?;
+    /// let load = || async {
+    ///     let ids = vec![1, 2];
+    ///     let tags: Vec<String> = ids.iter().map(|id| format!("Product:{id}")).collect();
+    ///     Ok::<_, Error>(Loaded::new(ids).tags(tags))
+    /// };
+    /// let ids: Vec<u32> = cache.key("newest").get_or_load_tagged(load).await?;
+    /// assert_eq!(cache.invalidate(["Product:2"]).await?.entries(), 1);
+    /// # Ok::<(), Error>(())
+    /// # }).unwrap();
+    /// ```
+    ///
     /// # Errors
     ///
-    /// Only the loader's own.
+    /// As [`get_or_load`](Self::get_or_load).
     pub async fn get_or_load_tagged<T, E, F, Fut>(self, loader: F) -> Result<T, E>
     where
         T: Serialize + DeserializeOwned,
@@ -179,85 +241,130 @@ impl<'c, C: Codec> Entry<'c, C> {
         self.load(loader).await.map(|served| served.value)
     }
 
+    /// As [`get_or_load`](Self::get_or_load) for a source that may have nothing. That is remembered only with
+    /// [`negative_ttl`](Self::negative_ttl), and forgotten like any entry when one of its tags is invalidated.
+    ///
+    /// # Errors
+    ///
+    /// As [`get_or_load`](Self::get_or_load).
+    pub async fn get_or_load_optional<T, E, F, Fut>(self, loader: F) -> Result<Option<T>, E>
+    where
+        T: Serialize + DeserializeOwned,
+        F: FnOnce() -> Fut,
+        Fut: Future<Output = Result<Option<T>, E>>,
+    {
+        let loader = || async move { loader().await.map(Loaded::new) };
+        let open = |bytes: &Bytes| match self.cache.open(bytes)? {
+            Opened::Value(value) => Some(Some(value)),
+            Opened::Absent => Some(None),
+        };
+        let seal = |loaded: &Loaded<Option<T>>| match &loaded.value {
+            Some(value) => Sealed {
+                value: self.cache.seal(value),
+                terms: self.policy.terms(loaded),
+            },
+            None => Sealed {
+                value: Some(self.cache.core().envelope.absent()),
+                terms: self.policy.negative_terms(loaded),
+            },
+        };
+        self.run(open, seal, loader)
+            .await
+            .map(|served| served.value)
+    }
+
     /// The general form: a loader that says what it knows, and an answer that says where it came from.
     ///
     /// # Errors
     ///
-    /// Only the loader's own.
+    /// As [`get_or_load`](Self::get_or_load).
     pub async fn load<T, E, F, Fut>(self, loader: F) -> Result<Served<T>, E>
     where
         T: Serialize + DeserializeOwned,
         F: FnOnce() -> Fut,
         Fut: Future<Output = Result<Loaded<T>, E>>,
     {
-        let Some(provider) = self.chosen().ok().and_then(|all| all.first().copied()) else {
+        let open = |bytes: &Bytes| self.cache.open(bytes).and_then(Opened::value);
+        let seal = |loaded: &Loaded<T>| Sealed {
+            value: self.cache.seal(&loaded.value),
+            terms: self.policy.terms(loaded),
+        };
+        self.run(open, seal, loader).await
+    }
+
+    async fn run<V, E, Fut>(
+        &self,
+        open: impl Fn(&Bytes) -> Option<V>,
+        seal: impl FnOnce(&Loaded<V>) -> Sealed,
+        loader: impl FnOnce() -> Fut,
+    ) -> Result<Served<V>, E>
+    where
+        Fut: Future<Output = Result<Loaded<V>, E>>,
+    {
+        let chosen = self.chosen().unwrap_or_else(|error| {
+            tracing::warn!(%error, "loading without a cache");
+            Vec::new()
+        });
+        if chosen.is_empty() {
+            telemetry::read(Source::Bypass);
             let value = loader().await?.value;
             return Ok(Served {
                 value,
                 source: Source::Bypass,
             });
-        };
-        if let Ok(Some(found)) = provider.get(&self.key).await {
-            if let Some(value) = self.cache.decode(&found) {
-                return Ok(Served {
-                    value,
-                    source: Source::Hit,
-                });
-            }
         }
-        let token = provider.token(&self.key).await.ok();
-        let loaded = loader().await?;
-        let mut tags = self.tags.clone();
-        tags.extend(&loaded.tags);
-        if loaded.keep && token.is_some() {
-            let _ = self
-                .store(provider.as_ref(), &loaded.value, &tags, token.as_ref())
-                .await;
-        }
-        Ok(Served {
-            value: loaded.value,
-            source: Source::Loaded,
-        })
-    }
-
-    async fn store<T: Serialize + ?Sized>(
-        &self,
-        provider: &dyn crate::Provider,
-        value: &T,
-        tags: &Tags,
-        token: Option<&crate::provider::Token>,
-    ) -> Result<bool> {
-        let core = self.cache.core();
-        let mut buffer = core.envelope.begin();
-        self.cache.codec().encode(value, &mut buffer)?;
-        let Some(value) = core.envelope.seal(buffer) else {
-            return Ok(false);
-        };
-        let ttl = self.ttl.unwrap_or(core.defaults.ttl);
-        provider
-            .store(Store {
-                key: &self.key,
-                value,
-                ttl: (!ttl.is_zero()).then_some(ttl),
-                swr: self.swr,
-                tags: &core.namespace.stored_tags(tags),
-                manual: self.manual,
-                token,
-            })
+        let span = tracing::debug_span!("mcache.load", key = %self.key.escape_ascii());
+        self.loading(&chosen)
+            .run(open, seal, loader)
+            .instrument(span)
             .await
     }
 
-    fn chosen(&self) -> Result<Vec<&std::sync::Arc<dyn crate::Provider>>> {
-        let core = self.cache.core();
-        if !core.enabled {
-            return Ok(Vec::new());
+    fn loading<'a>(&'a self, chosen: &'a [Chosen]) -> Loading<'a> {
+        Loading {
+            core: self.cache.core(),
+            key: &self.key,
+            chosen,
+            stale_if_error: self.policy.stale_if_error,
         }
-        if self.targets.is_empty() {
-            return Ok(core.providers.iter().collect());
-        }
-        self.targets
-            .iter()
-            .map(|target| self.cache.provider(&target.id))
-            .collect()
+    }
+
+    fn chosen(&self) -> Result<Vec<Chosen>> {
+        self.cache.choose(&self.policy.targets)
+    }
+}
+
+/// A fill begun with [`Entry::begin`].
+#[must_use = "a fill that stores nothing was begun for nothing"]
+pub struct Filling<'c, C = Json> {
+    cache: &'c Cache<C>,
+    grants: Grants,
+    policy: Policy,
+}
+
+impl<C: Codec> Filling<'_, C> {
+    /// Adds tags, which are often known only now.
+    pub fn tags<I>(mut self, tags: I) -> Self
+    where
+        I: IntoIterator,
+        I::Item: AsRef<[u8]>,
+    {
+        self.policy.tags.extend(tags);
+        self
+    }
+
+    /// Keeps the value. `false`: a provider refused it because a tag was invalidated since the fill began, or none could
+    /// be reached when it began, or it is too large.
+    ///
+    /// # Errors
+    ///
+    /// As [`Entry::set`].
+    pub async fn store<T: Serialize + ?Sized>(self, value: &T) -> Result<bool> {
+        let Some(value) = self.cache.try_seal(value)? else {
+            return Ok(false);
+        };
+        let terms = self.policy.bare_terms();
+        let stored = self.grants.store(self.cache.core(), value, &terms).await?;
+        Ok(stored.accepted > 0 && stored.refused == 0)
     }
 }

@@ -1,5 +1,6 @@
 //! Tag-based caching of query results, exact and self-invalidating.
 
+mod batch;
 mod cache;
 pub mod change;
 mod codec;
@@ -7,24 +8,35 @@ mod config;
 mod entry;
 mod envelope;
 mod error;
+mod flight;
 pub mod graph;
+mod grant;
+mod invalidation;
+mod load;
 mod loaded;
 pub mod memory;
 #[cfg(feature = "postgres")]
 pub mod postgres;
+mod outbox;
+mod policy;
 pub mod provider;
+pub mod server;
 mod tags;
+mod telemetry;
 
 pub use bytes::Bytes;
 
 pub use crate::{
-    cache::{Cache, Invalidation, Settled},
+    batch::Batch,
+    cache::Cache,
     codec::{Codec, Json},
     config::Builder,
-    entry::{Entry, Target},
+    entry::{Entry, Filling, Target},
     error::{Error, ErrorKind, Result},
+    invalidation::{Invalidation, Settled},
     loaded::{Loaded, Served, Source},
     memory::MemoryProvider,
     provider::Provider,
+    server::RedisProvider,
     tags::Tags,
 };

@@ -51,6 +51,15 @@ impl<T> Loaded<T> {
         self
     }
 
+    pub(crate) fn map<U>(self, change: impl FnOnce(T) -> U) -> Loaded<U> {
+        Loaded {
+            value: change(self.value),
+            tags: self.tags,
+            ttl: self.ttl,
+            keep: self.keep,
+        }
+    }
+
     /// Returns the value to the caller without keeping it.
     #[must_use]
     pub fn uncached(mut self) -> Self {

@@ -25,6 +25,9 @@ pub trait Provider: Send + Sync + 'static {
     /// The name by which callers choose this provider.
     fn id(&self) -> &str;
 
+    /// Whether it can be reached, and with what error if not.
+    fn ping(&self) -> BoxFuture<'_, Result<()>>;
+
     /// The live value of a key.
     fn get<'a>(&'a self, key: &'a [u8]) -> BoxFuture<'a, Result<Option<Bytes>>>;
 
@@ -42,8 +45,8 @@ pub trait Provider: Send + Sync + 'static {
     /// the tags was invalidated after the token was handed out.
     fn store<'a>(&'a self, entry: Store<'a>) -> BoxFuture<'a, Result<bool>>;
 
-    /// Gives a lease back without a value, so that the next caller in line may try.
-    fn release<'a>(&'a self, key: &'a [u8], token: &'a Token) -> BoxFuture<'a, Result<()>>;
+    /// Gives a lease back without a value, so that the next caller in line may try. `false`: the token held none.
+    fn release<'a>(&'a self, key: &'a [u8], token: &'a Token) -> BoxFuture<'a, Result<bool>>;
 
     /// Removes one entry, whatever its options. `true` if there was one.
     fn clear<'a>(&'a self, key: &'a [u8]) -> BoxFuture<'a, Result<bool>>;

@@ -1,0 +1,315 @@
+//! What one can do with several keys at once: the builder behind [`Cache::keys`].
+
+use std::{
+    collections::{HashMap, HashSet},
+    hash::Hash,
+    pin::pin,
+    time::Duration,
+};
+
+use bytes::Bytes;
+use futures_util::future::join_all;
+use serde::{Serialize, de::DeserializeOwned};
+use tokio::time::{Instant, timeout};
+use tracing::Instrument;
+
+use crate::{
+    Cache, Codec, Json, Loaded, Result, Source, Target,
+    cache::{Chosen, Opened},
+    load::{Asked, Fill, Loading, Sealed},
+    policy::{Policy, policy_setters},
+    telemetry,
+};
+
+/// Several keys, with how their entries are to be kept; ends in one of the operations.
+#[must_use = "nothing happens until one of the operations is called"]
+pub struct Batch<'c, K, C = Json> {
+    cache: &'c Cache<C>,
+    keys: Vec<K>,
+    policy: Policy,
+}
+
+/// One key of a batch under way.
+struct Item<K> {
+    key: K,
+    full_key: Bytes,
+}
+
+/// Where the first look at a key has come to.
+enum First<T> {
+    Found(Option<T>, Source),
+    Fill(Fill<Option<T>>),
+    /// Somebody else is filling it.
+    Later,
+}
+
+impl<'c, K: AsRef<[u8]>, C: Codec> Batch<'c, K, C> {
+    pub(crate) fn new(cache: &'c Cache<C>, keys: Vec<K>) -> Self {
+        Self {
+            cache,
+            keys,
+            policy: Policy::default(),
+        }
+    }
+
+    policy_setters!();
+
+    /// The live values, in the order of the keys: each of the first provider that has it.
+    ///
+    /// # Errors
+    ///
+    /// As [`Entry::get`](crate::Entry::get).
+    pub async fn get_many<T: DeserializeOwned>(self) -> Result<Vec<Option<T>>> {
+        let namespace = &self.cache.core().namespace;
+        let keys: Vec<Bytes> = self
+            .keys
+            .iter()
+            .map(|key| namespace.qualify(key.as_ref()))
+            .collect();
+        let mut values: Vec<Option<T>> = keys.iter().map(|_| None).collect();
+        let mut missing: Vec<usize> = (0..keys.len()).collect();
+        for chosen in self.cache.choose(&self.policy.targets)? {
+            if chosen.attached.outbox.is_waiting() || missing.is_empty() {
+                continue;
+            }
+            let provider = &chosen.attached.provider;
+            let asked: Vec<Bytes> = missing
+                .iter()
+                .map(|position| keys[*position].clone())
+                .collect();
+            match provider.get_many(&asked).await {
+                Ok(found) => {
+                    for (position, found) in missing.iter().zip(found) {
+                        let opened = found.and_then(|found| self.cache.open(&found));
+                        values[*position] = opened.and_then(Opened::value);
+                    }
+                    missing.retain(|position| values[*position].is_none());
+                }
+                Err(error) if error.is_refused() => return Err(error),
+                Err(error) => telemetry::failed_open(provider.id(), "get_many", &error),
+            }
+        }
+        telemetry::reads(Source::Hit, keys.len() - missing.len());
+        telemetry::reads(Source::Loaded, missing.len());
+        Ok(values)
+    }
+
+    /// The cached values, and those the loader has for the rest, which are then kept.
+    ///
+    /// The loader is called once with all keys that nobody has and nobody is loading, and returns what it found; keys it
+    /// leaves out have no value, which is remembered only with [`negative_ttl`](Self::negative_ttl). Values that another
+    /// caller is loading are waited for; only if nothing comes of that, the loader is called again, for one key at a
+    /// time.
+    ///
+    /// ```
+    /// # use std::collections::HashMap;
+    /// # use mcache::{Cache, Error, Loaded, MemoryProvider};
+    /// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+    /// # let cache = Cache::builder_with(MemoryProvider::default()).caching(true).build().await?;
+    /// let load = |missing: Vec<&'static str>| async move {
+    ///     // One query for all of them.
+    ///     let rows = missing.into_iter().map(|id| (id, Loaded::new(id.len()).tags([id])));
+    ///     Ok::<_, Error>(rows.collect::<HashMap<_, _>>())
+    /// };
+    /// let lengths = cache.keys(["one", "three"]).get_or_load_many(load).await?;
+    /// assert_eq!(lengths["three"], 5);
+    /// # Ok::<(), Error>(())
+    /// # }).unwrap();
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// Only the loader's own.
+    pub async fn get_or_load_many<T, E, F, Fut>(self, loader: F) -> Result<HashMap<K, T>, E>
+    where
+        K: Eq + Hash + Clone,
+        T: Serialize + DeserializeOwned,
+        F: Fn(Vec<K>) -> Fut,
+        Fut: Future<Output = Result<HashMap<K, Loaded<T>>, E>>,
+    {
+        let chosen = self
+            .cache
+            .choose(&self.policy.targets)
+            .unwrap_or_else(|error| {
+                tracing::warn!(%error, "loading without a cache");
+                Vec::new()
+            });
+        if chosen.is_empty() {
+            telemetry::reads(Source::Bypass, self.keys.len());
+            let loaded = loader(self.keys).await?;
+            return Ok(loaded
+                .into_iter()
+                .map(|(key, loaded)| (key, loaded.value))
+                .collect());
+        }
+        let span = tracing::debug_span!("mcache.load_many", keys = self.keys.len());
+        self.run(&chosen, loader).instrument(span).await
+    }
+
+    async fn run<T, E, F, Fut>(self, chosen: &[Chosen], loader: F) -> Result<HashMap<K, T>, E>
+    where
+        K: Eq + Hash + Clone,
+        T: Serialize + DeserializeOwned,
+        F: Fn(Vec<K>) -> Fut,
+        Fut: Future<Output = Result<HashMap<K, Loaded<T>>, E>>,
+    {
+        let items = self.items();
+        let first = join_all(items.iter().map(|item| self.first_look(item, chosen))).await;
+        let mut values = HashMap::with_capacity(items.len());
+        let mut fills = Vec::new();
+        let mut later = Vec::new();
+        for (item, first) in items.iter().zip(first) {
+            match first {
+                First::Found(value, source) => {
+                    telemetry::read(source);
+                    values.extend(value.map(|value| (item.key.clone(), value)));
+                }
+                First::Fill(fill) => fills.push((item, fill)),
+                First::Later => later.push(item),
+            }
+        }
+        // Ours first, and to the end: somebody may be waiting for them while he fills what we wait for next.
+        if !fills.is_empty() {
+            values.extend(self.fill_all(fills, &loader).await?);
+        }
+        let rest = join_all(
+            later
+                .into_iter()
+                .map(|item| self.wait_for(item, chosen, &loader)),
+        )
+        .await;
+        for found in rest {
+            values.extend(found?);
+        }
+        Ok(values)
+    }
+
+    fn items(&self) -> Vec<Item<K>>
+    where
+        K: Eq + Hash + Clone,
+    {
+        let mut seen = HashSet::with_capacity(self.keys.len());
+        let distinct = self.keys.iter().filter(|key| seen.insert(*key));
+        distinct
+            .map(|key| Item {
+                key: key.clone(),
+                full_key: self.cache.core().namespace.qualify(key.as_ref()),
+            })
+            .collect()
+    }
+
+    async fn first_look<T: DeserializeOwned>(&self, item: &Item<K>, chosen: &[Chosen]) -> First<T> {
+        let loading = self.loading(item, chosen);
+        if self.cache.core().flights.follow(&item.full_key).is_some() {
+            return First::Later;
+        }
+        let fill = match loading.ask(Duration::ZERO, &|bytes| self.open(bytes)).await {
+            Asked::Found(value, source) => return First::Found(value, source),
+            Asked::Busy => None,
+            Asked::Grants(grants, stale) => loading.take_off(grants, stale),
+            Asked::Away => loading.take_off(loading.nothing_granted(), None),
+        };
+        fill.map_or(First::Later, First::Fill)
+    }
+
+    /// One call of the loader for all of them; each is then kept by itself.
+    async fn fill_all<T, E, F, Fut>(
+        &self,
+        mut fills: Vec<(&Item<K>, Fill<Option<T>>)>,
+        loader: &F,
+    ) -> Result<Vec<(K, T)>, E>
+    where
+        K: Eq + Hash + Clone,
+        T: Serialize,
+        F: Fn(Vec<K>) -> Fut,
+        Fut: Future<Output = Result<HashMap<K, Loaded<T>>, E>>,
+    {
+        let core = self.cache.core();
+        let began = Instant::now();
+        let missing = fills.iter().map(|(item, _)| item.key.clone()).collect();
+        let mut load = pin!(loader(missing));
+        let loaded = match timeout(core.loader_timeout, &mut load).await {
+            Ok(loaded) => loaded,
+            Err(_) => {
+                for (_, fill) in &mut fills {
+                    fill.overrun();
+                }
+                load.await
+            }
+        };
+        let mut loaded = match loaded {
+            Ok(loaded) => loaded,
+            Err(error) => {
+                for (_, fill) in fills {
+                    fill.fail();
+                }
+                return Err(error);
+            }
+        };
+        let mut values = Vec::with_capacity(fills.len());
+        for (item, fill) in fills {
+            telemetry::read(fill.source());
+            let found = optional(loaded.remove(&item.key));
+            fill.complete(core, self.seal(&found), began).await;
+            values.extend(found.value.map(|value| (item.key.clone(), value)));
+        }
+        Ok(values)
+    }
+
+    /// A value that somebody else is loading, or ours if nothing comes of that.
+    async fn wait_for<T, E, F, Fut>(
+        &self,
+        item: &Item<K>,
+        chosen: &[Chosen],
+        loader: &F,
+    ) -> Result<Option<(K, T)>, E>
+    where
+        K: Eq + Hash + Clone,
+        T: Serialize + DeserializeOwned,
+        F: Fn(Vec<K>) -> Fut,
+        Fut: Future<Output = Result<HashMap<K, Loaded<T>>, E>>,
+    {
+        let load = || async {
+            let mut loaded = loader(vec![item.key.clone()]).await?;
+            Ok(optional(loaded.remove(&item.key)))
+        };
+        let served = self
+            .loading(item, chosen)
+            .run(|bytes| self.open(bytes), |loaded| self.seal(loaded), load)
+            .await?;
+        Ok(served.value.map(|value| (item.key.clone(), value)))
+    }
+
+    fn loading<'a>(&'a self, item: &'a Item<K>, chosen: &'a [Chosen]) -> Loading<'a> {
+        Loading {
+            core: self.cache.core(),
+            key: &item.full_key,
+            chosen,
+            stale_if_error: self.policy.stale_if_error,
+        }
+    }
+
+    fn open<T: DeserializeOwned>(&self, bytes: &Bytes) -> Option<Option<T>> {
+        self.cache.open(bytes).map(Opened::value)
+    }
+
+    fn seal<T: Serialize>(&self, loaded: &Loaded<Option<T>>) -> Sealed {
+        match &loaded.value {
+            Some(value) => Sealed {
+                value: self.cache.seal(value),
+                terms: self.policy.terms(loaded),
+            },
+            None => Sealed {
+                value: Some(self.cache.core().envelope.absent()),
+                terms: self.policy.negative_terms(loaded),
+            },
+        }
+    }
+}
+
+fn optional<T>(loaded: Option<Loaded<T>>) -> Loaded<Option<T>> {
+    match loaded {
+        Some(loaded) => loaded.map(Some),
+        None => Loaded::new(None),
+    }
+}

@@ -1,0 +1,232 @@
+//! One fill per key at a time in this process, and who may share its result.
+//!
+//! ```text
+//!   caller A ── lead ──▶ loader ──▶ store ──▶ finish(outcome)
+//!   caller B ── follow ─────────────────────────▶ outcome: share it, or look again
+//!   caller C ── follow ─────────────────────────▶ "
+//! ```
+//!
+//! A result may be older than a follower: A began, data changed and was invalidated, B came. So B takes A's value only
+//! if that is known to be harmless: the provider accepted it with its token after B had come (*confirmed*), or A's
+//! loader was called after B had come. Otherwise B looks again. For the same reason a flight takes no more followers
+//! once the value is on its way to the provider: it may be accepted, and invalidated again, before they come.
+//!
+//! A leader that is dropped takes nobody with it: its followers find that out and one of them leads.
+//!
+//! Knows nothing of providers and loaders.
+
+use std::{
+    collections::HashMap,
+    hash::{BuildHasher, RandomState},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+};
+
+use bytes::Bytes;
+use tokio::{sync::watch, time::Instant};
+
+/// The map is split so that callers of different keys do not wait for each other.
+const SHARDS: usize = 16;
+
+/// All fills under way in this process.
+pub(crate) struct Flights {
+    hasher: RandomState,
+    shards: [Mutex<HashMap<Bytes, Flight>>; SHARDS],
+    next_id: AtomicU64,
+}
+
+struct Flight {
+    id: u64,
+    outcome: watch::Receiver<Option<Outcome>>,
+}
+
+/// How a fill ended, for those who waited for it.
+#[derive(Debug, Clone)]
+pub(crate) enum Outcome {
+    /// The provider accepted the value: it was good when the last of the followers came.
+    Confirmed(Bytes),
+    /// The value was loaded from this moment on, and nobody confirmed it.
+    Unconfirmed { value: Bytes, began: Instant },
+    /// The loader failed or its value cannot be shared: everybody for himself, or a source in trouble would be asked
+    /// by one waiting caller after the other, each waiting for all before.
+    Failed,
+}
+
+impl Outcome {
+    /// The value, if a caller who came at `arrival` may have it.
+    pub(crate) fn shared_with(&self, arrival: Instant) -> Option<&Bytes> {
+        match self {
+            Self::Confirmed(value) => Some(value),
+            Self::Unconfirmed { value, began } if *began > arrival => Some(value),
+            Self::Unconfirmed { .. } | Self::Failed => None,
+        }
+    }
+}
+
+/// The one who fills. Dropped without an outcome, it makes the followers look again.
+pub(crate) struct Leader {
+    flights: Arc<Flights>,
+    key: Bytes,
+    id: u64,
+    outcome: watch::Sender<Option<Outcome>>,
+}
+
+/// One who waits for the leader.
+pub(crate) struct Follower(watch::Receiver<Option<Outcome>>);
+
+impl Flights {
+    pub(crate) fn new() -> Arc<Self> {
+        Arc::new(Self {
+            hasher: RandomState::new(),
+            shards: Default::default(),
+            next_id: AtomicU64::new(0),
+        })
+    }
+
+    /// Somebody is filling this key: wait for him.
+    pub(crate) fn follow(&self, key: &Bytes) -> Option<Follower> {
+        let shard = self.shard(key);
+        shard
+            .get(key)
+            .map(|flight| Follower(flight.outcome.clone()))
+    }
+
+    /// Be the one who fills this key, unless there is one.
+    pub(crate) fn enter(self: &Arc<Self>, key: &Bytes) -> Option<Leader> {
+        let mut shard = self.shard(key);
+        match shard.contains_key(key) {
+            true => None,
+            false => Some(self.insert(&mut shard, key)),
+        }
+    }
+
+    /// Be the one who fills this key, because the provider said so. Whoever was before is slower than his lease; later
+    /// callers wait for the new one.
+    pub(crate) fn lead(self: &Arc<Self>, key: &Bytes) -> Leader {
+        self.insert(&mut self.shard(key), key)
+    }
+
+    fn insert(self: &Arc<Self>, shard: &mut HashMap<Bytes, Flight>, key: &Bytes) -> Leader {
+        let id = self.next_id.fetch_add(1, Relaxed);
+        let (sender, outcome) = watch::channel(None);
+        shard.insert(key.clone(), Flight { id, outcome });
+        Leader {
+            flights: self.clone(),
+            key: key.clone(),
+            id,
+            outcome: sender,
+        }
+    }
+
+    /// Never held across an await.
+    fn shard(&self, key: &Bytes) -> MutexGuard<'_, HashMap<Bytes, Flight>> {
+        let index = self.hasher.hash_one(key) as usize % SHARDS;
+        self.shards[index]
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Leader {
+    /// Tells the followers.
+    pub(crate) fn finish(self, outcome: Outcome) {
+        self.outcome.send_replace(Some(outcome));
+    }
+
+    /// Takes no more followers: whoever comes from now on looks for itself.
+    pub(crate) fn close(&self) {
+        let mut shard = self.flights.shard(&self.key);
+        if shard
+            .get(&self.key)
+            .is_some_and(|flight| flight.id == self.id)
+        {
+            shard.remove(&self.key);
+        }
+    }
+}
+
+impl Drop for Leader {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+impl Follower {
+    /// The outcome; `None` if the leader gave up.
+    ///
+    /// Cancel-safe.
+    pub(crate) async fn outcome(mut self) -> Option<Outcome> {
+        self.0.wait_for(Option::is_some).await.ok()?.clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key() -> Bytes {
+        Bytes::from_static(b"k")
+    }
+
+    #[tokio::test]
+    async fn the_second_follows_the_first_and_hears_the_outcome() {
+        let flights = Flights::new();
+        let leader = flights.enter(&key()).expect("nobody was there before");
+        assert!(flights.enter(&key()).is_none(), "the first leads");
+        let follower = flights.follow(&key()).expect("somebody leads");
+        leader.finish(Outcome::Confirmed("v".into()));
+        let outcome = follower.outcome().await;
+        assert!(matches!(outcome, Some(Outcome::Confirmed(value)) if value == "v"));
+        assert!(flights.follow(&key()).is_none());
+    }
+
+    #[tokio::test]
+    async fn a_closed_flight_keeps_its_followers_and_takes_no_more() {
+        let flights = Flights::new();
+        let leader = flights.lead(&key());
+        let follower = flights.follow(&key()).expect("somebody leads");
+        leader.close();
+        assert!(flights.follow(&key()).is_none());
+        leader.finish(Outcome::Confirmed("v".into()));
+        assert!(follower.outcome().await.is_some());
+    }
+
+    #[tokio::test]
+    async fn a_dropped_leader_leaves_the_way_to_the_next() {
+        let flights = Flights::new();
+        let leader = flights.lead(&key());
+        let follower = flights.follow(&key()).expect("somebody leads");
+        drop(leader);
+        assert!(follower.outcome().await.is_none());
+        assert!(flights.enter(&key()).is_some());
+    }
+
+    #[tokio::test]
+    async fn a_leader_that_was_overtaken_does_not_end_the_other_ones_flight() {
+        let flights = Flights::new();
+        let slow = flights.lead(&key());
+        let fast = flights.lead(&key());
+        drop(slow);
+        let follower = flights.follow(&key()).expect("the second still leads");
+        fast.finish(Outcome::Failed);
+        assert!(matches!(follower.outcome().await, Some(Outcome::Failed)));
+    }
+
+    #[test]
+    fn a_value_loaded_before_one_came_is_shared_only_if_confirmed() {
+        let before = Instant::now();
+        let began = before + std::time::Duration::from_millis(1);
+        let after = began + std::time::Duration::from_millis(1);
+        let unconfirmed = Outcome::Unconfirmed {
+            value: "v".into(),
+            began,
+        };
+        assert!(unconfirmed.shared_with(before).is_some());
+        assert!(unconfirmed.shared_with(began).is_none());
+        assert!(unconfirmed.shared_with(after).is_none());
+        assert!(Outcome::Confirmed("v".into()).shared_with(after).is_some());
+        assert!(Outcome::Failed.shared_with(before).is_none());
+    }
+}

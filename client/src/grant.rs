@@ -1,0 +1,179 @@
+//! The right to fill a key, and the giving back of it.
+
+use std::{pin::Pin, sync::Arc, task::Poll};
+
+use bytes::Bytes;
+use tokio::time::Instant;
+
+use crate::{
+    Result,
+    cache::{Chosen, Core},
+    flight::{Leader, Outcome},
+    policy::Terms,
+    provider::{Store, Token},
+    telemetry,
+};
+
+/// When a fill of a key began, according to each provider that was reached. Dropped with leases unused, it gives them
+/// back, so that whoever waits in another process need not wait for them to end.
+pub(crate) struct Grants {
+    key: Bytes,
+    grants: Vec<Grant>,
+}
+
+struct Grant {
+    chosen: Chosen,
+    token: Token,
+    /// Others are waiting for us to finish.
+    leased: bool,
+}
+
+impl Grants {
+    pub(crate) fn none(key: &Bytes) -> Self {
+        Self {
+            key: key.clone(),
+            grants: Vec::new(),
+        }
+    }
+
+    pub(crate) fn add(&mut self, chosen: &Chosen, token: Token, leased: bool) {
+        self.grants.push(Grant {
+            chosen: chosen.clone(),
+            token,
+            leased,
+        });
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.grants.is_empty()
+    }
+
+    /// Whether a provider made us the one who fills.
+    pub(crate) fn is_leased(&self) -> bool {
+        self.grants.iter().any(|grant| grant.leased)
+    }
+
+    /// The leases have ended by themselves; the tokens are still good.
+    pub(crate) fn leases_ended(&mut self) {
+        for grant in &mut self.grants {
+            grant.leased = false;
+        }
+    }
+
+    /// Gives the value to each provider, in order.
+    ///
+    /// # Errors
+    ///
+    /// The first provider's that failed, after all were tried.
+    pub(crate) async fn store(
+        mut self,
+        core: &Core,
+        value: Bytes,
+        terms: &Terms,
+    ) -> Result<Stored> {
+        let tags = core.namespace.stored_tags(&terms.tags);
+        let mut stored = Stored::default();
+        let mut failure = None;
+        for grant in &mut self.grants {
+            let ttl = grant.chosen.ttl.or(terms.ttl).unwrap_or(core.ttl);
+            let ttl = (!ttl.is_zero()).then_some(ttl);
+            let provider = &grant.chosen.attached.provider;
+            let entry = Store {
+                key: &self.key,
+                value: value.clone(),
+                ttl,
+                swr: terms.swr,
+                tags: &tags,
+                manual: terms.manual,
+                token: Some(&grant.token),
+            };
+            grant.chosen.attached.outbox.note_life(ttl, terms.swr);
+            match provider.store(entry).await {
+                Ok(true) => {
+                    telemetry::store(provider.id(), "stored");
+                    stored.accepted += 1;
+                    // The store has ended it.
+                    grant.leased = false;
+                }
+                Ok(false) => {
+                    telemetry::store(provider.id(), "refused");
+                    stored.refused += 1;
+                }
+                Err(error) => {
+                    telemetry::store(provider.id(), "failed");
+                    telemetry::failed_open(provider.id(), "store", &error);
+                    failure.get_or_insert(error);
+                }
+            }
+        }
+        match failure {
+            Some(error) => Err(error),
+            None => Ok(stored),
+        }
+    }
+
+    /// Gives the value to the providers without keeping the caller waiting for their answers, and then tells whoever
+    /// waits in this process.
+    ///
+    /// The commands are on their way when this returns, so what the caller sends next on the same connection comes
+    /// after them.
+    pub(crate) async fn store_in_background(
+        self,
+        core: Arc<Core>,
+        value: Bytes,
+        terms: Terms,
+        leader: Option<Leader>,
+        began: Instant,
+    ) {
+        if let Some(leader) = &leader {
+            leader.close();
+        }
+        let mut store = Box::pin(async move {
+            let stored = self.store(&core, value.clone(), &terms).await;
+            let Some(leader) = leader else { return };
+            // One provider that accepted the token is proof: an invalidation that anybody has seen acknowledged would
+            // have reached that provider too, and made it refuse.
+            leader.finish(match stored {
+                Ok(stored) if stored.accepted > 0 => Outcome::Confirmed(value),
+                _ => Outcome::Unconfirmed { value, began },
+            });
+        });
+        if !is_ready(store.as_mut()).await {
+            tokio::spawn(store);
+        }
+    }
+}
+
+/// What the providers made of a value.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Stored {
+    pub(crate) accepted: usize,
+    pub(crate) refused: usize,
+}
+
+/// Polls once.
+async fn is_ready(mut future: Pin<&mut impl Future<Output = ()>>) -> bool {
+    std::future::poll_fn(|context| Poll::Ready(future.as_mut().poll(context).is_ready())).await
+}
+
+impl Drop for Grants {
+    fn drop(&mut self) {
+        let leased: Vec<Grant> = self.grants.drain(..).filter(|grant| grant.leased).collect();
+        if leased.is_empty() {
+            return;
+        }
+        // Without a runtime there is nobody to send it; the lease ends by itself.
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else {
+            return;
+        };
+        let key = std::mem::take(&mut self.key);
+        runtime.spawn(async move {
+            for grant in leased {
+                let provider = &grant.chosen.attached.provider;
+                if let Err(error) = provider.release(&key, &grant.token).await {
+                    telemetry::failed_open(provider.id(), "release", &error);
+                }
+            }
+        });
+    }
+}

@@ -1,0 +1,339 @@
+//! The value from the cache, or from the loader exactly once: the protocol behind `get_or_load`.
+//!
+//! ```text
+//!                     ┌─ somebody of this process fills ── wait ──▶ share ────────────▶ value
+//!   arrive ──▶ look ──┤                                      └────▶ look again
+//!                ▲    │          ┌─ hit, or stale and being refreshed ────────────────▶ value
+//!                │    └─ FETCH ──┼─ busy: another process fills ── park ──▶ as if FETCH
+//!                │               ├─ miss or stale, with the lease ─┐
+//!                │               └─ no answer ── lead in process ──┴──▶ loader ──▶ store ──▶ value
+//!                │                                                       │
+//!                └───────────── the others, if nothing came of it ◀──────┘
+//! ```
+//!
+//! Whatever the cache does or fails to do, the loader is reached within a bounded time: calls have deadlines, waiting
+//! ends with the loader timeout, and the rounds are counted. A fill's token is taken before the loader is called.
+
+use std::{pin::pin, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use tokio::time::{Instant, timeout};
+
+use crate::{
+    Loaded, Served, Source,
+    cache::{Chosen, Core},
+    flight::{Leader, Outcome},
+    grant::Grants,
+    policy::Terms,
+    provider::{FetchOptions, Lookup},
+    telemetry,
+};
+
+/// How often a caller looks again before loading on its own. Each round but the last has waited for somebody, so this
+/// is reached only by a key that is invalidated as fast as it can be filled.
+const ROUNDS_MAX: usize = 8;
+
+/// One caller's way to one value.
+pub(crate) struct Loading<'a> {
+    pub(crate) core: &'a Arc<Core>,
+    pub(crate) key: &'a Bytes,
+    pub(crate) chosen: &'a [Chosen],
+    pub(crate) stale_if_error: bool,
+}
+
+/// What a loaded value becomes in the cache: its bytes, if it has any, and the terms on which to keep them.
+pub(crate) struct Sealed {
+    pub(crate) value: Option<Bytes>,
+    pub(crate) terms: Terms,
+}
+
+/// How far looking has come.
+enum Look<V> {
+    Found(V, Source),
+    Fill(Fill<V>),
+}
+
+/// The caller is to load.
+pub(crate) struct Fill<V> {
+    grants: Grants,
+    leader: Option<Leader>,
+    /// What may be served if that fails.
+    stale: Option<V>,
+}
+
+/// What the providers said.
+pub(crate) enum Asked<V> {
+    Found(V, Source),
+    /// Load; with the value that may be served if that fails.
+    Grants(Grants, Option<V>),
+    /// Somebody in another process is loading.
+    Busy,
+    /// None of them could be reached.
+    Away,
+}
+
+impl Loading<'_> {
+    /// `open` reads stored bytes, `seal` makes them.
+    pub(crate) async fn run<V, E, Fut>(
+        &self,
+        open: impl Fn(&Bytes) -> Option<V>,
+        seal: impl FnOnce(&Loaded<V>) -> Sealed,
+        loader: impl FnOnce() -> Fut,
+    ) -> Result<Served<V>, E>
+    where
+        Fut: Future<Output = Result<Loaded<V>, E>>,
+    {
+        let served = match self.look(&open).await {
+            Look::Found(value, source) => Ok(Served { value, source }),
+            Look::Fill(fill) => self.fill(fill, seal, loader).await,
+        };
+        if let Ok(served) = &served {
+            telemetry::read(served.source);
+        }
+        served
+    }
+
+    async fn look<V>(&self, open: &impl Fn(&Bytes) -> Option<V>) -> Look<V> {
+        let arrival = Instant::now();
+        let patience = || self.core.loader_timeout.saturating_sub(arrival.elapsed());
+        for _ in 0..ROUNDS_MAX {
+            if patience().is_zero() {
+                break;
+            }
+            if let Some(follower) = self.core.flights.follow(self.key) {
+                let outcome = timeout(patience(), follower.outcome()).await;
+                match outcome.ok().flatten() {
+                    Some(Outcome::Failed) => break,
+                    Some(outcome) => {
+                        if let Some(value) = outcome.shared_with(arrival).and_then(open) {
+                            return Look::Found(value, Source::Joined);
+                        }
+                    }
+                    None => {}
+                }
+                continue;
+            }
+            match self.ask(Duration::ZERO, open).await {
+                Asked::Found(value, source) => return Look::Found(value, source),
+                Asked::Grants(grants, stale) => match self.take_off(grants, stale) {
+                    Some(fill) => return Look::Fill(fill),
+                    None => continue,
+                },
+                Asked::Busy => {
+                    // One of us waits in the server; the others wait for him and then look again.
+                    let Some(leader) = self.core.flights.enter(self.key) else {
+                        continue;
+                    };
+                    match self.ask(patience(), open).await {
+                        Asked::Found(value, source) => return Look::Found(value, source),
+                        Asked::Grants(grants, stale) => {
+                            return Look::Fill(Fill {
+                                grants,
+                                leader: Some(leader),
+                                stale,
+                            });
+                        }
+                        Asked::Busy => break,
+                        Asked::Away => return Look::Fill(self.fill_without_cache(leader)),
+                    }
+                }
+                Asked::Away => match self.core.flights.enter(self.key) {
+                    Some(leader) => return Look::Fill(self.fill_without_cache(leader)),
+                    None => continue,
+                },
+            }
+        }
+        Look::Fill(self.fill_alone().await)
+    }
+
+    /// Asks the providers in order. Waits, if at all, for the first that is filling.
+    pub(crate) async fn ask<V>(
+        &self,
+        wait: Duration,
+        open: &impl Fn(&Bytes) -> Option<V>,
+    ) -> Asked<V> {
+        let mut grants = Grants::none(self.key);
+        let mut stale = None;
+        for chosen in self.reachable() {
+            let provider = &chosen.attached.provider;
+            let options = FetchOptions {
+                wait: if grants.is_empty() {
+                    wait
+                } else {
+                    Duration::ZERO
+                },
+                lease: Some(self.core.loader_timeout),
+            };
+            match provider.fetch(self.key, options).await {
+                Ok(Lookup::Hit(bytes)) => match open(&bytes) {
+                    Some(value) => return Asked::Found(value, Source::Hit),
+                    // Somebody's entry that is no use to us: ours will replace it.
+                    None => self.take_token(chosen, &mut grants).await,
+                },
+                Ok(Lookup::Stale { value, token }) => match (open(&value), token) {
+                    (Some(value), None) => return Asked::Found(value, Source::Stale),
+                    (value, Some(token)) => {
+                        grants.add(chosen, token, true);
+                        stale = stale.or(value);
+                    }
+                    (None, None) => self.take_token(chosen, &mut grants).await,
+                },
+                Ok(Lookup::Miss { token }) => grants.add(chosen, token, true),
+                Ok(Lookup::Busy) if grants.is_empty() => return Asked::Busy,
+                Ok(Lookup::Busy) => self.take_token(chosen, &mut grants).await,
+                Err(error) => telemetry::failed_open(provider.id(), "fetch", &error),
+            }
+        }
+        match grants.is_empty() {
+            true => Asked::Away,
+            false => Asked::Grants(grants, stale),
+        }
+    }
+
+    /// The fill these grants allow; `None` if somebody of this process is filling already and they do not say that it is
+    /// our turn.
+    pub(crate) fn take_off<V>(&self, grants: Grants, stale: Option<V>) -> Option<Fill<V>> {
+        // A refresher leads nobody: the others have the stale value.
+        let leader = match &stale {
+            Some(_) => None,
+            None if grants.is_leased() => Some(self.core.flights.lead(self.key)),
+            None => Some(self.core.flights.enter(self.key)?),
+        };
+        Some(Fill {
+            grants,
+            leader,
+            stale,
+        })
+    }
+
+    async fn take_token(&self, chosen: &Chosen, grants: &mut Grants) {
+        let provider = &chosen.attached.provider;
+        match provider.token(self.key).await {
+            Ok(token) => grants.add(chosen, token, false),
+            Err(error) => telemetry::failed_open(provider.id(), "token", &error),
+        }
+    }
+
+    /// Waiting has led to nothing: load without regard to others, but keep the result if it is still good.
+    async fn fill_alone<V>(&self) -> Fill<V> {
+        Fill {
+            grants: self.tokens().await,
+            leader: None,
+            stale: None,
+        }
+    }
+
+    /// For a fill that no provider knows of.
+    pub(crate) fn nothing_granted(&self) -> Grants {
+        Grants::none(self.key)
+    }
+
+    fn fill_without_cache<V>(&self, leader: Leader) -> Fill<V> {
+        Fill {
+            grants: self.nothing_granted(),
+            leader: Some(leader),
+            stale: None,
+        }
+    }
+
+    /// When a fill begun now began, according to each provider that can be reached.
+    pub(crate) async fn tokens(&self) -> Grants {
+        let mut grants = Grants::none(self.key);
+        for chosen in self.reachable() {
+            self.take_token(chosen, &mut grants).await;
+        }
+        grants
+    }
+
+    async fn fill<V, E, Fut>(
+        &self,
+        mut fill: Fill<V>,
+        seal: impl FnOnce(&Loaded<V>) -> Sealed,
+        loader: impl FnOnce() -> Fut,
+    ) -> Result<Served<V>, E>
+    where
+        Fut: Future<Output = Result<Loaded<V>, E>>,
+    {
+        let mut stale = fill.stale.take().filter(|_| self.stale_if_error);
+        let source = fill.source();
+        let began = Instant::now();
+        let mut load = pin!(loader());
+        let loaded = match timeout(self.core.loader_timeout, &mut load).await {
+            Ok(loaded) => loaded,
+            Err(_) => {
+                fill.overrun();
+                match stale.take() {
+                    Some(value) => return Ok(stale_after("timed out", value)),
+                    None => load.await,
+                }
+            }
+        };
+        match loaded {
+            Ok(loaded) => {
+                fill.complete(self.core, seal(&loaded), began).await;
+                Ok(Served {
+                    value: loaded.value,
+                    source,
+                })
+            }
+            Err(error) => {
+                fill.fail();
+                stale.map(|value| stale_after("failed", value)).ok_or(error)
+            }
+        }
+    }
+
+    /// The providers that may be read: not those that have still to hear of an invalidation of ours.
+    fn reachable(&self) -> impl Iterator<Item = &Chosen> {
+        self.chosen
+            .iter()
+            .filter(|chosen| !chosen.attached.outbox.is_waiting())
+    }
+}
+
+impl<V> Fill<V> {
+    /// Where a value loaded for this fill comes from.
+    pub(crate) fn source(&self) -> Source {
+        match self.grants.is_empty() {
+            true => Source::Bypass,
+            false => Source::Loaded,
+        }
+    }
+
+    /// The loader takes longer than others can be asked to wait: the lease is over, and they look again. What is loaded
+    /// may still be kept, by its token.
+    pub(crate) fn overrun(&mut self) {
+        telemetry::loader_overran();
+        self.grants.leases_ended();
+        self.leader = None;
+    }
+
+    /// There is no value.
+    pub(crate) fn fail(self) {
+        if let Some(leader) = self.leader {
+            leader.finish(Outcome::Failed);
+        }
+    }
+
+    /// There is one: keeps it, and shares it with those who wait.
+    pub(crate) async fn complete(self, core: &Arc<Core>, sealed: Sealed, began: Instant) {
+        match (sealed.value, self.leader) {
+            (Some(value), leader) if sealed.terms.keep && !self.grants.is_empty() => {
+                self.grants
+                    .store_in_background(core.clone(), value, sealed.terms, leader, began)
+                    .await;
+            }
+            (Some(value), Some(leader)) => leader.finish(Outcome::Unconfirmed { value, began }),
+            (None, Some(leader)) => leader.finish(Outcome::Failed),
+            (_, None) => {}
+        }
+    }
+}
+
+fn stale_after<V>(what: &str, value: V) -> Served<V> {
+    tracing::warn!("the loader {what}; the stale value is served instead");
+    Served {
+        value,
+        source: Source::Stale,
+    }
+}

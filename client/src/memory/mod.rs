@@ -1,0 +1,215 @@
+//! The in-process provider: the server's semantics in a map, for tests and small applications.
+//!
+//! Entries, tags, tokens, leases, stale windows and manual entries mean what they mean on the server; only the
+//! process boundary is missing. All of it is behind one lock that is never held across an await.
+
+mod epochs;
+mod index;
+mod state;
+
+use std::{
+    hash::{BuildHasher, RandomState},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use tokio::time::{Instant, timeout_at};
+
+use self::state::{Fetched, Limits, State};
+use crate::{
+    Result, Tags,
+    provider::{BoxFuture, FetchOptions, Inspection, Lookup, Mode, Provider, Store, Token},
+};
+
+/// Keeps entries in this process. Clones share them.
+///
+/// Bounded: when either limit is reached, entries go first in, first out, except that what was read since gets a
+/// second chance.
+///
+/// ```
+/// use mcache::{Cache, MemoryProvider};
+///
+/// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+/// let cache = Cache::builder_with(MemoryProvider::default()).caching(true).build().await?;
+/// cache.key("greeting").tags(["Greeting:1"]).set("hello").await?;
+/// assert_eq!(cache.key("greeting").get::<String>().await?.as_deref(), Some("hello"));
+/// cache.invalidate(["Greeting:1"]).await?;
+/// assert_eq!(cache.key("greeting").get::<String>().await?, None);
+/// # Ok::<(), mcache::Error>(())
+/// # }).unwrap();
+/// ```
+#[derive(Clone)]
+pub struct MemoryProvider {
+    id: Arc<str>,
+    state: Arc<Mutex<State>>,
+}
+
+/// Configures a [`MemoryProvider`].
+#[derive(Debug, Clone)]
+pub struct MemoryBuilder {
+    id: String,
+    entries_max: usize,
+    bytes_max: usize,
+    lease: Duration,
+}
+
+impl Default for MemoryBuilder {
+    fn default() -> Self {
+        Self {
+            id: "memory".to_owned(),
+            entries_max: 25_000,
+            bytes_max: 300 * 1024 * 1024,
+            lease: Duration::from_secs(10),
+        }
+    }
+}
+
+impl MemoryBuilder {
+    /// The name callers choose it by. Default: `memory`.
+    #[must_use]
+    pub fn id(mut self, id: impl Into<String>) -> Self {
+        self.id = id.into();
+        self
+    }
+
+    /// How many entries it keeps at most. Default: 25,000.
+    #[must_use]
+    pub fn entries_max(mut self, entries: usize) -> Self {
+        self.entries_max = entries;
+        self
+    }
+
+    /// How many bytes its entries take at most: keys, values and tags, and an estimate of what holds them.
+    /// Default: 300 MiB.
+    #[must_use]
+    pub fn bytes_max(mut self, bytes: usize) -> Self {
+        self.bytes_max = bytes;
+        self
+    }
+
+    /// How long the right to fill lasts where the caller does not say. Default: 10 seconds.
+    #[must_use]
+    pub fn lease(mut self, lease: Duration) -> Self {
+        self.lease = lease;
+        self
+    }
+
+    /// Builds the provider.
+    pub fn build(self) -> MemoryProvider {
+        let limits = Limits {
+            entries_max: self.entries_max,
+            bytes_max: self.bytes_max,
+            lease: self.lease,
+        };
+        // Different for each instance, which is all an incarnation has to be.
+        let incarnation = RandomState::new().hash_one(&self.id);
+        MemoryProvider {
+            id: self.id.into(),
+            state: Arc::new(Mutex::new(State::new(limits, incarnation))),
+        }
+    }
+}
+
+impl Default for MemoryProvider {
+    fn default() -> Self {
+        Self::builder().build()
+    }
+}
+
+impl MemoryProvider {
+    /// Begins to configure one.
+    pub fn builder() -> MemoryBuilder {
+        MemoryBuilder::default()
+    }
+
+    /// How many entries it holds.
+    pub fn len(&self) -> usize {
+        self.lock().len()
+    }
+
+    /// Whether it holds none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// How many bytes its entries take.
+    pub fn bytes(&self) -> usize {
+        self.lock().bytes()
+    }
+
+    /// A panic while the lock was held would be a bug in `state`; the maps are still maps, and a cache that forgets
+    /// how to answer is worse than one that misses.
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn fetch_or_wait(&self, key: &[u8], options: FetchOptions) -> Lookup {
+        let gives_up_at = Instant::now() + options.wait;
+        loop {
+            let now = Instant::now();
+            // Listens from within the lock on, so that a fill between here and the wait is not missed.
+            let fetched = self.lock().fetch(key, options.lease, now);
+            match fetched {
+                Fetched::Answer(lookup) => return lookup,
+                Fetched::Wait { .. } if now >= gives_up_at => return Lookup::Busy,
+                Fetched::Wait { changed, ends_at } => {
+                    // Told or not, the answer is in the state.
+                    let _ = timeout_at(ends_at.min(gives_up_at), changed).await;
+                }
+            }
+        }
+    }
+}
+
+impl Provider for MemoryProvider {
+    fn id(&self) -> &str {
+        &self.id
+    }
+
+    fn ping(&self) -> BoxFuture<'_, Result<()>> {
+        ready(Ok(()))
+    }
+
+    fn get<'a>(&'a self, key: &'a [u8]) -> BoxFuture<'a, Result<Option<Bytes>>> {
+        ready(Ok(self.lock().get(key, Instant::now())))
+    }
+
+    fn get_many<'a>(&'a self, keys: &'a [Bytes]) -> BoxFuture<'a, Result<Vec<Option<Bytes>>>> {
+        let now = Instant::now();
+        let mut state = self.lock();
+        ready(Ok(keys.iter().map(|key| state.get(key, now)).collect()))
+    }
+
+    fn fetch<'a>(&'a self, key: &'a [u8], options: FetchOptions) -> BoxFuture<'a, Result<Lookup>> {
+        Box::pin(async move { Ok(self.fetch_or_wait(key, options).await) })
+    }
+
+    fn token<'a>(&'a self, _key: &'a [u8]) -> BoxFuture<'a, Result<Token>> {
+        ready(Ok(self.lock().token()))
+    }
+
+    fn store<'a>(&'a self, entry: Store<'a>) -> BoxFuture<'a, Result<bool>> {
+        ready(Ok(self.lock().store(&entry, Instant::now())))
+    }
+
+    fn release<'a>(&'a self, key: &'a [u8], token: &'a Token) -> BoxFuture<'a, Result<bool>> {
+        ready(Ok(self.lock().release(key, token)))
+    }
+
+    fn clear<'a>(&'a self, key: &'a [u8]) -> BoxFuture<'a, Result<bool>> {
+        ready(Ok(self.lock().clear(key)))
+    }
+
+    fn invalidate<'a>(&'a self, tags: &'a Tags, mode: Mode) -> BoxFuture<'a, Result<u64>> {
+        ready(Ok(self.lock().invalidate(tags, mode, Instant::now())))
+    }
+
+    fn inspect<'a>(&'a self, key: &'a [u8]) -> BoxFuture<'a, Result<Option<Inspection>>> {
+        ready(Ok(self.lock().inspect(key, Instant::now())))
+    }
+}
+
+fn ready<'a, T: Send + 'a>(value: T) -> BoxFuture<'a, T> {
+    Box::pin(std::future::ready(value))
+}

@@ -1,0 +1,349 @@
+//! One reconnecting connection to one node, shared by everybody in the process.
+//!
+//! With [`dial`](super::dial) and [`parked`](super::parked) the only place that touches `redis::aio`. It owns
+//! deadlines, the breaker and when to replace a connection; it knows nothing of what the commands mean.
+//!
+//! A call waits for the connection no longer than for an answer: the deadline covers both. Dialling goes on in a task
+//! of its own when callers give up, so a server that comes back is found even if nobody had the patience.
+
+use std::{
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU32, Ordering::Relaxed},
+    },
+    time::{Duration, Instant},
+};
+
+use redis::{
+    Cmd, ErrorKind as RedisKind, Pipeline, RedisError, ServerErrorKind, Value,
+    aio::MultiplexedConnection,
+};
+use tokio::{sync::watch, time::timeout};
+
+use super::{breaker::Breaker, dial::Dialer, parked::Parked};
+use crate::{Error, ErrorKind};
+
+/// A connection on which this many calls in a row timed out is replaced: the peer may be gone without having said so,
+/// and the kernel would take minutes to notice.
+const TIMEOUTS_BEFORE_REDIAL: u32 = 3;
+
+/// Times and limits of one connection.
+#[derive(Debug, Clone)]
+pub(super) struct LinkOptions {
+    pub(super) connect_timeout: Duration,
+    pub(super) command_deadline: Duration,
+    pub(super) breaker_failures: u32,
+    pub(super) breaker_pause: Duration,
+    pub(super) parked_max: usize,
+}
+
+/// See the module.
+pub(super) struct Link {
+    dialer: Dialer,
+    options: LinkOptions,
+    breaker: Breaker,
+    slot: Mutex<Slot>,
+    timeouts_in_a_row: AtomicU32,
+    parked: Parked,
+}
+
+enum Slot {
+    Empty,
+    Dialling(watch::Receiver<Option<Result<Connection, RedisError>>>),
+    Up(Connection),
+}
+
+#[derive(Clone)]
+struct Connection {
+    /// Tells connections apart, so that a late failure of an old one does not cost the new one.
+    generation: u64,
+    inner: MultiplexedConnection,
+}
+
+/// Whether a call may be refused because the server is known to be down.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Urgency {
+    /// It has something to fall back to.
+    Optional,
+    /// It has to arrive: an invalidation. It is also what tries a server that was down first.
+    MustArrive,
+}
+
+/// Why a call has no answer that could be used.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum CallError {
+    #[error("no answer within {} ms", .0.as_millis())]
+    Timeout(Duration),
+    #[error("it did not answer lately and is given a pause")]
+    Resting,
+    #[error(transparent)]
+    Redis(#[from] RedisError),
+}
+
+impl Link {
+    pub(super) fn new(dialer: Dialer, options: LinkOptions) -> Arc<Self> {
+        Arc::new(Self {
+            breaker: Breaker::new(
+                options.breaker_failures,
+                options.breaker_pause,
+                Instant::now(),
+            ),
+            parked: Parked::new(options.parked_max),
+            dialer,
+            options,
+            slot: Mutex::new(Slot::Empty),
+            timeouts_in_a_row: AtomicU32::new(0),
+        })
+    }
+
+    /// One command, one answer.
+    pub(super) async fn call(
+        self: &Arc<Self>,
+        cmd: &Cmd,
+        urgency: Urgency,
+    ) -> Result<Value, CallError> {
+        let mut generation = None;
+        let answer = async {
+            let mut connection = self.connection().await?;
+            generation = Some(connection.generation);
+            connection.inner.send_packed_command(cmd).await
+        };
+        let answer = self.judge(urgency, answer).await;
+        self.settle(answer, generation)?
+            .extract_error()
+            .map_err(|error| {
+                self.heed(&error, generation);
+                error.into()
+            })
+    }
+
+    /// Several commands in one round trip; each has its own answer, errors included.
+    pub(super) async fn call_all(
+        self: &Arc<Self>,
+        pipeline: &Pipeline,
+        urgency: Urgency,
+    ) -> Result<Vec<Result<Value, RedisError>>, CallError> {
+        let mut generation = None;
+        let answers = async {
+            let mut connection = self.connection().await?;
+            generation = Some(connection.generation);
+            let count = pipeline.len();
+            connection
+                .inner
+                .send_packed_commands(pipeline, 0, count)
+                .await
+        };
+        let answers = self.judge(urgency, answers).await;
+        let answers = self.settle(answers, generation)?;
+        Ok(answers
+            .into_iter()
+            .map(|answer| {
+                answer
+                    .extract_error()
+                    .inspect_err(|error| self.heed(error, generation))
+            })
+            .collect())
+    }
+
+    /// A command that may wait in the server, on a connection of its own: a parked client's later commands wait with
+    /// it, so on the shared connection it would hold up everybody, the one included for whom it waits.
+    pub(super) async fn call_parked(&self, cmd: &Cmd, wait: Duration) -> Result<Value, CallError> {
+        let answer = self
+            .parked
+            .call(&self.dialer, cmd, wait, &self.options)
+            .await?;
+        Ok(answer.extract_error()?)
+    }
+
+    /// Runs a call under the deadline and the breaker.
+    async fn judge<T>(
+        &self,
+        urgency: Urgency,
+        call: impl Future<Output = Result<T, RedisError>>,
+    ) -> Result<T, CallError> {
+        if urgency == Urgency::Optional && !self.breaker.allows(Instant::now()) {
+            return Err(CallError::Resting);
+        }
+        let deadline = self.options.command_deadline;
+        match timeout(deadline, call).await {
+            Ok(answer) => Ok(answer?),
+            Err(_) => Err(CallError::Timeout(deadline)),
+        }
+    }
+
+    /// Draws the conclusions from how a call went.
+    fn settle<T>(
+        &self,
+        answer: Result<T, CallError>,
+        generation: Option<u64>,
+    ) -> Result<T, CallError> {
+        match &answer {
+            Ok(_) => {
+                self.breaker.succeeded();
+                if self.timeouts_in_a_row.load(Relaxed) != 0 {
+                    self.timeouts_in_a_row.store(0, Relaxed);
+                }
+            }
+            Err(CallError::Resting) => {}
+            Err(CallError::Timeout(_)) => {
+                self.count_failure("timed out");
+                if self.timeouts_in_a_row.fetch_add(1, Relaxed) + 1 >= TIMEOUTS_BEFORE_REDIAL {
+                    self.timeouts_in_a_row.store(0, Relaxed);
+                    self.discard(generation);
+                }
+            }
+            Err(CallError::Redis(error)) => {
+                self.count_failure("failed");
+                tracing::debug!(server = %self.dialer, %error, "a call failed");
+                self.discard(generation);
+            }
+        }
+        answer
+    }
+
+    /// Some errors are about the connection rather than the command.
+    fn heed(&self, error: &RedisError, generation: Option<u64>) {
+        // A primary that has become a replica: behind a Sentinel, dialling again finds its successor.
+        if error.kind() == RedisKind::Server(ServerErrorKind::ReadOnly) {
+            self.discard(generation);
+        }
+    }
+
+    fn count_failure(&self, what: &str) {
+        if self.breaker.failed(Instant::now()) {
+            tracing::warn!(
+                server = %self.dialer,
+                pause_ms = self.options.breaker_pause.as_millis() as u64,
+                "calls {what} repeatedly; resting before the next try"
+            );
+        }
+    }
+
+    async fn connection(self: &Arc<Self>) -> Result<Connection, RedisError> {
+        let mut dialling = {
+            let mut slot = self.lock();
+            match &*slot {
+                Slot::Up(connection) => return Ok(connection.clone()),
+                Slot::Dialling(dialling) => dialling.clone(),
+                Slot::Empty => {
+                    let (sender, receiver) = watch::channel(None);
+                    *slot = Slot::Dialling(receiver.clone());
+                    tokio::spawn(self.clone().dial(sender));
+                    receiver
+                }
+            }
+        };
+        match dialling.wait_for(Option::is_some).await {
+            Ok(outcome) => outcome.clone().unwrap_or_else(|| Err(dialling_ended())),
+            Err(_) => Err(dialling_ended()),
+        }
+    }
+
+    async fn dial(self: Arc<Self>, done: watch::Sender<Option<Result<Connection, RedisError>>>) {
+        let outcome = self.dialer.dial(self.options.connect_timeout).await;
+        let outcome = outcome.map(|inner| Connection {
+            generation: next_generation(),
+            inner,
+        });
+        *self.lock() = match &outcome {
+            Ok(connection) => Slot::Up(connection.clone()),
+            Err(_) => Slot::Empty,
+        };
+        // Nobody may be waiting any more, which is fine: the slot has it.
+        let _ = done.send(Some(outcome));
+    }
+
+    fn discard(&self, generation: Option<u64>) {
+        let mut slot = self.lock();
+        if matches!(&*slot, Slot::Up(connection) if Some(connection.generation) == generation) {
+            *slot = Slot::Empty;
+        }
+    }
+
+    /// Never held across an await; a poisoned slot is still a slot.
+    fn lock(&self) -> MutexGuard<'_, Slot> {
+        self.slot.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn next_generation() -> u64 {
+    static NEXT: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
+    NEXT.fetch_add(1, Relaxed)
+}
+
+fn dialling_ended() -> RedisError {
+    std::io::Error::from(std::io::ErrorKind::NotConnected).into()
+}
+
+impl From<CallError> for Error {
+    fn from(error: CallError) -> Self {
+        let kind = match &error {
+            CallError::Timeout(deadline) => ErrorKind::Timeout(*deadline),
+            CallError::Resting => ErrorKind::Unavailable(error.to_string()),
+            CallError::Redis(redis) => classify(redis),
+        };
+        Self::new(kind).with_source(error)
+    }
+}
+
+/// Whose fault an error is decides whether trying again helps.
+fn classify(error: &RedisError) -> ErrorKind {
+    let text = error.to_string();
+    match error.kind() {
+        RedisKind::Server(
+            ServerErrorKind::BusyLoading
+            | ServerErrorKind::TryAgain
+            | ServerErrorKind::ClusterDown
+            | ServerErrorKind::MasterDown
+            | ServerErrorKind::ReadOnly
+            | ServerErrorKind::Moved
+            | ServerErrorKind::Ask,
+        ) => ErrorKind::Unavailable(text),
+        // A server without the module is one that holds no entries yet; it may be restarted with it.
+        RedisKind::Server(ServerErrorKind::ResponseError) if text.contains("unknown command") => {
+            ErrorKind::Unavailable(text)
+        }
+        RedisKind::Server(_) => ErrorKind::Refused(text),
+        RedisKind::Extension => match error.code() {
+            Some("OOM" | "BUSY" | "MISCONF" | "NOREPLICAS") => ErrorKind::Unavailable(text),
+            _ => ErrorKind::Refused(text),
+        },
+        RedisKind::Parse => ErrorKind::Protocol(text),
+        RedisKind::InvalidClientConfig => ErrorKind::Config(text),
+        _ => ErrorKind::Unavailable(text),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use redis::make_extension_error;
+
+    use super::*;
+
+    #[test]
+    fn errors_that_pass_are_told_from_those_that_do_not() {
+        let unavailable = |error: RedisError| Error::from(CallError::from(error)).is_unavailable();
+        assert!(unavailable(
+            std::io::Error::from(std::io::ErrorKind::ConnectionRefused).into()
+        ));
+        assert!(unavailable(
+            (RedisKind::Server(ServerErrorKind::BusyLoading), "loading").into()
+        ));
+        assert!(unavailable(make_extension_error("OOM".into(), None)));
+        assert!(unavailable(
+            (
+                RedisKind::Server(ServerErrorKind::ResponseError),
+                "unknown command 'MCACHE.GET'"
+            )
+                .into()
+        ));
+        assert!(Error::from(CallError::Resting).is_unavailable());
+        assert!(Error::from(CallError::Timeout(Duration::from_millis(5))).is_timeout());
+
+        let refused = |error: RedisError| Error::from(CallError::from(error)).is_refused();
+        assert!(refused(
+            (RedisKind::Server(ServerErrorKind::NoPerm), "no permission").into()
+        ));
+        assert!(refused(make_extension_error("WRONGTYPE".into(), None)));
+    }
+}

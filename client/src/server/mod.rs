@@ -1,0 +1,310 @@
+//! The provider that talks to Redis with the mcache module: one server, the primary behind Sentinels, or a cluster.
+//!
+//! ```text
+//!   RedisProvider ──▶ command   what to say, what the answer means (no I/O)
+//!        │
+//!        ▼
+//!    Topology ─┬─▶ Link ──▶ Dialer        one shared connection to one node: deadline, breaker, redial
+//!              │     └────▶ Parked        connections of their own for calls that wait in the server
+//!              └─▶ Cluster ──▶ Link ...   who owns which slot; invalidations to every primary
+//! ```
+
+mod address;
+mod breaker;
+mod cluster;
+mod command;
+mod dial;
+mod link;
+mod parked;
+mod slots;
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use redis::{
+    Client, Cmd, ConnectionInfo, TlsMode, Value,
+    sentinel::{SentinelClientBuilder, SentinelServerType},
+};
+
+use self::{
+    address::Address,
+    cluster::Cluster,
+    dial::Dialer,
+    link::{CallError, Link, LinkOptions, Urgency},
+};
+use crate::{
+    Result, Tags,
+    provider::{BoxFuture, FetchOptions, Inspection, Lookup, Mode, Provider, Store, Token},
+};
+
+/// Tags named in one INVALIDATE at most: the server's cost is per tag, and other clients wait meanwhile.
+const TAGS_PER_INVALIDATE: usize = 1000;
+
+/// Keeps entries in Redis with the mcache module. Cheap to clone.
+#[derive(Clone)]
+pub struct RedisProvider {
+    id: Arc<str>,
+    topology: Topology,
+}
+
+#[derive(Clone)]
+enum Topology {
+    Single(Arc<Link>),
+    Cluster(Arc<Cluster>),
+}
+
+/// Times and limits of a [`RedisProvider`].
+///
+/// ```
+/// use std::time::Duration;
+/// use mcache::server::RedisOptions;
+///
+/// let options = RedisOptions::default().command_deadline(Duration::from_millis(100));
+/// ```
+#[derive(Debug, Clone)]
+pub struct RedisOptions {
+    id: String,
+    link: LinkOptions,
+}
+
+impl Default for RedisOptions {
+    fn default() -> Self {
+        Self {
+            id: "redis".to_owned(),
+            link: LinkOptions {
+                connect_timeout: Duration::from_secs(2),
+                command_deadline: Duration::from_millis(500),
+                breaker_failures: 5,
+                breaker_pause: Duration::from_secs(1),
+                parked_max: 64,
+            },
+        }
+    }
+}
+
+impl RedisOptions {
+    /// The name callers choose the provider by. Default: `redis`.
+    #[must_use]
+    pub fn id(mut self, id: impl Into<String>) -> Self {
+        self.id = id.into();
+        self
+    }
+
+    /// How long one attempt to connect may take, authentication included. Default: 2 seconds. Calls do not wait that
+    /// long; see [`command_deadline`](Self::command_deadline).
+    #[must_use]
+    pub fn connect_timeout(mut self, timeout: Duration) -> Self {
+        self.link.connect_timeout = timeout;
+        self
+    }
+
+    /// How long one call may take, waiting for a connection included. Default: 500 milliseconds. After it a read is a
+    /// miss, and an invalidation goes on in the background.
+    #[must_use]
+    pub fn command_deadline(mut self, deadline: Duration) -> Self {
+        self.link.command_deadline = deadline;
+        self
+    }
+
+    /// After how many calls in a row without an answer the server is not asked for a while, and how long that is.
+    /// Default: 5 calls, 1 second. Counted per node. Invalidations are sent nevertheless.
+    #[must_use]
+    pub fn breaker(mut self, failures: u32, pause: Duration) -> Self {
+        self.link.breaker_failures = failures.max(1);
+        self.link.breaker_pause = pause;
+        self
+    }
+
+    /// How many callers may wait in one node at a time for fills of other processes, each on a connection of its own.
+    /// Default: 64. Callers of one process who wait for the same key count as one; beyond the limit they wait for a
+    /// connection first.
+    #[must_use]
+    pub fn parked_max(mut self, connections: usize) -> Self {
+        self.link.parked_max = connections.max(1);
+        self
+    }
+}
+
+impl RedisProvider {
+    /// A provider for the server, Sentinels or cluster at this address. Nothing is contacted yet.
+    ///
+    /// | address | means |
+    /// |---|---|
+    /// | `redis://[user:password@]host:port[/db]` | one server |
+    /// | `rediss://...` | the same over TLS; needs the feature `tls`, trusts the system's certificates |
+    /// | `unix:///path/to.sock[?db=1&user=u&pass=p]` | one server on this machine |
+    /// | `redis+sentinel://[user:password@]host:port,host:port/name[/db]` | the primary `name`, asked of Sentinels |
+    /// | `redis+cluster://[user:password@]host:port,host:port` | a cluster, discovered from these nodes |
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config) if the address is not one of these.
+    pub fn new(url: &str, options: RedisOptions) -> Result<Self> {
+        let topology = match Address::parse(url)? {
+            Address::Single(info) => {
+                let client = Client::open(*info).map_err(CallError::from)?;
+                Topology::Single(Link::new(Dialer::Direct(client), options.link))
+            }
+            Address::Sentinel {
+                sentinels,
+                service,
+                primary,
+            } => Topology::Single(Link::new(
+                sentinel_dialer(sentinels, service, &primary)?,
+                options.link,
+            )),
+            Address::Cluster { seeds } => Topology::Cluster(Cluster::new(seeds, options.link)),
+        };
+        Ok(Self {
+            id: options.id.into(),
+            topology,
+        })
+    }
+
+    async fn call(&self, key: &[u8], cmd: &Cmd) -> Result<Value> {
+        match &self.topology {
+            Topology::Single(link) => Ok(link.call(cmd, Urgency::Optional).await?),
+            Topology::Cluster(cluster) => cluster.call(key, cmd, Urgency::Optional).await,
+        }
+    }
+
+    async fn call_parked(&self, key: &[u8], cmd: &Cmd, wait: Duration) -> Result<Value> {
+        match &self.topology {
+            Topology::Single(link) => Ok(link.call_parked(cmd, wait).await?),
+            Topology::Cluster(cluster) => cluster.call_parked(key, cmd, wait).await,
+        }
+    }
+
+    async fn call_primaries(&self, cmd: &Cmd) -> Result<u64> {
+        match &self.topology {
+            Topology::Single(link) => {
+                command::read_count(link.call(cmd, Urgency::MustArrive).await?)
+            }
+            Topology::Cluster(cluster) => cluster.call_primaries(cmd, command::read_count).await,
+        }
+    }
+}
+
+impl Provider for RedisProvider {
+    fn id(&self) -> &str {
+        &self.id
+    }
+
+    fn ping(&self) -> BoxFuture<'_, Result<()>> {
+        Box::pin(async move {
+            match &self.topology {
+                Topology::Single(link) => {
+                    link.call(&redis::cmd("PING"), Urgency::Optional).await?;
+                    Ok(())
+                }
+                Topology::Cluster(cluster) => cluster.ping().await,
+            }
+        })
+    }
+
+    fn get<'a>(&'a self, key: &'a [u8]) -> BoxFuture<'a, Result<Option<Bytes>>> {
+        Box::pin(async move { command::read_value(self.call(key, &command::get(key)).await?) })
+    }
+
+    fn get_many<'a>(&'a self, keys: &'a [Bytes]) -> BoxFuture<'a, Result<Vec<Option<Bytes>>>> {
+        Box::pin(async move {
+            let Some(first) = keys.first() else {
+                return Ok(Vec::new());
+            };
+            match &self.topology {
+                Topology::Single(_) => {
+                    let answer = self.call(first, &command::get_many(keys)).await?;
+                    command::read_values(answer, keys.len())
+                }
+                Topology::Cluster(cluster) => {
+                    cluster
+                        .call_split(keys, command::get_many, command::read_values)
+                        .await
+                }
+            }
+        })
+    }
+
+    fn fetch<'a>(&'a self, key: &'a [u8], options: FetchOptions) -> BoxFuture<'a, Result<Lookup>> {
+        Box::pin(async move {
+            let cmd = command::fetch(key, options);
+            command::read_lookup(match options.wait {
+                Duration::ZERO => self.call(key, &cmd).await?,
+                wait => self.call_parked(key, &cmd, wait).await?,
+            })
+        })
+    }
+
+    fn token<'a>(&'a self, key: &'a [u8]) -> BoxFuture<'a, Result<Token>> {
+        Box::pin(async move { command::read_token(self.call(key, &command::token(key)).await?) })
+    }
+
+    fn store<'a>(&'a self, entry: Store<'a>) -> BoxFuture<'a, Result<bool>> {
+        Box::pin(
+            async move { command::read_stored(self.call(entry.key, &command::set(&entry)).await?) },
+        )
+    }
+
+    fn release<'a>(&'a self, key: &'a [u8], token: &'a Token) -> BoxFuture<'a, Result<bool>> {
+        Box::pin(async move {
+            let answer = self.call(key, &command::release(key, token)).await?;
+            Ok(command::read_count(answer)? > 0)
+        })
+    }
+
+    fn clear<'a>(&'a self, key: &'a [u8]) -> BoxFuture<'a, Result<bool>> {
+        Box::pin(async move {
+            let cmd = command::clear(key);
+            let answer = match &self.topology {
+                Topology::Single(link) => link.call(&cmd, Urgency::MustArrive).await?,
+                Topology::Cluster(cluster) => cluster.call(key, &cmd, Urgency::MustArrive).await?,
+            };
+            Ok(command::read_count(answer)? > 0)
+        })
+    }
+
+    fn invalidate<'a>(&'a self, tags: &'a Tags, mode: Mode) -> BoxFuture<'a, Result<u64>> {
+        Box::pin(async move {
+            let mut entries = 0;
+            let mut rest = tags.iter();
+            while rest.len() > 0 {
+                let cmd = command::invalidate(rest.by_ref().take(TAGS_PER_INVALIDATE), mode);
+                entries += self.call_primaries(&cmd).await?;
+            }
+            Ok(entries)
+        })
+    }
+
+    fn inspect<'a>(&'a self, key: &'a [u8]) -> BoxFuture<'a, Result<Option<Inspection>>> {
+        Box::pin(
+            async move { command::read_inspection(self.call(key, &command::inspect(key)).await?) },
+        )
+    }
+}
+
+fn sentinel_dialer(
+    sentinels: Vec<ConnectionInfo>,
+    service: String,
+    primary: &ConnectionInfo,
+) -> Result<Dialer> {
+    let redis = primary.redis_settings();
+    let addresses = sentinels.iter().map(|sentinel| sentinel.addr().clone());
+    let mut builder = SentinelClientBuilder::new(addresses, &service, SentinelServerType::Master)
+        .map_err(CallError::from)?
+        .set_client_to_redis_db(redis.db())
+        .set_client_to_redis_protocol(redis.protocol());
+    if let Some(username) = redis.username() {
+        builder = builder.set_client_to_redis_username(username);
+    }
+    if let Some(password) = redis.password() {
+        builder = builder.set_client_to_redis_password(password);
+    }
+    if let redis::ConnectionAddr::TcpTls { insecure, .. } = primary.addr() {
+        builder = builder.set_client_to_redis_tls_mode(match insecure {
+            true => TlsMode::Insecure,
+            false => TlsMode::Secure,
+        });
+    }
+    let client = builder.build().map_err(CallError::from)?;
+    Ok(Dialer::sentinel(service, client))
+}

@@ -1,0 +1,84 @@
+//! Connections for calls that wait in the server.
+//!
+//! Redis does not look at a client's next command while the one before is parked. So each waiting call has a
+//! connection to itself, from a small pool. A connection whose call was given up is closed, never reused: the server
+//! may still be about to answer the old question. One that came back stays open for the next, also because a lease
+//! handed out on it lasts only as long as it does.
+
+use std::{
+    sync::{Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use redis::{Cmd, Value, aio::MultiplexedConnection};
+use tokio::{
+    sync::Semaphore,
+    time::{timeout, timeout_at},
+};
+
+use super::{
+    dial::Dialer,
+    link::{CallError, LinkOptions},
+};
+
+/// Idle connections older than this are closed when the pool is next used.
+const IDLE_MAX: Duration = Duration::from_secs(120);
+
+pub(super) struct Parked {
+    permits: Semaphore,
+    idle: Mutex<Vec<Idle>>,
+}
+
+struct Idle {
+    connection: MultiplexedConnection,
+    since: Instant,
+}
+
+impl Parked {
+    pub(super) fn new(connections_max: usize) -> Self {
+        Self {
+            permits: Semaphore::new(connections_max),
+            idle: Mutex::new(Vec::new()),
+        }
+    }
+
+    /// Sends a command that the server answers within `wait`. When all connections are in use, waiting for one counts.
+    pub(super) async fn call(
+        &self,
+        dialer: &Dialer,
+        cmd: &Cmd,
+        wait: Duration,
+        options: &LinkOptions,
+    ) -> Result<Value, CallError> {
+        let deadline = tokio::time::Instant::now() + wait + options.command_deadline;
+        let permit = match timeout(wait, self.permits.acquire()).await {
+            // Never closed, so an error cannot come; if it did, it would mean the same.
+            Ok(Err(_)) | Err(_) => return Err(CallError::Timeout(wait)),
+            Ok(Ok(permit)) => permit,
+        };
+        let mut connection = match self.take_idle() {
+            Some(connection) => connection,
+            None => dialer.dial(options.connect_timeout).await?,
+        };
+        let answer = timeout_at(deadline, connection.send_packed_command(cmd))
+            .await
+            .map_err(|_| CallError::Timeout(wait + options.command_deadline))??;
+        self.lock().push(Idle {
+            connection,
+            since: Instant::now(),
+        });
+        drop(permit);
+        Ok(answer)
+    }
+
+    fn take_idle(&self) -> Option<MultiplexedConnection> {
+        let mut idle = self.lock();
+        // Last in, first out: those at the front are the ones that rest longest.
+        idle.retain(|idle| idle.since.elapsed() < IDLE_MAX);
+        idle.pop().map(|idle| idle.connection)
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Idle>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
