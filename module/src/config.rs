@@ -40,7 +40,9 @@ impl Number {
     }
 }
 
-static NUMBERS: [&Number; 4] = [
+static NUMBERS: [&Number; 6] = [
+    &LEASE_MS,
+    &MAX_WAITERS,
     &RECLAIM_BUDGET_US,
     &RECLAIM_INLINE_MAX,
     &MAX_TAGS,
@@ -123,6 +125,24 @@ pub static RECLAIM_INLINE_MAX: Number = Number::new("reclaim-inline-max", 64, 0,
 pub static MAX_TAGS: Number = Number::new("max-tags", 4096, 1, mcache_core::entry::MAX_TAGS as i64);
 /// Longest tag in bytes.
 pub static MAX_TAG_BYTES: Number = Number::new("max-tag-bytes", 1024, 1, 65_536);
+
+/// How long a lease lasts unless FETCH says otherwise.
+pub static LEASE_MS: Number = Number::new("lease-ms", 5_000, 1, MAX_MS as i64);
+/// Most clients parked at once.
+pub static MAX_WAITERS: Number = Number::new("max-waiters", 10_000, 0, 1_000_000);
+
+/// Longest lease and longest wait, in milliseconds.
+pub const MAX_MS: u64 = 600_000;
+
+/// [`LEASE_MS`].
+pub fn lease_ms() -> u64 {
+    LEASE_MS.get() as u64
+}
+
+/// [`MAX_WAITERS`].
+pub fn max_waiters() -> usize {
+    MAX_WAITERS.get()
+}
 
 /// [`RECLAIM_BUDGET_US`].
 pub fn reclaim_budget_us() -> u64 {

@@ -31,6 +31,8 @@ fn fields() -> Vec<(&'static str, u64)> {
             ("reclaimed", s.stats.reclaimed),
             ("pending_reclaim", sizes.pending_reclaim as u64),
             ("longest_slice_us", s.stats.longest_slice_us),
+            ("leases", s.leases.len() as u64),
+            ("parked_clients", s.leases.parked() as u64),
             ("panics", s.stats.panics),
             ("incarnation", s.incarnation),
             ("epoch", s.clock.now().0),

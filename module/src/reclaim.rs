@@ -91,10 +91,11 @@ fn may_run(ctx: Ctx<'_>) -> bool {
 unsafe extern "C" fn on_bell(_: c_int, _: *mut c_void, _: c_int) {
     guard((), || {
         let raw = CONTEXT.load(Ordering::Relaxed);
-        // The slice runs as a command, which gives it a context whose deletions are replicated as one transaction.
-        // SAFETY: the context lives as long as the server; the format takes no arguments.
+        // The slice runs as a command, which gives it a context whose deletions are replicated as one transaction;
+        // without the `!` Redis would replicate nothing that happens within, not even expiry.
+        // SAFETY: the context lives as long as the server; the format names no arguments.
         unsafe {
-            let reply = rm!(RedisModule_Call)(raw, c"mcache.reclaim".as_ptr(), c"".as_ptr());
+            let reply = rm!(RedisModule_Call)(raw, c"mcache.reclaim".as_ptr(), c"!".as_ptr());
             if !reply.is_null() {
                 rm!(RedisModule_FreeCallReply)(reply);
             }

@@ -11,10 +11,11 @@ use mcache_core::entry::{Attributes, Entry};
 use mcache_core::epoch::{Clock, Epoch, Token};
 use mcache_core::hash;
 use mcache_core::index::Index;
+use mcache_core::lease::Leases;
 use mcache_core::memory::Memory;
 
 use crate::config;
-use crate::ffi::api;
+use crate::ffi::api::{self, Blocked};
 
 /// The attributes of a dead entry that has nothing left but its key.
 pub const HUSK: Attributes = Attributes {
@@ -83,6 +84,10 @@ pub struct State {
     pub phase: Phase,
     /// An RDB or AOF file is being read.
     pub loading: bool,
+    /// Who fills which key, and who waits for it.
+    pub leases: Leases<Blocked>,
+    /// The timer for the next end of a lease or of somebody's patience: its id, and when it fires.
+    pub lease_timer: Option<(u64, u64)>,
     pending: Option<Pending>,
     /// Record ids of the SET at hand; kept to be reused.
     pub records: Vec<u32>,
@@ -102,6 +107,8 @@ impl State {
             stats: Stats::default(),
             phase: Phase::Starting,
             loading: false,
+            leases: Leases::default(),
+            lease_timer: None,
             pending: None,
             records: Vec::new(),
         }
@@ -112,6 +119,14 @@ impl State {
         Token {
             incarnation: self.incarnation,
             epoch: self.clock.read(now_ms),
+        }
+    }
+
+    /// A token that no other fill gets: it identifies the holder of a lease.
+    pub fn unique_token(&mut self, now_ms: u64) -> Token {
+        Token {
+            incarnation: self.incarnation,
+            epoch: self.clock.tick(now_ms),
         }
     }
 

@@ -199,20 +199,71 @@ impl Invalidate {
             }
             invalidate.tags_from = at;
         }
-        check_tags(args, invalidate.tags_from, limits)?;
+        // Not their length: a limit lowered at run time must not shield what is already stored.
+        check_count(args, invalidate.tags_from, limits)?;
         Ok(invalidate)
     }
 }
 
-/// Checks the tags from `from` to the end.
-///
-/// # Errors
-/// No tag, an empty one, one too long, or too many.
-pub fn check_tags<A: Arguments + ?Sized>(
-    args: &A,
-    from: usize,
-    limits: Limits,
-) -> Result<(), Error> {
+/// `MCACHE.FETCH key [LEASE ms] [WAIT ms]`
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Fetch {
+    /// How long the lease lasts.
+    pub lease_ms: u64,
+    /// How long to wait for somebody else's fill; 0 does not wait.
+    pub wait_ms: u64,
+}
+
+impl Fetch {
+    /// Parses; `lease_ms` is the default, `max_ms` bounds both times.
+    ///
+    /// # Errors
+    /// The first thing that is wrong.
+    pub fn parse<A: Arguments + ?Sized>(
+        args: &A,
+        lease_ms: u64,
+        max_ms: u64,
+    ) -> Result<Fetch, Error> {
+        let mut fetch = Fetch {
+            lease_ms,
+            wait_ms: 0,
+        };
+        let mut at = 2;
+        while at < args.len() {
+            let (what, min, field) = match args.get(at).to_ascii_uppercase().as_slice() {
+                b"LEASE" => ("LEASE", 1, &mut fetch.lease_ms),
+                b"WAIT" => ("WAIT", 0, &mut fetch.wait_ms),
+                _ => {
+                    return Err(Error::Syntax {
+                        expected: "LEASE or WAIT",
+                        got: args.get(at).to_vec(),
+                    });
+                }
+            };
+            if at + 1 == args.len() {
+                return Err(Error::Missing {
+                    after: what,
+                    expected: "milliseconds",
+                });
+            }
+            let got = args.get(at + 1);
+            let wrong = || Error::Integer {
+                what,
+                got: got.to_vec(),
+                min,
+                max: max_ms,
+            };
+            *field = integer(got)
+                .filter(|ms| (min..=max_ms).contains(ms))
+                .ok_or_else(wrong)?;
+            at += 2;
+        }
+        Ok(fetch)
+    }
+}
+
+/// Checks the number of tags from `from` to the end, and that none is empty.
+fn check_count<A: Arguments + ?Sized>(args: &A, from: usize, limits: Limits) -> Result<(), Error> {
     let got = args.len().saturating_sub(from);
     if got == 0 {
         return Err(Error::Missing {
@@ -226,21 +277,24 @@ pub fn check_tags<A: Arguments + ?Sized>(
             max: limits.tags,
         });
     }
-    (from..args.len()).try_for_each(|at| check_tag(args.get(at), limits))
+    match (from..args.len()).any(|at| args.get(at).is_empty()) {
+        true => Err(Error::EmptyTag),
+        false => Ok(()),
+    }
 }
 
-/// Checks one tag.
-///
-/// # Errors
-/// Empty or too long.
-pub fn check_tag(tag: &[u8], limits: Limits) -> Result<(), Error> {
-    match tag.len() {
-        0 => Err(Error::EmptyTag),
-        got if got > limits.tag_bytes => Err(Error::TagTooLong {
+/// Checks the tags of an entry that is to be stored.
+fn check_tags<A: Arguments + ?Sized>(args: &A, from: usize, limits: Limits) -> Result<(), Error> {
+    check_count(args, from, limits)?;
+    match (from..args.len())
+        .map(|at| args.get(at).len())
+        .find(|len| *len > limits.tag_bytes)
+    {
+        Some(got) => Err(Error::TagTooLong {
             got,
             max: limits.tag_bytes,
         }),
-        _ => Ok(()),
+        None => Ok(()),
     }
 }
 
@@ -419,6 +473,36 @@ mod tests {
         );
         for line in ["M AUTO", "M AUTO a", "M TAGS", "M AUTO TAGS", "M a b c d"] {
             assert!(invalidate(line).is_err(), "{line}");
+        }
+    }
+
+    #[test]
+    fn fetches() {
+        let parse =
+            |line: &str| Fetch::parse(&line.split(' ').collect::<Vec<_>>()[..], 5_000, 10_000);
+        assert_eq!(
+            parse("F k"),
+            Ok(Fetch {
+                lease_ms: 5_000,
+                wait_ms: 0
+            })
+        );
+        assert_eq!(
+            parse("F k wait 7 LEASE 9"),
+            Ok(Fetch {
+                lease_ms: 9,
+                wait_ms: 7
+            })
+        );
+        for line in [
+            "F k WAIT",
+            "F k WAIT x",
+            "F k WAIT -1",
+            "F k LEASE 0",
+            "F k LEASE 10001",
+            "F k FOO 1",
+        ] {
+            assert!(parse(line).is_err(), "{line}");
         }
     }
 

@@ -19,6 +19,7 @@ pub mod epoch;
 pub mod error;
 #[allow(unsafe_code)]
 pub mod index;
+pub mod lease;
 mod members;
 pub mod memory;
 mod slab;

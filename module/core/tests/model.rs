@@ -61,9 +61,14 @@ impl World {
         let (db, key, tags) = (self.db(), self.key(), self.tags());
         let manual = self.rng.u8(..) < 60;
         let value = vec![7; self.rng.usize(..40)];
-        let attributes = Attributes { birth: Epoch(self.epoch), manual, swr_ms: 0 };
+        let attributes = Attributes {
+            birth: Epoch(self.epoch),
+            manual,
+            swr_ms: 0,
+        };
         let mut records = Vec::new();
-        self.index.resolve(db, tags.iter().map(Vec::as_slice), manual, &mut records);
+        self.index
+            .resolve(db, tags.iter().map(Vec::as_slice), manual, &mut records);
         let old = self.keyspace[db].get(&key).copied();
         let stored = match old {
             Some(mut old) if old.tags() == records && old.is_manual() == manual => {
@@ -95,7 +100,15 @@ impl World {
             }
         };
         self.keyspace[db].insert(key.clone(), stored);
-        self.model[db].insert(key, Model { tags: tags.into_iter().collect(), manual, dead: false, value });
+        self.model[db].insert(
+            key,
+            Model {
+                tags: tags.into_iter().collect(),
+                manual,
+                dead: false,
+                value,
+            },
+        );
     }
 
     /// DEL, expiry and eviction look the same from here.
@@ -123,15 +136,33 @@ impl World {
         // SAFETY: alive.
         unsafe { self.index.unlink(from, entry) };
         let dead = self.index.why_dead(&entry).is_some();
-        assert_eq!(dead, model.dead, "an unlinked entry still knows what it was");
-        let names: Vec<Vec<u8>> =
-            if dead { Vec::new() } else { self.index.names(&entry).map(<[u8]>::to_vec).collect() };
-        let attributes = if dead { Attributes { birth: Epoch::ZERO, ..entry.attributes() } } else { entry.attributes() };
-        let value = if dead { Vec::new() } else { entry.value().to_vec() };
+        assert_eq!(
+            dead, model.dead,
+            "an unlinked entry still knows what it was"
+        );
+        let names: Vec<Vec<u8>> = if dead {
+            Vec::new()
+        } else {
+            self.index.names(&entry).map(<[u8]>::to_vec).collect()
+        };
+        let attributes = if dead {
+            Attributes {
+                birth: Epoch::ZERO,
+                ..entry.attributes()
+            }
+        } else {
+            entry.attributes()
+        };
+        let value = if dead {
+            Vec::new()
+        } else {
+            entry.value().to_vec()
+        };
         let fresh = Entry::new(&new_key, &value, attributes, &vec![0; names.len()]);
         // SAFETY: alive, names distinct; the old one is out of index and keyspace.
         unsafe {
-            self.index.adopt(to, fresh, names.iter().map(Vec::as_slice), false);
+            self.index
+                .adopt(to, fresh, names.iter().map(Vec::as_slice), false);
             entry.free();
         }
         if dead {
@@ -146,20 +177,33 @@ impl World {
         let tags: BTreeSet<Vec<u8>> = (0..self.rng.usize(1..4)).map(|_| self.tag()).collect();
         self.epoch += 1;
         let hit = |m: &Model| !m.dead && !(auto && m.manual) && !m.tags.is_disjoint(&tags);
-        let carriers = self.index.carriers(db, tags.iter().map(Vec::as_slice), auto);
+        let carriers = self
+            .index
+            .carriers(db, tags.iter().map(Vec::as_slice), auto);
         let found: BTreeSet<Vec<u8>> = carriers.iter().map(|e| e.key().to_vec()).collect();
-        let expected: BTreeSet<Vec<u8>> =
-            self.model[db].iter().filter(|(_, m)| hit(m)).map(|(k, _)| k.clone()).collect();
+        let expected: BTreeSet<Vec<u8>> = self.model[db]
+            .iter()
+            .filter(|(_, m)| hit(m))
+            .map(|(k, _)| k.clone())
+            .collect();
         assert_eq!(found, expected);
         self.index.kill(db, tags.iter().map(Vec::as_slice), auto);
-        self.model[db].values_mut().filter(|m| hit(m)).for_each(|m| m.dead = true);
+        self.model[db]
+            .values_mut()
+            .filter(|m| hit(m))
+            .for_each(|m| m.dead = true);
     }
 
     fn reclaim(&mut self, most: usize) {
         for _ in 0..most {
-            let Some((db, entry)) = self.index.next_dead() else { break };
+            let Some((db, entry)) = self.index.next_dead() else {
+                break;
+            };
             let key = entry.key().to_vec();
-            assert!(self.model[db][&key].dead, "a live entry was handed out to be deleted");
+            assert!(
+                self.model[db][&key].dead,
+                "a live entry was handed out to be deleted"
+            );
             self.delete(db, &key);
         }
     }
@@ -176,15 +220,24 @@ impl World {
 
     fn check(&mut self) {
         for db in 0..DBS {
-            let listed: Vec<_> = self.keyspace[db].iter().map(|(k, e)| (k.clone(), *e)).collect();
+            let listed: Vec<_> = self.keyspace[db]
+                .iter()
+                .map(|(k, e)| (k.clone(), *e))
+                .collect();
             // SAFETY: all alive.
             unsafe { self.index.verify(db, &listed) }.unwrap();
             for (key, mut entry) in listed {
                 let model = &self.model[db][&key];
-                assert_eq!(self.index.is_live(&mut entry), !model.dead, "{}", key.escape_ascii());
+                assert_eq!(
+                    self.index.is_live(&mut entry),
+                    !model.dead,
+                    "{}",
+                    key.escape_ascii()
+                );
                 assert_eq!(self.index.why_dead(&entry).is_some(), model.dead);
                 assert_eq!(entry.value(), model.value);
-                let names: BTreeSet<Vec<u8>> = self.index.names(&entry).map(<[u8]>::to_vec).collect();
+                let names: BTreeSet<Vec<u8>> =
+                    self.index.names(&entry).map(<[u8]>::to_vec).collect();
                 assert_eq!(names, model.tags);
             }
             self.check_scans(db);
@@ -254,7 +307,11 @@ fn run(seed: u64, steps: usize) {
                 world.epoch += 1;
                 if step % 7 == 0 {
                     world.index.raise_floor(Epoch(world.epoch));
-                    world.model.iter_mut().flat_map(BTreeMap::values_mut).for_each(|m| m.dead = true);
+                    world
+                        .model
+                        .iter_mut()
+                        .flat_map(BTreeMap::values_mut)
+                        .for_each(|m| m.dead = true);
                 }
             }
         }
@@ -271,13 +328,28 @@ fn run(seed: u64, steps: usize) {
         world.index.bury();
     }
     let sizes = world.index.sizes();
-    assert_eq!((sizes.entries, sizes.tags, sizes.memberships, sizes.payload_bytes), (0, 0, 0, 0));
-    assert!(sizes.index_bytes < 4096, "{} bytes left in an empty index", sizes.index_bytes);
+    assert_eq!(
+        (
+            sizes.entries,
+            sizes.tags,
+            sizes.memberships,
+            sizes.payload_bytes
+        ),
+        (0, 0, 0, 0)
+    );
+    assert!(
+        sizes.index_bytes < 4096,
+        "{} bytes left in an empty index",
+        sizes.index_bytes
+    );
 }
 
 #[test]
 fn the_index_agrees_with_a_naive_model() {
-    if let Some(seed) = std::env::var("MCACHE_SEED").ok().and_then(|s| s.parse().ok()) {
+    if let Some(seed) = std::env::var("MCACHE_SEED")
+        .ok()
+        .and_then(|s| s.parse().ok())
+    {
         return run(seed, 3_000);
     }
     for _ in 0..20 {

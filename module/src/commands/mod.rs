@@ -1,6 +1,7 @@
 //! One short file per command: parse, open, decide, apply, reply.
 
 pub mod debug;
+pub mod fetch;
 pub mod get;
 pub mod help;
 pub mod inspect;

@@ -6,7 +6,7 @@ use mcache_core::command::{Arguments, Scan};
 use mcache_core::error::Error;
 use mcache_core::matches;
 
-use crate::ffi::api::{Access, Args, Ctx, OwnedStr, User};
+use crate::ffi::api::{Access, Args, Ctx, Held, Mode, OwnedStr, User};
 use crate::state;
 
 fn visible(user: Option<&User>, name: &[u8]) -> bool {
@@ -51,21 +51,23 @@ pub fn entries(ctx: Ctx<'_>, args: Args<'_>) -> Result<(), Error> {
     {
         return Err(Error::TagPermission(args.bytes(1).to_vec()));
     }
-    let (cursor, keys) = state::with(|s| {
-        let (cursor, page) = s
-            .index
-            .scan_entries(ctx.db(), args.bytes(1), scan.cursor, scan.count);
-        (
-            cursor,
-            page.iter()
-                .map(|entry| entry.key().to_vec())
-                .collect::<Vec<_>>(),
-        )
+    let (cursor, page) = state::with(|s| {
+        s.index
+            .scan_entries(ctx.db(), args.bytes(1), scan.cursor, scan.count)
     });
-    let keys: Vec<_> = keys
+    // Copied before any key is opened: that may delete an entry whose time is over.
+    let page: Vec<_> = page
         .into_iter()
-        .filter(|key| visible(user.as_ref(), key))
+        .map(|entry| (entry.key().to_vec(), entry))
         .collect();
+    let carries = |key: &[u8], entry| {
+        let found = ctx.open(OwnedStr::new(key).as_raw(), Mode::Peek).held();
+        matches!(found, Held::Entry(found) if found == entry)
+    };
+    let shown = page
+        .iter()
+        .filter(|(key, entry)| visible(user.as_ref(), key) && carries(key, *entry));
+    let keys: Vec<_> = shown.map(|(key, _)| key).collect();
     ctx.reply_array(2);
     ctx.reply_bytes(cursor.to_string().as_bytes());
     ctx.reply_array(keys.len());

@@ -8,9 +8,9 @@ use mcache_core::entry::{Attributes, Entry};
 use mcache_core::error::Error;
 
 use super::check_tags;
-use crate::config;
 use crate::ffi::api::{self, Access, Args, Ctx, Held, Key, Mode};
 use crate::state::{self, State};
+use crate::{config, parking};
 
 /// `MCACHE.SET`
 pub fn set(ctx: Ctx<'_>, args: Args<'_>) -> Result<(), Error> {
@@ -46,6 +46,11 @@ pub fn set(ctx: Ctx<'_>, args: Args<'_>) -> Result<(), Error> {
         birth
     });
     let Some(birth) = birth else {
+        drop(key);
+        // Whoever holds the lease has tried and failed: the next in line is not to wait for its end.
+        if let Some(token) = set.token {
+            parking::release(ctx, args.bytes(Set::KEY), token);
+        }
         ctx.reply_null();
         return Ok(());
     };
@@ -78,6 +83,7 @@ pub fn set(ctx: Ctx<'_>, args: Args<'_>) -> Result<(), Error> {
         args.string(Set::VALUE),
         tags,
     );
+    parking::filled(ctx, args.bytes(Set::KEY));
     ctx.reply_status(c"OK");
     Ok(())
 }

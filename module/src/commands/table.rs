@@ -7,7 +7,7 @@ use std::ptr::{null, null_mut};
 use mcache_core::error::Error;
 use redis_module::raw;
 
-use super::{Handler, debug, get, help, inspect, invalidate, replicated, scan, set, token};
+use super::{Handler, debug, fetch, get, help, inspect, invalidate, replicated, scan, set, token};
 use crate::ffi::api::{Args, Ctx, Str, rm};
 use crate::ffi::guard::guard;
 
@@ -140,7 +140,7 @@ const COUNT: Arg = Arg::new(c"count", INTEGER)
     .flagged(OPTIONAL);
 
 /// Every command.
-pub static COMMANDS: [Command; 13] = [
+pub static COMMANDS: [Command; 15] = [
     Command {
         name: c"mcache.set",
         syntax: "MCACHE.SET key ttl value [SWR seconds] [TOKEN token] [NX|XX] [MANUAL] [TAGS tag [tag ...]]",
@@ -188,6 +188,34 @@ pub static COMMANDS: [Command; 13] = [
         keys: Keys::All,
         args: &[Arg::new(c"key", KEY).flagged(MANY)],
         function: function!(get::mget),
+    },
+    Command {
+        name: c"mcache.fetch",
+        syntax: "MCACHE.FETCH key [LEASE ms] [WAIT ms]",
+        summary: c"Returns state, value and token; of all who miss, one is told to fill and the others wait.",
+        complexity: c"O(1)",
+        flags: c"readonly blocking",
+        tips: None,
+        arity: -2,
+        keys: Keys::One(READS),
+        args: &[
+            Arg::new(c"key", KEY),
+            Arg::new(c"lease", INTEGER).after(c"LEASE").flagged(OPTIONAL),
+            Arg::new(c"wait", INTEGER).after(c"WAIT").flagged(OPTIONAL),
+        ],
+        function: function!(fetch::fetch),
+    },
+    Command {
+        name: c"mcache.release",
+        syntax: "MCACHE.RELEASE key token",
+        summary: c"Gives a lease back: the fill failed, let the next one try.",
+        complexity: c"O(1)",
+        flags: c"readonly fast",
+        tips: None,
+        arity: 3,
+        keys: Keys::One(ROUTES),
+        args: &[Arg::new(c"key", KEY), Arg::new(c"token", STRING)],
+        function: function!(fetch::release),
     },
     Command {
         name: c"mcache.token",
@@ -282,7 +310,7 @@ pub static COMMANDS: [Command; 13] = [
         syntax: "MCACHE.DEBUG SELFCHECK|DRAIN",
         summary: c"Compares index and keyspace, or frees all that is dead. Blocks the server: for tests.",
         complexity: c"O(N) with N the number of entries and their tags",
-        flags: c"write admin",
+        flags: c"admin",
         tips: None,
         arity: 2,
         keys: Keys::None,

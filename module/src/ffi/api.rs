@@ -10,6 +10,7 @@ use std::ptr::{NonNull, null_mut};
 
 use mcache_core::command::Arguments;
 use mcache_core::entry::Entry;
+use mcache_core::lease::Answer;
 use redis_module::raw;
 
 use super::datatype;
@@ -35,6 +36,13 @@ macro_rules! required {
 }
 
 required![
+    RedisModule_BlockClient,
+    RedisModule_UnblockClient,
+    RedisModule_SetDisconnectCallback,
+    RedisModule_GetBlockedClientHandle,
+    RedisModule_GetBlockedClientPrivateData,
+    RedisModule_CreateTimer,
+    RedisModule_StopTimer,
     RedisModule_ACLCheckKeyPermissions,
     RedisModule_Call,
     RedisModule_CloseKey,
@@ -221,6 +229,24 @@ impl Arguments for Args<'_> {
     }
 }
 
+/// A parked client. A number, for the pure logic to know it by; Redis frees what it stands for after [`unblock`].
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Blocked(pub usize);
+
+/// Ends the wait of a parked client: its reply callback gets the answer. To be called exactly once for each.
+pub fn unblock(blocked: Blocked, answer: Option<Answer>) {
+    let data = answer.map_or(null_mut(), |answer| Box::into_raw(Box::new(answer)));
+    // SAFETY: a handle from `Ctx::block` that was not unblocked before; the data is freed by `free_answer`.
+    unsafe {
+        rm!(RedisModule_UnblockClient)(blocked.0 as *mut raw::RedisModuleBlockedClient, data.cast())
+    };
+}
+
+unsafe extern "C" fn free_answer(_: *mut raw::RedisModuleCtx, data: *mut c_void) {
+    // SAFETY: made in `unblock`, freed once; Redis does not call this with null.
+    drop(unsafe { Box::from_raw(data.cast::<Answer>()) });
+}
+
 /// What the server is and does at the moment.
 #[derive(Clone, Copy)]
 pub struct Flags(c_int);
@@ -240,6 +266,12 @@ impl Flags {
     /// The command came from the primary.
     pub fn is_replicated(self) -> bool {
         self.has(raw::REDISMODULE_CTX_FLAGS_REPLICATED)
+    }
+    /// The caller cannot wait: a transaction, a script, another module.
+    pub fn denies_blocking(self) -> bool {
+        self.is_script()
+            || self.has(raw::REDISMODULE_CTX_FLAGS_MULTI)
+            || self.has(raw::REDISMODULE_CTX_FLAGS_DENY_BLOCKING)
     }
     /// A script is running.
     pub fn is_script(self) -> bool {
@@ -293,6 +325,66 @@ impl<'a> Ctx<'a> {
     pub fn flags(self) -> Flags {
         // SAFETY: valid context.
         Flags(unsafe { rm!(RedisModule_GetContextFlags)(self.raw) })
+    }
+
+    /// The id of the client that sent the command.
+    pub fn client(self) -> u64 {
+        // SAFETY: valid context.
+        unsafe { rm!(RedisModule_GetClientId)(self.raw) }
+    }
+
+    // ---- waiting ----
+
+    /// Parks the client. `reply` is called with what [`unblock`] is given, `timeout` when somebody else ends the wait
+    /// (or after `most_ms`), `gone` when the client disconnects; the last two must call [`unblock`] as well.
+    pub fn block(
+        self,
+        reply: raw::RedisModuleCmdFunc,
+        timeout: raw::RedisModuleCmdFunc,
+        gone: raw::RedisModuleDisconnectFunc,
+        most_ms: u64,
+    ) -> Blocked {
+        // SAFETY: valid context, and functions that live as long as the module.
+        unsafe {
+            let blocked = rm!(RedisModule_BlockClient)(
+                self.raw,
+                reply,
+                timeout,
+                Some(free_answer),
+                most_ms as i64,
+            );
+            rm!(RedisModule_SetDisconnectCallback)(blocked, gone);
+            Blocked(blocked as usize)
+        }
+    }
+
+    /// In `reply`: what [`unblock`] was given.
+    pub fn answer(self) -> Option<Answer> {
+        // SAFETY: valid context of a reply callback; the data came from `unblock`.
+        unsafe {
+            rm!(RedisModule_GetBlockedClientPrivateData)(self.raw)
+                .cast::<Answer>()
+                .as_ref()
+                .copied()
+        }
+    }
+
+    /// In `timeout`: who it is about.
+    pub fn blocked(self) -> Blocked {
+        // SAFETY: valid context of a timeout callback.
+        Blocked(unsafe { rm!(RedisModule_GetBlockedClientHandle)(self.raw) } as usize)
+    }
+
+    /// Calls a function after a number of milliseconds.
+    pub fn start_timer(self, after_ms: u64, function: raw::RedisModuleTimerProc) -> u64 {
+        // SAFETY: valid context, and a function that lives as long as the module.
+        unsafe { rm!(RedisModule_CreateTimer)(self.raw, after_ms as i64, function, null_mut()) }
+    }
+
+    /// Takes a timer back.
+    pub fn stop_timer(self, timer: u64) {
+        // SAFETY: valid context; an id that is not running any more is an error without effect.
+        unsafe { rm!(RedisModule_StopTimer)(self.raw, timer, null_mut()) };
     }
 
     // ---- keys ----

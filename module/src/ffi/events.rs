@@ -10,8 +10,8 @@ use redis_module::raw;
 use super::api::{self, Ctx, Held, Mode, bytes, rm};
 use super::guard::guard;
 use crate::config::{OnPromote, on_promote};
-use crate::reclaim;
 use crate::state::{self, Phase};
+use crate::{parking, reclaim};
 
 /// Redis's `RedisModuleFlushInfo`, which the bindings leave out.
 #[repr(C)]
@@ -30,12 +30,20 @@ struct SwapDbInfo {
     second: i32,
 }
 
+/// The beginning of Redis's `RedisModuleClientInfo`.
+#[repr(C)]
+struct ClientInfo {
+    version: u64,
+    flags: u64,
+    id: u64,
+}
+
 /// Subscribes to everything.
 ///
 /// # Safety
 /// `ctx` is the context of the module's load function.
 pub unsafe fn subscribe(ctx: *mut raw::RedisModuleCtx) -> Result<(), &'static str> {
-    let callbacks: [(u64, raw::RedisModuleEventCallback, &'static str); 6] = [
+    let callbacks: [(u64, raw::RedisModuleEventCallback, &'static str); 7] = [
         (raw::REDISMODULE_EVENT_FLUSHDB, Some(on_flush), "FlushDB"),
         (raw::REDISMODULE_EVENT_SWAPDB, Some(on_swap), "SwapDB"),
         (raw::REDISMODULE_EVENT_LOADING, Some(on_loading), "Loading"),
@@ -48,6 +56,11 @@ pub unsafe fn subscribe(ctx: *mut raw::RedisModuleCtx) -> Result<(), &'static st
             raw::REDISMODULE_EVENT_REPLICATION_ROLE_CHANGED,
             Some(on_role),
             "ReplicationRoleChanged",
+        ),
+        (
+            raw::REDISMODULE_EVENT_CLIENT_CHANGE,
+            Some(on_client),
+            "ClientChange",
         ),
         (raw::REDISMODULE_EVENT_CRON_LOOP, Some(on_cron), "CronLoop"),
     ];
@@ -88,6 +101,22 @@ unsafe extern "C" fn on_flush(
             }
             s.refuse_fills(api::now_ms());
         });
+        parking::look_again(usize::try_from(db).ok());
+    });
+}
+
+unsafe extern "C" fn on_client(
+    ctx: *mut raw::RedisModuleCtx,
+    _: raw::RedisModuleEvent,
+    sub: u64,
+    data: *mut c_void,
+) {
+    if sub != raw::REDISMODULE_SUBEVENT_CLIENT_CHANGE_DISCONNECTED {
+        return;
+    }
+    guard((), || {
+        // SAFETY: the data of this event is a `RedisModuleClientInfo`; the context is valid during the callback.
+        unsafe { parking::disconnected(Ctx::new(ctx), (*data.cast::<ClientInfo>()).id) };
     });
 }
 
@@ -104,6 +133,7 @@ unsafe extern "C" fn on_swap(
             s.index.swap(info.first as usize, info.second as usize);
             s.refuse_fills(api::now_ms());
         });
+        parking::look_again(None);
     });
 }
 
@@ -147,6 +177,9 @@ unsafe extern "C" fn on_role(
                     s.forget_everything(api::now_ms());
                 }
             });
+        } else {
+            // A replica hands out no leases; Redis has already sent its parked clients away.
+            parking::look_again(None);
         }
     });
 }
@@ -161,7 +194,9 @@ unsafe extern "C" fn on_cron(
         // The first one means that whatever was on disk has been read.
         state::with(|s| s.phase = Phase::Running);
         // SAFETY: valid during the callback.
-        reclaim::arm(unsafe { Ctx::new(ctx) });
+        let ctx = unsafe { Ctx::new(ctx) };
+        reclaim::arm(ctx);
+        parking::expire(ctx);
     });
 }
 
