@@ -10,7 +10,11 @@ use serde_json::{Map, Value, json};
 use super::world::{random_row, random_value};
 
 /// Changes one or several rows of a random entity. `None`: the draw fell on a row that is not there.
-pub fn random_change(seed: &mut Seed, schema: &Schema, store: &MemoryResolver) -> Option<ChangeEvent> {
+pub fn random_change(
+    seed: &mut Seed,
+    schema: &Schema,
+    store: &MemoryResolver,
+) -> Option<ChangeEvent> {
     let entity = seed.pick(schema.entities());
     let kind = seed.u8(0..10);
     let mut event = change_row(seed, schema, store, entity, kind)?;
@@ -54,17 +58,28 @@ fn change_row(
         return store.remove(name, &id).expect("the entity exists");
     }
     let mut fields = Map::new();
-    let stored = entity.all_fields()[1..].iter().filter(|field| !field.is_computed());
+    let stored = entity.all_fields()[1..]
+        .iter()
+        .filter(|field| !field.is_computed());
     let stored: Vec<&str> = stored.map(|field| field.name()).collect();
     for _ in 0..seed.usize(1..3) {
         let field = *seed.pick(&stored);
-        fields.insert(field.into(), random_value(seed, schema, entity, field, true));
+        fields.insert(
+            field.into(),
+            random_value(seed, schema, entity, field, true),
+        );
     }
     if let (5, Some(field)) = (kind, entity.soft_delete_field()) {
-        let value = if seed.bool() { Value::Null } else { json!("2026-01-01T00:00:00Z") };
+        let value = if seed.bool() {
+            Value::Null
+        } else {
+            json!("2026-01-01T00:00:00Z")
+        };
         fields = Map::from_iter([(field.to_owned(), value)]);
     }
-    store.update(name, &id, Value::Object(fields)).expect("the entity exists")
+    store
+        .update(name, &id, Value::Object(fields))
+        .expect("the entity exists")
 }
 
 /// Two events as one, as far as one event can say it: the same row twice cannot be said with detail.
@@ -75,7 +90,10 @@ fn merge(mut event: ChangeEvent, more: ChangeEvent) -> ChangeEvent {
         return ChangeEvent::everything(event.entity);
     }
     event.ids.extend(more.ids);
-    for (rows, more) in [(&mut event.before, more.before), (&mut event.after, more.after)] {
+    for (rows, more) in [
+        (&mut event.before, more.before),
+        (&mut event.after, more.after),
+    ] {
         if let Some(more) = more {
             rows.get_or_insert_with(RowsById::new).extend(more);
         }
@@ -123,7 +141,11 @@ fn soft_operation(field: &str, event: &ChangeEvent) -> Operation {
 
 /// Leaves things out, never says a wrong one.
 fn tell_less(seed: &mut Seed, mut event: ChangeEvent) -> ChangeEvent {
-    let differing = event.before.is_some().then(|| differing_fields(&event)).flatten();
+    let differing = event
+        .before
+        .is_some()
+        .then(|| differing_fields(&event))
+        .flatten();
     match seed.u8(0..9) {
         0 | 1 => {}
         2 => event.changed = None,
@@ -167,7 +189,10 @@ fn differing_fields(event: &ChangeEvent) -> Option<BTreeSet<String>> {
     let mut fields = BTreeSet::new();
     let differs = |a: &Row, b: &Row| -> BTreeSet<String> {
         let names = a.keys().chain(b.keys());
-        names.filter(|name| a.get(*name) != b.get(*name)).cloned().collect()
+        names
+            .filter(|name| a.get(*name) != b.get(*name))
+            .cloned()
+            .collect()
     };
     for id in &event.ids {
         let before = event.before.as_ref()?.get(id)?;

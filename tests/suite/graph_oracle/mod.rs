@@ -57,7 +57,11 @@ fn a_broken_tag_function_is_noticed() {
             let mut trial = Trial::random(&mut seed, sabotage);
             trial.run(&mut seed, &mut totals).is_err()
         });
-        assert!(noticed, "{sabotage:?} went unnoticed in {} pairs ({seed})", totals.pairs);
+        assert!(
+            noticed,
+            "{sabotage:?} went unnoticed in {} pairs ({seed})",
+            totals.pairs
+        );
         println!("{sabotage:?}: noticed after {} pairs", totals.pairs);
     }
 }
@@ -97,10 +101,14 @@ impl Sabotage {
     ];
 
     fn spares(self, tag: &str) -> bool {
-        let about = |what: &str| tag.ends_with(&format!("#{what}")) || tag.ends_with(&format!(":list:{what}"));
+        let about = |what: &str| {
+            tag.ends_with(&format!("#{what}")) || tag.ends_with(&format!(":list:{what}"))
+        };
         match self {
             Self::Members => !about("+"),
-            Self::Fields => !["text", "code", "rank", "price", "flag"].iter().any(|name| about(name)),
+            Self::Fields => !["text", "code", "rank", "price", "flag"]
+                .iter()
+                .any(|name| about(name)),
             Self::UnknownValues => !tag.contains("=*"),
             Self::Entities => !tag.ends_with(":*") || tag.ends_with(":list:*"),
             Self::Rows => tag.contains(":list:") || tag.contains('=') || tag.ends_with(":*"),
@@ -167,7 +175,10 @@ impl Resolver for Interrupted {
     fn fetch<'a>(&'a self, fetch: Fetch<'a>) -> BoxFuture<'a, Result<Rows, ResolverError>> {
         Box::pin(async move {
             let rows = self.store.fetch(fetch).await;
-            let mut interruption = self.interruption.lock().expect("no test thread panics here");
+            let mut interruption = self
+                .interruption
+                .lock()
+                .expect("no test thread panics here");
             if let Some(interruption) = &mut *interruption {
                 interruption.fetches += 1;
                 if interruption.fetches % interruption.every == 0 {
@@ -183,7 +194,9 @@ impl Resolver for Interrupted {
 impl Trial {
     fn random(seed: &mut Seed, sabotage: Sabotage) -> Self {
         let World { schema, store } = World::random(seed);
-        let queries: Vec<GraphQuery> = (0..seed.usize(4..16)).map(|_| random_query(seed, &schema)).collect();
+        let queries: Vec<GraphQuery> = (0..seed.usize(4..16))
+            .map(|_| random_query(seed, &schema))
+            .collect();
         let store = Arc::new(Interrupted {
             schema: schema.clone(),
             store,
@@ -195,9 +208,17 @@ impl Trial {
             rows_max: *seed.pick(&[0, 3, 1_024]),
             changed_rows_max: *seed.pick(&[1, 1_000]),
         };
-        let limits = if seed.chance(60) { TagLimits::default() } else { limits };
+        let limits = if seed.chance(60) {
+            TagLimits::default()
+        } else {
+            limits
+        };
         let is_compatible = sabotage == Sabotage::None && seed.chance(15);
-        let precision = if is_compatible { Precision::Compatible } else { Precision::Precise };
+        let precision = if is_compatible {
+            Precision::Compatible
+        } else {
+            Precision::Precise
+        };
         Self {
             graph: Graph::builder(schema, store.clone())
                 .limits(limits)
@@ -230,7 +251,12 @@ impl Trial {
 
     /// Fills one entry, perhaps with changes in between; as the server does, refuses the fill if any
     /// of its tags was cleared since it began.
-    fn fill(&mut self, seed: &mut Seed, position: usize, totals: &mut Totals) -> Result<(), String> {
+    fn fill(
+        &mut self,
+        seed: &mut Seed,
+        position: usize,
+        totals: &mut Totals,
+    ) -> Result<(), String> {
         let interruption = seed.chance(25).then(|| Interruption {
             every: seed.usize(1..5),
             fetches: 0,
@@ -267,14 +293,23 @@ impl Trial {
             Err(error) => panic!("{error} ({query:?})"),
         };
         let mut tags = TagSet::new();
-        tags.extend(made_from.tags.iter().filter(|tag| self.sabotage.spares(tag)));
+        tags.extend(
+            made_from
+                .tags
+                .iter()
+                .filter(|tag| self.sabotage.spares(tag)),
+        );
         Some(Cached { result, tags })
     }
 
     fn clear(&mut self, event: &ChangeEvent, totals: &mut Totals) {
         totals.changes += 1;
         let event = self.sabotage.distort(event.clone());
-        let cleared = self.graph.change_tags().of(&event).expect("the entity is in the schema");
+        let cleared = self
+            .graph
+            .change_tags()
+            .of(&event)
+            .expect("the entity is in the schema");
         for position in 0..self.cached.len() {
             let hit = |cached: &mut Cached| cleared.iter().any(|tag| cached.tags.contains(tag));
             if let Some(cached) = self.cached[position].take_if(hit) {
@@ -310,7 +345,10 @@ impl Trial {
     }
 
     fn interruption(&self) -> std::sync::MutexGuard<'_, Option<Interruption>> {
-        self.store.interruption.lock().expect("no test thread panics here")
+        self.store
+            .interruption
+            .lock()
+            .expect("no test thread panics here")
     }
 }
 

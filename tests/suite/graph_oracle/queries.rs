@@ -9,7 +9,9 @@ use super::world::random_value;
 pub fn random_query(seed: &mut Seed, schema: &Schema) -> GraphQuery {
     let entities: Vec<&Entity> = schema.entities().iter().filter(|e| !e.is_link()).collect();
     let entity = *seed.pick(&entities);
-    let paths: Vec<String> = (0..seed.usize(1..5)).map(|_| random_path(seed, schema, entity)).collect();
+    let paths: Vec<String> = (0..seed.usize(1..5))
+        .map(|_| random_path(seed, schema, entity))
+        .collect();
     let mut query = GraphQuery::new(entity.name()).fields(paths);
     match seed.u8(0..10) {
         0 | 1 => {}
@@ -35,7 +37,9 @@ fn random_path(seed: &mut Seed, schema: &Schema, root: &Entity) -> String {
         let relation = seed.pick(entity.relations());
         path.push_str(relation.name());
         path.push('.');
-        entity = schema.entity(relation.target()).expect("checked by the schema");
+        entity = schema
+            .entity(relation.target())
+            .expect("checked by the schema");
     }
     if seed.chance(15) {
         return path + "*";
@@ -75,7 +79,9 @@ fn random_filters(seed: &mut Seed, schema: &Schema, entity: &Entity, depth: usiz
             }
             3 | 4 if depth < 2 && !entity.relations().is_empty() => {
                 let relation = seed.pick(entity.relations());
-                let target = schema.entity(relation.target()).expect("checked by the schema");
+                let target = schema
+                    .entity(relation.target())
+                    .expect("checked by the schema");
                 let filters = match seed.chance(30) {
                     true => json!({ "id": random_value(seed, schema, target, "id", false) }),
                     false => random_filters(seed, schema, target, depth + 1),
@@ -83,7 +89,10 @@ fn random_filters(seed: &mut Seed, schema: &Schema, entity: &Entity, depth: usiz
                 (relation.name().to_owned(), filters)
             }
             _ => {
-                let stored = entity.all_fields().iter().filter(|field| !field.is_computed());
+                let stored = entity
+                    .all_fields()
+                    .iter()
+                    .filter(|field| !field.is_computed());
                 let stored: Vec<_> = stored.collect();
                 let field = seed.pick(&stored);
                 let condition = random_condition(seed, schema, entity, field.name(), field.kind());
@@ -105,7 +114,8 @@ fn random_condition(
     let value = random_value(seed, schema, entity, field, false);
     let values = |seed: &mut Seed| -> Vec<Value> {
         let some = 0..seed.usize(0..4);
-        some.map(|_| random_value(seed, schema, entity, field, false)).collect()
+        some.map(|_| random_value(seed, schema, entity, field, false))
+            .collect()
     };
     let is_ordered = kind != FieldType::Boolean;
     match seed.u8(0..12) {
@@ -116,7 +126,9 @@ fn random_condition(
         4 => json!({ "$in": values(seed) }),
         5 => json!({ "$nin": values(seed) }),
         6 if is_ordered => json!({ "$gte": value }),
-        7 if is_ordered => json!({ "$gt": value, "$lte": random_value(seed, schema, entity, field, false) }),
+        7 if is_ordered => {
+            json!({ "$gt": value, "$lte": random_value(seed, schema, entity, field, false) })
+        }
         8 if kind == FieldType::Text => json!({ "$like": seed.pick(&["x%", "%", "_", "%y%"]) }),
         9 if kind == FieldType::Text => json!({ "$ilike": "x" }),
         10 => json!({ "$not": { "$eq": value } }),

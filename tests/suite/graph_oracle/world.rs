@@ -38,12 +38,16 @@ impl World {
         let mut store = MemoryResolver::new(schema.clone());
         for computed in computed {
             let name = computed.entity;
-            store = store.compute(name, "computed", move |tables, row, _| computed.value(tables, row));
+            store = store.compute(name, "computed", move |tables, row, _| {
+                computed.value(tables, row)
+            });
         }
         for entity in schema.entities() {
             for _ in 0..seed.usize(0..10) {
                 let row = random_row(seed, &schema, entity);
-                store.put(entity.name(), row).expect("random rows fit the schema");
+                store
+                    .put(entity.name(), row)
+                    .expect("random rows fit the schema");
             }
         }
         Self { schema, store }
@@ -80,7 +84,9 @@ impl Computed {
 
 /// Keys are numbers on one side and strings on the other at times.
 fn text(value: &Value) -> String {
-    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+    value
+        .as_str()
+        .map_or_else(|| value.to_string(), str::to_owned)
 }
 
 fn random_schema(seed: &mut Seed, names: &[&'static str], computed: &mut Vec<Computed>) -> Schema {
@@ -97,10 +103,16 @@ fn random_schema(seed: &mut Seed, names: &[&'static str], computed: &mut Vec<Com
             Field::number("price"),
             Field::boolean("flag"),
         ] {
-            entity = entity.field(if seed.chance(35) { field.lookup() } else { field });
+            entity = entity.field(if seed.chance(35) {
+                field.lookup()
+            } else {
+                field
+            });
         }
         if seed.chance(35) {
-            entity = entity.field(Field::timestamp("deleted_at")).soft_delete("deleted_at");
+            entity = entity
+                .field(Field::timestamp("deleted_at"))
+                .soft_delete("deleted_at");
         }
         entities.push(entity);
     }
@@ -121,7 +133,9 @@ fn random_schema(seed: &mut Seed, names: &[&'static str], computed: &mut Vec<Com
         }
         if seed.chance(40) {
             let target = seed.usize(0..names.len());
-            let by_key = entities[target].get_field(&key_to(names, target, i)).is_some();
+            let by_key = entities[target]
+                .get_field(&key_to(names, target, i))
+                .is_some();
             let new = Computed {
                 entity: names[i],
                 reads: names[target],
@@ -137,7 +151,9 @@ fn random_schema(seed: &mut Seed, names: &[&'static str], computed: &mut Vec<Com
             entities[i] = if seed.bool() {
                 entity.field(Field::computed("computed").depends_on(new.declare()))
             } else {
-                entity.field(Field::computed("computed")).depends_on(new.declare())
+                entity
+                    .field(Field::computed("computed"))
+                    .depends_on(new.declare())
             };
             computed.push(new);
         }
@@ -218,7 +234,9 @@ fn join_by_link(
         .fields([left, right])
         .field(Field::text("text"));
     if seed.chance(20) {
-        link = link.field(Field::timestamp("deleted_at")).soft_delete("deleted_at");
+        link = link
+            .field(Field::timestamp("deleted_at"))
+            .soft_delete("deleted_at");
     }
     link
 }
@@ -231,7 +249,11 @@ fn key_type(seed: &mut Seed, id: FieldType) -> FieldType {
 /// A row with random values, its id perhaps taken.
 pub fn random_row(seed: &mut Seed, schema: &Schema, entity: &Entity) -> Value {
     let mut row = Row::new();
-    for field in entity.all_fields().iter().filter(|field| !field.is_computed()) {
+    for field in entity
+        .all_fields()
+        .iter()
+        .filter(|field| !field.is_computed())
+    {
         if entity.is_link() && field.name() == "id" {
             continue;
         }
@@ -256,9 +278,13 @@ pub fn random_value(
     if nulls && !is_required && seed.chance(20) {
         return Value::Null;
     }
-    let kind = entity.get_field(name).map_or(FieldType::Json, |field| field.kind());
+    let kind = entity
+        .get_field(name)
+        .map_or(FieldType::Json, |field| field.kind());
     if name == "id" || name.ends_with("_id") {
-        let id_kind = ends_at(schema, entity, name).get_field("id").map(|id| id.kind());
+        let id_kind = ends_at(schema, entity, name)
+            .get_field("id")
+            .map(|id| id.kind());
         let number = seed.i64(0..IDS);
         return match (kind, id_kind) {
             (FieldType::Text, Some(FieldType::Text)) => json!(format!("i{number}")),
@@ -271,7 +297,13 @@ pub fn random_value(
         FieldType::Number => json!(seed.i64(0..6) as f64 / 2.0),
         FieldType::Boolean => json!(seed.bool()),
         FieldType::Timestamp => json!("2026-01-01T00:00:00Z"),
-        _ => json!(seed.pick(&["", "x", "y", "X", "a long text that is hashed when it gets to be part of a tag, because it is long"])),
+        _ => json!(seed.pick(&[
+            "",
+            "x",
+            "y",
+            "X",
+            "a long text that is hashed when it gets to be part of a tag, because it is long"
+        ])),
     }
 }
 

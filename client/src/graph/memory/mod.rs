@@ -4,7 +4,8 @@
 
 mod condition;
 
-use std::collections::{BTreeMap, HashMap};
+use std::borrow::Cow;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use condition::{Conditions, present, same};
@@ -12,7 +13,7 @@ use serde_json::Value;
 
 use super::compare::compare_in;
 use super::resolver::{BoxFuture, Fetch, List, Resolver, ResolverError, Row, Rows, Select};
-use super::schema::{Entity, Schema};
+use super::schema::{Entity, FieldType, Schema};
 use crate::change::{ChangeEvent, Operation};
 
 /// Makes the value of a computed field: from all tables, the row and the query's context.
@@ -245,13 +246,16 @@ impl MemoryResolver {
         match fetch.select {
             Select::Keys { field, values } => {
                 let kind = fetch.entity.get_field(field).map(|field| field.kind());
-                let wanted = |row: &&Row| {
-                    let found = present(row, field).zip(kind);
-                    found.is_some_and(|(found, kind)| {
-                        values.iter().any(|value| same(kind, found, value))
-                    })
+                let kind = kind.unwrap_or(FieldType::Json);
+                let wanted: HashSet<Cow<'_, str>> = values
+                    .iter()
+                    .filter_map(|value| kind.canonical_text(value))
+                    .collect();
+                let is_wanted = |row: &&Row| {
+                    let found = present(row, field).and_then(|found| kind.canonical_text(found));
+                    found.is_some_and(|found| wanted.contains(&found))
                 };
-                let rows = tables.rows(fetch.entity.name()).filter(wanted);
+                let rows = tables.rows(fetch.entity.name()).filter(is_wanted);
                 Rows {
                     rows: rows.map(project).collect(),
                     count: None,
