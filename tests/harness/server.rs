@@ -5,6 +5,7 @@
 
 use std::fs;
 use std::net::TcpListener;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::thread;
@@ -17,6 +18,9 @@ use crate::{ScratchDir, Session, locate, wait};
 /// How often a server is started anew because somebody else took the port it had been given.
 const PORT_ATTEMPTS: usize = 10;
 
+/// How much of a log a failure shows.
+const SHOWN_LINES: usize = 60;
+
 /// What a server is started with. Every setter states its default.
 #[derive(Debug, Clone)]
 pub struct ServerBuilder {
@@ -24,6 +28,7 @@ pub struct ServerBuilder {
     module: bool,
     tcp: bool,
     cluster: bool,
+    apart_from_terminal: bool,
     self_check: bool,
 }
 
@@ -50,6 +55,13 @@ impl ServerBuilder {
     /// Loads no module: plain Redis. Default: the built module is loaded.
     pub fn without_module(mut self) -> Self {
         self.module = false;
+        self
+    }
+
+    /// Does not hear a Ctrl-C in the terminal: the program that started it hears it, and ends it. Default: both do, and
+    /// an interrupted test run leaves no server behind.
+    pub fn apart_from_terminal(mut self) -> Self {
+        self.apart_from_terminal = true;
         self
     }
 
@@ -100,6 +112,7 @@ impl Server {
             module: true,
             tcp: false,
             cluster: false,
+            apart_from_terminal: false,
             self_check: true,
         }
     }
@@ -286,6 +299,7 @@ impl Server {
             "logfile redis.log".to_owned(),
             "save \"\"".to_owned(),
             "enable-debug-command yes".to_owned(),
+            "crash-memcheck-enabled no".to_owned(),
             // A replica that meets a write it cannot apply must not go on as if nothing were.
             "propagation-error-behavior panic".to_owned(),
             // Tests attach replicas and do not want to wait for more of them.
@@ -307,7 +321,11 @@ impl Server {
 
     fn spawn(&mut self) {
         let program = locate::redis("redis-server");
-        let child = Command::new(&program)
+        let mut command = Command::new(&program);
+        if self.builder.apart_from_terminal {
+            command.process_group(0);
+        }
+        let child = command
             .arg(self.dir().join("redis.conf"))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -351,8 +369,14 @@ impl Server {
         let config = fs::read_to_string(self.dir().join("redis.conf")).unwrap_or_default();
         let log = self.log();
         let lines: Vec<&str> = log.lines().collect();
-        let tail = lines[lines.len().saturating_sub(80)..].join("\n");
-        format!("--- redis.conf\n{config}--- end of redis.log\n{tail}\n---")
+        // A crash is told at the beginning of its report, which is long.
+        let crash = lines
+            .iter()
+            .position(|line| line.contains("REDIS BUG REPORT START"))
+            .map(|start| start..lines.len().min(start + SHOWN_LINES));
+        let shown = crash.unwrap_or(lines.len().saturating_sub(SHOWN_LINES)..lines.len());
+        let log = lines[shown].join("\n");
+        format!("--- redis.conf\n{config}--- from redis.log\n{log}\n---")
     }
 
     /// What is wrong with how this server's life went, if anything.

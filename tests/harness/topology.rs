@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
 use crate::server::free_port;
-use crate::{ScratchDir, Server, ServerBuilder, Session, locate, wait};
+use crate::{ScratchDir, Server, ServerBuilder, Session, line, locate, wait};
 
 /// A primary and its replicas.
 pub struct Replicated {
@@ -71,13 +71,14 @@ impl Replicated {
     /// When a replica's digest differs from the primary's.
     pub fn assert_same(&self) {
         self.sync();
-        let expected = digest(&mut self.primary.session());
+        let mut primary = self.primary.session();
+        let expected = digest(&mut primary);
         for (number, replica) in self.replicas.iter().enumerate() {
-            assert_eq!(
-                digest(&mut replica.session()),
-                expected,
-                "digest of replica {number} and of the primary"
-            );
+            let mut replica = replica.session();
+            if digest(&mut replica) != expected {
+                let differing = differences(&mut primary, &mut replica);
+                panic!("replica {number} differs from the primary in {differing:#?}");
+            }
         }
     }
 }
@@ -109,6 +110,38 @@ pub fn is_primary(server: &Server) -> bool {
 /// What `DEBUG DIGEST` says of the data set.
 pub fn digest(session: &mut Session) -> String {
     session.typed("DEBUG DIGEST")
+}
+
+/// The keys that one server has otherwise than the other, with both digests.
+fn differences(ours: &mut Session, theirs: &mut Session) -> Vec<String> {
+    let databases: usize = ours.list("CONFIG GET databases")[1]
+        .parse()
+        .expect("a number");
+    let mut differing = Vec::new();
+    for db in 0..databases {
+        for session in [&mut *ours, &mut *theirs] {
+            session.ok(&format!("SELECT {db}"));
+        }
+        let mut keys = ours.scan("SCAN {}");
+        keys.extend(theirs.scan("SCAN {}"));
+        keys.sort();
+        keys.dedup();
+        for key in keys {
+            let line = format!("DEBUG DIGEST-VALUE {}", line::join(&[&key]));
+            let (our, their) = (ours.list(&line), theirs.list(&line));
+            let (our_end, their_end) = (expiry(ours, &key), expiry(theirs, &key));
+            if our != their || our_end != their_end {
+                differing.push(format!(
+                    "{key} in database {db}: {our:?} until {our_end}, {their:?} until {their_end}"
+                ));
+            }
+        }
+    }
+    differing
+}
+
+fn expiry(session: &mut Session, key: &str) -> i64 {
+    session.int(&format!("PEXPIRETIME {}", line::join(&[key])))
 }
 
 /// Sentinels that watch one primary.

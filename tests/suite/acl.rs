@@ -112,26 +112,23 @@ fn a_reader_reads_and_does_not_fill_or_invalidate() {
     assert!(admin.is_live("env1:k"));
 }
 
+/// Redis 7.0 knows no categories for commands of modules (7.2 does), so roles name the commands.
 #[test]
-fn categories_separate_readers_writers_and_administrators() {
-    let (_server, mut admin, mut user) = two_environments("~* +@read");
+fn roles_are_made_of_commands() {
+    let (_server, mut admin, mut user) = two_environments("~* +mcache.get +mcache.mget");
     assert!(user.is_live("env1:k"));
     for line in [
         "MCACHE.SET k 0 v",
         "MCACHE.INVALIDATE TAGS t",
+        "MCACHE.TAGS 0",
         "MCACHE.DEBUG SELFCHECK",
     ] {
         let refusal = user.error(line);
         assert!(refusal.starts_with("NOPERM"), "{line}: {refusal}");
     }
-    admin.ok("ACL SETUSER tenant +@write");
+    admin.ok("ACL SETUSER tenant +mcache.set +mcache.invalidate");
     user.ok("MCACHE.SET k 0 v TAGS t");
     assert_eq!(user.int("MCACHE.INVALIDATE TAGS t"), 1);
-    // Debugging is for administrators.
-    assert!(user.error("MCACHE.DEBUG SELFCHECK").starts_with("NOPERM"));
-    admin.ok("ACL SETUSER tenant +@all -@dangerous -@admin");
-    assert!(user.error("MCACHE.DEBUG DRAIN").starts_with("NOPERM"));
-    assert!(user.is_live("env1:k"));
 }
 
 #[test]

@@ -90,18 +90,15 @@ fn the_redis_benchmark_commands_run() {
     let server = Server::start();
     for line in lines {
         // As it stands there but for the server and the number of requests: this asks whether it runs, not how fast.
-        let script = line.replacen(
-            "redis-benchmark ",
-            &format!(
-                "{} -s {} ",
-                locate::redis("redis-benchmark").display(),
-                server.socket().display()
-            ),
-            1,
-        );
-        let script = format!("{script} -n 1000")
-            .replace(" -n 1000000", "")
-            .replace(" -n 100000", "");
+        let program = locate::redis("redis-benchmark").display().to_string();
+        let script = line
+            .replacen(
+                "redis-benchmark",
+                &format!("{program} -s {}", server.socket().display()),
+                1,
+            )
+            .replacen(" -n 1000000 ", " -n 1000 ", 1)
+            .replacen(" -n 100000 ", " -n 1000 ", 1);
         let output = std::process::Command::new("sh")
             .args(["-c", &script])
             .output()

@@ -1,7 +1,7 @@
 //! Replicas hold what the primary decided, serve by the same epochs, and delete nothing by themselves.
 
 use harness::topology::{Replicated, await_link, digest, follow};
-use harness::{Proxy, Server, wait};
+use harness::{Proxy, ReplicationStream, Server, wait};
 
 #[test]
 fn replicas_have_the_same_entries_and_the_same_invalidations() {
@@ -45,7 +45,7 @@ fn a_replica_serves_no_dead_entry_and_deletes_none_by_itself() {
         replicated.primary.session(),
         replicated.replicas[0].session(),
     );
-    replica.ok("CONFIG SET mcache.reclaim-inline-max 1000000");
+    replica.ok("CONFIG SET mcache.reclaim-inline-max 10000");
     const ENTRIES: usize = 50_000;
     let mut pipeline = redis::pipe();
     for n in 0..ENTRIES {
@@ -114,7 +114,10 @@ fn a_replica_cut_off_keeps_what_is_dead_and_does_not_serve_it() {
     await_link(&replica);
     on_primary.ok("MCACHE.SET last 0 v TAGS t");
     wait::until("the replica has caught up", || on_replica.is_live("last"));
-    assert_eq!(digest(&mut on_replica), digest(&mut on_primary));
+    on_primary.drain();
+    wait::until("the digests are equal", || {
+        digest(&mut on_replica) == digest(&mut on_primary)
+    });
     assert_eq!(on_replica.entries("t"), ["last"]);
 }
 
@@ -309,4 +312,156 @@ fn everything_at_random_leaves_equal_digests() {
             }
         }
     }
+}
+
+/// The epoch of the entry `key`, for words of the stream that cannot be known before.
+fn birth(redis: &mut harness::Session, key: &str) -> u64 {
+    let report = redis
+        .map(&format!("MCACHE.INSPECT {key}"))
+        .expect("an entry");
+    redis::from_redis_value(report["birth"].clone()).expect("an epoch")
+}
+
+#[test]
+fn set_is_replicated_as_what_was_decided() {
+    let server = Server::start();
+    let mut redis = server.session();
+    let mut stream = ReplicationStream::open(&server);
+    redis.ok("MCACHE.SET plain 0 v");
+    redis.ok("MCACHE.SET k 100 \"two words\" MANUAL TAGS t u t");
+    let (plain, tagged) = (birth(&mut redis, "plain"), birth(&mut redis, "k"));
+    let deadline_ms = redis.int("PEXPIRETIME k");
+    assert_eq!(
+        stream.take(),
+        [
+            format!("mcache.replset plain -1 {plain} 0 v"),
+            format!("mcache.replset k {deadline_ms} {tagged} 1 \"two words\" t u t"),
+        ]
+    );
+    // The epoch replicated is the one at which the fill began, not the one at which it arrived.
+    let token = redis.token("k");
+    redis.int("MCACHE.INVALIDATE TAGS other");
+    redis.ok(&format!("MCACHE.SET k 0 v TOKEN {token} TAGS t"));
+    let began = u64::from_str_radix(&token[16..], 16).expect("an epoch");
+    assert_eq!(
+        stream.take(),
+        [format!("mcache.replset k -1 {began} 0 v t")]
+    );
+}
+
+#[test]
+fn what_decides_nothing_is_not_replicated() {
+    let server = Server::start();
+    let mut redis = server.session();
+    redis.ok("MCACHE.SET k 0 v TAGS t");
+    let mut stream = ReplicationStream::open(&server);
+    let token = redis.token("k");
+    redis.run("MCACHE.GET k");
+    redis.run("MCACHE.MGET k nothing");
+    redis.run("MCACHE.INSPECT k");
+    redis.run("MCACHE.TAGS 0");
+    redis.run("MCACHE.ENTRIES t 0");
+    redis.run("MCACHE.TAGINFO t");
+    redis.run("MCACHE.SET k 0 other NX TAGS t");
+    redis.run("MCACHE.SET nothing 0 other XX TAGS t");
+    redis.error("MCACHE.SET k 0 v TAGS");
+    redis.int("MCACHE.INVALIDATE TAGS nobody");
+    redis.run(&format!("MCACHE.SET k 0 late TOKEN {token} TAGS nobody"));
+    assert_eq!(stream.take(), Vec::<String>::new());
+}
+
+#[test]
+fn a_small_invalidation_is_replicated_as_unlink() {
+    let server = Server::start();
+    let mut redis = server.session();
+    redis.ok("MCACHE.SET a 0 v TAGS t");
+    redis.ok("MCACHE.SET b 0 v TAGS t u");
+    redis.ok("SELECT 2");
+    redis.ok("MCACHE.SET c 0 v TAGS t");
+    let mut stream = ReplicationStream::open(&server);
+    redis.int("MCACHE.INVALIDATE TAGS t u");
+    redis.ok("SELECT 0");
+    redis.int("MCACHE.INVALIDATE TAGS u");
+    redis.int("MCACHE.INVALIDATE AUTO TAGS t");
+    assert_eq!(
+        stream.take(),
+        ["SELECT 2", "UNLINK c", "SELECT 0", "UNLINK b", "UNLINK a"]
+    );
+}
+
+#[test]
+fn a_large_invalidation_is_replicated_as_one_decision_and_then_as_its_deletions() {
+    let server = Server::builder()
+        .set("mcache.reclaim-inline-max", 0)
+        .start();
+    let mut redis = server.session();
+    redis.ok("SELECT 2");
+    for key in ["a", "b", "c"] {
+        redis.ok(&format!("MCACHE.SET {key} 0 v TAGS t u"));
+    }
+    let mut stream = ReplicationStream::open(&server);
+    redis.int("MCACHE.INVALIDATE AUTO TAGS t");
+    let epoch = redis.stat("epoch");
+    wait::until("the background has freed them", || redis.int("DBSIZE") == 0);
+    let mut told = stream.take();
+    assert_eq!(
+        told[..2],
+        [
+            "SELECT 2".to_owned(),
+            format!("mcache.replinvalidate {epoch} 1 t")
+        ]
+    );
+    // In one command or in several, with or without a transaction around them: each exactly once.
+    told.retain(|line| line != "MULTI" && line != "EXEC" && !line.starts_with("SELECT"));
+    let mut deleted: Vec<&str> = told[1..]
+        .iter()
+        .flat_map(|line| line.strip_prefix("UNLINK ").expect("deletions").split(' '))
+        .collect();
+    deleted.sort_unstable();
+    assert_eq!(deleted, ["a", "b", "c"]);
+}
+
+#[test]
+fn an_entry_that_expired_before_it_was_reclaimed_is_deleted_on_the_replica_as_well() {
+    let replicated =
+        Replicated::start_with(1, Server::builder().set("mcache.reclaim-inline-max", 0));
+    let mut primary = replicated.primary.session();
+    primary.ok("DEBUG SET-ACTIVE-EXPIRE 0");
+    primary.ok("MCACHE.SET stays 0 v TAGS t");
+    primary.ok("MCACHE.SET short 0.001 v TAGS t");
+    wait::until("the entry is past its time", || {
+        primary.int("PTTL short") == -2
+    });
+    primary.ok("MCACHE.SET short2 0.001 v TAGS t");
+    primary.int("MCACHE.INVALIDATE TAGS t");
+    wait::until("everything is reclaimed", || primary.int("DBSIZE") == 0);
+    replicated.assert_same();
+}
+
+#[test]
+fn a_transaction_is_replicated_as_one() {
+    let server = Server::start();
+    let mut redis = server.session();
+    let mut stream = ReplicationStream::open(&server);
+    redis.ok("MULTI");
+    redis.run("MCACHE.SET a 0 v TAGS t");
+    redis.run("MCACHE.SET b 0 v TAGS t");
+    redis.run("MCACHE.INVALIDATE TAGS t");
+    redis.run("EXEC");
+    let told = stream.take();
+    let words: Vec<&str> = told
+        .iter()
+        .map(|line| line.split(' ').next().unwrap_or_default())
+        .collect();
+    assert_eq!(
+        words,
+        [
+            "MULTI",
+            "mcache.replset",
+            "mcache.replset",
+            "UNLINK",
+            "EXEC"
+        ],
+        "{told:?}"
+    );
 }
