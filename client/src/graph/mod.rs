@@ -59,6 +59,8 @@ mod resolver;
 mod schema;
 mod tags;
 mod tagset;
+#[cfg(test)]
+mod tests;
 
 pub use error::{GraphError, QueryError};
 pub use filter::{Comparison, Filter};
