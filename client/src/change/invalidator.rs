@@ -378,8 +378,9 @@ impl<S: ChangeSource> Driver<S> {
 
     /// Moves on what all targets have been told.
     fn harvest(&mut self) {
+        // Without a target nobody has been told anything, and nothing is acknowledged.
         let told = self.inboxes.iter().map(|inbox| inbox.told()).min();
-        let told = told.unwrap_or(self.dispatched);
+        let told = told.unwrap_or(0);
         while let Some(first) = self.telling.first_entry()
             && *first.key() <= told
         {

@@ -16,12 +16,10 @@ mod bus;
 mod delivery;
 mod event;
 mod invalidator;
+mod provider;
 mod source;
 mod stats;
 mod target;
-
-use std::future::Future;
-use std::pin::Pin;
 
 pub use backoff::Backoff;
 pub use bus::{Bus, BusSource, Delivery, Undelivered, bus};
@@ -31,11 +29,10 @@ pub use source::{Batch, ChangeSource};
 pub use stats::{InvalidatorStats, TargetStats};
 pub use target::InvalidationTarget;
 
+pub use crate::provider::BoxFuture;
+
 /// An error whose kind the caller does not branch on: it is logged, counted and tried again.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync + 'static>;
-
-/// A boxed future, so that traits with async methods can be used as `dyn`.
-pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// Drawn anew for each pause, so that processes which failed together do not come back together.
 fn random_jitter() -> f64 {

@@ -49,9 +49,18 @@ pub enum PostgresError {
         #[source]
         source: tokio_postgres::Error,
     },
+    /// A filter compares a field with a value that its type does not have, in a way that has no answer.
+    #[error("{field} cannot be compared with a value that its column cannot hold")]
+    Value {
+        /// Entity and field.
+        field: String,
+    },
     /// No connection could be had from the pool.
     #[error("no connection: {0}")]
     Pool(#[from] deadpool_postgres::PoolError),
+    /// The pool of connections could not be made.
+    #[error("no pool of connections: {0}")]
+    Build(#[from] deadpool_postgres::BuildError),
     /// The server did not answer in time.
     #[error("{doing}: no answer in time")]
     Timeout {

@@ -96,7 +96,8 @@ pub(super) fn stored_fields(entity: &Entity) -> impl Iterator<Item = &Field> {
     entity
         .all_fields()
         .iter()
-        .filter(|field| !field.is_computed() && !(entity.is_link() && field.name() == "id"))
+        .filter(|field| !field.is_computed())
+        .filter(|field| !entity.is_link() || field.name() != "id")
 }
 
 /// Collects the differences from the default names.

@@ -13,13 +13,17 @@ mod decode;
 mod error;
 mod install;
 mod mapping;
+mod param;
 mod replicas;
+mod resolver;
 mod session;
 mod source;
 mod sql;
+mod statement;
 mod value;
 
 pub use error::PostgresError;
 pub use install::{Outbox, OutboxStatus};
 pub use mapping::{Mapping, MappingBuilder, Table};
+pub use resolver::PostgresResolver;
 pub use source::{OutboxReceipt, OutboxSource};

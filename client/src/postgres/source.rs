@@ -294,10 +294,10 @@ impl OutboxSource {
             ));
             age_ms = age_ms.max(get::<i64>(row, 8)?);
         }
-        if (read.len() as i64) < BATCH_MAX {
-            if let Some(row) = rows.first() {
-                self.floor = self.floor.max(number(get(row, 0)?));
-            }
+        if (read.len() as i64) < BATCH_MAX
+            && let Some(row) = rows.first()
+        {
+            self.floor = self.floor.max(number(get(row, 0)?));
         }
         if read.is_empty() {
             return Ok(None);
