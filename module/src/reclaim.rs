@@ -17,6 +17,8 @@ use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use mcache_core::entry::Entry;
+use mcache_core::epoch::Epoch;
+use mcache_core::index::Task;
 use redis_module::raw;
 
 use crate::config;
@@ -144,30 +146,58 @@ pub fn run(ctx: Ctx<'_>, deadline: Option<Instant>) -> usize {
     while state::with(|s| s.index.has_pending()) && !over() {
         let mut batch: Vec<OwnedStr> = Vec::with_capacity(BATCH);
         let mut batch_db = None;
+        let mut idle = true;
         while batch.len() < BATCH {
-            let Some((db, entry)) = state::with(|s| s.index.next_dead()) else {
+            let Some(task) = state::with(|s| s.index.next_task()) else {
                 break;
             };
+            let (Task::Delete { db, .. } | Task::Shorten { db, .. }) = task;
             if batch_db.replace(db).is_some_and(|before| before != db) {
                 break;
             }
+            idle = false;
             ctx.select(db);
-            batch.extend(delete(ctx, db, entry));
+            match task {
+                Task::Delete { db, entry } => batch.extend(delete(ctx, db, entry)),
+                Task::Shorten { db, entry, epoch } => {
+                    if shorten(ctx, entry, epoch) {
+                        // SAFETY: the keyspace holds it, so it is alive and linked.
+                        state::with(|s| unsafe { s.index.shortened(db, entry) });
+                    }
+                }
+            }
             // 1.5 us an entry: a look at the clock costs a hundredth of it.
             if over() {
                 break;
             }
         }
-        if batch.is_empty() {
-            state::with(|s| s.index.bury());
-            continue;
+        if !batch.is_empty() {
+            freed += batch.len();
+            ctx.replicate_unlink(&batch);
         }
-        freed += batch.len();
-        ctx.replicate_unlink(&batch);
+        if idle {
+            state::with(|s| s.index.bury());
+        }
     }
     ctx.select(selected);
     state::with(|s| s.stats.reclaimed += freed as u64);
     freed
+}
+
+/// Sees to it that a softly invalidated entry expires one SWR window after that; from then on its deadline says that it
+/// is stale. False if it is gone. The database is selected.
+pub fn shorten(ctx: Ctx<'_>, entry: Entry, epoch: Epoch) -> bool {
+    let name = OwnedStr::new(entry.key());
+    let key = ctx.open(name.as_raw(), Mode::Write);
+    if !matches!(key.held(), Held::Entry(found) if found == entry) {
+        return false;
+    }
+    let wanted = epoch.unix_ms() + u64::from(entry.swr_ms());
+    let deadline_ms = key.deadline_ms().map_or(wanted, |now| now.min(wanted));
+    key.set_deadline(Some(deadline_ms));
+    drop(key);
+    ctx.replicate_shorten(&name, deadline_ms);
+    true
 }
 
 /// Deletes the key of an entry, and says under which name, so that it can be replicated. The database is selected.

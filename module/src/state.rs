@@ -10,7 +10,7 @@ use mcache_core::encode::Decoded;
 use mcache_core::entry::{Attributes, Entry};
 use mcache_core::epoch::{Clock, Epoch, Token};
 use mcache_core::hash;
-use mcache_core::index::Index;
+use mcache_core::index::{Index, Scope, Verdict};
 use mcache_core::lease::Leases;
 use mcache_core::memory::Memory;
 
@@ -164,11 +164,11 @@ impl State {
     pub fn note_invalidation<'a>(
         &mut self,
         tags: impl Iterator<Item = &'a [u8]>,
-        auto: bool,
+        scope: Scope,
         now_ms: u64,
     ) -> Epoch {
         let epoch = self.clock.tick(now_ms);
-        self.note_invalidation_at(tags, auto, epoch);
+        self.note_invalidation_at(tags, scope, epoch);
         epoch
     }
 
@@ -176,7 +176,7 @@ impl State {
     pub fn note_invalidation_at<'a>(
         &mut self,
         tags: impl Iterator<Item = &'a [u8]>,
-        auto: bool,
+        scope: Scope,
         epoch: Epoch,
     ) {
         self.clock.observe(epoch);
@@ -184,7 +184,7 @@ impl State {
         for tag in tags {
             let hash = hash(tag);
             self.invalidated.note(hash, epoch);
-            if !auto {
+            if scope == Scope::All {
                 self.invalidated_manual.note(hash, epoch);
             }
         }
@@ -237,7 +237,7 @@ impl State {
 
     /// Makes a copy of an entry for another key.
     pub fn duplicate(&mut self, key: &[u8], entry: &Entry) -> Entry {
-        if self.index.why_dead(entry).is_some() {
+        if self.index.judge(entry) != Verdict::Live {
             return self.prepare(key, b"", HUSK, Vec::new());
         }
         let tags = self.index.names(entry).map(Box::from).collect();
@@ -282,7 +282,8 @@ impl State {
         if entry.is_linked() {
             return None;
         }
-        let dead = self.index.why_dead(&entry).is_some();
+        // A softly invalidated one is dropped as well: in a moment its deadline would have been shortened.
+        let dead = self.index.judge(&entry) != Verdict::Live;
         let tags: Vec<Box<[u8]>> = if dead {
             Vec::new()
         } else {

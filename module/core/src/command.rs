@@ -3,6 +3,7 @@
 use crate::entry::MAX_BYTES;
 use crate::epoch::Token;
 use crate::error::Error;
+use crate::index::Scope;
 use crate::text::{MAX_TTL_S, integer, seconds_ms};
 
 /// Limits that the configuration sets.
@@ -154,50 +155,66 @@ impl Set {
 /// `MCACHE.INVALIDATE [AUTO] [SOFT] [TAGS] tag [tag ...]`
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Invalidate {
-    /// Spare MANUAL entries.
-    pub auto: bool,
+    /// AUTO spares MANUAL entries.
+    pub scope: Scope,
+    /// SOFT makes stale instead of dead.
+    pub soft: bool,
     /// Index of the first tag.
     pub tags_from: usize,
 }
 
 impl Invalidate {
+    /// Scope and kind in one integer, for the replication stream.
+    pub fn mode(self) -> u64 {
+        u64::from(self.scope == Scope::Auto) | u64::from(self.soft) << 1
+    }
+
+    /// The reverse of [`Invalidate::mode`]; `None` for a number it never makes.
+    pub fn from_mode(mode: u64, tags_from: usize) -> Option<Invalidate> {
+        let scope = if mode & 1 == 1 {
+            Scope::Auto
+        } else {
+            Scope::All
+        };
+        (mode < 4).then_some(Invalidate {
+            scope,
+            soft: mode & 2 == 2,
+            tags_from,
+        })
+    }
+
     /// Parses. If the first argument is an option word, TAGS is required, so any byte string can be a tag.
     ///
     /// # Errors
     /// The first thing that is wrong.
     pub fn parse<A: Arguments + ?Sized>(args: &A, limits: Limits) -> Result<Invalidate, Error> {
         let mut invalidate = Invalidate {
-            auto: false,
+            scope: Scope::All,
+            soft: false,
             tags_from: 1,
         };
-        let is_option = |at: usize| {
-            ["AUTO", "TAGS"]
-                .iter()
-                .any(|w| args.get(at).eq_ignore_ascii_case(w.as_bytes()))
-        };
-        if is_option(1) {
+        let is = |at: usize, word: &str| args.get(at).eq_ignore_ascii_case(word.as_bytes());
+        if ["AUTO", "SOFT", "TAGS"].iter().any(|word| is(1, word)) {
             let mut at = 1;
-            loop {
-                if at == args.len() {
+            while !is(at, "TAGS") {
+                if is(at, "AUTO") {
+                    invalidate.scope = Scope::Auto;
+                } else if is(at, "SOFT") {
+                    invalidate.soft = true;
+                } else if at < args.len() {
+                    return Err(Error::Syntax {
+                        expected: "AUTO, SOFT or TAGS",
+                        got: args.get(at).to_vec(),
+                    });
+                } else {
                     return Err(Error::Missing {
-                        after: "AUTO",
+                        after: "AUTO or SOFT",
                         expected: "TAGS",
                     });
                 }
-                let word = args.get(at);
                 at += 1;
-                if word.eq_ignore_ascii_case(b"TAGS") {
-                    break;
-                } else if word.eq_ignore_ascii_case(b"AUTO") {
-                    invalidate.auto = true;
-                } else {
-                    return Err(Error::Syntax {
-                        expected: "AUTO or TAGS",
-                        got: word.to_vec(),
-                    });
-                }
             }
-            invalidate.tags_from = at;
+            invalidate.tags_from = at + 1;
         }
         // Not their length: a limit lowered at run time must not shield what is already stored.
         check_count(args, invalidate.tags_from, limits)?;
@@ -443,35 +460,32 @@ mod tests {
 
     #[test]
     fn any_byte_string_can_be_invalidated() {
-        assert_eq!(
-            invalidate("M a b"),
+        let parsed = |scope, soft, tags_from| {
             Ok(Invalidate {
-                auto: false,
-                tags_from: 1
+                scope,
+                soft,
+                tags_from,
             })
-        );
-        assert_eq!(
-            invalidate("M TAGS auto"),
-            Ok(Invalidate {
-                auto: false,
-                tags_from: 2
-            })
-        );
+        };
+        assert_eq!(invalidate("M a b"), parsed(Scope::All, false, 1));
+        assert_eq!(invalidate("M TAGS auto"), parsed(Scope::All, false, 2));
         assert_eq!(
             invalidate("M auto tags tags"),
-            Ok(Invalidate {
-                auto: true,
-                tags_from: 3
-            })
+            parsed(Scope::Auto, false, 3)
         );
         assert_eq!(
-            invalidate("M a TAGS"),
-            Ok(Invalidate {
-                auto: false,
-                tags_from: 1
-            })
+            invalidate("M soft AUTO TAGS a"),
+            parsed(Scope::Auto, true, 4)
         );
-        for line in ["M AUTO", "M AUTO a", "M TAGS", "M AUTO TAGS", "M a b c d"] {
+        assert_eq!(invalidate("M a TAGS"), parsed(Scope::All, false, 1));
+        for line in [
+            "M AUTO",
+            "M AUTO a",
+            "M TAGS",
+            "M AUTO TAGS",
+            "M SOFT x TAGS a",
+            "M a b c d",
+        ] {
             assert!(invalidate(line).is_err(), "{line}");
         }
     }

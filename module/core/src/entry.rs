@@ -298,6 +298,13 @@ impl Entry {
         true
     }
 
+    /// Sets the record id of one of its tags.
+    pub(crate) fn set_tag(&mut self, at: usize, record: u32) {
+        assert!(at < self.tag_count());
+        // SAFETY: within the part of tags.
+        unsafe { *self.part(0).cast::<u32>().add(at) = record }
+    }
+
     /// Sets the record ids of its tags, as many as it was made with: for entries whose tags are known by name before
     /// there is an index to resolve them in.
     pub(crate) fn fill_tags(&mut self, tags: &[u32]) {

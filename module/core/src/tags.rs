@@ -4,7 +4,8 @@
 //! next entry that carries the tag gets a new record. So an invalidation is O(1), entries stored before and after it
 //! can never be confused, and a dead record stays only until its members are reclaimed.
 //!
-//! Entries stored as MANUAL have a record of their own per tag, so that `INVALIDATE AUTO` is O(1) as well.
+//! Entries stored as MANUAL have a record of their own per tag, so that `INVALIDATE AUTO` is O(1) as well. A soft
+//! invalidation marks a record soft and moves it to a second table of names, where a hard one still finds it.
 
 use hashbrown::HashTable;
 use xxhash_rust::xxh3::xxh3_64;
@@ -33,7 +34,8 @@ impl Class {
 
 const DEAD: u32 = 1 << 31;
 const MANUAL: u32 = 1 << 30;
-const HASH: u32 = MANUAL - 1;
+const SOFT: u32 = 1 << 29;
+const HASH: u32 = SOFT - 1;
 
 /// No member.
 const EMPTY: u32 = u32::MAX;
@@ -43,7 +45,7 @@ const LIST: u32 = 1 << 31;
 /// 24 bytes, of which millions may exist: flags share a word with the hash, and one member needs no list.
 struct Record {
     name: Box<[u8]>,
-    /// `DEAD`, `MANUAL`, and 30 bits of the name's hash, so that tables grow without touching names.
+    /// `DEAD`, `MANUAL`, `SOFT`, and 29 bits of the name's hash, so that tables grow without touching names.
     bits: u32,
     /// `EMPTY`, an entry id, or `LIST` with the id of a list.
     members: u32,
@@ -86,18 +88,33 @@ impl Tags {
         )
     }
 
+    /// Neither dead nor soft: in the table of live names.
+    #[inline]
+    pub(crate) fn is_live(&self, record: u32) -> bool {
+        self.records
+            .get(record)
+            .is_some_and(|r| r.bits & (DEAD | SOFT) == 0)
+    }
+
+    #[inline]
+    pub(crate) fn is_soft(&self, record: u32) -> bool {
+        self.records.get(record).is_some_and(|r| r.bits & SOFT != 0)
+    }
+
     pub(crate) fn mark_dead(&mut self, record: u32) {
         if let Some(r) = self.records.get_mut(record) {
-            r.bits |= DEAD;
+            r.bits = r.bits & !SOFT | DEAD;
+        }
+    }
+
+    pub(crate) fn mark_soft(&mut self, record: u32) {
+        if let Some(r) = self.records.get_mut(record) {
+            r.bits |= SOFT;
         }
     }
 
     pub(crate) fn bound(&self) -> u32 {
         self.records.bound()
-    }
-
-    pub(crate) fn exists(&self, record: u32) -> bool {
-        self.records.get(record).is_some()
     }
 
     /// How many entries carry the tag.
@@ -212,7 +229,7 @@ pub(crate) struct Names {
     len: usize,
 }
 
-/// Spreads the 30 bits that a record keeps over the 64 that the table wants.
+/// Spreads the 29 bits that a record keeps over the 64 that the table wants.
 fn spread(short: u32) -> u64 {
     u64::from(short).wrapping_mul(0x9e37_79b9_7f4a_7c15)
 }
@@ -235,9 +252,36 @@ impl Names {
             .find(spread(short), |id| {
                 tags.records
                     .get(*id)
-                    .is_some_and(|r| r.bits == wanted && *r.name == *name)
+                    .is_some_and(|r| r.bits & !SOFT == wanted && *r.name == *name)
             })
             .copied()
+    }
+
+    /// Adds every record of that name: the table of soft names may hold several.
+    pub(crate) fn find_all(
+        &self,
+        tags: &Tags,
+        name: &[u8],
+        hash: u64,
+        class: Class,
+        found: &mut Vec<u32>,
+    ) {
+        let short = short(hash);
+        let wanted = short | if class == Class::Manual { MANUAL } else { 0 };
+        let Some(table) = self.shards.get(shard(short)) else {
+            return;
+        };
+        found.extend(table.iter_hash(spread(short)).filter(|id| {
+            tags.records
+                .get(**id)
+                .is_some_and(|r| r.bits & !SOFT == wanted && *r.name == *name)
+        }));
+    }
+
+    /// The record of the name and class that another record has.
+    pub(crate) fn find_or_insert_like(&mut self, tags: &mut Tags, other: u32) -> u32 {
+        let (name, class) = (Box::<[u8]>::from(tags.name(other)), tags.class(other));
+        self.find_or_insert(tags, &name, hash(&name), class)
     }
 
     /// The record of that name, made if there is none.
@@ -251,16 +295,21 @@ impl Names {
         if let Some(record) = self.find(tags, name, hash, class) {
             return record;
         }
+        let record = tags.insert(name, hash, class);
+        self.add(tags, record);
+        record
+    }
+
+    /// Puts a record into the table; another one of the same name may be there.
+    pub(crate) fn add(&mut self, tags: &Tags, record: u32) {
         if self.shards.is_empty() {
             self.shards.resize_with(SHARDS, HashTable::new);
         }
-        let record = tags.insert(name, hash, class);
-        let short = short(hash);
+        let short = tags.records.get(record).map_or(0, |r| r.bits & HASH);
         self.shards[shard(short)].insert_unique(spread(short), record, |id| {
             spread(tags.records.get(*id).map_or(0, |r| r.bits & HASH))
         });
         self.len += 1;
-        record
     }
 
     /// Whether the table holds this very record.

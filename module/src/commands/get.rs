@@ -3,6 +3,7 @@
 use mcache_core::command::Arguments;
 use mcache_core::entry::Entry;
 use mcache_core::error::Error;
+use mcache_core::index::Verdict;
 
 use crate::ffi::api::{self, Args, Ctx, Held, Key, Mode};
 use crate::state::{self, State};
@@ -12,7 +13,7 @@ use crate::state::{self, State};
 pub enum Condition {
     /// To be served.
     Live,
-    /// Past its ttl, within its SWR window.
+    /// Past its ttl or softly invalidated, within its SWR window.
     Stale,
     /// Never to be served again.
     Dead,
@@ -22,15 +23,16 @@ impl Condition {
     /// Looks at what the index says and, only for entries with an SWR window, at the clock.
     #[inline]
     pub fn of(s: &State, key: &Key<'_>, entry: &mut Entry) -> Condition {
-        if !s.index.is_live(entry) {
-            return Condition::Dead;
-        }
-        match entry.swr_ms() {
-            0 => Condition::Live,
-            swr_ms => match key.deadline_ms() {
-                Some(deadline) if api::now_ms() + u64::from(swr_ms) >= deadline => Condition::Stale,
+        let swr_ms = u64::from(entry.swr_ms());
+        match s.index.verdict(entry) {
+            Verdict::Live if swr_ms == 0 => Condition::Live,
+            Verdict::Live => match key.deadline_ms() {
+                Some(deadline) if api::now_ms() + swr_ms >= deadline => Condition::Stale,
                 _ => Condition::Live,
             },
+            // Its deadline is about to be shortened to this.
+            Verdict::Soft(since) if api::now_ms() < since.unix_ms() + swr_ms => Condition::Stale,
+            Verdict::Soft(_) | Verdict::Dead => Condition::Dead,
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use mcache_core::entry::Entry;
 use mcache_core::error::Error;
-use mcache_core::index::Why;
+use mcache_core::index::{Scope, Why};
 
 use super::check_tags;
 use super::get::Condition;
@@ -70,7 +70,7 @@ pub fn taginfo(ctx: Ctx<'_>, args: Args<'_>) -> Result<(), Error> {
     check_tags(ctx, args, 1, Access::Read)?;
     let (db, tag) = (ctx.db(), args.bytes(1));
     let (entries, bytes, last) = state::with(|s| {
-        let entries = s.index.count(db, std::iter::once(tag), false);
+        let entries = s.index.count(db, std::iter::once(tag), Scope::All);
         (
             entries,
             s.index.bytes_of(db, tag),

@@ -1,9 +1,9 @@
-//! `MCACHE.REPLSET` and `MCACHE.REPLINVALIDATE`: what a primary decided, for its replicas and for the append-only file.
+//! `MCACHE.REPLSET`, `MCACHE.REPLINVALIDATE` and `MCACHE.REPLSHORTEN`: what a primary decided, for its replicas and for the append-only file.
 //!
 //! They carry absolute deadlines and epochs and are applied without asking again: limits, permissions, conditions and
 //! tokens were checked where the decision was made.
 
-use mcache_core::command::{Arguments, Set};
+use mcache_core::command::{Invalidate, Set};
 use mcache_core::entry::Attributes;
 use mcache_core::epoch::Epoch;
 use mcache_core::error::Error;
@@ -67,19 +67,46 @@ pub fn replset(ctx: Ctx<'_>, args: Args<'_>) -> Result<(), Error> {
     Ok(())
 }
 
-/// `MCACHE.REPLINVALIDATE epoch auto tag [tag ...]`
+/// `MCACHE.REPLINVALIDATE epoch mode tag [tag ...]`
 pub fn replinvalidate(ctx: Ctx<'_>, args: Args<'_>) -> Result<(), Error> {
     check_origin(ctx, "MCACHE.REPLINVALIDATE")?;
     let epoch = Epoch(integer(args, 1, "epoch")? as u64);
-    let auto = integer(args, 2, "auto")? != 0;
-    let tags = args.tail_bytes(3);
-    let (db, named) = (ctx.db(), args.len() - 3);
-    let killed = state::with(|s| {
-        s.note_invalidation_at(tags.clone(), auto, epoch);
-        s.index.kill(db, tags, auto)
+    let mode = integer(args, 2, "mode")? as u64;
+    let Invalidate {
+        scope,
+        soft,
+        tags_from,
+    } = Invalidate::from_mode(mode, 3).ok_or_else(|| Error::Integer {
+        what: "mode",
+        got: args.bytes(2).to_vec(),
+        min: 0,
+        max: 3,
+    })?;
+    let (db, tags) = (ctx.db(), args.tail_bytes(tags_from));
+    let concerned = state::with(|s| {
+        s.note_invalidation_at(tags.clone(), scope, epoch);
+        match soft {
+            true => s.index.soften(db, tags, scope, epoch),
+            false => s.index.kill(db, tags, scope),
+        }
     });
-    debug_assert!(named > 0);
     ctx.replicate_verbatim();
-    ctx.reply_integer(killed as i64);
+    ctx.reply_integer(concerned as i64);
+    Ok(())
+}
+
+/// `MCACHE.REPLSHORTEN key deadline-ms`: the primary dealt with a softly invalidated entry.
+pub fn replshorten(ctx: Ctx<'_>, args: Args<'_>) -> Result<(), Error> {
+    check_origin(ctx, "MCACHE.REPLSHORTEN")?;
+    let deadline = integer(args, 2, "deadline")?;
+    let key = ctx.open(args.string(1), Mode::Write);
+    if let Held::Entry(entry) = key.held() {
+        key.set_deadline(u64::try_from(deadline).ok());
+        // SAFETY: the keyspace holds it, so it is alive and linked.
+        state::with(|s| unsafe { s.index.shortened(ctx.db(), entry) });
+    }
+    drop(key);
+    ctx.replicate_verbatim();
+    ctx.reply_status(c"OK");
     Ok(())
 }

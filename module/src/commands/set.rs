@@ -6,6 +6,7 @@
 use mcache_core::command::{Condition, Set};
 use mcache_core::entry::{Attributes, Entry};
 use mcache_core::error::Error;
+use mcache_core::index::Verdict;
 
 use super::check_tags;
 use crate::ffi::api::{self, Access, Args, Ctx, Held, Key, Mode};
@@ -24,7 +25,9 @@ pub fn set(ctx: Ctx<'_>, args: Args<'_>) -> Result<(), Error> {
     };
     let now_ms = api::now_ms();
     let birth = state::with(|s| {
-        let live = present.as_mut().is_some_and(|entry| s.index.is_live(entry));
+        let live = present
+            .as_mut()
+            .is_some_and(|entry| s.index.verdict(entry) != Verdict::Dead);
         let allowed = match set.condition {
             Condition::Always => true,
             Condition::Absent => !live,

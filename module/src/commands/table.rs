@@ -140,7 +140,7 @@ const COUNT: Arg = Arg::new(c"count", INTEGER)
     .flagged(OPTIONAL);
 
 /// Every command.
-pub static COMMANDS: [Command; 15] = [
+pub static COMMANDS: [Command; 16] = [
     Command {
         name: c"mcache.set",
         syntax: "MCACHE.SET key ttl value [SWR seconds] [TOKEN token] [NX|XX] [MANUAL] [TAGS tag [tag ...]]",
@@ -231,8 +231,8 @@ pub static COMMANDS: [Command; 15] = [
     },
     Command {
         name: c"mcache.invalidate",
-        syntax: "MCACHE.INVALIDATE [AUTO] [TAGS] tag [tag ...]",
-        summary: c"Makes every entry dead that carries one of the tags. AUTO spares entries stored as MANUAL.",
+        syntax: "MCACHE.INVALIDATE [AUTO] [SOFT] [TAGS] tag [tag ...]",
+        summary: c"Makes every entry dead that carries one of the tags; SOFT: stale. AUTO spares entries stored as MANUAL.",
         complexity: c"O(N) with N the number of tags named, however many entries carry them",
         flags: c"write fast",
         tips: Some(c"request_policy:all_shards response_policy:agg_sum"),
@@ -348,8 +348,20 @@ pub static COMMANDS: [Command; 15] = [
         tips: None,
         arity: -4,
         keys: Keys::None,
-        args: &[Arg::new(c"epoch", INTEGER), Arg::new(c"auto", INTEGER), TAGS],
+        args: &[Arg::new(c"epoch", INTEGER), Arg::new(c"mode", INTEGER), TAGS],
         function: function!(replicated::replinvalidate),
+    },
+    Command {
+        name: c"mcache.replshorten",
+        syntax: "",
+        summary: c"For replication and the append-only file: a shorter deadline.",
+        complexity: c"O(N) with N the number of tags",
+        flags: c"write",
+        tips: None,
+        arity: 3,
+        keys: Keys::One(WRITES),
+        args: &[Arg::new(c"key", KEY), Arg::new(c"deadline-ms", INTEGER)],
+        function: function!(replicated::replshorten),
     },
 ];
 

@@ -547,7 +547,7 @@ impl<'a> Ctx<'a> {
     }
 
     /// Replicates an invalidation as it was decided; see `commands::replicated`.
-    pub fn replicate_invalidate(self, epoch: u64, auto: bool, tags: &[Str]) {
+    pub fn replicate_invalidate(self, epoch: u64, mode: u64, tags: &[Str]) {
         // SAFETY: as above.
         unsafe {
             rm!(RedisModule_Replicate)(
@@ -555,9 +555,23 @@ impl<'a> Ctx<'a> {
                 c"mcache.replinvalidate".as_ptr(),
                 c"llv".as_ptr(),
                 epoch as i64,
-                i64::from(auto),
+                mode as i64,
                 tags.as_ptr(),
                 tags.len(),
+            );
+        }
+    }
+
+    /// Replicates that an entry got a shorter deadline; see `commands::replicated`.
+    pub fn replicate_shorten(self, key: &OwnedStr, deadline_ms: u64) {
+        // SAFETY: as above.
+        unsafe {
+            rm!(RedisModule_Replicate)(
+                self.raw,
+                c"mcache.replshorten".as_ptr(),
+                c"sl".as_ptr(),
+                key.as_raw(),
+                deadline_ms as i64,
             );
         }
     }

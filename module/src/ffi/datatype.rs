@@ -2,7 +2,7 @@
 //!
 //! | callback | what it does |
 //! |---|---|
-//! | `rdb_load`, `rdb_save` | versioned encoding; tags by name; a dead entry travels as a husk |
+//! | `rdb_load`, `rdb_save` | versioned encoding; tags by name; an entry that is dead, or softly invalidated a moment ago, travels as a husk |
 //! | `aof_rewrite` | one `MCACHE.REPLSET`; Redis adds the expiry |
 //! | `unlink2` | the entry leaves the keyspace: it leaves the index first |
 //! | `free` | memory only: it may run on a background thread (FLUSHALL ASYNC) on entries still linked |
@@ -19,6 +19,7 @@ use std::sync::atomic::{AtomicPtr, Ordering};
 
 use mcache_core::encode;
 use mcache_core::entry::Entry;
+use mcache_core::index::Verdict;
 use redis_module::raw;
 
 use super::api::{self, bytes, rm};
@@ -137,9 +138,11 @@ unsafe extern "C" fn rdb_save(io: *mut raw::RedisModuleIO, value: *mut c_void) {
     // SAFETY: `value` is ours and `io` is valid during the callback. Runs in a forked child, too: it changes nothing.
     guard((), || unsafe {
         let entry = entry(value);
-        let (meta, payload) = state::with(|s| match s.index.why_dead(&entry) {
-            Some(_) => (encode::encode(state::HUSK, std::iter::empty()), &b""[..]),
-            None => (
+        let (meta, payload) = state::with(|s| match s.index.judge(&entry) {
+            Verdict::Dead | Verdict::Soft(_) => {
+                (encode::encode(state::HUSK, std::iter::empty()), &b""[..])
+            }
+            Verdict::Live => (
                 encode::encode(entry.attributes(), s.index.names(&entry)),
                 entry.value(),
             ),
@@ -157,9 +160,9 @@ unsafe extern "C" fn aof_rewrite(
     // SAFETY: as in `rdb_save`. Redis keeps references of its own to the strings it needs.
     guard((), || unsafe {
         let entry = entry(value);
-        let tags = state::with(|s| match s.index.why_dead(&entry) {
-            Some(_) => None,
-            None => Some(
+        let tags = state::with(|s| match s.index.judge(&entry) {
+            Verdict::Dead | Verdict::Soft(_) => None,
+            Verdict::Live => Some(
                 s.index
                     .names(&entry)
                     .map(api::OwnedStr::new)
@@ -238,7 +241,7 @@ unsafe extern "C" fn digest(md: *mut raw::RedisModuleDigest, value: *mut c_void)
         let entry = entry(value);
         state::with(|s| {
             // A dead entry and its husk on a replica count as the same.
-            if s.index.why_dead(&entry).is_none() {
+            if s.index.judge(&entry) == Verdict::Live {
                 let add = |bytes: &[u8]| {
                     rm!(RedisModule_DigestAddStringBuffer)(md, bytes.as_ptr().cast(), bytes.len())
                 };
