@@ -238,7 +238,12 @@ pub static COMMANDS: [Command; 16] = [
         tips: Some(c"request_policy:all_shards response_policy:agg_sum"),
         arity: -2,
         keys: Keys::None,
-        args: &[Arg::word(c"auto", c"AUTO").flagged(OPTIONAL), Arg::word(c"tags", c"TAGS").flagged(OPTIONAL), TAGS],
+        args: &[
+            Arg::word(c"auto", c"AUTO").flagged(OPTIONAL),
+            Arg::word(c"soft", c"SOFT").flagged(OPTIONAL),
+            Arg::word(c"tags", c"TAGS").flagged(OPTIONAL),
+            TAGS,
+        ],
         function: function!(invalidate::invalidate),
     },
     Command {
