@@ -11,6 +11,7 @@ mod model;
 mod persistence;
 mod postgres_capture;
 mod postgres_delivery;
+mod postgres_end_to_end;
 mod postgres_resolver;
 mod postgres_shop;
 mod readme;

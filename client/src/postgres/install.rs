@@ -6,13 +6,15 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use tokio_postgres::{Client, Transaction};
+use tokio_postgres::tls::{MakeTlsConnect, TlsConnect};
+use tokio_postgres::{Client, Config, Socket, Transaction};
 
 use crate::graph::Entity;
 
 use super::capture::{Capture, LAYOUT, Trigger};
 use super::error::{PostgresError, describe};
 use super::mapping::{MappedTable, Mapping};
+use super::session::connector;
 use super::sql::{IDENTIFIER_BYTES_MAX, identifier};
 
 /// Number of the oldest server that has everything: `xid8`, transition tables, `CREATE TRIGGER` semantics tested here.
@@ -24,13 +26,21 @@ const INSTALL_LOCK: i64 = 0x6d63_6163_6865;
 /// The outbox: a table into which triggers write every change of the mapped tables, in the transaction that makes it.
 ///
 /// ```no_run
-/// # async fn f(mapping: std::sync::Arc<mcache::postgres::Mapping>) -> Result<(), Box<dyn std::error::Error>> {
+/// # async fn f(
+/// #     mapping: std::sync::Arc<mcache::postgres::Mapping>,
+/// #     graph: mcache::graph::Graph,
+/// #     cache: mcache::Cache,
+/// # ) -> Result<(), Box<dyn std::error::Error>> {
+/// use mcache::change::Invalidator;
 /// use mcache::postgres::Outbox;
-/// use tokio_postgres::NoTls;
+/// use tokio_postgres::{Config, NoTls};
 ///
-/// let (mut client, connection) = tokio_postgres::connect("host=/run/postgresql dbname=shop", NoTls).await?;
-/// tokio::spawn(connection);
-/// Outbox::new(mapping).install(&mut client).await?;
+/// let database: Config = "host=/run/postgresql dbname=shop".parse()?;
+/// let outbox = Outbox::new(mapping);
+/// outbox.install_with(database.clone(), NoTls).await?;
+/// let invalidator = Invalidator::builder(outbox.source(database, NoTls), graph.change_tags())
+///     .targets(cache.invalidation_targets())
+///     .spawn();
 /// # Ok(())
 /// # }
 /// ```
@@ -121,6 +131,22 @@ impl Outbox {
         work.commit()
             .await
             .map_err(PostgresError::sql("installing the outbox"))
+    }
+
+    /// As [`install`](Self::install), over a connection that is made for it.
+    ///
+    /// # Errors
+    ///
+    /// As [`install`](Self::install).
+    pub async fn install_with<T>(&self, config: Config, tls: T) -> Result<(), PostgresError>
+    where
+        T: MakeTlsConnect<Socket> + Clone + Send + Sync + 'static,
+        T::Stream: Send + 'static,
+        T::TlsConnect: Send,
+        <T::TlsConnect as TlsConnect<Socket>>::Future: Send,
+    {
+        let mut link = connector(config, tls)(Arc::default()).await?;
+        self.install(&mut link.client).await
     }
 
     async fn install_in(&self, work: &Transaction<'_>) -> Result<(), PostgresError> {
