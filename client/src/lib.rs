@@ -5,6 +5,8 @@ mod cache;
 pub mod change;
 mod codec;
 mod config;
+#[cfg(any(test, feature = "conformance"))]
+pub mod conformance;
 mod entry;
 mod envelope;
 mod error;

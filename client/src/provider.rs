@@ -188,7 +188,7 @@ pub struct Inspection {
     pub ttl: Option<Duration>,
     /// How long ago its fill began.
     pub age: Duration,
-    /// Size of the stored value.
+    /// What the entry takes, as the provider counts it: at least its value.
     pub bytes: u64,
     /// Spared by automatic invalidation.
     pub manual: bool,

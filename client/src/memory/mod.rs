@@ -168,17 +168,19 @@ impl Provider for MemoryProvider {
     }
 
     fn ping(&self) -> BoxFuture<'_, Result<()>> {
-        ready(Ok(()))
+        Box::pin(async { Ok(()) })
     }
 
     fn get<'a>(&'a self, key: &'a [u8]) -> BoxFuture<'a, Result<Option<Bytes>>> {
-        ready(Ok(self.lock().get(key, Instant::now())))
+        Box::pin(async move { Ok(self.lock().get(key, Instant::now())) })
     }
 
     fn get_many<'a>(&'a self, keys: &'a [Bytes]) -> BoxFuture<'a, Result<Vec<Option<Bytes>>>> {
-        let now = Instant::now();
-        let mut state = self.lock();
-        ready(Ok(keys.iter().map(|key| state.get(key, now)).collect()))
+        Box::pin(async move {
+            let now = Instant::now();
+            let mut state = self.lock();
+            Ok(keys.iter().map(|key| state.get(key, now)).collect())
+        })
     }
 
     fn fetch<'a>(&'a self, key: &'a [u8], options: FetchOptions) -> BoxFuture<'a, Result<Lookup>> {
@@ -186,30 +188,56 @@ impl Provider for MemoryProvider {
     }
 
     fn token<'a>(&'a self, _key: &'a [u8]) -> BoxFuture<'a, Result<Token>> {
-        ready(Ok(self.lock().token()))
+        Box::pin(async move { Ok(self.lock().token()) })
     }
 
     fn store<'a>(&'a self, entry: Store<'a>) -> BoxFuture<'a, Result<bool>> {
-        ready(Ok(self.lock().store(&entry, Instant::now())))
+        Box::pin(async move { Ok(self.lock().store(&entry, Instant::now())) })
     }
 
     fn release<'a>(&'a self, key: &'a [u8], token: &'a Token) -> BoxFuture<'a, Result<bool>> {
-        ready(Ok(self.lock().release(key, token)))
+        Box::pin(async move { Ok(self.lock().release(key, token)) })
     }
 
     fn clear<'a>(&'a self, key: &'a [u8]) -> BoxFuture<'a, Result<bool>> {
-        ready(Ok(self.lock().clear(key)))
+        Box::pin(async move { Ok(self.lock().clear(key)) })
     }
 
     fn invalidate<'a>(&'a self, tags: &'a Tags, mode: Mode) -> BoxFuture<'a, Result<u64>> {
-        ready(Ok(self.lock().invalidate(tags, mode, Instant::now())))
+        Box::pin(async move { Ok(self.lock().invalidate(tags, mode, Instant::now())) })
     }
 
     fn inspect<'a>(&'a self, key: &'a [u8]) -> BoxFuture<'a, Result<Option<Inspection>>> {
-        ready(Ok(self.lock().inspect(key, Instant::now())))
+        Box::pin(async move { Ok(self.lock().inspect(key, Instant::now())) })
     }
 }
 
-fn ready<'a, T: Send + 'a>(value: T) -> BoxFuture<'a, T> {
-    Box::pin(std::future::ready(value))
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn it_conforms() {
+        let provider = Arc::new(MemoryProvider::default());
+        for (name, test) in crate::conformance::tests() {
+            println!("{name}");
+            test(provider.clone()).await;
+        }
+    }
+
+    #[tokio::test]
+    async fn a_token_of_another_instance_is_refused() {
+        let token = MemoryProvider::default().token(b"k").await.expect("token");
+        let entry = Store {
+            key: b"k",
+            value: Bytes::from_static(b"v"),
+            ttl: None,
+            swr: Duration::ZERO,
+            tags: &Tags::new(),
+            manual: false,
+            token: Some(&token),
+        };
+        let stored = MemoryProvider::default().store(entry).await;
+        assert!(!stored.expect("store"));
+    }
 }

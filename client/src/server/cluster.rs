@@ -347,7 +347,7 @@ impl Cluster {
         if let Some(link) = links.get(node) {
             return Ok(link.clone());
         }
-        let link = Link::new(Dialer::Direct(self.client(node)?), self.options.clone());
+        let link = Link::new(Dialer::direct(self.client(node)?), self.options.clone());
         links.insert(node.clone(), link.clone());
         Ok(link)
     }

@@ -12,20 +12,24 @@ use tokio::{sync::Mutex, time::timeout};
 const PIPELINE_BUFFER: usize = 1024;
 
 pub(super) enum Dialer {
-    Direct(Client),
+    Direct(Box<Client>),
     Sentinel {
         /// The primary's name, for messages.
         service: String,
         /// One dial at a time, which is all a link asks for.
-        client: Box<Mutex<SentinelClient>>,
+        client: Mutex<Box<SentinelClient>>,
     },
 }
 
 impl Dialer {
+    pub(super) fn direct(client: Client) -> Self {
+        Self::Direct(Box::new(client))
+    }
+
     pub(super) fn sentinel(service: String, client: SentinelClient) -> Self {
         Self::Sentinel {
             service,
-            client: Box::new(Mutex::new(client)),
+            client: Mutex::new(Box::new(client)),
         }
     }
 

@@ -143,7 +143,7 @@ impl RedisProvider {
         let topology = match Address::parse(url)? {
             Address::Single(info) => {
                 let client = Client::open(*info).map_err(CallError::from)?;
-                Topology::Single(Link::new(Dialer::Direct(client), options.link))
+                Topology::Single(Link::new(Dialer::direct(client), options.link))
             }
             Address::Sentinel {
                 sentinels,

@@ -1,0 +1,633 @@
+//! `get_or_load` and its relatives: one load per key, nothing old, nobody stuck.
+
+mod support;
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+    },
+    time::Duration,
+};
+
+use mcache::{Cache, Error, Loaded, MemoryProvider, Source};
+use support::Line;
+use tokio::{
+    sync::Notify,
+    time::{advance, sleep, timeout},
+};
+
+const HOUR: Duration = Duration::from_secs(3600);
+const PATIENCE: Duration = Duration::from_secs(120);
+
+async fn cache() -> Cache {
+    cache_on(MemoryProvider::default()).await
+}
+
+async fn cache_on(provider: impl mcache::Provider) -> Cache {
+    Cache::builder_with(provider)
+        .caching(true)
+        .build()
+        .await
+        .expect("a cache")
+}
+
+/// A database that counts how often it is asked.
+#[derive(Clone, Default)]
+struct Database {
+    loads: Arc<AtomicUsize>,
+}
+
+impl Database {
+    async fn load(&self) -> Result<usize, Error> {
+        Ok(self.loads.fetch_add(1, SeqCst) + 1)
+    }
+
+    async fn load_slowly(&self, time: Duration) -> Result<usize, Error> {
+        let value = self.load().await;
+        sleep(time).await;
+        value
+    }
+
+    fn loads(&self) -> usize {
+        self.loads.load(SeqCst)
+    }
+}
+
+/// Lets every task run until it waits for something.
+async fn settle() {
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn caching_is_off_unless_turned_on_and_off_contacts_nothing() {
+    let line = Line::new("line");
+    let cache = Cache::builder_with(line.clone())
+        .caching(false)
+        .build()
+        .await
+        .unwrap();
+    assert!(!cache.is_enabled());
+    for _ in 0..2 {
+        let served = cache
+            .key("k")
+            .load(|| async { Ok::<_, Error>(Loaded::new(1)) })
+            .await
+            .unwrap();
+        assert_eq!((served.value, served.source), (1, Source::Bypass));
+    }
+    assert!(!cache.key("k").set(&1).await.unwrap());
+    assert_eq!(cache.key("k").get::<u32>().await.unwrap(), None);
+    assert_eq!(
+        cache.get_many::<u32>(["a", "b"]).await.unwrap(),
+        [None, None]
+    );
+    assert!(cache.invalidate(["t"]).await.unwrap().is_acknowledged());
+    assert!(cache.clear_all().await.unwrap().is_acknowledged());
+    assert_eq!(cache.inspect("k").await.unwrap(), None);
+    assert_eq!(line.calls(), Vec::<&str>::new());
+}
+
+#[tokio::test]
+async fn the_second_call_is_served_what_the_first_loaded() {
+    let (cache, source) = (cache().await, Database::default());
+    let load = || {
+        let source = source.clone();
+        async move { source.load().await.map(Loaded::new) }
+    };
+    let first = cache.key("k").tags(["t"]).load(load).await.unwrap();
+    let second = cache.key("k").tags(["t"]).load(load).await.unwrap();
+    assert_eq!((first.value, first.source), (1, Source::Loaded));
+    assert_eq!((second.value, second.source), (1, Source::Hit));
+    assert_eq!(cache.invalidate(["t"]).await.unwrap().entries(), 1);
+    let third = cache.key("k").tags(["t"]).load(load).await.unwrap();
+    assert_eq!((third.value, third.source), (2, Source::Loaded));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_thousand_callers_make_one_load() {
+    let (cache, source) = (cache().await, Database::default());
+    let callers: Vec<_> = (0..1000)
+        .map(|_| {
+            let (cache, source) = (cache.clone(), source.clone());
+            tokio::spawn(async move {
+                let load = || source.load_slowly(Duration::from_millis(100));
+                cache.key("k").tags(["t"]).get_or_load(load).await
+            })
+        })
+        .collect();
+    for caller in callers {
+        assert_eq!(caller.await.unwrap().unwrap(), 1);
+    }
+    assert_eq!(source.loads(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_thousand_callers_of_a_cache_that_is_away_make_two_loads_at_most() {
+    let line = Line::new("line");
+    let (cache, source) = (cache_on(line.clone()).await, Database::default());
+    line.cut();
+    let callers: Vec<_> = (0..1000)
+        .map(|_| {
+            let (cache, source) = (cache.clone(), source.clone());
+            tokio::spawn(async move {
+                let load = || source.load_slowly(Duration::from_millis(100));
+                cache.key("k").get_or_load(load).await
+            })
+        })
+        .collect();
+    for caller in callers {
+        caller.await.unwrap().unwrap();
+    }
+    // The first was under way when the others came; without the cache nobody can tell whether it is recent enough for
+    // them, so they share a second one.
+    assert!(source.loads() <= 2, "{} loads", source.loads());
+}
+
+#[tokio::test(start_paused = true)]
+async fn when_the_one_who_loads_is_dropped_the_next_one_loads() {
+    let (cache, source) = (cache().await, Database::default());
+    let caller = |time| {
+        let (cache, source) = (cache.clone(), source.clone());
+        tokio::spawn(async move {
+            cache
+                .key("k")
+                .get_or_load(|| source.load_slowly(time))
+                .await
+        })
+    };
+    let first = caller(HOUR);
+    settle().await;
+    let others: Vec<_> = (0..10).map(|_| caller(Duration::from_millis(10))).collect();
+    settle().await;
+    assert_eq!(source.loads(), 1);
+    first.abort();
+    for other in others {
+        assert_eq!(other.await.unwrap().unwrap(), 2);
+    }
+    assert_eq!(source.loads(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn when_the_one_who_loads_panics_the_next_one_loads() {
+    let (cache, source) = (cache().await, Database::default());
+    let started = Arc::new(Notify::new());
+    let (first_cache, first_started) = (cache.clone(), started.clone());
+    let first = tokio::spawn(async move {
+        let load = || async {
+            first_started.notify_one();
+            sleep(Duration::from_millis(10)).await;
+            panic!("the source has a bug")
+        };
+        first_cache
+            .key("k")
+            .get_or_load::<usize, Error, _, _>(load)
+            .await
+    });
+    started.notified().await;
+    let value = timeout(PATIENCE, cache.key("k").get_or_load(|| source.load())).await;
+    assert_eq!(value.expect("not stuck").unwrap(), 1);
+    assert!(first.await.unwrap_err().is_panic());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_loaders_error_is_the_callers_own_and_is_not_cached() {
+    #[derive(Debug, PartialEq)]
+    struct Own(&'static str);
+
+    let line = Line::new("line");
+    let cache = cache_on(line.clone()).await;
+    let failing = |cache: Cache| async move {
+        let load = || async {
+            sleep(Duration::from_millis(10)).await;
+            Err::<usize, _>(Own("no such product"))
+        };
+        cache.key("k").get_or_load(load).await
+    };
+    let both = tokio::join!(failing(cache.clone()), failing(cache.clone()));
+    assert_eq!(
+        both,
+        (Err(Own("no such product")), Err(Own("no such product")))
+    );
+    settle().await;
+    assert_eq!(line.entries(), 0);
+    assert_eq!(
+        line.count("release"),
+        1,
+        "the next one in another process need not wait"
+    );
+    let value = cache
+        .key("k")
+        .get_or_load(|| async { Ok::<_, Own>(1) })
+        .await;
+    assert_eq!(value, Ok(1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_invalidated_while_it_was_loaded_is_not_kept_and_not_shared() {
+    let (cache, source) = (cache().await, Database::default());
+    let caller = || {
+        let (cache, source) = (cache.clone(), source.clone());
+        tokio::spawn(async move {
+            let load = || source.load_slowly(Duration::from_millis(100));
+            cache.key("k").tags(["t"]).get_or_load(load).await.unwrap()
+        })
+    };
+    let before = caller();
+    settle().await;
+    cache.invalidate(["t"]).await.unwrap();
+    let after = caller();
+    assert_eq!(before.await.unwrap(), 1, "it asked before the change");
+    assert_eq!(after.await.unwrap(), 2, "it asked after the change");
+    assert_eq!(cache.key("k").get::<usize>().await.unwrap(), Some(2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_loader_that_overruns_gets_its_own_result_and_holds_nobody_up() {
+    let cache = Cache::builder_with(MemoryProvider::default())
+        .caching(true)
+        .loader_timeout(Duration::from_secs(1))
+        .build()
+        .await
+        .unwrap();
+    let (slow_source, source) = (Database::default(), Database::default());
+    let slow = tokio::spawn({
+        let (cache, source) = (cache.clone(), slow_source.clone());
+        async move {
+            let load = || source.load_slowly(Duration::from_secs(60));
+            cache.key("k").get_or_load(load).await
+        }
+    });
+    settle().await;
+    let began = tokio::time::Instant::now();
+    let value = cache.key("k").get_or_load(|| source.load()).await.unwrap();
+    assert_eq!((value, source.loads()), (1, 1));
+    assert!(
+        began.elapsed() < Duration::from_secs(5),
+        "{:?}",
+        began.elapsed()
+    );
+    assert_eq!(slow.await.unwrap().unwrap(), 1);
+    assert_eq!(slow_source.loads(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn past_its_time_one_caller_refreshes_while_the_others_are_served_stale() {
+    let (cache, source) = (cache().await, Database::default());
+    let load = |time| {
+        let (cache, source) = (cache.clone(), source.clone());
+        async move {
+            let load = || async move { source.load_slowly(time).await.map(Loaded::new) };
+            let entry = cache.key("k").ttl(Duration::from_secs(10)).swr(HOUR);
+            let served = entry.load(load).await.unwrap();
+            (served.value, served.source)
+        }
+    };
+    assert_eq!(load(Duration::ZERO).await, (1, Source::Loaded));
+    advance(Duration::from_secs(11)).await;
+    let refresher = tokio::spawn(load(Duration::from_millis(100)));
+    settle().await;
+    assert_eq!(load(Duration::ZERO).await, (1, Source::Stale));
+    assert_eq!(refresher.await.unwrap(), (2, Source::Loaded));
+    assert_eq!(load(Duration::ZERO).await, (2, Source::Hit));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stale_value_is_served_instead_of_an_error_only_if_asked_for() {
+    let cache = cache().await;
+    let entry = || cache.key("k").ttl(Duration::from_secs(10)).swr(HOUR);
+    entry().set(&1).await.unwrap();
+    advance(Duration::from_secs(11)).await;
+    let fail = || async { Err::<Loaded<u32>, _>("the database is down") };
+    assert_eq!(entry().load(fail).await, Err("the database is down"));
+    settle().await;
+    let served = entry().stale_if_error(true).load(fail).await.unwrap();
+    assert_eq!((served.value, served.source), (1, Source::Stale));
+    settle().await;
+    let hang = || std::future::pending::<Result<Loaded<u32>, &str>>();
+    let served = entry().stale_if_error(true).load(hang).await.unwrap();
+    assert_eq!((served.value, served.source), (1, Source::Stale));
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_remembered_only_if_asked_for() {
+    let (cache, source) = (cache().await, Database::default());
+    let nothing = || {
+        let source = source.clone();
+        async move { source.load().await.map(|_| None::<String>) }
+    };
+    for _ in 0..2 {
+        assert_eq!(
+            cache.key("k").get_or_load_optional(nothing).await.unwrap(),
+            None
+        );
+    }
+    assert_eq!(source.loads(), 2);
+    let entry = || {
+        cache
+            .key("k")
+            .tags(["t"])
+            .negative_ttl(Duration::from_secs(5))
+    };
+    for _ in 0..3 {
+        assert_eq!(entry().get_or_load_optional(nothing).await.unwrap(), None);
+    }
+    assert_eq!(source.loads(), 3);
+    assert_eq!(cache.key("k").get::<String>().await.unwrap(), None);
+    cache.invalidate(["t"]).await.unwrap();
+    let something = || async { Ok::<_, Error>(Some("found".to_owned())) };
+    let found = entry().get_or_load_optional(something).await.unwrap();
+    assert_eq!(found.as_deref(), Some("found"));
+    cache.invalidate(["t"]).await.unwrap();
+    assert_eq!(entry().get_or_load_optional(nothing).await.unwrap(), None);
+    advance(Duration::from_secs(6)).await;
+    assert_eq!(entry().get_or_load_optional(nothing).await.unwrap(), None);
+    assert_eq!(source.loads(), 5);
+}
+
+#[tokio::test]
+async fn the_loader_adds_tags_sets_the_ttl_and_may_decline_to_be_kept() {
+    let cache = cache().await;
+    let load = || async { Ok::<_, Error>(Loaded::new(1).tags(["b"]).ttl(Duration::from_secs(5))) };
+    cache
+        .key("k")
+        .tags(["a"])
+        .ttl(HOUR)
+        .get_or_load_tagged(load)
+        .await
+        .unwrap();
+    let found = cache.inspect("k").await.unwrap().unwrap();
+    assert_eq!(found.tags, ["a", "b"]);
+    assert!(found.ttl.unwrap() <= Duration::from_secs(5));
+
+    let decline = || async { Ok::<_, Error>(Loaded::new(1).uncached()) };
+    assert_eq!(
+        cache
+            .key("other")
+            .get_or_load_tagged(decline)
+            .await
+            .unwrap(),
+        1
+    );
+    assert_eq!(cache.inspect("other").await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn the_nearest_ttl_wins_and_zero_is_no_expiry() {
+    let cache = cache().await;
+    let ttl = |key: &'static str| {
+        let cache = cache.clone();
+        async move { cache.inspect(key).await.unwrap().unwrap().ttl }
+    };
+    let minute = Duration::from_secs(60);
+    cache.key("default").set(&1).await.unwrap();
+    cache.key("entry").ttl(minute).set(&1).await.unwrap();
+    cache.key("none").ttl(Duration::ZERO).set(&1).await.unwrap();
+    let target = [("memory", minute)];
+    cache
+        .key("target")
+        .ttl(HOUR)
+        .providers(target)
+        .set(&1)
+        .await
+        .unwrap();
+    let near = |ttl: Option<Duration>, expected: Duration| {
+        let ttl = ttl.expect("it expires");
+        ttl <= expected && ttl > expected - Duration::from_secs(5)
+    };
+    assert!(near(ttl("default").await, HOUR));
+    assert!(near(ttl("entry").await, minute));
+    assert!(near(ttl("target").await, minute));
+    assert_eq!(ttl("none").await, None);
+}
+
+#[tokio::test]
+async fn namespaces_do_not_see_each_other() {
+    let provider = MemoryProvider::default();
+    let in_namespace = |name: &'static str| {
+        let builder = Cache::builder_with(provider.clone())
+            .namespace(name)
+            .caching(true);
+        async move { builder.build().await.unwrap() }
+    };
+    let (eu, us) = (in_namespace("eu").await, in_namespace("us").await);
+    eu.key("k").tags(["t"]).set(&"eu").await.unwrap();
+    us.key("k").tags(["t"]).set(&"us").await.unwrap();
+    assert_eq!(us.invalidate(["t"]).await.unwrap().entries(), 1);
+    assert_eq!(
+        eu.key("k").get::<String>().await.unwrap().as_deref(),
+        Some("eu")
+    );
+    us.key("k").set(&"us").await.unwrap();
+    assert_eq!(eu.clear_all().await.unwrap().entries(), 1);
+    assert_eq!(
+        us.key("k").get::<String>().await.unwrap().as_deref(),
+        Some("us")
+    );
+}
+
+#[tokio::test]
+async fn another_schema_or_type_is_a_miss_and_is_replaced() {
+    let provider = MemoryProvider::default();
+    let version = |version| {
+        let builder = Cache::builder_with(provider.clone())
+            .schema_version(version)
+            .caching(true);
+        async move { builder.build().await.unwrap() }
+    };
+    let (old, new) = (version(1).await, version(2).await);
+    old.key("k").set(&"old").await.unwrap();
+    assert_eq!(new.key("k").get::<String>().await.unwrap(), None);
+    let load = || async { Ok::<_, Error>("new".to_owned()) };
+    assert_eq!(new.key("k").get_or_load(load).await.unwrap(), "new");
+    assert_eq!(
+        new.key("k").get::<String>().await.unwrap().as_deref(),
+        Some("new")
+    );
+    assert_eq!(
+        new.key("k").get::<u32>().await.unwrap(),
+        None,
+        "text is no number"
+    );
+    assert_eq!(
+        new.key("k")
+            .get_or_load(|| async { Ok::<_, Error>(7) })
+            .await
+            .unwrap(),
+        7
+    );
+}
+
+#[tokio::test]
+async fn providers_are_read_in_order_and_all_are_written() {
+    let (near, far) = (Line::new("near"), Line::new("far"));
+    let cache = Cache::builder_with(near.clone())
+        .provider(far.clone())
+        .caching(true)
+        .build()
+        .await
+        .unwrap();
+    cache.key("k").tags(["t"]).set(&1).await.unwrap();
+    assert_eq!((near.entries(), far.entries()), (1, 1));
+    near.calls();
+    far.calls();
+    assert_eq!(cache.key("k").get::<u32>().await.unwrap(), Some(1));
+    assert_eq!((near.calls(), far.calls()), (vec!["get"], vec![]));
+
+    near.cut();
+    let served = cache
+        .key("k")
+        .load(|| async { Ok::<_, Error>(Loaded::new(2)) })
+        .await
+        .unwrap();
+    assert_eq!(
+        (served.value, served.source),
+        (1, Source::Hit),
+        "the far one has it"
+    );
+    near.mend();
+
+    cache
+        .key("only far")
+        .providers(["far"])
+        .set(&1)
+        .await
+        .unwrap();
+    assert_eq!((near.entries(), far.entries()), (1, 2));
+    assert_eq!(cache.key("only far").get::<u32>().await.unwrap(), Some(1));
+    assert_eq!(cache.invalidate(["t"]).await.unwrap().entries(), 2);
+    let unknown = cache
+        .key("k")
+        .providers(["nowhere"])
+        .get::<u32>()
+        .await
+        .unwrap_err();
+    assert_eq!(unknown.to_string(), "there is no provider named `nowhere`");
+    let load = || async { Ok::<_, Error>(3) };
+    assert_eq!(
+        cache
+            .key("k")
+            .providers(["nowhere"])
+            .get_or_load(load)
+            .await
+            .unwrap(),
+        3
+    );
+}
+
+#[tokio::test]
+async fn a_cache_needs_providers_with_names_of_their_own() {
+    let twice = Cache::builder_with(MemoryProvider::default()).provider(MemoryProvider::default());
+    let error = twice.build().await.err().expect("refused");
+    assert_eq!(
+        error.to_string(),
+        "configuration: two providers are named `memory`"
+    );
+    let error = Cache::builder("nonsense")
+        .build()
+        .await
+        .err()
+        .expect("refused");
+    assert!(error.to_string().contains("no scheme"), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_batch_loads_what_is_missing_in_one_call() {
+    let cache = cache().await;
+    cache.key("a").set(&1).await.unwrap();
+    let calls = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let load = |mut missing: Vec<&'static str>| {
+        missing.sort_unstable();
+        calls.lock().unwrap().push(missing.clone());
+        async move {
+            let known = missing.into_iter().filter(|key| *key != "d");
+            Ok::<_, Error>(
+                known
+                    .map(|key| (key, Loaded::new(2).tags([key])))
+                    .collect::<HashMap<_, _>>(),
+            )
+        }
+    };
+    let keys = ["a", "b", "c", "b", "d"];
+    let values = cache.keys(keys).get_or_load_many(load).await.unwrap();
+    assert_eq!(values, HashMap::from([("a", 1), ("b", 2), ("c", 2)]));
+    assert_eq!(*calls.lock().unwrap(), [["b", "c", "d"]]);
+    let again = cache.keys(keys).get_or_load_many(load).await.unwrap();
+    assert_eq!(again, values);
+    assert_eq!(
+        calls.lock().unwrap()[1..],
+        [["d"]],
+        "what is not there is asked for again"
+    );
+    let remembering = || cache.keys(keys).negative_ttl(HOUR);
+    remembering().get_or_load_many(load).await.unwrap();
+    remembering().get_or_load_many(load).await.unwrap();
+    assert_eq!(calls.lock().unwrap().len(), 3, "unless it is remembered");
+    assert_eq!(
+        cache.get_many::<u32>(keys).await.unwrap(),
+        [Some(1), Some(2), Some(2), Some(2), None]
+    );
+    assert_eq!(cache.invalidate(["b", "c"]).await.unwrap().entries(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn batches_that_overlap_wait_for_each_other_and_load_each_key_once() {
+    let cache = cache().await;
+    let loaded = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let batch = |keys: [&'static str; 3]| {
+        let (cache, loaded) = (cache.clone(), loaded.clone());
+        tokio::spawn(async move {
+            let load = |missing: Vec<&'static str>| {
+                loaded.lock().unwrap().extend(missing.iter().copied());
+                async move {
+                    sleep(Duration::from_millis(50)).await;
+                    Ok::<_, Error>(
+                        missing
+                            .into_iter()
+                            .map(|key| (key, Loaded::new(key.len())))
+                            .collect(),
+                    )
+                }
+            };
+            cache.keys(keys).get_or_load_many(load).await.unwrap().len()
+        })
+    };
+    let batches = [
+        batch(["a", "b", "c"]),
+        batch(["c", "b", "d"]),
+        batch(["d", "a", "e"]),
+    ];
+    for batch in batches {
+        assert_eq!(
+            timeout(PATIENCE, batch).await.expect("not stuck").unwrap(),
+            3
+        );
+    }
+    let mut loaded = loaded.lock().unwrap().clone();
+    loaded.sort_unstable();
+    assert_eq!(loaded, ["a", "b", "c", "d", "e"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_batch_whose_loader_fails_keeps_nobody_waiting() {
+    let cache = cache().await;
+    let fail =
+        |_: Vec<&'static str>| async { Err::<HashMap<&'static str, Loaded<u32>>, _>("down") };
+    assert_eq!(
+        cache.keys(["a", "b"]).get_or_load_many(fail).await,
+        Err("down")
+    );
+    let began = tokio::time::Instant::now();
+    assert_eq!(
+        cache
+            .key("a")
+            .get_or_load(|| async { Ok::<_, Error>(1) })
+            .await
+            .unwrap(),
+        1
+    );
+    assert!(began.elapsed() < Duration::from_secs(1));
+}

@@ -1,0 +1,143 @@
+//! A provider that can be made to fail, and to tell what it was asked.
+
+use std::sync::{
+    Arc, Mutex,
+    atomic::{AtomicBool, Ordering::SeqCst},
+};
+
+use mcache::{
+    Bytes, ErrorKind, MemoryProvider, Provider, Result, Tags,
+    provider::{BoxFuture, FetchOptions, Inspection, Lookup, Mode, Store, Token},
+};
+
+/// A memory provider behind a line that can be cut.
+#[derive(Clone)]
+pub struct Line {
+    inner: MemoryProvider,
+    state: Arc<LineState>,
+}
+
+#[derive(Default)]
+struct LineState {
+    /// Calls fail.
+    cut: AtomicBool,
+    /// Invalidations are refused for good.
+    forbidden: AtomicBool,
+    calls: Mutex<Vec<&'static str>>,
+    invalidated: Mutex<Vec<(Vec<String>, Mode)>>,
+}
+
+#[allow(dead_code, reason = "each test binary uses some of it")]
+impl Line {
+    pub fn new(id: &str) -> Self {
+        Self {
+            inner: MemoryProvider::builder().id(id).build(),
+            state: Arc::default(),
+        }
+    }
+
+    pub fn cut(&self) {
+        self.state.cut.store(true, SeqCst);
+    }
+
+    pub fn mend(&self) {
+        self.state.cut.store(false, SeqCst);
+    }
+
+    pub fn forbid_invalidations(&self) {
+        self.state.forbidden.store(true, SeqCst);
+    }
+
+    /// The calls since the last time this was asked.
+    pub fn calls(&self) -> Vec<&'static str> {
+        std::mem::take(&mut *self.state.calls.lock().unwrap())
+    }
+
+    pub fn count(&self, call: &str) -> usize {
+        let calls = self.state.calls.lock().unwrap();
+        calls.iter().filter(|name| **name == call).count()
+    }
+
+    /// Every invalidation that came through: tags, sorted, and mode.
+    pub fn invalidated(&self) -> Vec<(Vec<String>, Mode)> {
+        self.state.invalidated.lock().unwrap().clone()
+    }
+
+    pub fn entries(&self) -> usize {
+        self.inner.len()
+    }
+
+    fn through<'a, T: Send + 'a>(
+        &'a self,
+        name: &'static str,
+        call: BoxFuture<'a, Result<T>>,
+    ) -> BoxFuture<'a, Result<T>> {
+        Box::pin(async move {
+            self.state.calls.lock().unwrap().push(name);
+            match self.state.cut.load(SeqCst) {
+                true => Err(ErrorKind::Unavailable("the line is cut".to_owned()).into()),
+                false => call.await,
+            }
+        })
+    }
+}
+
+impl Provider for Line {
+    fn id(&self) -> &str {
+        self.inner.id()
+    }
+
+    fn ping(&self) -> BoxFuture<'_, Result<()>> {
+        self.through("ping", self.inner.ping())
+    }
+
+    fn get<'a>(&'a self, key: &'a [u8]) -> BoxFuture<'a, Result<Option<Bytes>>> {
+        self.through("get", self.inner.get(key))
+    }
+
+    fn get_many<'a>(&'a self, keys: &'a [Bytes]) -> BoxFuture<'a, Result<Vec<Option<Bytes>>>> {
+        self.through("get_many", self.inner.get_many(keys))
+    }
+
+    fn fetch<'a>(&'a self, key: &'a [u8], options: FetchOptions) -> BoxFuture<'a, Result<Lookup>> {
+        self.through("fetch", self.inner.fetch(key, options))
+    }
+
+    fn token<'a>(&'a self, key: &'a [u8]) -> BoxFuture<'a, Result<Token>> {
+        self.through("token", self.inner.token(key))
+    }
+
+    fn store<'a>(&'a self, entry: Store<'a>) -> BoxFuture<'a, Result<bool>> {
+        self.through("store", self.inner.store(entry))
+    }
+
+    fn release<'a>(&'a self, key: &'a [u8], token: &'a Token) -> BoxFuture<'a, Result<bool>> {
+        self.through("release", self.inner.release(key, token))
+    }
+
+    fn clear<'a>(&'a self, key: &'a [u8]) -> BoxFuture<'a, Result<bool>> {
+        self.through("clear", self.inner.clear(key))
+    }
+
+    fn invalidate<'a>(&'a self, tags: &'a Tags, mode: Mode) -> BoxFuture<'a, Result<u64>> {
+        self.through(
+            "invalidate",
+            Box::pin(async move {
+                if self.state.forbidden.load(SeqCst) {
+                    return Err(ErrorKind::Refused("NOPERM".to_owned()).into());
+                }
+                let mut names: Vec<String> = tags
+                    .iter()
+                    .map(|tag| String::from_utf8_lossy(tag).into_owned())
+                    .collect();
+                names.sort();
+                self.state.invalidated.lock().unwrap().push((names, mode));
+                self.inner.invalidate(tags, mode).await
+            }),
+        )
+    }
+
+    fn inspect<'a>(&'a self, key: &'a [u8]) -> BoxFuture<'a, Result<Option<Inspection>>> {
+        self.through("inspect", self.inner.inspect(key))
+    }
+}
