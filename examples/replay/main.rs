@@ -9,19 +9,18 @@ mod inside;
 mod page;
 mod report;
 mod shop;
-mod trace;
 
 use std::io::IsTerminal;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use harness::Server;
+use harness::trace::Trace;
 use mcache::Cache;
 
 use inside::{Comparison, Holdings};
 use report::{Progress, Report};
 use shop::Shop;
-use trace::Trace;
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -47,7 +46,7 @@ async fn main() -> ExitCode {
 async fn run(server: &Server) -> Result<bool, Box<dyn std::error::Error>> {
     let path = std::env::args_os()
         .nth(1)
-        .map_or_else(recording, PathBuf::from);
+        .map_or_else(Trace::recorded, PathBuf::from);
     let trace = Trace::read(&path)?;
     let mut redis = server.session();
     println!(
@@ -95,9 +94,4 @@ async fn run(server: &Server) -> Result<bool, Box<dyn std::error::Error>> {
         std::future::pending::<()>().await;
     }
     Ok(held)
-}
-
-/// The recording that comes with the project.
-fn recording() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("data/medusa-trace.jsonl")
 }

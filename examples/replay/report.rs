@@ -5,9 +5,10 @@
 use std::io::{IsTerminal, Write};
 use std::time::Duration;
 
+use harness::trace::{Call, Trace};
+
 use crate::inside::{Comparison, Holdings};
 use crate::shop::{Score, Times};
-use crate::trace::{Call, Trace};
 
 /// Live entries at the end of the recording: what the recorded server had left.
 const LIVE_AT_END: i64 = 26;

@@ -5,10 +5,10 @@
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
+use harness::trace::{Call, Trace};
 use mcache::Cache;
 
 use crate::page::Page;
-use crate::trace::{Call, Trace};
 
 /// What happened during a replay.
 #[derive(Default)]
@@ -97,6 +97,7 @@ impl<'a> Shop<'a> {
                 tags,
                 json_bytes,
                 ttl_s,
+                ..
             } => {
                 self.set(*key, tags, *json_bytes, Duration::from_secs(*ttl_s))
                     .await

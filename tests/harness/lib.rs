@@ -33,6 +33,7 @@ mod server;
 mod session;
 mod stream;
 pub mod topology;
+pub mod trace;
 pub mod wait;
 
 pub use postgres::Postgres;

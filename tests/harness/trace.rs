@@ -1,10 +1,12 @@
-//! The recorded calls (see `data/README.md`).
+//! The calls that a real shop made to its cache (see `examples/data/README.md`).
 //!
 //! Owns the format of the recording. It must not know what the calls are replayed against.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
+
+use crate::locate;
 
 /// A recording: the calls of one server to its cache, in order.
 pub struct Trace {
@@ -14,17 +16,31 @@ pub struct Trace {
 
 /// One recorded call.
 pub enum Call {
-    /// A read, and whether it was a hit then.
-    Get { key: u32, hit: bool },
-    /// A fill of so many bytes of JSON.
-    Set {
+    /// A read.
+    Get {
+        /// The number of the key.
         key: u32,
+        /// Whether it was a hit then.
+        hit: bool,
+    },
+    /// A fill.
+    Set {
+        /// The number of the key.
+        key: u32,
+        /// The numbers of its tags.
         tags: Vec<u32>,
+        /// The length of the value as JSON.
         json_bytes: usize,
+        /// Its length as the recorded server stored it, compressed if large.
+        stored_bytes: usize,
+        /// Its time to live in seconds.
         ttl_s: u64,
     },
     /// An invalidation.
-    Clear { tags: Vec<u32> },
+    Clear {
+        /// The numbers of the tags.
+        tags: Vec<u32>,
+    },
 }
 
 #[derive(Deserialize)]
@@ -44,6 +60,7 @@ enum Line {
         #[serde(rename = "T")]
         tags: Vec<u32>,
         b: usize,
+        z: usize,
         ttl: u64,
     },
     #[serde(rename = "c")]
@@ -54,6 +71,11 @@ enum Line {
 }
 
 impl Trace {
+    /// Where the recording is that comes with the project.
+    pub fn recorded() -> PathBuf {
+        locate::workspace().join("examples/data/medusa-trace.jsonl")
+    }
+
     /// Reads a recording.
     ///
     /// # Errors
@@ -111,10 +133,11 @@ impl From<Line> for Call {
                 key: k,
                 hit: h == 1,
             },
-            Line::Set { k, tags, b, ttl } => Self::Set {
+            Line::Set { k, tags, b, z, ttl } => Self::Set {
                 key: k,
                 tags,
                 json_bytes: b,
+                stored_bytes: z,
                 ttl_s: ttl,
             },
             Line::Clear { tags } => Self::Clear { tags },

@@ -1,0 +1,120 @@
+//! Server CPU per operation.
+//!
+//! Owns the measurement: INFO's `used_cpu_user + used_cpu_sys` around a load. Two loads are compared in alternation, so
+//! that whatever else the machine does hits both; the ratio is that of the medians. It must not know what is compared.
+
+use harness::{Server, Session};
+
+use crate::load::Load;
+
+/// Pairs of runs that a comparison takes.
+const PAIRS: usize = 7;
+
+/// Server CPU of one run: long enough that INFO's microseconds and the server's own housekeeping vanish in it.
+const RUN_NS: f64 = 0.4e9;
+
+/// A server whose CPU is read.
+pub struct Meter<'a> {
+    server: &'a Server,
+    session: Session,
+}
+
+/// One side of a comparison.
+pub struct Side<'a> {
+    load: &'a Load,
+    /// Puts things into the state in which the load finds something to do; not measured.
+    prepare: Option<Box<dyn Fn() + 'a>>,
+}
+
+/// Server CPU per operation, in nanoseconds.
+pub struct Comparison {
+    pub ours_ns: f64,
+    pub theirs_ns: f64,
+}
+
+impl Comparison {
+    pub fn ratio(&self) -> f64 {
+        self.ours_ns / self.theirs_ns
+    }
+}
+
+impl<'a> Side<'a> {
+    /// A load that can go on for ever.
+    pub fn steady(load: &'a Load) -> Self {
+        Self {
+            load,
+            prepare: None,
+        }
+    }
+
+    /// A load that uses up what `prepare` makes: each operation is sent once.
+    pub fn once(load: &'a Load, prepare: impl Fn() + 'a) -> Self {
+        Self {
+            load,
+            prepare: Some(Box::new(prepare)),
+        }
+    }
+}
+
+impl<'a> Meter<'a> {
+    pub fn new(server: &'a Server) -> Self {
+        Self {
+            server,
+            session: server.session(),
+        }
+    }
+
+    /// Compares two loads.
+    pub fn compare(&mut self, ours: &Side<'_>, theirs: &Side<'_>) -> Comparison {
+        let operations = [self.rehearse(ours), self.rehearse(theirs)];
+        let mut costs = [Vec::new(), Vec::new()];
+        for pair in 0..PAIRS {
+            // Neither side is always the one that comes after the other.
+            for side in if pair % 2 == 0 { [0, 1] } else { [1, 0] } {
+                costs[side].push(self.cost_ns([ours, theirs][side], operations[side]));
+            }
+        }
+        let [ours_ns, theirs_ns] = costs.map(|mut costs| median(&mut costs));
+        Comparison { ours_ns, theirs_ns }
+    }
+
+    /// Warms up and tells how many operations a run takes.
+    fn rehearse(&mut self, side: &Side<'_>) -> usize {
+        let all = side.load.len();
+        let cost_ns = self.cost_ns(side, all);
+        if side.prepare.is_some() {
+            return all;
+        }
+        all.max((RUN_NS / cost_ns) as usize)
+    }
+
+    /// Server CPU per operation of one run.
+    fn cost_ns(&mut self, side: &Side<'_>, operations: usize) -> f64 {
+        if let Some(prepare) = &side.prepare {
+            prepare();
+        }
+        let before = self.cpu_s();
+        side.load
+            .run(&self.server.socket(), operations)
+            .unwrap_or_else(|e| panic!("the load was refused: {e}"));
+        (self.cpu_s() - before) * 1e9 / operations as f64
+    }
+
+    fn cpu_s(&mut self) -> f64 {
+        ["used_cpu_user", "used_cpu_sys"]
+            .map(|field| {
+                self.session
+                    .info_text("cpu", field)
+                    .parse::<f64>()
+                    .expect("seconds")
+            })
+            .iter()
+            .sum()
+    }
+}
+
+/// The middle one.
+pub fn median(values: &mut [f64]) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}

@@ -1,0 +1,175 @@
+//! Instructions per operation, counted by callgrind.
+//!
+//! A server runs under valgrind twice, with few and with many operations after the same preparations; the difference over
+//! the difference is what one operation takes. Repeatable to a few digits, and blind to cache misses, which is what the
+//! CPU rows are for.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Child, Command as Process, Stdio};
+
+use harness::{ScratchDir, Server, locate, wait};
+
+use crate::load::{Command, Load};
+use crate::results::{Goal, Part};
+use crate::shop;
+
+const KEYS: usize = 1_000;
+const FEW: usize = 4_000;
+const MANY: usize = 20_000;
+
+pub fn run() {
+    let mut part = Part::new(
+        "Instructions",
+        "make bench-ir",
+        "Instructions of the server per operation (callgrind), 100 B, pipelined by 16 over one connection, 1,000 keys, replication
+included; ours over plain GET and SET EX.",
+    );
+    println!("{}", part.name);
+    let value = shop::value(100);
+    let keys = || (0..KEYS).map(|n| shop::key("k", n));
+    let plain_fill: Vec<_> = keys().map(|key| shop::plain_set(&key, &value)).collect();
+    let fill = |tags: usize| -> Vec<_> {
+        keys()
+            .enumerate()
+            .map(|(n, key)| shop::set(&key, &value, &tags_of(n, tags)))
+            .collect()
+    };
+
+    let get = cost(plain_fill.clone(), keys().map(|key| shop::plain_get(&key)));
+    let set = cost(plain_fill.clone(), plain_fill);
+    let mut row = |what: &str, ours: f64, plain: f64, goal: Goal| {
+        part.add(
+            what,
+            format!("{ours:.0} beside {plain:.0}"),
+            ours / plain,
+            goal,
+        );
+    };
+    row(
+        "GET hit, no tags",
+        cost(fill(0), keys().map(|key| shop::get(&key))),
+        get,
+        Goal::AtMost(1.05),
+    );
+    row(
+        "GET hit, 600 tags",
+        cost(fill(600), keys().map(|key| shop::get(&key))),
+        get,
+        Goal::AtMost(1.05),
+    );
+    row(
+        "FETCH hit",
+        cost(fill(3), keys().map(|key| shop::fetch(&key))),
+        get,
+        Goal::AtMost(1.10),
+    );
+    row(
+        "SET, 0 tags",
+        cost(fill(0), fill(0)),
+        set,
+        Goal::AtMost(1.0),
+    );
+    row(
+        "SET, 3 tags, overwriting",
+        cost(fill(3), fill(3)),
+        set,
+        Goal::AtMost(1.15),
+    );
+    let nobody = (0..KEYS).map(|n| shop::invalidate(&shop::key("nobody", n)));
+    row(
+        "INVALIDATE of a tag without entries / GET",
+        cost(fill(3), nobody),
+        get,
+        Goal::AtMost(1.05),
+    );
+    part.write(&Server::start());
+}
+
+/// One tag of all and others of its own.
+fn tags_of(number: usize, count: usize) -> Vec<String> {
+    (0..count)
+        .map(|t| {
+            if t == 0 {
+                "all".to_owned()
+            } else {
+                format!("t{t}:{number}")
+            }
+        })
+        .collect()
+}
+
+/// Instructions that one of these commands takes after a fill.
+fn cost(
+    fill: impl IntoIterator<Item = Command>,
+    commands: impl IntoIterator<Item = Command>,
+) -> f64 {
+    let fill = Load::new(fill, 16).on_one_connection();
+    let load = Load::new(commands, 16).on_one_connection();
+    let [few, many] = [FEW, MANY].map(|operations| total(&fill, &load, operations));
+    (many - few) as f64 / (MANY - FEW) as f64
+}
+
+/// Instructions of a server's whole life.
+fn total(fill: &Load, load: &Load, operations: usize) -> u64 {
+    let dir = ScratchDir::new("callgrind");
+    let socket = dir.path().join("redis.sock");
+    let mut server = start(dir.path());
+    wait::until("the server listens", || socket.exists());
+    fill.run(&socket, fill.len())
+        .expect("the server takes the fills");
+    // Once through, so that what is allocated at first use is not counted with the operations.
+    load.run(&socket, load.len())
+        .expect("the server takes the load");
+    load.run(&socket, operations)
+        .expect("the server takes the load");
+    // The connection breaks instead of a reply: that is what SHUTDOWN does.
+    let _ = Load::new([Command::new(["SHUTDOWN", "NOSAVE"])], 1)
+        .on_one_connection()
+        .run(&socket, 1);
+    let status = server.wait().expect("a child can be waited for");
+    assert!(status.success(), "valgrind ended with {status}");
+    read_total(dir.path())
+}
+
+fn start(dir: &Path) -> Child {
+    Process::new("valgrind")
+        .args([
+            "--tool=callgrind",
+            "--callgrind-out-file=callgrind.out",
+            "--",
+        ])
+        .arg(locate::redis("redis-server"))
+        .args([
+            "--port",
+            "0",
+            "--save",
+            "",
+            "--unixsocket",
+            "redis.sock",
+            "--logfile",
+            "redis.log",
+        ])
+        // Housekeeping goes by the clock and would be counted, too.
+        .args(["--hz", "1", "--dynamic-hz", "no", "--loadmodule"])
+        .arg(locate::module())
+        .current_dir(dir)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap_or_else(|e| panic!("valgrind: {e}; `make bench-ir` installs it"))
+}
+
+fn read_total(dir: &Path) -> u64 {
+    let path = dir.join("callgrind.out");
+    let report = fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    report
+        .lines()
+        .find_map(|line| {
+            line.strip_prefix("totals: ")
+                .or_else(|| line.strip_prefix("summary: "))
+        })
+        .and_then(|number| number.trim().parse().ok())
+        .expect("callgrind tells a total")
+}

@@ -1,0 +1,43 @@
+//! `make bench`: what mcache costs, beside plain Redis and beside rivals done well.
+//!
+//! Each part measures on servers of its own and renews its part of `benches/RESULTS.md`. Without arguments all parts run
+//! but the counted instructions, which need valgrind (`--instructions`); `--only <part>` picks one.
+
+mod against_plain;
+mod cpu;
+mod instructions;
+mod large_tags;
+mod load;
+mod memory;
+mod results;
+mod shop;
+
+use std::process::ExitCode;
+
+/// What can be picked, in the order of running.
+const PARTS: [(&str, fn()); 3] = [
+    ("plain", against_plain::run),
+    ("large", large_tags::run),
+    ("memory", memory::run),
+];
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match words[..] {
+        [] => PARTS.iter().for_each(|(_, run)| run()),
+        ["--instructions"] => instructions::run(),
+        ["--only", name] => match PARTS.iter().find(|(part, _)| *part == name) {
+            Some((_, run)) => run(),
+            None => return usage(),
+        },
+        _ => return usage(),
+    }
+    ExitCode::SUCCESS
+}
+
+fn usage() -> ExitCode {
+    let names = PARTS.map(|(name, _)| name).join("|");
+    eprintln!("usage: server-bench [--instructions | --only {names}]");
+    ExitCode::from(2)
+}

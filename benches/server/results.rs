@@ -1,0 +1,164 @@
+//! `benches/RESULTS.md`.
+//!
+//! Owns its layout: one table a part, each between two marks, so that parts are renewed one by one. It must not know how
+//! a figure came about.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+
+use harness::{Server, locate};
+
+/// What a figure should be.
+pub enum Goal {
+    /// At most this.
+    AtMost(f64),
+    /// At least this.
+    AtLeast(f64),
+    /// Nothing: shown beside others.
+    None,
+}
+
+/// One line of a table.
+pub struct Row {
+    pub what: String,
+    /// What was measured, in words with units.
+    pub measured: String,
+    /// The figure that is compared with the goal.
+    pub figure: f64,
+    pub goal: Goal,
+}
+
+impl Row {
+    fn verdict(&self) -> String {
+        let (limit, met, sign) = match self.goal {
+            Goal::AtMost(limit) => (limit, self.figure <= limit, "≤"),
+            Goal::AtLeast(limit) => (limit, self.figure >= limit, "≥"),
+            Goal::None => return "–".to_owned(),
+        };
+        let distance = (self.figure / limit - 1.0).abs() * 100.0;
+        if met {
+            format!("{sign} {limit}: met")
+        } else {
+            format!("{sign} {limit}: **missed by {distance:.0} %**")
+        }
+    }
+}
+
+/// A part of the file.
+pub struct Part {
+    pub name: &'static str,
+    pub command: &'static str,
+    /// What the figures are, in a sentence or two.
+    pub about: &'static str,
+    pub rows: Vec<Row>,
+}
+
+impl Part {
+    pub fn new(name: &'static str, command: &'static str, about: &'static str) -> Self {
+        Self {
+            name,
+            command,
+            about,
+            rows: Vec::new(),
+        }
+    }
+
+    /// Adds a row and shows it.
+    pub fn add(
+        &mut self,
+        what: impl Into<String>,
+        measured: impl Into<String>,
+        figure: f64,
+        goal: Goal,
+    ) {
+        let row = Row {
+            what: what.into(),
+            measured: measured.into(),
+            figure,
+            goal,
+        };
+        println!(
+            "  {:<62} {:>9.3}  {:<22} {}",
+            row.what,
+            row.figure,
+            row.verdict(),
+            row.measured
+        );
+        self.rows.push(row);
+    }
+
+    /// Puts the part into the file, in place of what it was.
+    pub fn write(&self, server: &Server) {
+        let path = path();
+        let file = fs::read_to_string(&path).unwrap_or_else(|_| HEADER.to_owned());
+        let (begin, end) = (
+            format!("<!-- begin {} -->\n", self.name),
+            format!("<!-- end {} -->\n", self.name),
+        );
+        let text = format!("{begin}{}{end}", self.table(server));
+        let renewed = match (file.find(&begin), file.find(&end)) {
+            (Some(from), Some(to)) => format!("{}{text}{}", &file[..from], &file[to + end.len()..]),
+            _ => format!("{file}\n{text}"),
+        };
+        fs::write(&path, renewed).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    }
+
+    fn table(&self, server: &Server) -> String {
+        let version = server.session().info_text("server", "redis_version");
+        let mut text = format!(
+            "## {}\n\n{}\n\n`{}`, {}, {}, Redis {version}\n\n| what | figure | goal | measured |\n|---|---:|---|---|\n",
+            self.name,
+            self.about,
+            self.command,
+            date(),
+            machine(),
+        );
+        for row in &self.rows {
+            let _ = writeln!(
+                text,
+                "| {} | {} | {} | {} |",
+                row.what,
+                short(row.figure),
+                row.verdict(),
+                row.measured
+            );
+        }
+        text
+    }
+}
+
+const HEADER: &str = "# Results\n\nWhat mcache costs, beside plain Redis on the same server in the same run and beside rivals. Figures are ratios unless
+they name a unit; a goal that is missed says by how much. Every part names the command that renews it.\n";
+
+fn path() -> PathBuf {
+    locate::workspace().join("benches/RESULTS.md")
+}
+
+/// Three digits that matter.
+fn short(figure: f64) -> String {
+    match figure {
+        f if f >= 1000.0 => format!("{f:.0}"),
+        f if f >= 10.0 => format!("{f:.1}"),
+        f => format!("{f:.2}"),
+    }
+}
+
+fn date() -> String {
+    let output = Command::new("date").args(["-u", "+%F"]).output();
+    output.map_or_else(
+        |_| "undated".to_owned(),
+        |output| String::from_utf8_lossy(&output.stdout).trim().to_owned(),
+    )
+}
+
+fn machine() -> String {
+    let info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model = info
+        .lines()
+        .find_map(|line| line.strip_prefix("model name")?.split_once(':'))
+        .map_or("unknown processor", |(_, model)| model.trim());
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    format!("{cores} cores of {model}")
+}
