@@ -70,6 +70,8 @@ pub struct State {
     pub clock: Clock,
     /// Tells this run's tokens from those of others.
     pub incarnation: u64,
+    /// When this run began: of invalidations before it nothing is remembered.
+    began: Epoch,
     /// Last invalidation by tag, of any kind: what decides about automatic fills.
     invalidated: Memory,
     /// Last invalidation by tag without AUTO: what decides about MANUAL fills.
@@ -95,10 +97,11 @@ pub struct State {
 
 impl State {
     fn new() -> Self {
-        let now_ms = api::now_ms();
+        let clock = Clock::new(api::now_ms());
         State {
             index: Index::new(),
-            clock: Clock::new(now_ms),
+            began: clock.now(),
+            clock,
             incarnation: api::random_u64(),
             invalidated: Memory::new(MEMORY_SETS),
             invalidated_manual: Memory::new(MEMORY_SETS),
@@ -147,17 +150,20 @@ impl State {
         if token.epoch < self.token_floor || token.epoch < self.index.floor() {
             return None;
         }
-        let memory = if manual {
-            &self.invalidated_manual
-        } else {
-            &self.invalidated
-        };
+        let memory = self.memory(manual);
         if token.epoch < self.last_invalidation
             && tags.any(|tag| memory.last(hash(tag)) > token.epoch)
         {
             return None;
         }
         Some(token.epoch)
+    }
+
+    fn memory(&self, manual: bool) -> &Memory {
+        match manual {
+            true => &self.invalidated_manual,
+            false => &self.invalidated,
+        }
     }
 
     /// Remembers that tags are invalidated now, and returns the epoch of it.
@@ -209,6 +215,7 @@ impl State {
     /// Another run begins: tokens given out before are worth nothing.
     pub fn new_incarnation(&mut self) {
         self.incarnation = api::random_u64();
+        self.began = self.clock.tick(api::now_ms());
     }
 
     /// Whether what is being read from disk must not be served.
@@ -227,12 +234,31 @@ impl State {
 
     /// Makes an entry from what a file or another server says.
     pub fn load(&mut self, key: &[u8], value: &[u8], decoded: Decoded) -> Entry {
-        let Decoded { attributes, tags } = decoded;
-        self.clock.observe(attributes.birth);
-        if attributes.birth < self.index.floor() || self.drops_what_it_loads() {
+        self.clock.observe(decoded.attributes.birth);
+        let dropped = match self.loading {
+            true => self.drops_what_it_loads(),
+            // A replica takes what its primary took: if that was dead, its deletion follows.
+            false => api::server_flags().is_primary() && self.invalidated_since(&decoded),
+        };
+        let Decoded {
+            attributes, tags, ..
+        } = decoded;
+        if dropped || attributes.birth < self.index.floor() {
             return self.prepare(key, b"", HUSK, Vec::new());
         }
         self.prepare(key, value, attributes, tags)
+    }
+
+    /// Whether an entry that comes in by RESTORE or slot migration was, or may have been, invalidated since it was
+    /// written: by what this run remembers, and this run remembers nothing from before it began. Compared with its birth,
+    /// not with when it was written: in a cluster the invalidation may have been here before it was at the sender.
+    fn invalidated_since(&self, decoded: &Decoded) -> bool {
+        let memory = self.memory(decoded.attributes.manual);
+        decoded.saved < self.began
+            || decoded
+                .tags
+                .iter()
+                .any(|tag| memory.last(hash(tag)) > decoded.attributes.birth)
     }
 
     /// Makes a copy of an entry for another key.

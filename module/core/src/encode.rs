@@ -4,8 +4,10 @@
 //!
 //! ```text
 //! version 1, integers little-endian:
-//!   flags u8 (1 = MANUAL) │ birth u64 │ swr_ms u32 │ tags u32 │ { length u32 │ bytes } per tag
+//!   flags u8 (1 = MANUAL) │ birth u64 │ saved u64 │ swr_ms u32 │ tags u32 │ { length u32 │ bytes } per tag
 //! ```
+//! `saved` is the epoch at which the entry was written, and alive: whoever restores it needs to know of every invalidation
+//! since, or must not serve it.
 //! A dead entry is saved as a husk: birth 0, no tags, no payload. The key and the deadline are Redis's business.
 
 use hashbrown::HashTable;
@@ -24,6 +26,8 @@ const MANUAL: u8 = 1;
 pub struct Decoded {
     /// What the entry is made with.
     pub attributes: Attributes,
+    /// When it was written.
+    pub saved: Epoch,
     /// Its tags, all different, none empty.
     pub tags: Vec<Box<[u8]>>,
 }
@@ -31,11 +35,13 @@ pub struct Decoded {
 /// Writes the current version.
 pub fn encode<'a>(
     attributes: Attributes,
+    saved: Epoch,
     tags: impl ExactSizeIterator<Item = &'a [u8]>,
 ) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(17 + tags.len() * 48);
+    let mut bytes = Vec::with_capacity(25 + tags.len() * 48);
     bytes.push(if attributes.manual { MANUAL } else { 0 });
     bytes.extend_from_slice(&attributes.birth.0.to_le_bytes());
+    bytes.extend_from_slice(&saved.0.to_le_bytes());
     bytes.extend_from_slice(&attributes.swr_ms.to_le_bytes());
     bytes.extend_from_slice(&(tags.len() as u32).to_le_bytes());
     for tag in tags {
@@ -60,9 +66,11 @@ fn decode_v1(mut bytes: &[u8]) -> Option<Decoded> {
     if flags & !MANUAL != 0 {
         return None;
     }
+    let birth = Epoch(u64::from_le_bytes(take(bytes)?));
+    let saved = Epoch(u64::from_le_bytes(take(bytes)?));
     let attributes = Attributes {
         manual: flags & MANUAL != 0,
-        birth: Epoch(u64::from_le_bytes(take(bytes)?)),
+        birth,
         swr_ms: u32::from_le_bytes(take(bytes)?),
     };
     let count = u32::from_le_bytes(take(bytes)?) as usize;
@@ -83,7 +91,11 @@ fn decode_v1(mut bytes: &[u8]) -> Option<Decoded> {
         tags.push(tag.into());
         seen.insert_unique(hash_of, at, |other| hash(&tags[*other]));
     }
-    bytes.is_empty().then_some(Decoded { attributes, tags })
+    bytes.is_empty().then_some(Decoded {
+        attributes,
+        saved,
+        tags,
+    })
 }
 
 fn take<const N: usize>(bytes: &mut &[u8]) -> Option<[u8; N]> {
@@ -103,15 +115,14 @@ mod tests {
     };
 
     /// The golden bytes of version 1: they must be readable for ever.
-    const V1: &[u8] =
-        b"\x01\x08\x07\x06\x05\x04\x03\x02\x01\xf4\x01\0\0\x02\0\0\0\x01\0\0\0a\x03\0\0\0b\0c";
+    const V1: &[u8] = b"\x01\x08\x07\x06\x05\x04\x03\x02\x01\x09\0\0\0\0\0\0\0\xf4\x01\0\0\x02\0\0\0\x01\0\0\0a\x03\0\0\0b\0c";
 
     #[test]
     fn version_1_is_written_and_read_as_it_always_was() {
         let tags: [&[u8]; 2] = [b"a", b"b\0c"];
-        assert_eq!(encode(ATTRIBUTES, tags.into_iter()), V1);
+        assert_eq!(encode(ATTRIBUTES, Epoch(9), tags.into_iter()), V1);
         let decoded = decode(1, V1).unwrap();
-        assert_eq!(decoded.attributes, ATTRIBUTES);
+        assert_eq!((decoded.attributes, decoded.saved), (ATTRIBUTES, Epoch(9)));
         assert_eq!(
             decoded.tags,
             [Box::from(&b"a"[..]), Box::from(&b"b\0c"[..])]
@@ -135,12 +146,19 @@ mod tests {
             }
             if let Some(decoded) = decode(1, &bytes) {
                 assert_eq!(
-                    encode(decoded.attributes, decoded.tags.iter().map(|t| &**t)),
+                    encode(
+                        decoded.attributes,
+                        decoded.saved,
+                        decoded.tags.iter().map(|t| &**t)
+                    ),
                     bytes
                 );
             }
         }
         let twice: [&[u8]; 2] = [b"a", b"a"];
-        assert_eq!(decode(1, &encode(ATTRIBUTES, twice.into_iter())), None);
+        assert_eq!(
+            decode(1, &encode(ATTRIBUTES, Epoch(9), twice.into_iter())),
+            None
+        );
     }
 }

@@ -125,6 +125,28 @@ impl<T> Slab<T> {
         Some(value)
     }
 
+    /// The first id in use from `from` on. Unused ids are skipped 64 at a time, unused chunks at once.
+    pub(crate) fn next_used(&self, from: u32) -> Option<u32> {
+        let (first, mut slot) = (from as usize / CHUNK, from as usize % CHUNK);
+        for (at, chunk) in self.chunks.iter().enumerate().skip(first) {
+            if let Some(chunk) = chunk {
+                for word in slot / 64..WORDS {
+                    let mask = if word == slot / 64 {
+                        u64::MAX << (slot % 64)
+                    } else {
+                        u64::MAX
+                    };
+                    let used = !chunk.free[word] & mask;
+                    if used != 0 {
+                        return Some((at * CHUNK + word * 64) as u32 + used.trailing_zeros());
+                    }
+                }
+            }
+            slot = 0;
+        }
+        None
+    }
+
     #[inline]
     pub(crate) fn get(&self, id: u32) -> Option<&T> {
         self.chunks.get(id as usize / CHUNK)?.as_ref()?.slots[id as usize % CHUNK].as_ref()
@@ -160,9 +182,9 @@ mod tests {
             }
             assert_eq!(slab.len(), model.len());
         }
-        let mut seen: Vec<_> = (0..slab.bound())
-            .filter_map(|id| Some((id, *slab.get(id)?)))
-            .collect();
+        let used = |from: u32| slab.next_used(from);
+        let ids = std::iter::successors(used(0), |id| used(id + 1));
+        let mut seen: Vec<_> = ids.map(|id| (id, *slab.get(id).unwrap())).collect();
         let mut want: Vec<_> = model.iter().map(|(id, v)| (*id, *v)).collect();
         seen.sort_unstable();
         want.sort_unstable();

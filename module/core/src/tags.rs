@@ -113,8 +113,9 @@ impl Tags {
         }
     }
 
-    pub(crate) fn bound(&self) -> u32 {
-        self.records.bound()
+    /// The first record from `from` on.
+    pub(crate) fn next(&self, from: u32) -> Option<u32> {
+        self.records.next_used(from)
     }
 
     /// How many entries carry the tag.

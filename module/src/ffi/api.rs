@@ -279,6 +279,12 @@ impl Flags {
     }
 }
 
+/// What the server is, for callbacks without a context.
+pub fn server_flags() -> Flags {
+    // SAFETY: Redis leaves out what concerns a client when the context is null.
+    Flags(unsafe { rm!(RedisModule_GetContextFlags)(null_mut()) })
+}
+
 /// How a key is opened.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Mode {

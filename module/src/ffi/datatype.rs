@@ -138,14 +138,18 @@ unsafe extern "C" fn rdb_save(io: *mut raw::RedisModuleIO, value: *mut c_void) {
     // SAFETY: `value` is ours and `io` is valid during the callback. Runs in a forked child, too: it changes nothing.
     guard((), || unsafe {
         let entry = entry(value);
-        let (meta, payload) = state::with(|s| match s.index.judge(&entry) {
-            Verdict::Dead | Verdict::Soft(_) => {
-                (encode::encode(state::HUSK, std::iter::empty()), &b""[..])
+        let (meta, payload) = state::with(|s| {
+            let saved = s.clock.read(api::now_ms());
+            match s.index.judge(&entry) {
+                Verdict::Dead | Verdict::Soft(_) => (
+                    encode::encode(state::HUSK, saved, std::iter::empty()),
+                    &b""[..],
+                ),
+                Verdict::Live => (
+                    encode::encode(entry.attributes(), saved, s.index.names(&entry)),
+                    entry.value(),
+                ),
             }
-            Verdict::Live => (
-                encode::encode(entry.attributes(), s.index.names(&entry)),
-                entry.value(),
-            ),
         });
         rm!(RedisModule_SaveStringBuffer)(io, meta.as_ptr().cast(), meta.len());
         rm!(RedisModule_SaveStringBuffer)(io, payload.as_ptr().cast(), payload.len());

@@ -54,10 +54,13 @@ impl Index {
         let Some(home) = self.dbs.get(db) else {
             return (0, Vec::new());
         };
-        let end = u64::from(self.tags.bound());
-        let to = cursor.saturating_add(count.max(1) as u64).min(end);
         let mut found = Vec::new();
-        for record in cursor.min(end) as u32..to as u32 {
+        let mut next = u32::try_from(cursor)
+            .ok()
+            .and_then(|from| self.tags.next(from));
+        for _ in 0..count.max(1) {
+            let Some(record) = next else { break };
+            next = self.tags.next(record + 1);
             if !self.tags.is_live(record) || !home.names.contains(&self.tags, record) {
                 continue;
             }
@@ -78,7 +81,7 @@ impl Index {
                 found.push((name, members));
             }
         }
-        (if to == end { 0 } else { to }, found)
+        (next.map_or(0, u64::from), found)
     }
 
     /// Entries that carry a tag, dead ones left out. One that carries it during the whole scan is returned at least
