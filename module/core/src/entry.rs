@@ -312,18 +312,6 @@ impl Entry {
         // SAFETY: the part of tags has this very length; the source is borrowed from elsewhere.
         unsafe { copy_nonoverlapping(tags.as_ptr(), self.part(0).cast(), tags.len()) };
     }
-
-    /// Takes over the other's place in the index: id, positions and last check. Both have the same tags.
-    pub(crate) fn take_place_of(&mut self, other: &mut Entry) {
-        debug_assert_eq!(self.tags(), other.tags());
-        for at in 0..self.tag_count() {
-            self.set_position(at, other.position(at));
-        }
-        let (id, checked) = (other.id(), other.checked());
-        self.set_id(id);
-        self.set_checked(checked);
-        other.set_id(UNLINKED);
-    }
 }
 
 #[cfg(test)]

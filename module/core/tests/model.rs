@@ -82,32 +82,28 @@ impl World {
         self.index
             .resolve(db, tags.iter().map(Vec::as_slice), manual, &mut records);
         let old = self.keyspace[db].get(&key).copied();
+        let fits = |mut old: Entry| {
+            old.tags() == records && old.is_manual() == manual && old.overwrite(&value, attributes)
+        };
+        let before = old.map_or(0, |old| old.value().len());
         let stored = match old {
-            Some(mut old) if old.tags() == records && old.is_manual() == manual => {
-                let before = old.value().len();
-                if old.overwrite(&value, attributes) {
-                    self.index.resized(db, before, value.len());
-                    old
-                } else {
-                    let new = Entry::new(&key, &value, attributes, &records);
-                    // SAFETY: both alive, same records, the old one linked here; freed only afterwards.
-                    unsafe {
-                        self.index.replace(db, old, new);
-                        old.free();
-                    }
-                    new
-                }
+            Some(old) if fits(old) => {
+                self.index.resized(db, before, value.len());
+                old
             }
-            old => {
+            Some(old) => {
                 let new = Entry::new(&key, &value, attributes, &records);
-                // SAFETY: alive, resolved here; the old one is freed only after it is unlinked.
+                // SAFETY: both alive, the old one linked here, resolved here; freed only afterwards.
                 unsafe {
-                    self.index.link(db, new);
-                    if let Some(old) = old {
-                        self.index.unlink(db, old);
-                        old.free();
-                    }
+                    self.index.replace(db, old, new);
+                    old.free();
                 }
+                new
+            }
+            None => {
+                let new = Entry::new(&key, &value, attributes, &records);
+                // SAFETY: alive, resolved here.
+                unsafe { self.index.link(db, new) };
                 new
             }
         };

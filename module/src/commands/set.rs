@@ -113,23 +113,18 @@ pub fn store(
             unsafe { index.link(db, new) };
             return Stored::New(new);
         };
-        if old.tags() == &records[..] && old.is_manual() == attributes.manual {
-            let before = old.value().len();
-            if old.overwrite(value, attributes) {
-                index.resized(db, before, value.len());
-                return Stored::InPlace;
-            }
-            let new = Entry::new(name, value, attributes, records);
-            // SAFETY: both are alive; the old one is in the keyspace of this database, so it is linked.
-            unsafe { index.replace(db, old, new) };
-            return Stored::Replaced { old, new };
+        let before = old.value().len();
+        if old.tags() == &records[..]
+            && old.is_manual() == attributes.manual
+            && old.overwrite(value, attributes)
+        {
+            index.resized(db, before, value.len());
+            return Stored::InPlace;
         }
         let new = Entry::new(name, value, attributes, records);
-        // SAFETY: as above. The new one is linked first, so that records they share never become empty.
-        unsafe {
-            index.link(db, new);
-            index.unlink(db, old);
-        }
+        // SAFETY: both are alive; the old one is in the keyspace of this database, so it is linked; the records were
+        // resolved just now.
+        unsafe { index.replace(db, old, new) };
         Stored::Replaced { old, new }
     });
     match stored {

@@ -200,19 +200,56 @@ impl Index {
         self.drop_empty(db);
     }
 
-    /// Puts `new` where `old` stands: same tags, no other change to the index. `old` is unlinked afterwards.
+    /// Puts `new` where `old` stands; `old` is unlinked afterwards. O(tags), but only tags that differ cost more than a
+    /// comparison: an overwrite mostly carries the tags that were there, in the same order.
     ///
     /// # Safety
-    /// Both are alive, `old` is linked in `db`, `new` is not linked, and both carry the same records.
+    /// Both are alive, `old` is linked in `db`, `new` is not linked and carries records resolved in `db` just now; `new`
+    /// stays alive as [`Index::link`] demands.
     pub unsafe fn replace(&mut self, db: usize, mut old: Entry, mut new: Entry) {
         let Some(home) = self.dbs.get_mut(db) else {
             return;
         };
+        let id = old.id();
         home.payload_bytes = home.payload_bytes + new.value().len() - old.value().len();
-        new.take_place_of(&mut old);
-        if let Some(slot) = home.entries.0.get_mut(new.id()) {
+        home.memberships = home.memberships + new.tags().len() - old.tags().len();
+        let (kept, count) = (old.tags().len().min(new.tags().len()), new.tags().len());
+        // All that leave first: a record that stands elsewhere in the new tags must not hold the entry twice.
+        for at in 0..old.tags().len() {
+            let record = old.tags()[at];
+            if at < kept && new.tags()[at] == record {
+                new.set_position(at, old.position(at));
+            } else {
+                leave(
+                    &mut self.tags,
+                    &mut home.entries,
+                    record,
+                    old.position(at),
+                    at,
+                );
+                if self.tags.len(record) == 0 && self.tags.is_live(record) {
+                    self.limbo.push(record);
+                }
+            }
+        }
+        self.limbo_db = db;
+        for at in 0..count {
+            let record = new.tags()[at];
+            if at >= kept || old.tags()[at] != record {
+                let position = self.tags.push(record, id);
+                new.set_position(at, position);
+            }
+        }
+        new.set_id(id);
+        new.set_checked(self.kills);
+        old.set_id(UNLINKED);
+        if let Some(slot) = home.entries.0.get_mut(id) {
             *slot = new;
         }
+        if new.birth() < self.floor {
+            home.condemned.push(id);
+        }
+        self.drop_empty(db);
     }
 
     /// Tells the index that a linked entry's value was overwritten in place.
