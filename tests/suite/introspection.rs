@@ -241,6 +241,8 @@ fn help_names_every_command() {
         "TAGS",
         "ENTRIES",
         "TAGINFO",
+        "FETCH",
+        "RELEASE",
         "HELP",
     ] {
         assert!(help.contains(command), "{command} is missing in\n{help}");
@@ -256,6 +258,8 @@ fn command_tells_where_the_keys_are_and_what_a_command_does() {
         ("MCACHE.GET k", &["k"]),
         ("MCACHE.MGET a b c", &["a", "b", "c"]),
         ("MCACHE.TOKEN k", &["k"]),
+        ("MCACHE.FETCH k WAIT 10", &["k"]),
+        ("MCACHE.RELEASE k token", &["k"]),
         ("MCACHE.INSPECT k", &["k"]),
     ] {
         assert_eq!(
@@ -358,6 +362,8 @@ fn info_has_every_field() {
         "reclaimed",
         "pending_reclaim",
         "longest_slice_us",
+        "leases",
+        "parked_clients",
     ] {
         assert_eq!(redis.stat(counter), 0, "{counter}");
     }
@@ -384,6 +390,8 @@ fn options_have_the_documented_defaults_and_can_be_set_at_load_and_at_run_time()
         "reclaim-inline-max",
         "max-tags",
         "max-tag-bytes",
+        "lease-ms",
+        "max-waiters",
     ] {
         redis.ok(&format!("CONFIG SET mcache.{name} 123"));
         assert_eq!(redis.list(&format!("CONFIG GET mcache.{name}"))[1], "123");

@@ -2,6 +2,7 @@
 
 mod acl;
 mod commands;
+mod fetch;
 mod harness_itself;
 mod introspection;
 mod invalidate;
@@ -12,9 +13,11 @@ mod persistence;
 mod postgres_capture;
 mod postgres_delivery;
 mod postgres_end_to_end;
+mod postgres_replica;
 mod postgres_resolver;
 mod postgres_shop;
 mod readme;
 mod reclaim;
 mod replication;
+mod stale;
 mod tokens;
