@@ -43,13 +43,21 @@ impl Postgres {
     ///
     /// When PostgreSQL is not installed or does not start, with its log.
     pub fn start_with(settings: &[(&str, &str)]) -> Self {
+        let mut postgres = Self::prepared(settings);
+        postgres.create_cluster();
+        postgres.start_again();
+        postgres
+    }
+
+    /// One without data that is not started yet.
+    fn prepared(settings: &[(&str, &str)]) -> Self {
         let dir = ScratchDir::new("postgres");
         let owner = Owner::needed();
         if let Some(owner) = owner {
             chown(dir.path(), Some(owner.uid), Some(owner.gid))
                 .expect("root may give a directory away");
         }
-        let mut postgres = Self {
+        Self {
             dir,
             owner,
             settings: settings
@@ -57,10 +65,32 @@ impl Postgres {
                 .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
                 .collect(),
             child: None,
-        };
-        postgres.create_cluster();
-        postgres.start_again();
-        postgres
+        }
+    }
+
+    /// Starts a read replica of it, which streams its log and can be stopped from replaying it with
+    /// `SELECT pg_wal_replay_pause()`.
+    ///
+    /// # Panics
+    ///
+    /// When it cannot be copied or does not start, with the log.
+    pub fn replica(&self) -> Self {
+        let mut replica = Self::prepared(&[("fsync", "off")]);
+        let output = replica
+            .program("pg_basebackup")
+            .args(["--no-sync", "--checkpoint=fast", "--write-recovery-conf"])
+            .args(["--dbname", &self.conninfo()])
+            .arg("--pgdata")
+            .arg(replica.data_dir())
+            .output()
+            .unwrap_or_else(|e| panic!("pg_basebackup: {e}; `make setup` installs it"));
+        assert!(
+            output.status.success(),
+            "pg_basebackup failed:\n{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        replica.start_again();
+        replica
     }
 
     /// The directory of its socket: libpq's `host`.
