@@ -1,0 +1,151 @@
+//! Redis's module API, as far as mcache uses it, in types that cannot be held wrongly.
+//!
+//! Raw pointers come in only through the callbacks in `ffi` and are valid for the length of the callback; the lifetimes
+//! here say so. The functions themselves were checked to be there when the module was loaded ([`check`]), so they are
+//! called without another check on each call.
+//!
+//! - this file: the functions, and those that need no context
+//! - `ctx.rs`: the context of a callback; `reply.rs`, `replicate.rs`, `waiting.rs`, `user.rs`: what can be done with it
+//! - `key.rs`: open keys; `string.rs`: strings and arguments
+
+mod ctx;
+mod key;
+mod replicate;
+mod reply;
+mod string;
+mod user;
+mod waiting;
+
+use std::ffi::CString;
+use std::ptr::null_mut;
+
+use redis_module::raw;
+
+pub use ctx::{Ctx, server_flags};
+pub use key::{Held, Key, Mode};
+pub use string::{Args, OwnedStr, Str, bytes};
+pub use user::{Access, User};
+pub use waiting::{Blocked, unblock};
+
+/// A function of the API. Reading it is part of the `unsafe` block that calls it: sound because [`check`] refused to
+/// load the module where the function is missing, and the table never changes afterwards.
+macro_rules! rm {
+    ($name:ident) => {
+        redis_module::raw::$name.unwrap_unchecked()
+    };
+}
+pub(crate) use rm;
+
+macro_rules! required {
+    ($($name:ident),* $(,)?) => {
+        /// The first function of the API that this server lacks.
+        pub fn check() -> Result<(), &'static str> {
+            // SAFETY: the table was filled in by the module's initialisation and is only read here.
+            unsafe { $(if (&raw const raw::$name).read().is_none() { return Err(stringify!($name)); })* }
+            Ok(())
+        }
+    };
+}
+
+required![
+    RedisModule_BlockClient,
+    RedisModule_UnblockClient,
+    RedisModule_SetDisconnectCallback,
+    RedisModule_GetBlockedClientHandle,
+    RedisModule_GetBlockedClientPrivateData,
+    RedisModule_CreateTimer,
+    RedisModule_StopTimer,
+    RedisModule_ACLCheckKeyPermissions,
+    RedisModule_Call,
+    RedisModule_CloseKey,
+    RedisModule_CreateCommand,
+    RedisModule_CreateDataType,
+    RedisModule_CreateString,
+    RedisModule_DigestAddLongLong,
+    RedisModule_DigestAddStringBuffer,
+    RedisModule_DigestEndSequence,
+    RedisModule_EmitAOF,
+    RedisModule_EventLoopAdd,
+    RedisModule_EventLoopDel,
+    RedisModule_Free,
+    RedisModule_FreeCallReply,
+    RedisModule_FreeModuleUser,
+    RedisModule_FreeString,
+    RedisModule_GetAbsExpire,
+    RedisModule_GetClientId,
+    RedisModule_GetClientUserNameById,
+    RedisModule_GetCommand,
+    RedisModule_GetContextFlags,
+    RedisModule_GetCurrentUserName,
+    RedisModule_GetDbIdFromIO,
+    RedisModule_GetDbIdFromOptCtx,
+    RedisModule_GetDetachedThreadSafeContext,
+    RedisModule_GetKeyNameFromIO,
+    RedisModule_GetModuleUserFromUserName,
+    RedisModule_GetRandomBytes,
+    RedisModule_GetSelectedDb,
+    RedisModule_GetToKeyNameFromOptCtx,
+    RedisModule_IsIOError,
+    RedisModule_InfoAddFieldULongLong,
+    RedisModule_InfoAddSection,
+    RedisModule_KeyType,
+    RedisModule_LoadConfigs,
+    RedisModule_LoadStringBuffer,
+    RedisModule_Log,
+    RedisModule_Milliseconds,
+    RedisModule_ModuleTypeGetType,
+    RedisModule_ModuleTypeGetValue,
+    RedisModule_ModuleTypeReplaceValue,
+    RedisModule_ModuleTypeSetValue,
+    RedisModule_OpenKey,
+    RedisModule_RegisterInfoFunc,
+    RedisModule_Replicate,
+    RedisModule_ReplicateVerbatim,
+    RedisModule_ReplyWithArray,
+    RedisModule_ReplyWithError,
+    RedisModule_ReplyWithLongLong,
+    RedisModule_ReplyWithMap,
+    RedisModule_ReplyWithNull,
+    RedisModule_ReplyWithSimpleString,
+    RedisModule_ReplyWithStringBuffer,
+    RedisModule_SaveStringBuffer,
+    RedisModule_Scan,
+    RedisModule_ScanCursorCreate,
+    RedisModule_ScanCursorDestroy,
+    RedisModule_SelectDb,
+    RedisModule_SetAbsExpire,
+    RedisModule_SetCommandInfo,
+    RedisModule_SetModuleOptions,
+    RedisModule_StringPtrLen,
+    RedisModule_SubscribeToKeyspaceEvents,
+    RedisModule_SubscribeToServerEvent,
+    RedisModule_UnlinkKey,
+];
+
+/// Milliseconds since 1970.
+pub fn now_ms() -> u64 {
+    // SAFETY: takes nothing, reads the clock.
+    (unsafe { rm!(RedisModule_Milliseconds)() }) as u64
+}
+
+/// A random number.
+pub fn random_u64() -> u64 {
+    let mut bytes = [0; 8];
+    // SAFETY: writes eight bytes into a buffer of eight.
+    unsafe { rm!(RedisModule_GetRandomBytes)(bytes.as_mut_ptr(), bytes.len()) };
+    u64::from_ne_bytes(bytes)
+}
+
+/// Writes a warning to the server's log.
+pub fn log_warning(text: &str) {
+    let text = CString::new(text.replace('\0', "\\0")).unwrap_or_default();
+    // SAFETY: Redis accepts a null context; the format takes the one C string that follows it.
+    unsafe {
+        rm!(RedisModule_Log)(
+            null_mut(),
+            c"warning".as_ptr(),
+            c"%s".as_ptr(),
+            text.as_ptr(),
+        )
+    };
+}
