@@ -22,7 +22,7 @@ use mcache_core::index::Task;
 use redis_module::raw;
 
 use crate::config;
-use crate::ffi::api::{Ctx, Held, Mode, OwnedStr, rm};
+use crate::ffi::api::{Ctx, Held, Mode, OwnedStr, rm, writes_are_paused};
 use crate::ffi::guard::guard;
 use crate::state;
 
@@ -84,10 +84,11 @@ fn disarm() {
     ARMED.store(false, Ordering::Relaxed);
 }
 
-/// A script or a load may be letting the event loop turn while it is half done: nothing may vanish under it.
+/// A script or a load may be letting the event loop turn while it is half done: nothing may vanish under it. And while a
+/// failover has paused writes, a deletion would keep the replica from ever catching up.
 fn may_run(ctx: Ctx<'_>) -> bool {
     let flags = ctx.flags();
-    flags.is_primary() && !flags.is_loading() && !flags.is_script()
+    flags.is_primary() && !flags.is_loading() && !flags.is_script() && !writes_are_paused()
 }
 
 unsafe extern "C" fn on_bell(_: c_int, _: *mut c_void, _: c_int) {

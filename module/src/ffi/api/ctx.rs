@@ -94,3 +94,9 @@ impl<'a> Ctx<'a> {
         unsafe { rm!(RedisModule_GetClientId)(self.raw) }
     }
 }
+
+/// Whether writes are paused, so that replicas can catch up: during a failover nothing may be deleted, either.
+pub fn writes_are_paused() -> bool {
+    // SAFETY: takes nothing.
+    (unsafe { rm!(RedisModule_AvoidReplicaTraffic)() }) != 0
+}

@@ -21,7 +21,7 @@ use std::ptr::null_mut;
 
 use redis_module::raw;
 
-pub use ctx::{Ctx, server_flags};
+pub use ctx::{Ctx, server_flags, writes_are_paused};
 pub use key::{Held, Key, Mode};
 pub use string::{Args, OwnedStr, Str, bytes};
 pub use user::{Access, User};
@@ -56,6 +56,7 @@ required![
     RedisModule_CreateTimer,
     RedisModule_StopTimer,
     RedisModule_ACLCheckKeyPermissions,
+    RedisModule_AvoidReplicaTraffic,
     RedisModule_Call,
     RedisModule_CloseKey,
     RedisModule_CreateCommand,
