@@ -118,7 +118,7 @@ fn check_arguments(args: &[RedisString]) -> Result<(), String> {
 }
 
 /// Longest slice of reclaim in microseconds, and so the longest that it delays a client.
-pub static RECLAIM_BUDGET_US: Number = Number::new("reclaim-budget-us", 500, 50, 100_000);
+pub static RECLAIM_BUDGET_US: Number = Number::new("reclaim-budget-us", 100, 20, 100_000);
 /// An invalidation of up to so many entries frees them at once.
 pub static RECLAIM_INLINE_MAX: Number = Number::new("reclaim-inline-max", 64, 0, 10_000);
 /// Most tags in one command.
