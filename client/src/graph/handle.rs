@@ -148,9 +148,8 @@ impl<C: Codec> Graph<C> {
             .as_ref()
             .filter(|cache| cache.is_enabled() && caching.is_enabled())
         else {
-            let (plan, loaded) = self.fetch(query, options).await?;
             return Ok(Served {
-                value: assemble(&plan, loaded),
+                value: self.load(query, options).await?.into_result(),
                 source: Source::Bypass,
             });
         };
@@ -172,9 +171,9 @@ impl<C: Codec> Graph<C> {
         }
         entry
             .load(|| async {
-                let (plan, loaded) = self.fetch(query, options).await?;
-                let tags = caching.computes_tags().then(|| self.tags(&plan, &loaded));
-                let value = crate::Loaded::new(assemble(&plan, loaded));
+                let answer = self.load(query, options).await?;
+                let tags = caching.computes_tags().then(|| answer.tags());
+                let value = crate::Loaded::new(answer.into_result());
                 Ok(match tags {
                     Some(tags) => value.tags(tags.tags.iter()),
                     None => value,
@@ -183,7 +182,22 @@ impl<C: Codec> Graph<C> {
             .await
     }
 
-    /// Makes the result of a query and the tags it would carry, without any cache.
+    /// Loads a query without any cache: the result and the tags it would carry are then at hand.
+    ///
+    /// ```
+    /// # use std::sync::Arc;
+    /// # use mcache::graph::{Entity, Graph, GraphOptions, GraphQuery, MemoryResolver, Schema};
+    /// # let schema = Arc::new(Schema::builder().entity(Entity::new("Product").field("title")).build()?);
+    /// # let store = MemoryResolver::new(schema.clone());
+    /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+    /// let graph = Graph::builder(schema, store).build();
+    /// let query = GraphQuery::new("product").fields(["title"]);
+    /// let answer = graph.load(&query, &GraphOptions::default()).await?;
+    /// assert!(answer.tags().tags.contains("Product:list:+"), "any new product would change it");
+    /// assert!(answer.into_result().data.is_empty());
+    /// # Ok::<(), mcache::graph::GraphError>(()) }).unwrap();
+    /// # Ok::<(), mcache::graph::SchemaError>(())
+    /// ```
     ///
     /// # Errors
     ///
@@ -192,10 +206,25 @@ impl<C: Codec> Graph<C> {
         &self,
         query: &GraphQuery,
         options: &GraphOptions,
-    ) -> Result<(GraphResult, ResultTags), GraphError> {
-        let (plan, loaded) = self.fetch(query, options).await?;
-        let tags = self.tags(&plan, &loaded);
-        Ok((assemble(&plan, loaded), tags))
+    ) -> Result<Answer<'_, C>, GraphError> {
+        let plan = Plan::new(&self.schema, query)?;
+        let loader = Loader {
+            schema: &self.schema,
+            resolver: &*self.resolver,
+            plan: &plan,
+            query,
+            locale: options.locale.as_deref(),
+        };
+        let loaded = loader.load().await?;
+        self.counters.loads.fetch_add(1, Ordering::Relaxed);
+        if options.throw_if_key_not_found {
+            self.require_ids(&plan, &loaded)?;
+        }
+        Ok(Answer {
+            graph: self,
+            plan,
+            loaded,
+        })
     }
 
     /// The key a query has if its options do not name another.
@@ -224,38 +253,6 @@ impl<C: Codec> Graph<C> {
         }
     }
 
-    async fn fetch(
-        &self,
-        query: &GraphQuery,
-        options: &GraphOptions,
-    ) -> Result<(Plan, Loaded), GraphError> {
-        let plan = Plan::new(&self.schema, query)?;
-        let loader = Loader {
-            schema: &self.schema,
-            resolver: &*self.resolver,
-            plan: &plan,
-            query,
-            locale: options.locale.as_deref(),
-        };
-        let loaded = loader.load().await?;
-        self.counters.loads.fetch_add(1, Ordering::Relaxed);
-        if options.throw_if_key_not_found {
-            self.require_ids(&plan, &loaded)?;
-        }
-        Ok((plan, loaded))
-    }
-
-    fn tags(&self, plan: &Plan, loaded: &Loaded) -> ResultTags {
-        let tags = tags_of_result(&self.schema, plan, loaded, self.precision, &self.limits);
-        self.counters
-            .tags
-            .fetch_add(tags.tags.len() as u64, Ordering::Relaxed);
-        self.counters
-            .collapsed
-            .fetch_add(tags.collapsed as u64, Ordering::Relaxed);
-        tags
-    }
-
     /// Every row that the filters name by id must have been found.
     fn require_ids(&self, plan: &Plan, loaded: &Loaded) -> Result<(), GraphError> {
         let entity = self.schema.at(plan.levels[0].entity);
@@ -275,5 +272,36 @@ impl<C: Codec> Graph<C> {
             }),
             None => Ok(()),
         }
+    }
+}
+
+/// The rows a query was answered with, not yet made into a result.
+pub struct Answer<'g, C = Json> {
+    graph: &'g Graph<C>,
+    plan: Plan,
+    loaded: Loaded,
+}
+
+impl<C> Answer<'_, C> {
+    /// The tags of the result.
+    pub fn tags(&self) -> ResultTags {
+        let graph = self.graph;
+        let tags = tags_of_result(
+            &graph.schema,
+            &self.plan,
+            &self.loaded,
+            graph.precision,
+            &graph.limits,
+        );
+        let count =
+            |counter: &AtomicU64, more: usize| counter.fetch_add(more as u64, Ordering::Relaxed);
+        count(&graph.counters.tags, tags.tags.len());
+        count(&graph.counters.collapsed, tags.collapsed);
+        tags
+    }
+
+    /// The result.
+    pub fn into_result(self) -> GraphResult {
+        assemble(&self.plan, self.loaded)
     }
 }

@@ -28,11 +28,12 @@
 //! let published = GraphQuery::new("product")
 //!     .fields(["title", "variants.sku"])
 //!     .filters(json!({ "status": "published" }));
-//! let (result, made_from) = graph.load(&published, &GraphOptions::cached()).await?;
-//! assert_eq!(result.data, [json!({ "title": "Shirt", "variants": [] })]);
+//! let answer = graph.load(&published, &GraphOptions::default()).await?;
+//! let made_from = answer.tags().tags;
+//! assert_eq!(answer.into_result().data, [json!({ "title": "Shirt", "variants": [] })]);
 //!
 //! // A first variant of the product concerns the list; a draft does not.
-//! let clears = |event| graph.change_tags().of(&event).unwrap().iter().any(|tag| made_from.tags.contains(tag));
+//! let clears = |event| graph.change_tags().of(&event).unwrap().iter().any(|tag| made_from.contains(tag));
 //! let variant = json!({ "id": "v1", "sku": "S", "product_id": "p1" });
 //! assert!(clears(store.put("ProductVariant", variant).unwrap()));
 //! let draft = json!({ "id": "p2", "title": "Hat", "status": "draft" });
@@ -64,7 +65,7 @@ mod tests;
 
 pub use error::{GraphError, QueryError};
 pub use filter::{Comparison, Filter};
-pub use handle::{Graph, GraphBuilder, GraphStats};
+pub use handle::{Answer, Graph, GraphBuilder, GraphStats};
 pub use key::compute_key;
 pub use memory::{MemoryError, MemoryResolver, Tables};
 pub use options::{CacheOptions, GraphOptions};

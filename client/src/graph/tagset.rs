@@ -1,11 +1,13 @@
 //! A set of tags in one buffer.
 //!
 //! A result can have hundreds of tags; building each as its own string and hashing it through a
-//! map of strings would cost more than everything else about them.
+//! map of strings would cost more than everything else about them. Where tags cannot repeat, not even
+//! the set's own index is kept up: hashing what was written a moment ago is most of the cost.
 
 use std::fmt;
 
 use hashbrown::HashTable;
+use hashbrown::hash_table::Entry;
 use xxhash_rust::xxh3::xxh3_64;
 
 /// Tags without repetition, in the order of their first insertion.
@@ -14,8 +16,16 @@ pub struct TagSet {
     text: String,
     /// Where each tag ends in `text`; it begins where the one before ends.
     ends: Vec<u32>,
-    /// Positions in `ends`, by the hash of the tag.
-    positions: HashTable<u32>,
+    slots: HashTable<Slot>,
+    /// How many of the tags `slots` knows; those behind were [appended](Self::append).
+    indexed: usize,
+}
+
+/// A tag, by its position in `ends`. The hash is kept so that growing does not look at the text.
+#[derive(Clone, Copy)]
+struct Slot {
+    hash: u64,
+    position: u32,
 }
 
 impl TagSet {
@@ -31,46 +41,57 @@ impl TagSet {
 
     /// Adds the tag made of these parts; `false` if it was there.
     pub(crate) fn insert_parts(&mut self, parts: &[&str]) -> bool {
+        while self.indexed < self.ends.len() {
+            self.index_next();
+        }
+        self.append(parts);
+        if self.indexed == self.ends.len() || self.index_next() {
+            return true;
+        }
+        self.ends.pop();
+        self.indexed = self.ends.len();
+        self.text
+            .truncate(self.ends.last().map_or(0, |&end| end as usize));
+        false
+    }
+
+    /// Adds the tag made of these parts, which the caller knows not to be there. If it is there all
+    /// the same, it is kept twice, which costs its bytes and nothing else.
+    pub(crate) fn append(&mut self, parts: &[&str]) {
         let start = self.text.len();
         for part in parts {
             self.text.push_str(part);
         }
-        let tag = &self.text.as_bytes()[start..];
-        let hash = xxh3_64(tag);
-        let known = self.positions.find(hash, |&position| {
-            slice(&self.text, &self.ends, position).as_bytes() == tag
-        });
-        // Four gigabytes of tags do not fit any server's limits; such a tag is not kept twice, it is
-        // not kept at all only if the first four gigabytes were.
-        let (None, Ok(end)) = (known, u32::try_from(self.text.len())) else {
-            self.text.truncate(start);
-            return false;
-        };
-        let position = self.ends.len() as u32;
-        self.ends.push(end);
+        // Four gigabytes of tags in one set exceed every limit of every server by far.
+        match u32::try_from(self.text.len()) {
+            Ok(end) => self.ends.push(end),
+            Err(_) => self.text.truncate(start),
+        }
+    }
+
+    /// Indexes the first tag that is not; `false` if the index has an equal one.
+    fn index_next(&mut self) -> bool {
+        let position = self.indexed as u32;
+        self.indexed += 1;
         let Self {
-            text,
-            ends,
-            positions,
+            text, ends, slots, ..
         } = self;
-        positions.insert_unique(hash, position, |&position| {
-            xxh3_64(slice(text, ends, position).as_bytes())
-        });
-        true
+        let tag = slice(text, ends, position);
+        let hash = xxh3_64(tag.as_bytes());
+        let same = |slot: &Slot| slot.hash == hash && slice(text, ends, slot.position) == tag;
+        match slots.entry(hash, same, |slot| slot.hash) {
+            Entry::Occupied(_) => false,
+            Entry::Vacant(vacant) => {
+                vacant.insert(Slot { hash, position });
+                true
+            }
+        }
     }
 
     /// Makes room for so many more tags of so many bytes together.
     pub(crate) fn reserve(&mut self, tags: usize, bytes: usize) {
         self.text.reserve(bytes);
         self.ends.reserve(tags);
-        let Self {
-            text,
-            ends,
-            positions,
-        } = self;
-        positions.reserve(tags, |&position| {
-            xxh3_64(slice(text, ends, position).as_bytes())
-        });
     }
 
     /// How many tags there are.
@@ -86,8 +107,13 @@ impl TagSet {
     /// Whether the tag is in the set.
     pub fn contains(&self, tag: &str) -> bool {
         let hash = xxh3_64(tag.as_bytes());
-        let is_it = |&position: &u32| slice(&self.text, &self.ends, position) == tag;
-        self.positions.find(hash, is_it).is_some()
+        let same =
+            |slot: &Slot| slot.hash == hash && slice(&self.text, &self.ends, slot.position) == tag;
+        let appended = self.indexed..self.ends.len();
+        self.slots.find(hash, same).is_some()
+            || appended
+                .into_iter()
+                .any(|position| slice(&self.text, &self.ends, position as u32) == tag)
     }
 
     /// The tags, in the order of their insertion.
@@ -135,6 +161,19 @@ mod tests {
             ["Product:1", "Product:2", ""]
         );
         assert!(tags.contains("Product:2") && !tags.contains("Product:"));
+    }
+
+    #[test]
+    fn tags_appended_unseen_are_found_and_not_inserted_again() {
+        let mut tags = TagSet::new();
+        tags.append(&["a"]);
+        tags.append(&["b", "c"]);
+        assert!(tags.contains("bc") && !tags.contains("b"));
+        assert!(!tags.insert("a"));
+        assert!(tags.insert("d"));
+        tags.append(&["e"]);
+        assert!(!tags.insert("e") && !tags.insert("bc") && !tags.insert("d"));
+        assert_eq!(tags.iter().collect::<Vec<_>>(), ["a", "bc", "d", "e"]);
     }
 
     #[test]

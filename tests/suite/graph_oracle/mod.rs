@@ -19,8 +19,9 @@ use std::task::{Context, Poll, Waker};
 use harness::Seed;
 use mcache::change::ChangeEvent;
 use mcache::graph::{
-    BoxFuture, Fetch, Graph, GraphError, GraphOptions, GraphQuery, GraphResult, MemoryResolver,
-    Precision, QueryError, Resolver, ResolverError, Rows, Schema, TagLimits, TagSet,
+    Answer, BoxFuture, Fetch, Graph, GraphError, GraphOptions, GraphQuery, GraphResult,
+    MemoryResolver, Precision, QueryError, Resolver, ResolverError, Rows, Schema, TagLimits,
+    TagSet,
 };
 
 use changes::random_change;
@@ -264,7 +265,13 @@ impl Trial {
             events: Vec::new(),
         });
         *self.interruption() = interruption;
-        let loaded = self.load(position);
+        let loaded = self.load(position).map(|answer| {
+            let mut tags = TagSet::new();
+            let made_from = answer.tags().tags;
+            tags.extend(made_from.iter().filter(|tag| self.sabotage.spares(tag)));
+            let result = answer.into_result();
+            Cached { result, tags }
+        });
         let interruption = self.interruption().take();
         let events = interruption.map_or_else(Vec::new, |interruption| interruption.events);
 
@@ -283,23 +290,18 @@ impl Trial {
         self.compare(&format!("during a fill: {events:?}"), totals)
     }
 
-    /// A fresh result; `None` if the random query is none (it goes round in circles).
-    fn load(&mut self, position: usize) -> Option<Cached> {
+    /// A fresh answer; `None` if the random query is none (it goes round in circles).
+    fn load(&self, position: usize) -> Option<Answer<'_>> {
         let query = &self.queries[position];
-        let loaded = ready(self.graph.load(query, &GraphOptions::default()));
-        let (result, made_from) = match loaded {
-            Ok(loaded) => loaded,
-            Err(GraphError::Query(QueryError::Cycle { .. })) => return None,
+        match ready(self.graph.load(query, &GraphOptions::default())) {
+            Ok(answer) => Some(answer),
+            Err(GraphError::Query(QueryError::Cycle { .. })) => None,
             Err(error) => panic!("{error} ({query:?})"),
-        };
-        let mut tags = TagSet::new();
-        tags.extend(
-            made_from
-                .tags
-                .iter()
-                .filter(|tag| self.sabotage.spares(tag)),
-        );
-        Some(Cached { result, tags })
+        }
+    }
+
+    fn fresh(&self, position: usize) -> Option<GraphResult> {
+        self.load(position).map(Answer::into_result)
     }
 
     fn clear(&mut self, event: &ChangeEvent, totals: &mut Totals) {
@@ -314,7 +316,7 @@ impl Trial {
             let hit = |cached: &mut Cached| cleared.iter().any(|tag| cached.tags.contains(tag));
             if let Some(cached) = self.cached[position].take_if(hit) {
                 totals.cleared += 1;
-                let fresh = self.load(position).map(|fresh| fresh.result);
+                let fresh = self.fresh(position);
                 totals.cleared_needlessly += u64::from(fresh.as_ref() == Some(&cached.result));
             }
         }
@@ -326,15 +328,15 @@ impl Trial {
                 continue;
             }
             totals.pairs += 1;
-            let fresh = self.load(position);
+            let fresh = self.fresh(position);
             let cached = self.cached[position].as_ref();
             if let (Some(cached), Some(fresh)) = (cached, fresh) {
-                if cached.result != fresh.result {
+                if cached.result != fresh {
                     return Err(format!(
                         "query: {}\nchange: {change}\ncached: {:?}\nfresh: {:?}\ntags: {:?}\nschema: {:?}",
                         serde_json::to_string(&self.queries[position]).expect("queries are JSON"),
                         cached.result,
-                        fresh.result,
+                        fresh,
                         cached.tags,
                         self.graph.schema(),
                     ));

@@ -21,7 +21,11 @@ pub(super) fn tags_of(
     let entity = schema.entity(&event.entity).ok_or_else(|| UnknownEntity {
         entity: event.entity.clone(),
     })?;
-    let mut writer = TagWriter { set: tags, entity };
+    let mut writer = TagWriter {
+        set: tags,
+        entity,
+        distinct: false,
+    };
     writer.put(Region::All, Aspect::Any);
     for id in &event.ids {
         writer.put(Region::Value(ID, &id_text(entity, id)), Aspect::Any);

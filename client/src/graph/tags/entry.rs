@@ -2,8 +2,7 @@
 
 use super::super::load::Loaded;
 use super::super::plan::Plan;
-use super::super::schema::{Entity, FieldIndex, ID, Schema};
-use super::super::tagset::TagSet;
+use super::super::schema::{FieldIndex, ID, Schema};
 use super::name::{Aspect, Region, TagWriter};
 use super::needs::{KeyValues, Need, NeedRows};
 use super::{ResultTags, TagLimits};
@@ -24,29 +23,55 @@ const TAG_BYTES: usize = 40;
 
 pub(super) fn precise(schema: &Schema, mut needs: Vec<Need<'_>>, limits: &TagLimits) -> ResultTags {
     needs.sort_by_key(|need| need.entity);
+    let of_entities = needs.chunk_by(|a, b| a.entity == b.entity);
+    let chosen: Vec<(&[Need<'_>], Detail, usize)> = of_entities
+        .map(|needs| {
+            let (detail, tags) = choose_detail(needs, limits);
+            (needs, detail, tags)
+        })
+        .collect();
+
     let mut result = ResultTags::default();
-    for of_entity in needs.chunk_by(|a, b| a.entity == b.entity) {
-        let fine: usize = of_entity.iter().map(fine_len).sum();
-        let rows: usize = of_entity.iter().map(rows_len).sum();
-        let (detail, len) = if fine <= limits.fields_max {
-            (Detail::RowsAndFields, fine)
-        } else if rows <= limits.rows_max {
-            (Detail::Rows, rows)
-        } else {
-            result.collapsed += 1;
-            (Detail::Fields, 16)
-        };
-        result.tags.reserve(len + 2, (len + 2) * TAG_BYTES);
+    let tags: usize = chosen.iter().map(|(_, _, tags)| tags + 1).sum();
+    result.tags.reserve(tags, tags * TAG_BYTES);
+    for (needs, detail, _) in chosen {
+        result.collapsed += usize::from(detail == Detail::Fields);
         let mut writer = TagWriter {
             set: &mut result.tags,
-            entity: schema.at(of_entity[0].entity),
+            entity: schema.at(needs[0].entity),
+            distinct: detail != Detail::Fields && are_distinct(needs),
         };
         writer.put_entity();
-        for need in of_entity {
+        for need in needs {
             put_need(&mut writer, need, detail);
         }
     }
     result
+}
+
+/// Whether the needs of one entity have no tag in common: if they are about all rows or about rows
+/// by different lookups, and no two by the same. (One need names each of its rows once.)
+fn are_distinct(needs: &[Need<'_>]) -> bool {
+    let field = |need: &Need<'_>| match &need.rows {
+        NeedRows::All => None,
+        NeedRows::Keys { field, .. } => Some(*field),
+    };
+    let mut fields: Vec<Option<FieldIndex>> = needs.iter().map(field).collect();
+    fields.sort_unstable();
+    fields.windows(2).all(|pair| pair[0] != pair[1])
+}
+
+/// The finest detail within the limits for the needs of one entity, and about how many tags it takes.
+fn choose_detail(needs: &[Need<'_>], limits: &TagLimits) -> (Detail, usize) {
+    let fine = needs.iter().map(fine_len).sum();
+    if fine <= limits.fields_max {
+        return (Detail::RowsAndFields, fine);
+    }
+    let rows = needs.iter().map(rows_len).sum();
+    if rows <= limits.rows_max {
+        return (Detail::Rows, rows);
+    }
+    (Detail::Fields, needs.len() * 4)
 }
 
 /// Tags if rows and fields are spelled out.
@@ -140,9 +165,12 @@ pub(super) fn compatible(
         let mut writer = TagWriter {
             set: &mut result.tags,
             entity: schema.at(entity),
+            distinct: false,
         };
         writer.put(Region::All, Aspect::Any);
     }
+    let rows: usize = loaded.levels.iter().map(|level| level.rows.len()).sum();
+    result.tags.reserve(rows, rows * TAG_BYTES);
     for (level, loaded) in plan.levels.iter().zip(&loaded.levels) {
         let entity = schema.at(level.entity);
         if entity.is_link() {
@@ -153,16 +181,17 @@ pub(super) fn compatible(
             result.collapsed += 1;
             continue;
         }
-        result
-            .tags
-            .reserve(loaded.rows.len(), loaded.rows.len() * TAG_BYTES);
-        put_ids(&mut result.tags, entity, loaded);
+        let levels = plan
+            .levels
+            .iter()
+            .filter(|other| other.entity == level.entity);
+        let mut writer = TagWriter {
+            set: &mut result.tags,
+            entity,
+            distinct: levels.count() == 1,
+        };
+        let ids = KeyValues::Ids(entity.field_at(ID).kind, &loaded.rows);
+        ids.each(|id| writer.put(Region::Value(ID, id), Aspect::Any));
     }
     result
-}
-
-fn put_ids(set: &mut TagSet, entity: &Entity, loaded: &super::super::load::LoadedLevel) {
-    let mut writer = TagWriter { set, entity };
-    let ids = KeyValues::Ids(entity.field_at(ID).kind, &loaded.rows);
-    ids.each(|id| writer.put(Region::Value(ID, id), Aspect::Any));
 }

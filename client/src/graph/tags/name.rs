@@ -52,38 +52,50 @@ pub(crate) enum Aspect {
 pub(crate) struct TagWriter<'a> {
     pub(crate) set: &'a mut TagSet,
     pub(crate) entity: &'a Entity,
+    /// Whether no tag is written twice, so that nobody need look.
+    pub(crate) distinct: bool,
 }
 
 impl TagWriter<'_> {
     /// The tag every precise entry carries for each entity it was made from.
     pub(crate) fn put_entity(&mut self) {
-        self.set.insert_parts(&[&self.entity.name, ":*"]);
+        let entity = self.entity;
+        self.add(&[&entity.name, ":*"]);
     }
 
     /// The tag of some aspect of some rows.
     pub(crate) fn put(&mut self, region: Region<'_>, aspect: Aspect) {
-        let Self { set, entity } = self;
+        let entity = self.entity;
         let name = &*entity.name;
         let field_name = |field: FieldIndex| &*entity.field_at(field).name;
-        let (mark, what) = match aspect {
-            Aspect::Any => ("", ""),
-            Aspect::Member => ("#", "+"),
-            Aspect::Field(field) => ("#", field_name(field)),
+        let what = match aspect {
+            Aspect::Any => None,
+            Aspect::Member => Some("+"),
+            Aspect::Field(field) => Some(field_name(field)),
         };
-        match region {
-            Region::All => {
-                let what = if what.is_empty() { "*" } else { what };
-                set.insert_parts(&[name, ":list:", what])
+        match (region, what) {
+            (Region::All, what) => self.add(&[name, ":list:", what.unwrap_or("*")]),
+            (Region::Value(ID, id), None) => self.add(&[name, ":", &short(id)]),
+            (Region::Value(ID, id), Some(what)) => self.add(&[name, ":", &short(id), "#", what]),
+            (Region::Value(field, value), None) => {
+                self.add(&[name, ":", field_name(field), "=", &short(value)]);
             }
-            Region::Value(ID, id) => set.insert_parts(&[name, ":", &short(id), mark, what]),
-            Region::Value(field, value) => {
-                let field = field_name(field);
-                set.insert_parts(&[name, ":", field, "=", &short(value), mark, what])
+            (Region::Value(field, value), Some(what)) => {
+                self.add(&[name, ":", field_name(field), "=", &short(value), "#", what]);
             }
-            Region::Unknown(field) => {
-                set.insert_parts(&[name, ":", field_name(field), "=*", mark, what])
+            (Region::Unknown(field), None) => self.add(&[name, ":", field_name(field), "=*"]),
+            (Region::Unknown(field), Some(what)) => {
+                self.add(&[name, ":", field_name(field), "=*#", what]);
             }
-        };
+        }
+    }
+
+    fn add(&mut self, parts: &[&str]) {
+        if self.distinct {
+            self.set.append(parts);
+        } else {
+            self.set.insert_parts(parts);
+        }
     }
 
     /// The same aspect of several regions.

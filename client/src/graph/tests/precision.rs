@@ -19,7 +19,9 @@ fn verdict(query: &GraphQuery, change: impl Fn(&MemoryResolver) -> ChangeEvent) 
         let graph = Graph::builder(schema(), store.clone())
             .precision(precision)
             .build();
-        let (_, tags) = ready(graph.load(query, &GraphOptions::default())).unwrap();
+        let tags = ready(graph.load(query, &GraphOptions::default()))
+            .unwrap()
+            .tags();
         !common(&tags, &change(&store)).is_empty()
     };
     Verdict {
@@ -267,7 +269,9 @@ fn a_null_relation_depends_on_its_key() {
     before
         .update("Product", "p3", json!({ "collection_id": "c9" }))
         .unwrap();
-    let (_, tags) = ready(graph(&before).load(&third(), &GraphOptions::default())).unwrap();
+    let tags = ready(graph(&before).load(&third(), &GraphOptions::default()))
+        .unwrap()
+        .tags();
     assert!(!common(&tags, &dangling(&before)).is_empty());
 }
 
@@ -409,7 +413,9 @@ fn too_many_tags_become_coarser_ones() {
             .limits(limits)
             .build();
         let query = products().fields(["title", "variants.sku"]);
-        let (_, tags) = ready(graph.load(&query, &GraphOptions::default())).unwrap();
+        let tags = ready(graph.load(&query, &GraphOptions::default()))
+            .unwrap()
+            .tags();
         assert_eq!(graph.stats().collapsed, tags.collapsed as u64);
         let variants = tags.tags.iter().filter(|tag| tag.starts_with("Variant:"));
         (
@@ -451,7 +457,9 @@ fn compatible_tags_are_medusas() {
     let query = products()
         .fields(["variants.sku", "channels.id"])
         .filters(json!({ "id": "p3" }));
-    let (_, tags) = ready(graph.load(&query, &GraphOptions::default())).unwrap();
+    let tags = ready(graph.load(&query, &GraphOptions::default()))
+        .unwrap()
+        .tags();
     let mut tags: Vec<&str> = tags.tags.iter().collect();
     tags.sort_unstable();
     assert_eq!(
