@@ -39,5 +39,5 @@ fn over_tcp_with_the_third_protocol() {
 fn in_another_database() {
     let server = Server::start();
     conforms(&format!("{}?db=5", server.url()));
-    assert_eq!(server.session().info_text("keyspace", "db0"), "");
+    assert_eq!(server.session().int("DBSIZE"), 0, "of database 0");
 }
