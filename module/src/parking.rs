@@ -64,10 +64,13 @@ pub fn release(ctx: Ctx<'_>, key: &[u8], token: Token) -> bool {
 
 /// A client is gone.
 pub fn disconnected(ctx: Ctx<'_>, client: u64) {
+    if state::with(|s| s.leases.is_empty()) {
+        return;
+    }
+    for own in state::with(|s| s.leases.behind_itself(client)) {
+        leave(own);
+    }
     let wakes = state::with(|s| {
-        if s.leases.is_empty() {
-            return Vec::new();
-        }
         let now_ms = api::now_ms();
         let State {
             leases,
@@ -82,6 +85,13 @@ pub fn disconnected(ctx: Ctx<'_>, client: u64) {
     });
     if !wakes.is_empty() {
         wake(ctx, wakes);
+    }
+}
+
+/// Takes a client out of line without an answer. One that was woken already is on its way out by itself.
+fn leave(blocked: Blocked) {
+    if state::with(|s| s.leases.forget(blocked)) {
+        api::unblock(blocked, None);
     }
 }
 
@@ -190,10 +200,7 @@ unsafe extern "C" fn on_timeout(
     guard((), || {
         // SAFETY: valid during the callback.
         let (ctx, args) = unsafe { (Ctx::new(ctx), api::Args::new(argv, argc)) };
-        let blocked = ctx.blocked();
-        if state::with(|s| s.leases.forget(blocked)) {
-            api::unblock(blocked, None);
-        }
+        leave(ctx.blocked());
         crate::commands::fetch::answer(ctx, args, Answer::Busy);
     });
     raw::REDISMODULE_OK as i32
@@ -203,11 +210,5 @@ unsafe extern "C" fn on_gone(
     _: *mut raw::RedisModuleCtx,
     blocked: *mut raw::RedisModuleBlockedClient,
 ) {
-    guard((), || {
-        let blocked = Blocked(blocked as usize);
-        // One that was woken already is on its way out by itself.
-        if state::with(|s| s.leases.forget(blocked)) {
-            api::unblock(blocked, None);
-        }
-    });
+    guard((), || leave(Blocked(blocked as usize)));
 }

@@ -23,7 +23,7 @@ use mcache_core::index::Task;
 use redis_module::raw;
 
 use crate::config;
-use crate::ffi::api::{Ctx, Held, Mode, OwnedStr, rm, writes_are_paused};
+use crate::ffi::api::{self, Ctx, Held, Mode, OwnedStr, rm, writes_are_paused};
 use crate::ffi::guard::guard;
 use crate::state;
 
@@ -162,10 +162,7 @@ pub fn run(ctx: Ctx<'_>, deadline: Option<Instant>) -> usize {
             match task {
                 Task::Delete { db, entry } => batch.extend(delete(ctx, db, entry)),
                 Task::Shorten { db, entry, epoch } => {
-                    if shorten(ctx, entry, epoch) {
-                        // SAFETY: the keyspace holds it, so it is alive and linked.
-                        state::with(|s| unsafe { s.index.shortened(db, entry) });
-                    }
+                    shorten(ctx, db, entry, epoch);
                 }
             }
             // 1.5 us an entry: a look at the clock costs a hundredth of it.
@@ -186,18 +183,21 @@ pub fn run(ctx: Ctx<'_>, deadline: Option<Instant>) -> usize {
     freed
 }
 
-/// Sees to it that a softly invalidated entry expires one SWR window after that; from then on its deadline says that it
-/// is stale. False if it is gone. The database is selected.
-pub fn shorten(ctx: Ctx<'_>, entry: Entry, epoch: Epoch) -> bool {
+/// Sees to it that a softly invalidated entry expires one SWR window after that, and marks it as stale. False if it is
+/// gone. The database is selected.
+pub fn shorten(ctx: Ctx<'_>, db: usize, entry: Entry, epoch: Epoch) -> bool {
     let name = OwnedStr::new(entry.key());
     let key = ctx.open(name.as_raw(), Mode::Write);
     if !matches!(key.held(), Held::Entry(found) if found == entry) {
         return false;
     }
-    let wanted = epoch.unix_ms() + u64::from(entry.swr_ms());
+    // Epochs may run ahead of the wall clock; deadlines are the wall clock's.
+    let wanted = epoch.unix_ms().min(api::now_ms()) + u64::from(entry.swr_ms());
     let deadline_ms = key.deadline_ms().map_or(wanted, |now| now.min(wanted));
     key.set_deadline(Some(deadline_ms));
     drop(key);
+    // SAFETY: the keyspace holds it, so it is alive and linked.
+    state::with(|s| unsafe { s.index.shortened(db, entry) });
     ctx.replicate_shorten(&name, deadline_ms);
     true
 }

@@ -22,6 +22,7 @@ pub const HUSK: Attributes = Attributes {
     birth: Epoch::ZERO,
     manual: false,
     swr_ms: 0,
+    softened: false,
 };
 
 /// Sets in each memory of invalidations: with four tags a set, the 16,384 most recent invalidations are remembered
@@ -330,9 +331,11 @@ impl State {
     }
 }
 
-/// SWR and MANUAL in one integer, for the replication stream.
+/// SWR, softened and MANUAL in one integer, for the replication stream.
 pub fn pack(attributes: Attributes) -> u64 {
-    u64::from(attributes.swr_ms) << 1 | u64::from(attributes.manual)
+    u64::from(attributes.swr_ms) << 2
+        | u64::from(attributes.softened) << 1
+        | u64::from(attributes.manual)
 }
 
 /// The reverse of [`pack`]; `None` for a number it never makes.
@@ -340,7 +343,8 @@ pub fn unpack(packed: u64, birth: Epoch) -> Option<Attributes> {
     Some(Attributes {
         birth,
         manual: packed & 1 == 1,
-        swr_ms: u32::try_from(packed >> 1).ok()?,
+        softened: packed & 2 == 2,
+        swr_ms: u32::try_from(packed >> 2).ok()?,
     })
 }
 

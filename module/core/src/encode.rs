@@ -4,7 +4,7 @@
 //!
 //! ```text
 //! version 1, integers little-endian:
-//!   flags u8 (1 = MANUAL) │ birth u64 │ saved u64 │ swr_ms u32 │ tags u32 │ { length u32 │ bytes } per tag
+//!   flags u8 (1 MANUAL, 2 softened) │ birth u64 │ saved u64 │ swr_ms u32 │ tags u32 │ { length u32 │ bytes } per tag
 //! ```
 //! `saved` is the epoch at which the entry was written, and alive: whoever restores it needs to know of every invalidation
 //! since, or must not serve it.
@@ -20,6 +20,7 @@ use crate::tags::hash;
 pub const VERSION: i32 = 1;
 
 const MANUAL: u8 = 1;
+const SOFTENED: u8 = 2;
 
 /// Attributes and tag names of an entry, read from a file or another server.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -39,7 +40,8 @@ pub fn encode<'a>(
     tags: impl ExactSizeIterator<Item = &'a [u8]>,
 ) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(25 + tags.len() * 48);
-    bytes.push(if attributes.manual { MANUAL } else { 0 });
+    let manual = if attributes.manual { MANUAL } else { 0 };
+    bytes.push(manual | if attributes.softened { SOFTENED } else { 0 });
     bytes.extend_from_slice(&attributes.birth.0.to_le_bytes());
     bytes.extend_from_slice(&saved.0.to_le_bytes());
     bytes.extend_from_slice(&attributes.swr_ms.to_le_bytes());
@@ -63,13 +65,14 @@ pub fn decode(version: i32, bytes: &[u8]) -> Option<Decoded> {
 fn decode_v1(mut bytes: &[u8]) -> Option<Decoded> {
     let bytes = &mut bytes;
     let [flags] = take(bytes)?;
-    if flags & !MANUAL != 0 {
+    if flags & !(MANUAL | SOFTENED) != 0 {
         return None;
     }
     let birth = Epoch(u64::from_le_bytes(take(bytes)?));
     let saved = Epoch(u64::from_le_bytes(take(bytes)?));
     let attributes = Attributes {
         manual: flags & MANUAL != 0,
+        softened: flags & SOFTENED != 0,
         birth,
         swr_ms: u32::from_le_bytes(take(bytes)?),
     };
@@ -112,6 +115,7 @@ mod tests {
         birth: Epoch(0x0102_0304_0506_0708),
         manual: true,
         swr_ms: 500,
+        softened: false,
     };
 
     /// The golden bytes of version 1: they must be readable for ever.

@@ -30,6 +30,7 @@ pub const MAX_BYTES: usize = u32::MAX as usize / 2;
 pub(crate) const UNLINKED: u32 = u32::MAX;
 
 const MANUAL: u8 = 1;
+const SOFTENED: u8 = 2;
 
 #[repr(C)]
 struct Header {
@@ -59,6 +60,14 @@ pub struct Attributes {
     pub manual: bool,
     /// The stale part at the end of its life, in milliseconds; 0 when it is never served stale.
     pub swr_ms: u32,
+    /// Softly invalidated: stale, whatever its deadline.
+    pub softened: bool,
+}
+
+fn flags(attributes: Attributes) -> u8 {
+    let manual = if attributes.manual { MANUAL } else { 0 };
+    let softened = if attributes.softened { SOFTENED } else { 0 };
+    manual | softened
 }
 
 /// A pointer to an entry: copyable, like the pointers that Redis itself keeps of a value.
@@ -101,7 +110,7 @@ impl Entry {
                 key_len: key.len() as u32,
                 swr_ms: attributes.swr_ms,
                 tag_count: tags.len() as u16,
-                flags: if attributes.manual { MANUAL } else { 0 },
+                flags: flags(attributes),
                 _reserved: 0,
             });
         }
@@ -226,6 +235,17 @@ impl Entry {
         self.header().flags & MANUAL != 0
     }
 
+    /// Softly invalidated: stale, whatever its deadline.
+    #[inline]
+    pub fn is_softened(&self) -> bool {
+        self.header().flags & SOFTENED != 0
+    }
+
+    /// Marks the entry as softly invalidated.
+    pub fn soften(&mut self) {
+        self.header_mut().flags |= SOFTENED;
+    }
+
     /// The stale part at the end of its life, in milliseconds.
     pub fn swr_ms(&self) -> u32 {
         self.header().swr_ms
@@ -237,6 +257,7 @@ impl Entry {
             birth: self.birth(),
             manual: self.is_manual(),
             swr_ms: self.swr_ms(),
+            softened: self.is_softened(),
         }
     }
 
@@ -283,6 +304,11 @@ impl Entry {
         {
             return false;
         }
+        debug_assert_eq!(
+            self.is_manual(),
+            attributes.manual,
+            "the class decides about its records"
+        );
         let to = self.part(self.tag_count() * 8 + key);
         // SAFETY: the rounded size is the same, so the new value fits behind the key; `value` is borrowed from elsewhere.
         unsafe { copy_nonoverlapping(value.as_ptr(), to, value.len()) };
@@ -290,11 +316,7 @@ impl Entry {
         header.value_len = value.len() as u32;
         header.birth = attributes.birth;
         header.swr_ms = attributes.swr_ms;
-        debug_assert_eq!(
-            header.flags & MANUAL != 0,
-            attributes.manual,
-            "the class decides which records an entry is in"
-        );
+        header.flags = flags(attributes);
         true
     }
 
@@ -322,6 +344,7 @@ mod tests {
         birth: Epoch(7),
         manual: true,
         swr_ms: 9,
+        softened: true,
     };
 
     #[test]

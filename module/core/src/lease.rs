@@ -206,6 +206,17 @@ impl<W: Copy + Eq + Hash> Leases<W> {
         (self.leases[&id].token == token).then(|| self.pass_on(id, now_ms, fresh))
     }
 
+    /// The places in which a client waits for itself: it holds the lease and is in line, over one connection. They are to
+    /// be forgotten before it is [`Leases::disconnected`], or it would be handed its own lease.
+    pub fn behind_itself(&self, client: u64) -> Vec<W> {
+        let held = self.by_client.get(&client).into_iter().flatten();
+        held.filter_map(|id| self.leases.get(id))
+            .flat_map(|lease| lease.line.values())
+            .filter(|waiter| waiter.client == client)
+            .map(|waiter| waiter.handle)
+            .collect()
+    }
+
     /// A client is gone, and with it the leases it held.
     pub fn disconnected(
         &mut self,
@@ -416,6 +427,23 @@ mod tests {
         assert_eq!(leases.next_end_ms(), Some(1_050));
         let wakes = leases.expire(1_050, || token(2));
         assert_eq!(wakes, [(7, Answer::Busy), (8, Answer::Fill(token(2)))]);
+    }
+
+    #[test]
+    fn a_client_in_line_behind_itself_vanishes_from_both_places() {
+        let mut leases = held();
+        leases.park(
+            0,
+            b"k",
+            Waiter {
+                client: 1,
+                ..waiter(7, 2_000)
+            },
+        );
+        assert_eq!(leases.behind_itself(1), [7]);
+        assert!(leases.forget(7));
+        assert_eq!(leases.disconnected(1, 1_010, || token(2)), []);
+        assert!(leases.is_empty() && leases.parked() == 0);
     }
 
     #[test]

@@ -77,6 +77,7 @@ impl World {
             birth: Epoch(self.epoch),
             manual,
             swr_ms: u32::from(swr) * 100,
+            softened: false,
         };
         let mut records = Vec::new();
         self.index
@@ -226,10 +227,11 @@ impl World {
                 Some(Task::Shorten { db, entry, .. }) => {
                     let model = self.model[db].get_mut(entry.key()).unwrap();
                     assert_eq!(model.verdict(), "soft");
-                    // From here on its deadline says that it is stale, which is none of the index's business.
+                    // From here on a mark in the entry says so, and its tags are live.
                     model.soft = false;
                     // SAFETY: alive and linked.
                     unsafe { self.index.shortened(db, entry) };
+                    assert!(entry.is_softened());
                 }
             }
         }

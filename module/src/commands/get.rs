@@ -26,11 +26,12 @@ impl Condition {
         let swr_ms = u64::from(entry.swr_ms());
         match s.index.verdict(entry) {
             Verdict::Live if swr_ms == 0 => Condition::Live,
+            Verdict::Live if entry.is_softened() => Condition::Stale,
             Verdict::Live => match key.deadline_ms() {
                 Some(deadline) if api::now_ms() + swr_ms >= deadline => Condition::Stale,
                 _ => Condition::Live,
             },
-            // Its deadline is about to be shortened to this.
+            // Its deadline is about to be shortened to about this.
             Verdict::Soft(since) if api::now_ms() < since.unix_ms() + swr_ms => Condition::Stale,
             Verdict::Soft(_) | Verdict::Dead => Condition::Dead,
         }

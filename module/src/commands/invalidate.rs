@@ -56,7 +56,7 @@ fn at_once(ctx: Ctx<'_>, db: usize, few: &[Entry], soft: Option<Epoch>) -> usize
     for entry in few {
         match soft {
             Some(epoch) if entry.swr_ms() > 0 => {
-                shortened += usize::from(reclaim::shorten(ctx, *entry, epoch));
+                shortened += usize::from(reclaim::shorten(ctx, db, *entry, epoch));
             }
             _ => deleted.extend(reclaim::delete(ctx, db, *entry)),
         }

@@ -45,7 +45,7 @@ pub fn replset(ctx: Ctx<'_>, args: Args<'_>) -> Result<(), Error> {
             what: "attributes",
             got: args.bytes(4).to_vec(),
             min: 0,
-            max: u64::from(u32::MAX) << 1 | 1,
+            max: u64::from(u32::MAX) << 2 | 3,
         })?;
     // Not stored, rather than stored and dead: nothing in the file can make it live again.
     let dropped = state::with(|s| {

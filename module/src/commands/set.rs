@@ -61,6 +61,7 @@ pub fn set(ctx: Ctx<'_>, args: Args<'_>) -> Result<(), Error> {
         birth,
         manual: set.manual,
         swr_ms: set.swr_ms,
+        softened: false,
     };
     let deadline_ms = set
         .ttl_ms

@@ -102,8 +102,8 @@ impl Index {
         found.map(|(_, entry)| entry)
     }
 
-    /// A softly invalidated entry got the deadline it deserves: from now on the deadline tells that it is stale, and its
-    /// tags are live ones again, so that a hard invalidation reaches it. O(tags).
+    /// A softly invalidated entry got the deadline it deserves: from now on a mark in the entry tells that it is stale, and
+    /// its tags are live ones again, so that a hard invalidation reaches it. O(tags).
     ///
     /// # Safety
     /// The entry is alive and linked in this database.
@@ -113,6 +113,7 @@ impl Index {
             return;
         };
         let id = entry.id();
+        entry.soften();
         for at in 0..entry.tags().len() {
             let record = entry.tags()[at];
             if !self.tags.is_soft(record) {
