@@ -322,7 +322,8 @@ fn a_smaller_mapping_drops_its_triggers_and_uninstalling_drops_everything() {
     assert_eq!(
         shop.postgres
             .psql("SELECT count(*) FROM pg_trigger WHERE NOT tgisinternal"),
-        "8"
+        "10",
+        "four on the table of each, and the one that wakes"
     );
     shop.runtime.block_on(async {
         small

@@ -20,6 +20,8 @@ mod provider;
 mod source;
 mod stats;
 mod target;
+#[cfg(test)]
+mod tests;
 
 pub use backoff::Backoff;
 pub use bus::{Bus, BusSource, Delivery, Undelivered, bus};

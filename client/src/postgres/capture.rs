@@ -27,6 +27,9 @@ use super::sql::{dollar_quoted, identifier, literal, shortened, text_of};
 /// The layout of the outbox that this version makes and reads.
 pub(super) const LAYOUT: i32 = 1;
 
+/// The function and the trigger that wake the invalidator.
+pub(super) const WAKE: &str = "wake";
+
 /// Texts longer than this are captured as a digest: enough to see that they changed.
 const TEXT_BYTES_MAX: usize = 1024;
 
@@ -76,6 +79,7 @@ impl Capture {
              CREATE TABLE IF NOT EXISTS {schema}.lease (
                holder text NOT NULL DEFAULT '', pid integer NOT NULL DEFAULT 0,
                until timestamptz NOT NULL DEFAULT '-infinity',
+               awake_until timestamptz NOT NULL DEFAULT '-infinity',
                one boolean PRIMARY KEY DEFAULT true CHECK (one));
              INSERT INTO {schema}.lease DEFAULT VALUES ON CONFLICT DO NOTHING;"
         )
@@ -115,6 +119,42 @@ impl Capture {
             on = trigger.on,
             schema = identifier(&self.schema),
             function = identifier(&Self::function_name(entity)),
+        )
+    }
+
+    /// Makes the function that wakes the invalidator, or replaces it.
+    ///
+    /// PostgreSQL lets transactions that notify commit one after the other, each waiting for its own write to the disk.
+    /// So nobody notifies an invalidator that has said it is looking every few milliseconds anyway, as it does while
+    /// there is much to do.
+    pub(super) fn create_wake_function(&self) -> String {
+        let schema = identifier(&self.schema);
+        let body = format!(
+            "
+BEGIN
+  IF NOT EXISTS (SELECT FROM {schema}.lease WHERE awake_until > clock_timestamp()) THEN
+    PERFORM pg_notify({}, '');
+  END IF;
+  RETURN NULL;
+END
+",
+            literal(&self.schema)
+        );
+        format!(
+            "CREATE OR REPLACE FUNCTION {schema}.{WAKE}() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
+             SET search_path = pg_catalog, pg_temp AS {};",
+            dollar_quoted(&body)
+        )
+    }
+
+    /// Makes the trigger that calls it. It is deferred: what counts is whether the invalidator is awake when the
+    /// transaction commits, not when it writes.
+    pub(super) fn create_wake_trigger(&self) -> String {
+        let schema = identifier(&self.schema);
+        format!(
+            "CREATE CONSTRAINT TRIGGER {WAKE} AFTER INSERT ON {schema}.outbox DEFERRABLE INITIALLY DEFERRED
+             FOR EACH ROW EXECUTE FUNCTION {schema}.{WAKE}();
+             ALTER TABLE {schema}.outbox ENABLE ALWAYS TRIGGER {WAKE};"
         )
     }
 
@@ -190,11 +230,6 @@ impl Capture {
             );
         }
         let schema = identifier(&self.schema);
-        let notify = if self.notify {
-            format!("\n  PERFORM pg_notify({}, '');", literal(&self.schema))
-        } else {
-            String::new()
-        };
         let body = format!(
             "
 #variable_conflict use_column
@@ -214,7 +249,7 @@ BEGIN
   END;
   INSERT INTO {schema}.outbox (entity, operation, rows, trouble)
   SELECT {entity}, event.operation, event.described, trouble
-  FROM unnest(operations, described) AS event (operation, described);{notify}
+  FROM unnest(operations, described) AS event (operation, described);
   RETURN NULL;
 END
 ",

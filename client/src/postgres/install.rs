@@ -11,7 +11,7 @@ use tokio_postgres::{Client, Config, Socket, Transaction};
 
 use crate::graph::Entity;
 
-use super::capture::{Capture, LAYOUT, Trigger};
+use super::capture::{Capture, LAYOUT, WAKE};
 use super::error::{PostgresError, describe};
 use super::mapping::{MappedTable, Mapping};
 use super::session::connector;
@@ -22,6 +22,9 @@ const SERVER_VERSION_MIN: i32 = 140_000;
 
 /// Lets one installation at a time run: "mcache" as a number.
 const INSTALL_LOCK: i64 = 0x6d63_6163_6865;
+
+/// The table a trigger is on, and its name.
+type TriggerId = (u32, String);
 
 /// The outbox: a table into which triggers write every change of the mapped tables, in the transaction that makes it.
 ///
@@ -84,11 +87,10 @@ impl Outbox {
         self
     }
 
-    /// Whether each commit wakes the invalidator by `NOTIFY`. Default: yes.
+    /// Whether a commit wakes an invalidator that is asleep by `NOTIFY`. Default: yes.
     ///
-    /// PostgreSQL lets transactions that notify commit one after the other. Where thousands of transactions change
-    /// mapped tables each second, or where two-phase commit is used (which refuses `NOTIFY`), say no: the source then
-    /// looks every few milliseconds.
+    /// Say no where two-phase commit is used, which refuses `NOTIFY`: the source then looks every few milliseconds, always
+    /// and not only while there is much to do.
     #[must_use]
     pub fn notify(mut self, notify: bool) -> Self {
         self.capture.notify = notify;
@@ -165,6 +167,9 @@ impl Outbox {
             .map_err(failed())?;
         self.check_layout(work).await?;
         let mut wanted = HashSet::new();
+        if self.capture.notify {
+            wanted.insert(self.install_wake(work).await?);
+        }
         for (entity, table) in self.mapping.entities() {
             probe(work, entity, table).await?;
             work.batch_execute(&self.capture.create_function(entity, table))
@@ -198,13 +203,33 @@ impl Outbox {
         Ok(())
     }
 
+    /// Makes what wakes the invalidator at a commit.
+    async fn install_wake(&self, work: &Transaction<'_>) -> Result<TriggerId, PostgresError> {
+        let failed = || PostgresError::sql("making the trigger that wakes");
+        work.batch_execute(&self.capture.create_wake_function())
+            .await
+            .map_err(failed())?;
+        let outbox = format!("{}.outbox", identifier(&self.capture.schema));
+        let oid: u32 = work
+            .query_one("SELECT $1::text::regclass::oid", &[&outbox])
+            .await
+            .and_then(|row| row.try_get(0))
+            .map_err(failed())?;
+        if !self.has_trigger(work, oid, WAKE, WAKE).await? {
+            work.batch_execute(&self.capture.create_wake_trigger())
+                .await
+                .map_err(failed())?;
+        }
+        Ok((oid, WAKE.to_owned()))
+    }
+
     /// Makes the triggers that are missing on a table and on its partitions; returns what should be there.
     async fn install_triggers(
         &self,
         work: &Transaction<'_>,
         entity: &Entity,
         table: &MappedTable,
-    ) -> Result<Vec<(u32, String)>, PostgresError> {
+    ) -> Result<Vec<TriggerId>, PostgresError> {
         let failed = || PostgresError::sql("making triggers");
         // A statement fires the triggers of the table it names: for partitions written to directly, that is their own.
         let tables = work
@@ -215,6 +240,7 @@ impl Outbox {
             )
             .await
             .map_err(failed())?;
+        let function = Capture::function_name(entity);
         let mut wanted = Vec::new();
         for row in &tables {
             let (oid, name): (u32, String) = (
@@ -222,7 +248,10 @@ impl Outbox {
                 row.try_get(1).map_err(failed())?,
             );
             for trigger in self.capture.triggers(entity) {
-                if !self.has_trigger(work, oid, &trigger, entity).await? {
+                if !self
+                    .has_trigger(work, oid, &trigger.name, &function)
+                    .await?
+                {
                     work.batch_execute(&self.capture.create_trigger(&trigger, &name, entity))
                         .await
                         .map_err(failed())?;
@@ -238,8 +267,8 @@ impl Outbox {
         &self,
         work: &Transaction<'_>,
         table: u32,
-        trigger: &Trigger,
-        entity: &Entity,
+        trigger: &str,
+        function: &str,
     ) -> Result<bool, PostgresError> {
         let failed = || PostgresError::sql("looking for triggers");
         let found = work
@@ -247,12 +276,7 @@ impl Outbox {
                 "SELECT t.tgenabled = 'A' AND n.nspname = $3 AND p.proname = $4, t.tgrelid::regclass::text
                  FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid JOIN pg_namespace n ON n.oid = p.pronamespace
                  WHERE t.tgrelid = $1 AND t.tgname = $2 AND NOT t.tgisinternal",
-                &[
-                    &table,
-                    &trigger.name,
-                    &self.capture.schema,
-                    &Capture::function_name(entity),
-                ],
+                &[&table, &trigger, &self.capture.schema, &function],
             )
             .await
             .map_err(failed())?;
@@ -262,8 +286,7 @@ impl Outbox {
         let right: bool = found.try_get(0).map_err(failed())?;
         if !right {
             let table: String = found.try_get(1).map_err(failed())?;
-            let name = identifier(&trigger.name);
-            work.batch_execute(&format!("DROP TRIGGER {name} ON {table}"))
+            work.batch_execute(&format!("DROP TRIGGER {} ON {table}", identifier(trigger)))
                 .await
                 .map_err(failed())?;
         }
@@ -274,7 +297,7 @@ impl Outbox {
     async fn drop_obsolete(
         &self,
         work: &Transaction<'_>,
-        wanted: &HashSet<(u32, String)>,
+        wanted: &HashSet<TriggerId>,
     ) -> Result<(), PostgresError> {
         let failed = || PostgresError::sql("dropping obsolete triggers");
         let present = work

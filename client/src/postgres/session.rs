@@ -85,6 +85,7 @@ pub(super) async fn in_time<T>(
 pub(super) struct Session {
     pub(super) link: Link,
     pub(super) lease: Statement,
+    pub(super) stay_awake: Statement,
     pub(super) count: Statement,
     pub(super) read: Statement,
     pub(super) delete: Statement,
@@ -116,6 +117,11 @@ impl Session {
              SET holder = $1, pid = pg_backend_pid(), until = clock_timestamp() + $2::bigint * interval '1 millisecond'
              WHERE holder = $1 OR until < clock_timestamp()
                 OR NOT EXISTS (SELECT FROM pg_stat_activity AS a WHERE a.pid = lease.pid)"
+        ))
+        .await?;
+        let stay_awake = prepare(format!(
+            "UPDATE {schema}.lease SET awake_until = clock_timestamp() + $2::bigint * interval '1 millisecond'
+             WHERE holder = $1"
         ))
         .await?;
         let count = prepare(format!(
@@ -152,6 +158,7 @@ impl Session {
         Ok(Self {
             link,
             lease,
+            stay_awake,
             count,
             read,
             delete,

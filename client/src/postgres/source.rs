@@ -37,6 +37,22 @@ const LEASE: Duration = Duration::from_secs(3);
 /// How often a source without the lease asks for it.
 const STANDBY: Duration = Duration::from_millis(200);
 
+/// How soon one read that finds something must follow another for there to be "much to do", and how often in a row.
+const BUSY_WITHIN: Duration = Duration::from_millis(100);
+const BUSY_AFTER: u32 = 10;
+
+/// How often to look while there is much to do.
+const BUSY_POLL: Duration = Duration::from_millis(10);
+
+/// For how long commits are told that they need not notify; renewed when half of it is over.
+const AWAKE: Duration = Duration::from_secs(2);
+
+/// How much longer to look that often: a transaction may have seen us awake, and take that long to commit.
+const AWAKE_GRACE: Duration = Duration::from_secs(1);
+
+/// The floor is a shortcut for what transactions write. Rows restored from a dump ignore it, so now and then it is too.
+const FLOOR_LIFE: Duration = Duration::from_secs(60);
+
 /// The changes that wait in an [`Outbox`], to be driven by an [`Invalidator`](crate::change::Invalidator).
 ///
 /// Several processes may each drive one: they share a lease, one of them works and the others take over when it ends,
@@ -55,8 +71,16 @@ pub struct OutboxSource {
     leased_until: Option<Instant>,
     /// Whether the backlog was looked at since the lease was obtained.
     counted: bool,
+    /// When something was last found, and how often in quick succession.
+    found_at: Option<Instant>,
+    busy: u32,
+    /// Until when commits were told that they need not notify.
+    told_awake_until: Option<Instant>,
+    /// Until when to look often.
+    alert_until: Instant,
     /// Below this transaction id everything there is was handed out.
     floor: u64,
+    floor_since: Instant,
     /// Handed out, not yet acknowledged: transaction id and number.
     in_hand: BTreeSet<(u64, i64)>,
 }
@@ -104,7 +128,12 @@ impl Outbox {
             wake: Arc::new(Notify::new()),
             leased_until: None,
             counted: false,
+            found_at: None,
+            busy: 0,
+            told_awake_until: None,
+            alert_until: Instant::now(),
             floor: 0,
+            floor_since: Instant::now(),
             in_hand: BTreeSet::new(),
         }
     }
@@ -165,11 +194,18 @@ impl OutboxSource {
                     return Ok(batch);
                 }
             }
+            self.stay_awake_if_busy().await?;
             if let Some(batch) = self.read().await? {
+                self.note_found();
                 return Ok(batch);
             }
+            let pause = if Instant::now() < self.alert_until {
+                BUSY_POLL.min(self.poll_interval)
+            } else {
+                self.poll_interval
+            };
             // Awaited after the read: a notification in between has left its permit.
-            let _ = tokio::time::timeout(self.poll_interval, self.wake.notified()).await;
+            let _ = tokio::time::timeout(pause, self.wake.notified()).await;
         }
     }
 
@@ -178,6 +214,7 @@ impl OutboxSource {
         if self.session.is_none() {
             self.floor = 0;
             self.leased_until = None;
+            self.told_awake_until = None;
             let schema = &self.outbox.capture.schema;
             self.session = Some(Session::open(&self.connect, self.wake.clone(), schema).await?);
         }
@@ -199,14 +236,13 @@ impl OutboxSource {
         {
             return Ok(true);
         }
-        let lease_ms = i64::try_from(LEASE.as_millis()).unwrap_or(i64::MAX);
         let session = self.session()?;
         let taken = in_time(
             "taking the lease of the outbox",
             session
                 .link
                 .client
-                .execute(&session.lease, &[&self.holder, &lease_ms]),
+                .execute(&session.lease, &[&self.holder, &milliseconds(LEASE)]),
         )
         .await?;
         if taken == 0 {
@@ -216,8 +252,46 @@ impl OutboxSource {
             self.floor = 0;
             return Ok(false);
         }
+        if self.leased_until.is_none() {
+            // Whoever held it before, this source on another connection maybe, may have said to be awake.
+            self.alert_until = now + AWAKE + AWAKE_GRACE;
+        }
         self.leased_until = Some(now + LEASE);
         Ok(true)
+    }
+
+    fn note_found(&mut self) {
+        let now = Instant::now();
+        let soon = self.found_at.is_some_and(|at| now - at < BUSY_WITHIN);
+        self.busy = if soon { self.busy.saturating_add(1) } else { 0 };
+        self.found_at = Some(now);
+    }
+
+    /// While there is much to do, lets commits know that they need not wake us.
+    async fn stay_awake_if_busy(&mut self) -> Result<(), PostgresError> {
+        let now = Instant::now();
+        let busy =
+            self.busy >= BUSY_AFTER && self.found_at.is_some_and(|at| now - at < BUSY_WITHIN);
+        let renewed = self
+            .told_awake_until
+            .is_some_and(|until| until > now + AWAKE / 2);
+        if !busy || renewed || !self.outbox.capture.notify {
+            return Ok(());
+        }
+        let session = self.session()?;
+        in_time(
+            "staying awake",
+            session
+                .link
+                .client
+                .execute(&session.stay_awake, &[&self.holder, &milliseconds(AWAKE)]),
+        )
+        .await?;
+        // Taken later than what the server wrote down: we look at least as long as anybody relies on it.
+        let told_until = Instant::now() + AWAKE;
+        self.told_awake_until = Some(told_until);
+        self.alert_until = told_until + AWAKE_GRACE;
+        Ok(())
     }
 
     /// Everything at once, if too much has gathered while nobody was reading.
@@ -254,6 +328,10 @@ impl OutboxSource {
 
     /// What is there and not in hand.
     async fn read(&mut self) -> Result<Option<Batch<OutboxReceipt>>, PostgresError> {
+        if self.floor_since.elapsed() > FLOOR_LIFE {
+            self.floor = 0;
+            self.floor_since = Instant::now();
+        }
         let session = self.session()?;
         let in_hand: Vec<i64> = self
             .in_hand
@@ -409,6 +487,10 @@ fn get<'a, T: tokio_postgres::types::FromSql<'a>>(
 ) -> Result<T, PostgresError> {
     row.try_get(column)
         .map_err(PostgresError::sql("reading a row of the outbox"))
+}
+
+fn milliseconds(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }
 
 /// A transaction id. They are written by the server as digits; zero, below all of them, costs a second look and no more.
