@@ -1,0 +1,30 @@
+//! A store's API on PostgreSQL, with a cache that looks after itself.
+//!
+//! | to see | open |
+//! |---|---|
+//! | what is cached and what is not | [`schema`] |
+//! | how graph, cache, outbox and invalidator are put together | [`store`] |
+//! | a cached read, and the header that tells where it came from | [`reads`] |
+//! | a write, and what it clears | `api/admin.rs`, `api/complete.rs`, [`changes`] |
+//! | what happens to bad input | [`error`], `input.rs` |
+//! | visitors, measurements, the checker | [`load`], [`bench`] |
+//!
+//! `docs/storefront.md` tells how to run it and what it showed.
+
+pub mod api;
+pub mod bench;
+pub mod changes;
+pub mod config;
+pub mod error;
+mod input;
+pub mod live;
+pub mod load;
+pub mod reads;
+pub mod schema;
+pub mod seed;
+pub mod serve;
+pub mod servers;
+pub mod store;
+
+/// What goes wrong outside of requests: while starting, seeding, measuring.
+pub type BoxError = Box<dyn std::error::Error + Send + Sync>;

@@ -1,0 +1,196 @@
+//! What a handler reads with: the graphs, and a count of where the answers came from.
+//!
+//! The count becomes two headers: `X-Cache: hit|miss|stale|bypass`, the least cached of what went into the response,
+//! and `X-Cache-Reads`, how many of each.
+
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+
+use axum::extract::{FromRequestParts, Request, State};
+use axum::http::header::{CACHE_CONTROL, HeaderName, HeaderValue};
+use axum::http::request::Parts;
+use axum::middleware::Next;
+use axum::response::Response;
+use mcache::Source;
+use mcache::graph::{GraphOptions, GraphQuery, GraphResult};
+use serde::de::DeserializeOwned;
+
+use crate::error::ApiError;
+use crate::store::Store;
+
+/// Where the response came from.
+pub const X_CACHE: HeaderName = HeaderName::from_static("x-cache");
+/// How many cacheable reads were answered how: `hit=3, miss=1`.
+pub const X_CACHE_READS: HeaderName = HeaderName::from_static("x-cache-reads");
+
+/// The reads of one request.
+#[derive(Clone)]
+pub struct Reads {
+    store: Arc<Store>,
+    options: GraphOptions,
+    tally: Arc<Tally>,
+}
+
+#[derive(Debug, Default)]
+struct Tally {
+    hits: AtomicU32,
+    stale: AtomicU32,
+    misses: AtomicU32,
+    bypasses: AtomicU32,
+}
+
+impl Tally {
+    fn count(&self, source: Source) {
+        let counter = match source {
+            Source::Hit => &self.hits,
+            Source::Stale => &self.stale,
+            Source::Bypass => &self.bypasses,
+            // Whoever waited for another request's load was not served by the cache either.
+            _ => &self.misses,
+        };
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Word and count, the least cached first.
+    fn counts(&self) -> [(&'static str, u32); 4] {
+        let read = |counter: &AtomicU32| counter.load(Ordering::Relaxed);
+        [
+            ("bypass", read(&self.bypasses)),
+            ("miss", read(&self.misses)),
+            ("stale", read(&self.stale)),
+            ("hit", read(&self.hits)),
+        ]
+    }
+}
+
+impl Reads {
+    /// Rows of the catalogue, as they are; from the cache if they are there.
+    ///
+    /// # Errors
+    ///
+    /// If the query makes no sense or the database fails. A cache that fails is passed by.
+    pub async fn catalogue(&self, query: &GraphQuery) -> Result<GraphResult, ApiError> {
+        let served = self.store.catalogue.serve(query, &self.options).await?;
+        self.tally.count(served.source);
+        Ok(served.value)
+    }
+
+    /// As [`catalogue`](Self::catalogue), typed.
+    ///
+    /// # Errors
+    ///
+    /// As [`catalogue`](Self::catalogue), and if a row is not a `T`.
+    pub async fn all<T: DeserializeOwned>(&self, query: &GraphQuery) -> Result<Vec<T>, ApiError> {
+        typed(self.catalogue(query).await?)
+    }
+
+    /// The first row, typed; `None` if there is none.
+    ///
+    /// # Errors
+    ///
+    /// As [`all`](Self::all).
+    pub async fn first<T: DeserializeOwned>(
+        &self,
+        query: &GraphQuery,
+    ) -> Result<Option<T>, ApiError> {
+        Ok(self.all(query).await?.into_iter().next())
+    }
+
+    /// The first row about a cart or an order, as it is in the database now.
+    ///
+    /// # Errors
+    ///
+    /// As [`all`](Self::all).
+    pub async fn sale<T: DeserializeOwned>(
+        &self,
+        query: &GraphQuery,
+    ) -> Result<Option<T>, ApiError> {
+        let result = self
+            .store
+            .sales
+            .query(query, &GraphOptions::default())
+            .await?;
+        Ok(typed(result)?.into_iter().next())
+    }
+}
+
+fn typed<T: DeserializeOwned>(result: GraphResult) -> Result<Vec<T>, ApiError> {
+    let rows = result.data.into_iter().map(serde_json::from_value);
+    rows.collect::<Result<_, _>>().map_err(ApiError::internal)
+}
+
+impl FromRequestParts<Arc<Store>> for Reads {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, store: &Arc<Store>) -> Result<Self, Infallible> {
+        let asks_for_fresh = parts
+            .headers
+            .get(CACHE_CONTROL)
+            .is_some_and(|value| value.as_bytes() == b"no-cache");
+        let bypass = asks_for_fresh && store.config.honour_no_cache;
+        Ok(Self {
+            store: store.clone(),
+            options: match bypass {
+                true => GraphOptions::default(),
+                false => GraphOptions::cached(),
+            },
+            tally: parts.extensions.get().cloned().unwrap_or_default(),
+        })
+    }
+}
+
+/// Middleware: gives each request a tally, and makes headers of it.
+pub async fn tell_source(
+    State(totals): State<Totals>,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    let route = route_of(&request);
+    let tally = Arc::new(Tally::default());
+    request.extensions_mut().insert(tally.clone());
+    let mut response = next.run(request).await;
+    let counts = tally.counts();
+    totals.add(route, counts);
+    let read: Vec<String> = counts
+        .iter()
+        .filter(|(_, count)| *count > 0)
+        .map(|(word, count)| format!("{word}={count}"))
+        .collect();
+    let least_cached = counts.iter().find(|(_, count)| *count > 0);
+    let word = least_cached.map_or("bypass", |(word, _)| word);
+    let headers = response.headers_mut();
+    headers.insert(X_CACHE, HeaderValue::from_static(word));
+    if let Ok(read) = HeaderValue::from_str(&read.join(", ")) {
+        headers.insert(X_CACHE_READS, read);
+    }
+    response
+}
+
+fn route_of(request: &Request) -> String {
+    let path = request.extensions().get::<axum::extract::MatchedPath>();
+    let path = path.map_or("unknown", axum::extract::MatchedPath::as_str);
+    format!("{} {path}", request.method())
+}
+
+/// How the cacheable reads of each endpoint were answered, since the start.
+#[derive(Clone, Debug, Default)]
+pub struct Totals(Arc<RwLock<BTreeMap<String, [u64; 4]>>>);
+
+impl Totals {
+    fn add(&self, route: String, counts: [(&'static str, u32); 4]) {
+        let mut totals = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let total = totals.entry(route).or_default();
+        for (total, (_, count)) in total.iter_mut().zip(counts) {
+            *total += u64::from(count);
+        }
+    }
+
+    /// Hits, and all reads that could have been hits, of an endpoint.
+    pub fn hits_of(&self, route: &str) -> (u64, u64) {
+        let totals = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let counts = totals.get(route).copied().unwrap_or_default();
+        (counts[3] + counts[2], counts.iter().sum())
+    }
+}

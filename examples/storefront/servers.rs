@@ -1,0 +1,61 @@
+//! The two servers a store needs, in temporary directories: nothing of the machine's own is touched.
+
+use harness::Postgres;
+
+use crate::BoxError;
+use crate::config::Config;
+use crate::seed::seed;
+
+/// A PostgreSQL and a Redis of our own, ended with this value.
+pub struct Servers {
+    /// The database.
+    pub postgres: Postgres,
+    /// Redis with the module.
+    pub redis: harness::Server,
+}
+
+impl Servers {
+    /// Starts both. Blocks for a second or two.
+    ///
+    /// # Panics
+    ///
+    /// If one of them is not installed or does not start, with its log.
+    pub fn start() -> Self {
+        let settings = [
+            ("fsync", "off"),
+            ("shared_buffers", "256MB"),
+            ("max_connections", "200"),
+        ];
+        Self {
+            postgres: Postgres::start_with(&settings),
+            redis: harness::Server::builder()
+                .tcp()
+                .apart_from_terminal()
+                .start(),
+        }
+    }
+
+    /// The configuration with these servers in it.
+    pub fn config(&self, base: Config) -> Config {
+        Config {
+            database: self.postgres.conninfo(),
+            redis: self.redis.url(),
+            ..base
+        }
+    }
+
+    /// Fills the database; says on standard error how far it is.
+    ///
+    /// # Errors
+    ///
+    /// As [`seed`].
+    pub async fn seed(&self, config: &Config) -> Result<(), BoxError> {
+        let began = std::time::Instant::now();
+        seed(config, |step| {
+            eprintln!("  {:5.1} s  {step}", began.elapsed().as_secs_f64())
+        })
+        .await?;
+        eprintln!("  {:5.1} s  done", began.elapsed().as_secs_f64());
+        Ok(())
+    }
+}
