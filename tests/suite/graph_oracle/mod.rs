@@ -207,6 +207,7 @@ impl Trial {
         let limits = TagLimits {
             fields_max: *seed.pick(&[0, 4, 512]),
             rows_max: *seed.pick(&[0, 3, 1_024]),
+            total_max: *seed.pick(&[0, 12, 4_000]),
             changed_rows_max: *seed.pick(&[1, 1_000]),
         };
         let limits = if seed.chance(60) {

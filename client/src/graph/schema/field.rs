@@ -23,7 +23,7 @@ pub enum FieldType {
     Boolean,
     /// A point in time, written as a string. Comparable, never a lookup: one instant has many spellings.
     Timestamp,
-    /// A UUID, written as a string; equal whatever the case of its digits.
+    /// A UUID, written as a string; equal whatever the case and the grouping of its digits.
     Uuid,
     /// Anything else: arrays, objects. Only its being null can be filtered by.
     Json,
@@ -63,13 +63,11 @@ impl FieldType {
             (Self::Text, Value::Number(number)) => Some(Cow::Owned(number.to_string())),
             (Self::Boolean, Value::Bool(true)) => Some(Cow::Borrowed("true")),
             (Self::Boolean, Value::Bool(false)) => Some(Cow::Borrowed("false")),
-            // Integers keep all their digits; 1 and 1.0 are one value.
-            (Self::Integer | Self::Number, Value::Number(number)) if number.is_f64() => {
-                float_text(number.as_f64()?)
-            }
-            (Self::Integer | Self::Number, Value::Number(number)) => {
+            (Self::Integer, Value::Number(number)) if !number.is_f64() => {
                 Some(Cow::Owned(number.to_string()))
             }
+            (Self::Integer, Value::Number(number)) => whole_text(number.as_f64()?),
+            (Self::Number, Value::Number(number)) => float_text(number.as_f64()?),
             _ => None,
         }
     }
@@ -78,25 +76,50 @@ impl FieldType {
     pub(crate) fn canonical_str(self, text: &str) -> Option<Cow<'_, str>> {
         match self {
             Self::Text => Some(Cow::Borrowed(text)),
-            Self::Uuid if text.bytes().any(|byte| byte.is_ascii_uppercase()) => {
-                Some(Cow::Owned(text.to_ascii_lowercase()))
-            }
-            Self::Uuid => Some(Cow::Borrowed(text)),
-            Self::Integer | Self::Number => match text.parse::<i128>() {
+            Self::Uuid => Some(uuid_text(text)),
+            Self::Integer => match text.parse::<i128>() {
                 Ok(whole) => Some(Cow::Owned(whole.to_string())),
-                Err(_) => float_text(text.parse().ok()?),
+                Err(_) => whole_text(text.parse().ok()?),
             },
+            Self::Number => float_text(text.parse().ok()?),
             Self::Boolean | Self::Timestamp | Self::Json => None,
         }
     }
 }
 
+/// Decimals of more digits than this has are the same text as their neighbours, which is allowed.
 fn float_text(number: f64) -> Option<Cow<'static, str>> {
-    const EXACT: f64 = 9_007_199_254_740_992.0;
-    if number.fract() == 0.0 && number.abs() < EXACT {
-        return Some(Cow::Owned((number as i64).to_string()));
-    }
+    // There are two zeros, and they are equal.
+    let number = if number == 0.0 { 0.0 } else { number };
     number.is_finite().then(|| Cow::Owned(number.to_string()))
+}
+
+fn whole_text(number: f64) -> Option<Cow<'static, str>> {
+    let is_whole = number.is_finite() && number.fract() == 0.0;
+    is_whole.then(|| Cow::Owned((number as i128).to_string()))
+}
+
+/// Lower-case digits in groups of 8-4-4-4-12, however they were grouped.
+fn uuid_text(text: &str) -> Cow<'_, str> {
+    let is_canonical = |(position, byte): (usize, u8)| match position {
+        8 | 13 | 18 | 23 => byte == b'-',
+        _ => matches!(byte, b'0'..=b'9' | b'a'..=b'f'),
+    };
+    if text.len() == 36 && text.bytes().enumerate().all(is_canonical) {
+        return Cow::Borrowed(text);
+    }
+    let digits: Vec<char> = text.chars().filter(char::is_ascii_hexdigit).collect();
+    if digits.len() != 32 {
+        return Cow::Owned(text.to_ascii_lowercase());
+    }
+    let mut canonical = String::with_capacity(36);
+    for (position, digit) in digits.into_iter().enumerate() {
+        if matches!(position, 8 | 12 | 16 | 20) {
+            canonical.push('-');
+        }
+        canonical.push(digit.to_ascii_lowercase());
+    }
+    Cow::Owned(canonical)
 }
 
 /// One field of an entity.
@@ -250,9 +273,24 @@ mod tests {
             text(FieldType::Text, json!(7)),
             text(FieldType::Text, json!("7"))
         );
+        let spellings = [
+            "a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11",
+            "A0EEBC99-9C0B-4EF8-BB6D-6BB9BD380A11",
+            "{a0eebc999c0b4ef8bb6d6bb9bd380a11}",
+        ];
+        for spelling in spellings {
+            assert_eq!(
+                text(FieldType::Uuid, json!(spelling)).as_deref(),
+                Some(spellings[0])
+            );
+        }
         assert_eq!(
-            text(FieldType::Uuid, json!("AB-1")),
-            text(FieldType::Uuid, json!("ab-1"))
+            text(FieldType::Number, json!(9_007_199_254_740_993_i64)),
+            text(FieldType::Number, json!("9007199254740993.00"))
+        );
+        assert_eq!(
+            text(FieldType::Number, json!(-0.0)),
+            text(FieldType::Number, json!(0))
         );
         assert_eq!(text(FieldType::Boolean, json!("yes")), None);
         assert_eq!(text(FieldType::Number, json!("ten")), None);

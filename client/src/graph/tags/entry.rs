@@ -21,20 +21,25 @@ enum Detail {
 /// About as long as a tag is, to reserve room.
 const TAG_BYTES: usize = 40;
 
+/// The needs for one entity, and how they are spelled out.
+struct Chosen<'n, 'a> {
+    needs: &'n [Need<'a>],
+    detail: Detail,
+    /// How many tags that takes, or a few more.
+    tags: usize,
+}
+
 pub(super) fn precise(schema: &Schema, mut needs: Vec<Need<'_>>, limits: &TagLimits) -> ResultTags {
     needs.sort_by_key(|need| need.entity);
     let of_entities = needs.chunk_by(|a, b| a.entity == b.entity);
-    let chosen: Vec<(&[Need<'_>], Detail, usize)> = of_entities
-        .map(|needs| {
-            let (detail, tags) = choose_detail(needs, limits);
-            (needs, detail, tags)
-        })
+    let mut chosen: Vec<Chosen<'_, '_>> = of_entities
+        .map(|needs| Chosen::new(needs, limits))
         .collect();
+    let tags = fit(&mut chosen, limits.total_max);
 
     let mut result = ResultTags::default();
-    let tags: usize = chosen.iter().map(|(_, _, tags)| tags + 1).sum();
     result.tags.reserve(tags, tags * TAG_BYTES);
-    for (needs, detail, _) in chosen {
+    for Chosen { needs, detail, .. } in chosen {
         result.collapsed += usize::from(detail == Detail::Fields);
         let mut writer = TagWriter {
             set: &mut result.tags,
@@ -47,6 +52,63 @@ pub(super) fn precise(schema: &Schema, mut needs: Vec<Need<'_>>, limits: &TagLim
         }
     }
     result
+}
+
+impl<'n, 'a> Chosen<'n, 'a> {
+    /// The finest detail within the limits for one entity.
+    fn new(needs: &'n [Need<'a>], limits: &TagLimits) -> Self {
+        let mut chosen = Self::with(needs, Detail::RowsAndFields);
+        if chosen.tags > limits.fields_max {
+            chosen = Self::with(needs, Detail::Rows);
+        }
+        if chosen.detail == Detail::Rows && chosen.tags > limits.rows_max {
+            chosen = Self::with(needs, Detail::Fields);
+        }
+        chosen
+    }
+
+    fn with(needs: &'n [Need<'a>], detail: Detail) -> Self {
+        let tags: usize = match detail {
+            Detail::RowsAndFields => needs.iter().map(fine_len).sum(),
+            Detail::Rows => needs.iter().map(rows_len).sum(),
+            Detail::Fields => needs.iter().map(|need| aspects_len(need) + 1).sum(),
+        };
+        Self {
+            needs,
+            detail,
+            // And the one of the entity itself.
+            tags: tags + 1,
+        }
+    }
+
+    fn coarser(&self) -> Option<Self> {
+        match self.detail {
+            Detail::RowsAndFields => Some(Self::with(self.needs, Detail::Rows)),
+            Detail::Rows => Some(Self::with(self.needs, Detail::Fields)),
+            Detail::Fields => None,
+        }
+    }
+}
+
+/// Makes the largest coarser until all fit together; returns how many tags there are then.
+fn fit(chosen: &mut [Chosen<'_, '_>], total_max: usize) -> usize {
+    loop {
+        let tags = chosen.iter().map(|chosen| chosen.tags).sum();
+        if tags <= total_max {
+            return tags;
+        }
+        let shrinkable = chosen
+            .iter_mut()
+            .filter(|chosen| chosen.detail != Detail::Fields);
+        let largest = shrinkable.max_by_key(|chosen| chosen.tags);
+        let Some((largest, coarser)) = largest.and_then(|chosen| {
+            let coarser = chosen.coarser()?;
+            Some((chosen, coarser))
+        }) else {
+            return tags;
+        };
+        *largest = coarser;
+    }
 }
 
 /// Whether the needs of one entity have no tag in common: if they are about all rows or about rows
@@ -76,21 +138,24 @@ fn choose_detail(needs: &[Need<'_>], limits: &TagLimits) -> (Detail, usize) {
 
 /// Tags if rows and fields are spelled out.
 fn fine_len(need: &Need<'_>) -> usize {
-    let aspects = match &need.fields {
+    aspects_len(need) * rows_len(need)
+}
+
+/// Tags for each row.
+fn aspects_len(need: &Need<'_>) -> usize {
+    match &need.fields {
         Some(fields) => usize::from(need.members) + fields.len(),
         None => 1,
-    };
-    match &need.rows {
-        NeedRows::All => aspects,
-        NeedRows::Keys { values, .. } => aspects * values.len(),
     }
 }
 
-/// Tags if only rows are spelled out.
+/// Tags if only rows are spelled out: one for each value, and one for "an unknown value"; "any row" stays
+/// as it is.
 fn rows_len(need: &Need<'_>) -> usize {
     match &need.rows {
-        NeedRows::All => fine_len(need),
-        NeedRows::Keys { values, .. } => values.len(),
+        NeedRows::All => 1,
+        NeedRows::Keys { values, .. } if values.len() == 0 => 0,
+        NeedRows::Keys { field, values } => values.len() + usize::from(*field != ID),
     }
 }
 
@@ -169,18 +234,21 @@ pub(super) fn compatible(
         };
         writer.put(Region::All, Aspect::Any);
     }
-    let rows: usize = loaded.levels.iter().map(|level| level.rows.len()).sum();
-    result.tags.reserve(rows, rows * TAG_BYTES);
+    let mut left = limits.total_max;
     for (level, loaded) in plan.levels.iter().zip(&loaded.levels) {
         let entity = schema.at(level.entity);
         if entity.is_link() {
             continue;
         }
-        if loaded.rows.len() > limits.rows_max {
+        if loaded.rows.len() > limits.rows_max.min(left) {
             // Nothing is lost: every change of the entity clears `Entity:list:*` as well.
             result.collapsed += 1;
             continue;
         }
+        left -= loaded.rows.len();
+        result
+            .tags
+            .reserve(loaded.rows.len(), loaded.rows.len() * TAG_BYTES);
         let levels = plan
             .levels
             .iter()

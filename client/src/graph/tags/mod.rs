@@ -30,14 +30,18 @@ pub enum Precision {
     Precise,
 }
 
-/// How many tags of one entity an entry may carry before they are made coarser. Beyond a limit tags
-/// stay correct and clear more.
+/// How many tags an entry may carry before they are made coarser. Beyond a limit tags stay correct and
+/// clear more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TagLimits {
-    /// Above this many, rows are named without the fields that matter in them. Default 512.
+    /// Above this many of one entity, rows are named without the fields that matter in them. Default 512.
     pub fields_max: usize,
-    /// Above this many even so, the fields that matter are named without the rows. Default 1,024.
+    /// Above this many of one entity even so, the fields that matter are named without the rows.
+    /// Default 1,024.
     pub rows_max: usize,
+    /// Above this many of all entities together, the entities with the most tags get coarser ones. Default
+    /// 4,000: the server's `mcache.max-tags`, less what others add.
+    pub total_max: usize,
     /// A change of more rows than this counts as a change of the whole entity. Default 1,000.
     pub changed_rows_max: usize,
 }
@@ -47,6 +51,7 @@ impl Default for TagLimits {
         Self {
             fields_max: 512,
             rows_max: 1_024,
+            total_max: 4_000,
             changed_rows_max: 1_000,
         }
     }

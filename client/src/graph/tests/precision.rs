@@ -450,6 +450,31 @@ fn too_many_tags_become_coarser_ones() {
 }
 
 #[test]
+fn too_many_tags_of_all_entities_become_coarser_where_there_are_most() {
+    let store = store();
+    let count = |total_max| {
+        let limits = TagLimits {
+            total_max,
+            ..TagLimits::default()
+        };
+        let graph = Graph::builder(schema(), store.clone())
+            .limits(limits)
+            .build();
+        let query = products().fields(["title", "variants.sku", "channels.name"]);
+        let tags = ready(graph.load(&query, &GraphOptions::default()))
+            .unwrap()
+            .tags();
+        (tags.tags.len(), tags.collapsed)
+    };
+    let (all, collapsed) = count(4_000);
+    assert_eq!(collapsed, 0);
+    let (fewer, _) = count(all - 1);
+    assert!(fewer < all);
+    let (fewest, collapsed) = count(0);
+    assert!(fewest < fewer && collapsed >= 3, "{fewest} {collapsed}");
+}
+
+#[test]
 fn compatible_tags_are_medusas() {
     let graph = Graph::builder(schema(), store())
         .precision(Precision::Compatible)
