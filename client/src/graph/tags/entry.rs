@@ -81,33 +81,25 @@ impl<'n, 'a> Chosen<'n, 'a> {
         }
     }
 
-    fn coarser(&self) -> Option<Self> {
+    fn coarser(&self) -> Self {
         match self.detail {
-            Detail::RowsAndFields => Some(Self::with(self.needs, Detail::Rows)),
-            Detail::Rows => Some(Self::with(self.needs, Detail::Fields)),
-            Detail::Fields => None,
+            Detail::RowsAndFields => Self::with(self.needs, Detail::Rows),
+            Detail::Rows | Detail::Fields => Self::with(self.needs, Detail::Fields),
         }
     }
 }
 
-/// Makes the largest coarser until all fit together; returns how many tags there are then.
+/// Makes the largest coarser until all fit together or none can be; returns how many tags there are then.
 fn fit(chosen: &mut [Chosen<'_, '_>], total_max: usize) -> usize {
     loop {
         let tags = chosen.iter().map(|chosen| chosen.tags).sum();
-        if tags <= total_max {
-            return tags;
-        }
         let shrinkable = chosen
             .iter_mut()
             .filter(|chosen| chosen.detail != Detail::Fields);
-        let largest = shrinkable.max_by_key(|chosen| chosen.tags);
-        let Some((largest, coarser)) = largest.and_then(|chosen| {
-            let coarser = chosen.coarser()?;
-            Some((chosen, coarser))
-        }) else {
-            return tags;
-        };
-        *largest = coarser;
+        match shrinkable.max_by_key(|chosen| chosen.tags) {
+            Some(largest) if tags > total_max => *largest = largest.coarser(),
+            _ => return tags,
+        }
     }
 }
 
@@ -121,19 +113,6 @@ fn are_distinct(needs: &[Need<'_>]) -> bool {
     let mut fields: Vec<Option<FieldIndex>> = needs.iter().map(field).collect();
     fields.sort_unstable();
     fields.windows(2).all(|pair| pair[0] != pair[1])
-}
-
-/// The finest detail within the limits for the needs of one entity, and about how many tags it takes.
-fn choose_detail(needs: &[Need<'_>], limits: &TagLimits) -> (Detail, usize) {
-    let fine = needs.iter().map(fine_len).sum();
-    if fine <= limits.fields_max {
-        return (Detail::RowsAndFields, fine);
-    }
-    let rows = needs.iter().map(rows_len).sum();
-    if rows <= limits.rows_max {
-        return (Detail::Rows, rows);
-    }
-    (Detail::Fields, needs.len() * 4)
 }
 
 /// Tags if rows and fields are spelled out.
