@@ -1,14 +1,22 @@
 //! The suite: what mcache promises, shown on real servers. One file per property.
 
 mod acl;
+mod client_herd;
+mod client_outage;
+mod client_provider;
+mod client_topology;
 mod commands;
 mod fetch;
+mod fuzz;
+mod graph_oracle;
 mod harness_itself;
 mod introspection;
 mod invalidate;
 mod keyspace;
 mod limits;
+mod memory;
 mod model;
+mod orphans;
 mod parking;
 mod persistence;
 mod postgres_capture;
