@@ -464,7 +464,7 @@ tests! {
         let token = at.miss("k").await;
         at.invalidate(&["t"], Mode::Hard).await;
         assert!(!at.fill("k", "old", &["t"], &token).await);
-        at.release("k", &token).await;
+        assert!(!at.release("k", &token).await, "there is nothing left to give back");
         let next = at.miss("k").await;
         assert!(at.fill("k", "new", &["t"], &next).await);
     }
@@ -503,6 +503,13 @@ tests! {
 
     async fn without_a_stale_window_a_soft_invalidation_is_a_hard_one(at) {
         at.store("k", "old", &["t"]).await;
+        assert_eq!(at.invalidate(&["t"], Mode::Soft).await, 1);
+        at.miss("k").await;
+    }
+
+    async fn what_never_expires_has_no_stale_window(at) {
+        let keep = Keep { ttl: None, swr: LONG, ..Keep::default() };
+        at.store_as("k", "old", &["t"], keep).await;
         assert_eq!(at.invalidate(&["t"], Mode::Soft).await, 1);
         at.miss("k").await;
     }

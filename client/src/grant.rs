@@ -89,15 +89,12 @@ impl Grants {
             };
             grant.chosen.attached.outbox.note_life(ttl, terms.swr);
             match provider.store(entry).await {
-                Ok(true) => {
-                    telemetry::store(provider.id(), "stored");
-                    stored.accepted += 1;
-                    // The store has ended it.
+                Ok(accepted) => {
+                    telemetry::store(provider.id(), if accepted { "stored" } else { "refused" });
+                    stored.accepted += usize::from(accepted);
+                    stored.refused += usize::from(!accepted);
+                    // Either way the lease has ended.
                     grant.leased = false;
-                }
-                Ok(false) => {
-                    telemetry::store(provider.id(), "refused");
-                    stored.refused += 1;
                 }
                 Err(error) => {
                     telemetry::store(provider.id(), "failed");

@@ -32,6 +32,8 @@ pub enum Settled {
     Acknowledged,
     /// A provider has not acknowledged it, but no entry it concerns can still be alive there.
     Outlived,
+    /// A provider came back and refused it for good, for example because the user may not touch a tag.
+    Refused,
     /// The runtime that retried it is shutting down.
     Abandoned,
 }

@@ -75,7 +75,7 @@ macro_rules! policy_setters {
 
         /// Stale-while-revalidate: how long after its time to live, or after a
         /// [soft invalidation](Cache::soft_invalidate), an entry may still be served while one caller refreshes it.
-        /// Default: zero.
+        /// Default: zero. An entry that never expires has no such window.
         pub fn swr(mut self, window: Duration) -> Self {
             self.policy.swr = window;
             self

@@ -42,7 +42,7 @@ pub trait Provider: Send + Sync + 'static {
     fn token<'a>(&'a self, key: &'a [u8]) -> BoxFuture<'a, Result<Token>>;
 
     /// Keeps an entry, replacing value, tags and lifetime of an older one. `false`: refused, because one of
-    /// the tags was invalidated after the token was handed out.
+    /// the tags was invalidated after the token was handed out. Either way a lease held by the token ends.
     fn store<'a>(&'a self, entry: Store<'a>) -> BoxFuture<'a, Result<bool>>;
 
     /// Gives a lease back without a value, so that the next caller in line may try. `false`: the token held none.
@@ -116,7 +116,7 @@ pub struct Store<'a> {
     pub value: Bytes,
     /// How long the entry is live. `None`: no expiry.
     pub ttl: Option<Duration>,
-    /// How long after `ttl` it may be served stale while one caller refreshes it.
+    /// How long after `ttl` it may be served stale while one caller refreshes it. Without a `ttl`: never.
     pub swr: Duration,
     /// The full tags.
     pub tags: &'a Tags,

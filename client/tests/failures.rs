@@ -244,7 +244,7 @@ async fn an_invalidation_is_carried_out_although_its_caller_is_gone() {
 async fn what_is_refused_for_good_is_an_error_at_once() {
     let line = Line::new("line");
     let cache = cache_on(&line).await;
-    line.forbid_invalidations();
+    line.forbid("ns:t");
     let error = cache.invalidate(["t"]).await.unwrap_err();
     assert_eq!(error.kind(), &ErrorKind::Refused("NOPERM".to_owned()));
     assert_eq!(cache.pending_invalidations(), 0);
@@ -310,4 +310,45 @@ async fn what_cannot_be_encoded_or_is_too_large_is_served_but_not_kept() {
     let load = || async { Ok::<_, Error>(odd.clone()) };
     assert_eq!(cache.key("k").get_or_load(load).await.unwrap(), odd);
     assert_eq!(line.entries(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_refused_after_an_outage_does_not_hold_up_the_rest() {
+    let line = Line::new("line");
+    let cache = cache_on(&line).await;
+    line.cut();
+    let allowed = cache.invalidate(["a"]).await.unwrap();
+    let forbidden = cache.invalidate(["b", "forbidden"]).await.unwrap();
+    line.forbid("ns:forbidden");
+    line.mend();
+    assert_eq!(allowed.settled().await, Settled::Acknowledged);
+    assert_eq!(forbidden.settled().await, Settled::Refused);
+    assert_eq!(cache.pending_invalidations(), 0);
+    let mut told: Vec<String> = line
+        .invalidated()
+        .into_iter()
+        .flat_map(|(tags, _)| tags)
+        .collect();
+    told.sort();
+    assert_eq!(told, ["ns:a", "ns:b"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn during_an_outage_only_the_first_invalidation_waits_for_a_deadline() {
+    let line = Line::new("line");
+    let cache = cache_on(&line).await;
+    line.hang();
+    let began = Instant::now();
+    assert!(!cache.invalidate(["first"]).await.unwrap().is_acknowledged());
+    let deadline = began.elapsed();
+    for number in 0..1000 {
+        assert!(
+            !cache
+                .invalidate([format!("t{number}")])
+                .await
+                .unwrap()
+                .is_acknowledged()
+        );
+    }
+    assert_eq!(began.elapsed(), deadline);
 }

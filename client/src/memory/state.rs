@@ -205,7 +205,8 @@ impl State {
             birth,
             filled_at: now,
             expires_at: entry.ttl.map(|ttl| now + ttl),
-            swr: entry.swr,
+            // What never expires has no time after its time.
+            swr: entry.ttl.map_or(Duration::ZERO, |_| entry.swr),
             soft_until: None,
             read_since: false,
         };
@@ -286,13 +287,12 @@ impl State {
             return false;
         }
         // Stale from now on, but not for longer than it would have been anyway.
-        let natural = entry.ends_at();
-        let until = now + entry.swr;
-        let until = natural.map_or(until, |natural| until.min(natural));
+        let natural_end = entry.ends_at();
+        let until = natural_end.map_or(now, |end| end.min(now + entry.swr));
         let id = entry.id;
         entry.soft_until = Some(until);
-        if let Some(natural) = natural {
-            self.ends.remove(&(natural, id));
+        if let Some(end) = natural_end {
+            self.ends.remove(&(end, id));
         }
         self.ends.insert((until, id), key.clone());
         true

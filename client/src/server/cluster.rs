@@ -271,7 +271,7 @@ impl Cluster {
     }
 
     /// Without keeping the caller waiting.
-    fn refresh_soon(self: &Arc<Self>) {
+    pub(super) fn refresh_soon(self: &Arc<Self>) {
         let cluster = self.clone();
         tokio::spawn(async move {
             if let Some(seen) = cluster.known()

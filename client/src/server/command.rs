@@ -10,6 +10,9 @@ use crate::{
     provider::{EntryState, FetchOptions, Inspection, Lookup, Mode, Store, Token},
 };
 
+/// What the server accepts for leases and waits.
+const LEASE_OR_WAIT_MAX: Duration = Duration::from_secs(600);
+
 /// Enough for the keywords and numbers of any command, so that building one allocates once.
 const KEYWORD_BYTES: usize = 96;
 
@@ -28,10 +31,12 @@ pub(super) fn get_many<'a>(keys: impl IntoIterator<Item = &'a Bytes>) -> Cmd {
 pub(super) fn fetch(key: &[u8], options: FetchOptions) -> Cmd {
     let mut cmd = keyed("MCACHE.FETCH", key, 32);
     if let Some(lease) = options.lease {
-        cmd.arg("LEASE").arg(millis(lease));
+        cmd.arg("LEASE")
+            .arg(millis(lease.min(LEASE_OR_WAIT_MAX)).max(1));
     }
     if !options.wait.is_zero() {
-        cmd.arg("WAIT").arg(millis(options.wait));
+        cmd.arg("WAIT")
+            .arg(millis(options.wait.min(LEASE_OR_WAIT_MAX)));
     }
     cmd
 }
@@ -50,7 +55,8 @@ pub(super) fn set(entry: &Store<'_>) -> Cmd {
         None => cmd.arg(0),
     };
     cmd.arg(&entry.value[..]);
-    if !entry.swr.is_zero() {
+    // What never expires has no time after its time.
+    if !entry.swr.is_zero() && entry.ttl.is_some() {
         cmd.arg("SWR").arg(seconds(entry.swr));
     }
     if let Some(token) = entry.token {
@@ -117,7 +123,8 @@ pub(super) fn read_values(value: Value, expected: usize) -> Result<Vec<Option<By
     }
 }
 
-pub(super) fn read_lookup(value: Value) -> Result<Lookup> {
+/// `None`: a miss on a replica, which hands out no right to fill.
+pub(super) fn read_lookup(value: Value) -> Result<Option<Lookup>> {
     let Value::Array(parts) = value else {
         return Err(unexpected("state, value and token", &value));
     };
@@ -130,10 +137,11 @@ pub(super) fn read_lookup(value: Value) -> Result<Lookup> {
     };
     let state = read_text(state)?;
     match (&state[..], read_value(value)?, token) {
-        (b"hit", Some(value), None) => Ok(Lookup::Hit(value)),
-        (b"stale", Some(value), token) => Ok(Lookup::Stale { value, token }),
-        (b"miss", None, Some(token)) => Ok(Lookup::Miss { token }),
-        (b"busy", None, None) => Ok(Lookup::Busy),
+        (b"hit", Some(value), None) => Ok(Some(Lookup::Hit(value))),
+        (b"stale", Some(value), token) => Ok(Some(Lookup::Stale { value, token })),
+        (b"miss", None, Some(token)) => Ok(Some(Lookup::Miss { token })),
+        (b"miss", None, None) => Ok(None),
+        (b"busy", None, None) => Ok(Some(Lookup::Busy)),
         _ => Err(Error::new(ErrorKind::Protocol(format!(
             "FETCH answered `{}` with the wrong parts",
             state.escape_ascii()
@@ -339,7 +347,6 @@ mod tests {
         );
         let plain = Store {
             ttl: None,
-            swr: Duration::ZERO,
             tags: &Tags::new(),
             manual: false,
             token: None,
@@ -389,30 +396,33 @@ mod tests {
             |state: &str, value, token| read_lookup(Value::Array(vec![bulk(state), value, token]));
         let value = || bulk("v");
         let token = || bulk("t");
-        assert_eq!(
-            answer("hit", value(), Value::Nil).unwrap(),
-            Lookup::Hit("v".into())
-        );
-        assert_eq!(
-            answer("stale", value(), token()).unwrap(),
-            Lookup::Stale {
-                value: "v".into(),
-                token: Some(Token::new("t"))
-            }
-        );
-        assert_eq!(
-            answer("miss", Value::Nil, token()).unwrap(),
-            Lookup::Miss {
-                token: Token::new("t")
-            }
-        );
-        assert_eq!(
-            answer("busy", Value::Nil, Value::Nil).unwrap(),
-            Lookup::Busy
-        );
+        let understood = [
+            (
+                answer("hit", value(), Value::Nil),
+                Some(Lookup::Hit("v".into())),
+            ),
+            (
+                answer("stale", value(), token()),
+                Some(Lookup::Stale {
+                    value: "v".into(),
+                    token: Some(Token::new("t")),
+                }),
+            ),
+            (
+                answer("miss", Value::Nil, token()),
+                Some(Lookup::Miss {
+                    token: Token::new("t"),
+                }),
+            ),
+            (answer("miss", Value::Nil, Value::Nil), None),
+            (answer("busy", Value::Nil, Value::Nil), Some(Lookup::Busy)),
+        ];
+        for (answer, expected) in understood {
+            assert_eq!(answer.unwrap(), expected);
+        }
         for nonsense in [
             answer("hit", Value::Nil, Value::Nil),
-            answer("miss", Value::Nil, Value::Nil),
+            answer("miss", value(), token()),
             answer("perhaps", value(), token()),
             read_lookup(Value::Array(vec![bulk("hit")])),
             read_lookup(Value::Okay),

@@ -7,6 +7,7 @@
 //! of its own when callers give up, so a server that comes back is found even if nobody had the patience.
 
 use std::{
+    pin::pin,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU32, Ordering::Relaxed},
@@ -26,6 +27,9 @@ use crate::{Error, ErrorKind};
 /// A connection on which this many calls in a row timed out is replaced: the peer may be gone without having said so,
 /// and the kernel would take minutes to notice.
 const TIMEOUTS_BEFORE_REDIAL: u32 = 3;
+
+/// How often somebody who waits in the server asks whether it is still there.
+const HEARTBEAT: Duration = Duration::from_secs(1);
 
 /// Times and limits of one connection.
 #[derive(Debug, Clone)]
@@ -147,12 +151,21 @@ impl Link {
 
     /// A command that may wait in the server, on a connection of its own: a parked client's later commands wait with
     /// it, so on the shared connection it would hold up everybody, the one included for whom it waits.
-    pub(super) async fn call_parked(&self, cmd: &Cmd, wait: Duration) -> Result<Value, CallError> {
-        let answer = self
-            .parked
-            .call(&self.dialer, cmd, wait, &self.options)
-            .await?;
-        Ok(answer.extract_error()?)
+    ///
+    /// That the server still lives is asked now and then on the shared connection; if it does not, neither does the
+    /// one who is being waited for.
+    pub(super) async fn call_parked(
+        self: &Arc<Self>,
+        cmd: &Cmd,
+        wait: Duration,
+    ) -> Result<Value, CallError> {
+        let mut parked = pin!(self.parked.call(&self.dialer, cmd, wait, &self.options));
+        loop {
+            match timeout(HEARTBEAT, &mut parked).await {
+                Ok(answer) => return Ok(answer?.extract_error()?),
+                Err(_) => self.call(&redis::cmd("PING"), Urgency::Optional).await?,
+            };
+        }
     }
 
     /// Runs a call under the deadline and the breaker.
@@ -251,6 +264,14 @@ impl Link {
         };
         // Nobody may be waiting any more, which is fine: the slot has it.
         let _ = done.send(Some(outcome));
+    }
+
+    /// The connection leads to the wrong place: the next call makes another.
+    pub(super) fn redial(&self) {
+        let mut slot = self.lock();
+        if matches!(&*slot, Slot::Up(_)) {
+            *slot = Slot::Empty;
+        }
     }
 
     fn discard(&self, generation: Option<u64>) {

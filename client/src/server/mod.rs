@@ -33,7 +33,7 @@ use self::{
     link::{CallError, Link, LinkOptions, Urgency},
 };
 use crate::{
-    Result, Tags,
+    Error, ErrorKind, Result, Tags,
     provider::{BoxFuture, FetchOptions, Inspection, Lookup, Mode, Provider, Store, Token},
 };
 
@@ -185,6 +185,16 @@ impl RedisProvider {
     }
 }
 
+impl Topology {
+    /// What we are connected to is not what it was: look again.
+    fn is_another(&self) {
+        match self {
+            Self::Single(link) => link.redial(),
+            Self::Cluster(cluster) => cluster.refresh_soon(),
+        }
+    }
+}
+
 impl Provider for RedisProvider {
     fn id(&self) -> &str {
         &self.id
@@ -228,9 +238,15 @@ impl Provider for RedisProvider {
     fn fetch<'a>(&'a self, key: &'a [u8], options: FetchOptions) -> BoxFuture<'a, Result<Lookup>> {
         Box::pin(async move {
             let cmd = command::fetch(key, options);
-            command::read_lookup(match options.wait {
+            let answer = match options.wait {
                 Duration::ZERO => self.call(key, &cmd).await?,
                 wait => self.call_parked(key, &cmd, wait).await?,
+            };
+            command::read_lookup(answer)?.ok_or_else(|| {
+                self.topology.is_another();
+                Error::new(ErrorKind::Unavailable(
+                    "the server has become a replica".to_owned(),
+                ))
             })
         })
     }

@@ -56,19 +56,36 @@ impl Parked {
             Ok(Err(_)) | Err(_) => return Err(CallError::Timeout(wait)),
             Ok(Ok(permit)) => permit,
         };
-        let mut connection = match self.take_idle() {
-            Some(connection) => connection,
-            None => dialer.dial(options.connect_timeout).await?,
-        };
-        let answer = timeout_at(deadline, connection.send_packed_command(cmd))
-            .await
-            .map_err(|_| CallError::Timeout(wait + options.command_deadline))??;
+        let answer = timeout_at(deadline, self.send(dialer, cmd, options)).await;
+        drop(permit);
+        answer.map_err(|_| CallError::Timeout(wait + options.command_deadline))?
+    }
+
+    async fn send(
+        &self,
+        dialer: &Dialer,
+        cmd: &Cmd,
+        options: &LinkOptions,
+    ) -> Result<Value, CallError> {
+        // One that rested may have died unnoticed, and then so have the others: once more on a new one.
+        if let Some(mut rested) = self.take_idle() {
+            match rested.send_packed_command(cmd).await {
+                Ok(answer) => return Ok(self.keep(rested, answer)),
+                Err(error) if error.is_unrecoverable_error() => self.lock().clear(),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        let mut fresh = dialer.dial(options.connect_timeout).await?;
+        let answer = fresh.send_packed_command(cmd).await?;
+        Ok(self.keep(fresh, answer))
+    }
+
+    fn keep(&self, connection: MultiplexedConnection, answer: Value) -> Value {
         self.lock().push(Idle {
             connection,
             since: Instant::now(),
         });
-        drop(permit);
-        Ok(answer)
+        answer
     }
 
     fn take_idle(&self) -> Option<MultiplexedConnection> {

@@ -1,14 +1,20 @@
 //! A provider that can be made to fail, and to tell what it was asked.
 
-use std::sync::{
-    Arc, Mutex,
-    atomic::{AtomicBool, Ordering::SeqCst},
+use std::{
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering::SeqCst},
+    },
+    time::Duration,
 };
 
 use mcache::{
     Bytes, ErrorKind, MemoryProvider, Provider, Result, Tags,
     provider::{BoxFuture, FetchOptions, Inspection, Lookup, Mode, Store, Token},
 };
+
+/// How long a call takes that hangs.
+const DEADLINE: Duration = Duration::from_millis(500);
 
 /// A memory provider behind a line that can be cut.
 #[derive(Clone)]
@@ -21,8 +27,10 @@ pub struct Line {
 struct LineState {
     /// Calls fail.
     cut: AtomicBool,
-    /// Invalidations are refused for good.
-    forbidden: AtomicBool,
+    /// Calls fail after a while.
+    hung: AtomicBool,
+    /// Invalidations that name this tag are refused for good.
+    forbidden: Mutex<Option<String>>,
     calls: Mutex<Vec<&'static str>>,
     invalidated: Mutex<Vec<(Vec<String>, Mode)>>,
 }
@@ -44,8 +52,12 @@ impl Line {
         self.state.cut.store(false, SeqCst);
     }
 
-    pub fn forbid_invalidations(&self) {
-        self.state.forbidden.store(true, SeqCst);
+    pub fn hang(&self) {
+        self.state.hung.store(true, SeqCst);
+    }
+
+    pub fn forbid(&self, tag: &str) {
+        *self.state.forbidden.lock().unwrap() = Some(tag.to_owned());
     }
 
     /// The calls since the last time this was asked.
@@ -74,6 +86,10 @@ impl Line {
     ) -> BoxFuture<'a, Result<T>> {
         Box::pin(async move {
             self.state.calls.lock().unwrap().push(name);
+            if self.state.hung.load(SeqCst) {
+                tokio::time::sleep(DEADLINE).await;
+                return Err(ErrorKind::Timeout(DEADLINE).into());
+            }
             match self.state.cut.load(SeqCst) {
                 true => Err(ErrorKind::Unavailable("the line is cut".to_owned()).into()),
                 false => call.await,
@@ -123,7 +139,8 @@ impl Provider for Line {
         self.through(
             "invalidate",
             Box::pin(async move {
-                if self.state.forbidden.load(SeqCst) {
+                let forbidden = self.state.forbidden.lock().unwrap().clone();
+                if forbidden.is_some_and(|forbidden| tags.contains(forbidden)) {
                     return Err(ErrorKind::Refused("NOPERM".to_owned()).into());
                 }
                 let mut names: Vec<String> = tags

@@ -2,10 +2,10 @@
 //!
 //! ```text
 //!   submit ──▶ first attempt ──acknowledged──▶ done
-//!                   │ not reached
-//!                   ▼
-//!                 items ◀──────── again, after a pause ────────┐
-//!                   │                                          │
+//!      │            │ not reached
+//!      │            ▼
+//!      └────────▶ items ◀──────── again, after a pause ────────┐
+//!   others wait     │                                          │
 //!                   └──▶ everything in one go ──not reached────┘
 //!                                │
 //!                                └──▶ acknowledged, or nothing it concerns can still be alive: settled
@@ -15,8 +15,10 @@
 //! set is bounded; when it is full it becomes the one invalidation that includes all others, that of the namespace.
 //! While it is not empty, this process does not read from the provider: see [`Outbox::is_waiting`].
 
+mod pending;
+
 use std::{
-    collections::HashMap,
+    collections::HashSet,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -25,10 +27,16 @@ use std::{
 };
 
 use bytes::Bytes;
-use tokio::{sync::oneshot, time::Instant};
+use tokio::{
+    sync::{Notify, oneshot},
+    time::Instant,
+};
 
+use self::pending::{Item, Pending, items_of, order_of};
 use crate::{
-    Error, ErrorKind, Result, Settled, Tags, provider::Mode, provider::Provider, telemetry,
+    Error, ErrorKind, Result, Settled, Tags,
+    provider::{Mode, Provider},
+    telemetry,
 };
 
 const PAUSE_MIN: Duration = Duration::from_millis(50);
@@ -42,45 +50,20 @@ pub(crate) struct Outbox {
 
 struct Shared {
     provider: Arc<dyn Provider>,
-    /// The tag that means all entries of the namespace.
-    everything: Bytes,
-    items_max: usize,
     retry_min: Duration,
     /// The longest time an entry stored through this cache can be served, in milliseconds; `u64::MAX`: for ever.
     longest_life_ms: AtomicU64,
-    /// Whether there are items: read on every lookup, so kept outside of the lock.
+    /// Whether anything is pending: read on every lookup, so kept outside of the lock.
     waiting: AtomicBool,
+    /// Told when something is added.
+    added: Notify,
     state: Mutex<State>,
 }
 
-#[derive(Default)]
 struct State {
-    items: HashMap<Item, Due>,
-    /// Those who want to know; whoever stopped waiting is dropped on the way.
-    submissions: Vec<Submission>,
-    last_seq: u64,
+    pending: Pending,
+    /// Whether the task runs.
     retrying: bool,
-}
-
-/// One thing the provider must hear of.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-enum Item {
-    Tag(Mode, Bytes),
-    Key(Bytes),
-}
-
-#[derive(Debug, Clone, Copy)]
-struct Due {
-    /// The last submission that named it.
-    seq: u64,
-    /// When no entry it concerns can still be alive. `None`: never.
-    outlived_at: Option<Instant>,
-}
-
-struct Submission {
-    seq: u64,
-    outlived_at: Option<Instant>,
-    settled: oneshot::Sender<Settled>,
 }
 
 /// How a first attempt went.
@@ -108,12 +91,14 @@ impl Outbox {
         Self {
             shared: Arc::new(Shared {
                 provider,
-                everything: Bytes::copy_from_slice(everything),
-                items_max,
                 retry_min,
                 longest_life_ms: AtomicU64::new(0),
                 waiting: AtomicBool::new(false),
-                state: Mutex::default(),
+                added: Notify::new(),
+                state: Mutex::new(State {
+                    pending: Pending::new(everything, items_max),
+                    retrying: false,
+                }),
             }),
         }
     }
@@ -126,7 +111,7 @@ impl Outbox {
 
     /// How many tags and keys are unacknowledged.
     pub(crate) fn len(&self) -> usize {
-        self.shared.lock().items.len()
+        self.shared.lock().pending.len()
     }
 
     /// An entry that lives so long was stored: invalidations have to be retried at least that long.
@@ -145,6 +130,9 @@ impl Outbox {
 
     /// Sends, and keeps sending in the background if the provider cannot be reached.
     ///
+    /// While others are waiting to be sent, the order joins them without an attempt of its own: every write of the
+    /// application would otherwise cost a deadline for as long as the provider hangs. The task is told and tries at once.
+    ///
     /// Not cancelled with the caller: once polled, the order is carried out.
     ///
     /// # Errors
@@ -152,6 +140,10 @@ impl Outbox {
     /// What the provider refuses for good.
     pub(crate) async fn submit(&self, order: Order) -> Result<Attempt> {
         let shared = self.shared.clone();
+        if self.is_waiting() {
+            telemetry::invalidation(shared.provider.id(), "pending");
+            return Ok(Attempt::Pending(shared.keep(&order)));
+        }
         let attempt = tokio::spawn(async move {
             match shared.send(&order).await {
                 Ok(entries) => {
@@ -165,7 +157,7 @@ impl Outbox {
                         %error,
                         "an invalidation was not acknowledged; it is retried, and reads bypass this provider meanwhile"
                     );
-                    Ok(Attempt::Pending(shared.keep(order)))
+                    Ok(Attempt::Pending(shared.keep(&order)))
                 }
                 Err(error) => {
                     telemetry::invalidation(shared.provider.id(), "refused");
@@ -189,50 +181,30 @@ impl Shared {
     }
 
     /// Remembers an order that was not acknowledged, and sees to it that it is sent again.
-    fn keep(self: &Arc<Self>, order: Order) -> oneshot::Receiver<Settled> {
+    fn keep(self: &Arc<Self>, order: &Order) -> oneshot::Receiver<Settled> {
         let outlived_at = self.outlived_at(Instant::now());
-        let (settled, receiver) = oneshot::channel();
         let mut state = self.lock();
-        state.last_seq += 1;
-        let due = Due {
-            seq: state.last_seq,
-            outlived_at,
-        };
-        match order {
-            Order::Invalidate(tags, mode) => {
-                for tag in &tags {
-                    state.add(Item::Tag(mode, Bytes::copy_from_slice(tag)), due);
-                }
-            }
-            Order::Clear(key) => state.add(Item::Key(key), due),
-        }
-        if state.items.len() > self.items_max {
-            state.fold(&self.everything, due);
+        let (settled, folded) = state.pending.add(order, outlived_at);
+        if folded {
             telemetry::invalidations_folded(self.provider.id());
         }
-        state.submissions.push(Submission {
-            seq: due.seq,
-            outlived_at,
-            settled,
-        });
-        self.note(&state);
+        self.note(&state.pending);
+        self.added.notify_one();
         if !std::mem::replace(&mut state.retrying, true) {
             tokio::spawn(self.clone().retry());
         }
-        receiver
+        settled
     }
 
     async fn retry(self: Arc<Self>) {
         let mut pause = PAUSE_MIN;
-        loop {
-            // Jittered: after an outage not every process comes back in the same millisecond.
-            tokio::time::sleep(pause.mul_f64(0.5 + fastrand::f64() / 2.0)).await;
-            let Some((seq, orders)) = self.due(Instant::now()) else {
-                return;
-            };
-            match self.send_all(&orders).await {
-                Ok(()) => {
-                    self.acknowledge(seq);
+        while self.rest(pause).await {
+            let batch = self.lock().pending.batch();
+            match self.send_all(&batch.orders).await {
+                Ok(refused) => {
+                    let mut state = self.lock();
+                    state.pending.acknowledge(batch.through, &refused);
+                    self.note(&state.pending);
                     pause = PAUSE_MIN;
                 }
                 Err(error) => {
@@ -241,53 +213,51 @@ impl Shared {
                 }
             }
         }
+        tracing::info!(
+            provider = self.provider.id(),
+            "no invalidation is pending any more"
+        );
     }
 
-    /// What is to be sent now, and up to which submission that goes. `None`: nothing, and the task ends.
-    fn due(&self, now: Instant) -> Option<(u64, Vec<Order>)> {
+    /// Waits until it is time to try again; `false` if there is nothing to try, and the task ends.
+    async fn rest(&self, pause: Duration) -> bool {
+        // Jittered: after an outage not every process comes back in the same millisecond.
+        let pause = pause.mul_f64(0.5 + fastrand::f64() / 2.0);
+        let shortest = pause.min(PAUSE_MIN);
+        tokio::time::sleep(shortest).await;
+        // Something new does not wait for the end of a long pause, nor does it shorten the shortest.
+        let _ = tokio::time::timeout(pause - shortest, self.added.notified()).await;
         let mut state = self.lock();
-        state.drop_outlived(now);
-        self.note(&state);
-        if state.items.is_empty() {
-            state.retrying = false;
-            return None;
-        }
-        let mut orders = Vec::new();
-        let mut by_mode: HashMap<Mode, Tags> = HashMap::new();
-        for item in state.items.keys() {
-            match item {
-                Item::Tag(mode, tag) => by_mode.entry(*mode).or_default().push(tag),
-                Item::Key(key) => orders.push(Order::Clear(key.clone())),
+        state.pending.drop_outlived(Instant::now());
+        self.note(&state.pending);
+        state.retrying = !state.pending.is_empty();
+        state.retrying
+    }
+
+    /// Sends a batch; what the provider refuses for good is returned. The others must not suffer for it, so an order that
+    /// is refused as a whole is sent again piece by piece.
+    async fn send_all(&self, orders: &[Order]) -> Result<HashSet<Item>> {
+        let mut refused = HashSet::new();
+        for order in orders {
+            match self.send(order).await {
+                Err(error) if !error.is_retryable() => {}
+                sent => {
+                    sent?;
+                    continue;
+                }
+            }
+            for item in items_of(order) {
+                match self.send(&order_of(&item)).await {
+                    Err(error) if !error.is_retryable() => {
+                        tracing::error!(provider = self.provider.id(), %error, ?item, "an invalidation was refused");
+                        telemetry::invalidation(self.provider.id(), "refused");
+                        refused.insert(item);
+                    }
+                    sent => drop(sent?),
+                }
             }
         }
-        orders.extend(
-            by_mode
-                .into_iter()
-                .map(|(mode, tags)| Order::Invalidate(tags, mode)),
-        );
-        Some((state.last_seq, orders))
-    }
-
-    async fn send_all(&self, orders: &[Order]) -> Result<()> {
-        for order in orders {
-            self.send(order).await?;
-        }
-        Ok(())
-    }
-
-    fn acknowledge(&self, through: u64) {
-        let mut state = self.lock();
-        state.items.retain(|_, due| due.seq > through);
-        state.settle(Settled::Acknowledged, |submission| {
-            submission.seq <= through
-        });
-        self.note(&state);
-        if state.items.is_empty() {
-            tracing::info!(
-                provider = self.provider.id(),
-                "all pending invalidations are acknowledged"
-            );
-        }
+        Ok(refused)
     }
 
     /// When an entry that is alive now, or is being filled with older data, will be gone for certain.
@@ -298,69 +268,13 @@ impl Shared {
         }
     }
 
-    fn note(&self, state: &State) {
-        self.waiting
-            .store(!state.items.is_empty(), Ordering::Release);
-        telemetry::invalidations_pending(self.provider.id(), state.items.len());
+    fn note(&self, pending: &Pending) {
+        self.waiting.store(!pending.is_empty(), Ordering::Release);
+        telemetry::invalidations_pending(self.provider.id(), pending.len());
     }
 
     /// Never held across an await.
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl State {
-    fn add(&mut self, item: Item, due: Due) {
-        self.items
-            .entry(item)
-            .and_modify(|known| *known = known.later(due))
-            .or_insert(due);
-    }
-
-    /// Everything becomes one: the namespace, as hard as the hardest of what it replaces.
-    fn fold(&mut self, everything: &Bytes, due: Due) {
-        let due = self.items.values().fold(due, |due, item| due.later(*item));
-        let mode = self
-            .items
-            .keys()
-            .map(|item| match item {
-                Item::Tag(mode, _) => *mode,
-                Item::Key(_) => Mode::Hard,
-            })
-            .reduce(Mode::strongest)
-            .unwrap_or_default();
-        self.items.clear();
-        self.items.insert(Item::Tag(mode, everything.clone()), due);
-    }
-
-    fn drop_outlived(&mut self, now: Instant) {
-        let is_outlived = |at: Option<Instant>| at.is_some_and(|at| at <= now);
-        self.items.retain(|_, due| !is_outlived(due.outlived_at));
-        self.settle(Settled::Outlived, |submission| {
-            is_outlived(submission.outlived_at)
-        });
-    }
-
-    fn settle(&mut self, how: Settled, which: impl Fn(&Submission) -> bool) {
-        let settled = self.submissions.extract_if(.., |submission| {
-            which(submission) || submission.settled.is_closed()
-        });
-        for submission in settled {
-            // Whoever is gone does not want to know.
-            let _ = submission.settled.send(how);
-        }
-    }
-}
-
-impl Due {
-    fn later(self, other: Self) -> Self {
-        Self {
-            seq: self.seq.max(other.seq),
-            outlived_at: match (self.outlived_at, other.outlived_at) {
-                (Some(one), Some(other)) => Some(one.max(other)),
-                _ => None,
-            },
-        }
     }
 }
