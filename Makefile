@@ -20,6 +20,14 @@ build: setup ## the module, optimised: target/release/libmcache.so
 run: build ## start Redis with the module, replay a recorded shop's day through the client, leave Redis to try
 	$(CARGO) run --release -p mcache-examples --bin replay
 
+.PHONY: storefront
+storefront: build ## a store on PostgreSQL with a live page; MEDUSA_FF_CACHING=false runs it without the cache
+	MEDUSA_FF_CACHING=$${MEDUSA_FF_CACHING-true} $(CARGO) run --release -p mcache-examples --bin storefront
+
+.PHONY: storefront-bench
+storefront-bench: build ## the store with the cache off and on, in alternating rounds; writes docs/results/storefront.*
+	$(CARGO) run --release -p mcache-examples --bin storefront-bench
+
 .PHONY: test
 test: build ## every test: pure logic, client, real servers
 	$(CARGO) test --workspace

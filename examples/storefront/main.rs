@@ -1,30 +1,71 @@
-//! `make storefront`: the store on PostgreSQL and Redis servers of its own, until Ctrl-C.
+//! `make storefront`: the store on PostgreSQL and Redis servers of its own, and a page that shows it at work, until
+//! Ctrl-C.
 
 use std::process::ExitCode;
+use std::sync::Arc;
 
-use axum::Router;
 use storefront::BoxError;
 use storefront::config::Config;
+use storefront::live::Live;
 use storefront::serve::Server;
 use storefront::servers::Servers;
 
-fn main() -> ExitCode {
-    match run() {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("storefront: {error}");
-            ExitCode::FAILURE
+#[tokio::main]
+async fn main() -> ExitCode {
+    // Ctrl-C at any time, in the middle of seeding too, drops everything that was started.
+    tokio::select! {
+        outcome = run() => match outcome {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("storefront: {error}");
+                ExitCode::FAILURE
+            }
+        },
+        _ = tokio::signal::ctrl_c() => {
+            println!("\nStopping everything that was started.");
+            ExitCode::SUCCESS
         }
     }
 }
 
-#[tokio::main]
 async fn run() -> Result<(), BoxError> {
-    let servers = tokio::task::spawn_blocking(Servers::start).await?;
-    let config = servers.config(Config::load()?);
+    let base = Config::load()?;
+    println!(
+        "Starting PostgreSQL and Redis in temporary directories, seeding {} products:",
+        base.products
+    );
+    let servers = Arc::new(tokio::task::spawn_blocking(Servers::start).await?);
+    let config = servers.config(base);
     servers.seed(&config).await?;
-    let server = Server::start(config, Router::new()).await?;
-    println!("http://{}", server.address);
-    tokio::signal::ctrl_c().await?;
-    server.stop().await
+
+    let without = Config {
+        caching: Some(false),
+        listen: "127.0.0.1:0".to_owned(),
+        ..config.clone()
+    };
+    let live = Live::new(servers.clone());
+    let products = config.products;
+    let on = Server::start_with(config, live.router()).await?;
+    let off = Server::start(without).await?;
+    let caching = if on.store.cache.is_enabled() {
+        "on"
+    } else {
+        "off: set MEDUSA_FF_CACHING=true"
+    };
+    let key = "-H 'x-publishable-api-key: pk_storefront'";
+    println!("\n  the table, live   http://{}/", on.address);
+    println!(
+        "  the store         curl -i {key} 'http://{}/store/products?limit=2&region_id=reg_eu'",
+        on.address
+    );
+    println!("  without a cache   http://{}/", off.address);
+    println!("  its database      psql '{}'", servers.postgres.conninfo());
+    println!(
+        "  its cache         redis-cli -s {}",
+        servers.redis().socket().display()
+    );
+    println!("\nCaching is {caching}. Ctrl-C stops everything.");
+    let mut visitors = live.visitors(off.address, on.address, products);
+    while visitors.join_next().await.is_some() {}
+    Ok(())
 }

@@ -6,7 +6,8 @@
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::{Duration, Instant};
 
 use axum::extract::{FromRequestParts, Request, State};
 use axum::http::header::{CACHE_CONTROL, HeaderName, HeaderValue};
@@ -39,9 +40,30 @@ struct Tally {
     stale: AtomicU32,
     misses: AtomicU32,
     bypasses: AtomicU32,
+    waiting: Mutex<Waiting>,
+}
+
+/// How long a request waited for the catalogue; reads that run at the same time count once.
+#[derive(Debug, Default)]
+struct Waiting {
+    reads: u32,
+    since: Option<Instant>,
+    total: Duration,
 }
 
 impl Tally {
+    fn begin(&self) -> WaitGuard<'_> {
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        waiting.reads += 1;
+        waiting.since.get_or_insert_with(Instant::now);
+        WaitGuard(self)
+    }
+
+    fn waited(&self) -> Duration {
+        let waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        waiting.total
+    }
+
     fn count(&self, source: Source) {
         let counter = match source {
             Source::Hit => &self.hits,
@@ -65,6 +87,25 @@ impl Tally {
     }
 }
 
+/// One read under way.
+struct WaitGuard<'a>(&'a Tally);
+
+impl Drop for WaitGuard<'_> {
+    fn drop(&mut self) {
+        let mut waiting = self
+            .0
+            .waiting
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        waiting.reads -= 1;
+        if waiting.reads == 0
+            && let Some(since) = waiting.since.take()
+        {
+            waiting.total += since.elapsed();
+        }
+    }
+}
+
 impl Reads {
     /// Rows of the catalogue, as they are; from the cache if they are there.
     ///
@@ -72,6 +113,7 @@ impl Reads {
     ///
     /// If the query makes no sense or the database fails. A cache that fails is passed by.
     pub async fn catalogue(&self, query: &GraphQuery) -> Result<GraphResult, ApiError> {
+        let _waiting = self.tally.begin();
         let served = self.store.catalogue.serve(query, &self.options).await?;
         self.tally.count(served.source);
         Ok(served.value)
@@ -150,9 +192,10 @@ pub async fn tell_source(
     let route = route_of(&request);
     let tally = Arc::new(Tally::default());
     request.extensions_mut().insert(tally.clone());
+    let began = Instant::now();
     let mut response = next.run(request).await;
     let counts = tally.counts();
-    totals.add(route, counts);
+    totals.add(route, counts, tally.waited(), began.elapsed());
     let read: Vec<String> = counts
         .iter()
         .filter(|(_, count)| *count > 0)
@@ -174,23 +217,54 @@ fn route_of(request: &Request) -> String {
     format!("{} {path}", request.method())
 }
 
-/// How the cacheable reads of each endpoint were answered, since the start.
+/// What the cacheable reads of each endpoint came to, since the start.
 #[derive(Clone, Debug, Default)]
-pub struct Totals(Arc<RwLock<BTreeMap<String, [u64; 4]>>>);
+pub struct Totals(Arc<RwLock<BTreeMap<String, Total>>>);
+
+/// What the cacheable reads of one endpoint came to.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Total {
+    /// Reads that could have been answered from the cache.
+    pub reads: u64,
+    /// Those that were.
+    pub hits: u64,
+    /// How long requests waited for such reads.
+    pub waited: Duration,
+    /// How long they took altogether.
+    pub took: Duration,
+}
 
 impl Totals {
-    fn add(&self, route: String, counts: [(&'static str, u32); 4]) {
+    fn add(
+        &self,
+        route: String,
+        counts: [(&'static str, u32); 4],
+        waited: Duration,
+        took: Duration,
+    ) {
         let mut totals = self.0.write().unwrap_or_else(PoisonError::into_inner);
         let total = totals.entry(route).or_default();
-        for (total, (_, count)) in total.iter_mut().zip(counts) {
-            *total += u64::from(count);
+        for (word, count) in counts {
+            total.reads += u64::from(count);
+            if word == "hit" || word == "stale" {
+                total.hits += u64::from(count);
+            }
         }
+        total.waited += waited;
+        total.took += took;
     }
 
-    /// Hits, and all reads that could have been hits, of an endpoint.
-    pub fn hits_of(&self, route: &str) -> (u64, u64) {
+    /// Of one endpoint, by its method and route.
+    pub fn of(&self, route: &str) -> Total {
         let totals = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        let counts = totals.get(route).copied().unwrap_or_default();
-        (counts[3] + counts[2], counts.iter().sum())
+        totals.get(route).copied().unwrap_or_default()
+    }
+
+    /// Counts from zero again.
+    pub fn reset(&self) {
+        self.0
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clear();
     }
 }

@@ -39,7 +39,13 @@ async fn seed_over(
     for step in filled.split(STEP).skip(1) {
         let (name, sql) = step.split_once('\n').unwrap_or((step, ""));
         progress(name);
-        client.batch_execute(sql).await?;
+        client
+            .batch_execute(sql)
+            .await
+            .map_err(|error| match error.as_db_error() {
+                Some(said) => format!("seeding {name}: {said}").into(),
+                None => BoxError::from(error),
+            })?;
     }
     Ok(())
 }

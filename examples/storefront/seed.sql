@@ -11,7 +11,7 @@ INSERT INTO stock_location VALUES ('sloc_north', 'North'), ('sloc_south', 'South
 INSERT INTO sales_channel VALUES ('sc_web', 'Web'), ('sc_outlet', 'Outlet');
 INSERT INTO sales_channel_location VALUES
     ('sc_web', 'sloc_north'), ('sc_web', 'sloc_south'), ('sc_outlet', 'sloc_south');
-INSERT INTO api_key VALUES ('apk_web', 'pk_storefront', 'Web shop'), ('apk_old', 'pk_revoked', 'Old shop', now());
+INSERT INTO api_key VALUES ('apk_web', 'pk_storefront', 'Web shop', NULL), ('apk_old', 'pk_revoked', 'Old shop', now());
 INSERT INTO api_key_sales_channel VALUES ('apk_web', 'sc_web'), ('apk_old', 'sc_web');
 INSERT INTO shipping_option
     SELECT 'so_' || substr(r.id, 5) || '_' || o.type, r.id, o.name, o.type, o.amount

@@ -26,12 +26,21 @@ pub struct Server {
 }
 
 impl Server {
-    /// Opens the store and listens where the configuration says; `beside` is served next to its API.
+    /// Opens the store and listens where the configuration says.
     ///
     /// # Errors
     ///
     /// As [`Store::open`], and if the address is taken.
-    pub async fn start(config: Config, beside: Router) -> Result<Self, BoxError> {
+    pub async fn start(config: Config) -> Result<Self, BoxError> {
+        Self::start_with(config, Router::new()).await
+    }
+
+    /// As [`start`](Self::start), with `beside` next to the store's API.
+    ///
+    /// # Errors
+    ///
+    /// As [`start`](Self::start).
+    pub async fn start_with(config: Config, beside: Router) -> Result<Self, BoxError> {
         let listener = TcpListener::bind(&config.listen)
             .await
             .map_err(|error| format!("{}: {error}", config.listen))?;

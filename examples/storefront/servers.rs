@@ -1,5 +1,7 @@
 //! The two servers a store needs, in temporary directories: nothing of the machine's own is touched.
 
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
 use harness::Postgres;
 
 use crate::BoxError;
@@ -10,8 +12,7 @@ use crate::seed::seed;
 pub struct Servers {
     /// The database.
     pub postgres: Postgres,
-    /// Redis with the module.
-    pub redis: harness::Server,
+    redis: Mutex<harness::Server>,
 }
 
 impl Servers {
@@ -28,18 +29,25 @@ impl Servers {
         ];
         Self {
             postgres: Postgres::start_with(&settings),
-            redis: harness::Server::builder()
-                .tcp()
-                .apart_from_terminal()
-                .start(),
+            redis: Mutex::new(
+                harness::Server::builder()
+                    .tcp()
+                    .apart_from_terminal()
+                    .start(),
+            ),
         }
+    }
+
+    /// Redis with the module: to be asked, killed and started again.
+    pub fn redis(&self) -> MutexGuard<'_, harness::Server> {
+        self.redis.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The configuration with these servers in it.
     pub fn config(&self, base: Config) -> Config {
         Config {
             database: self.postgres.conninfo(),
-            redis: self.redis.url(),
+            redis: self.redis().url(),
             ..base
         }
     }

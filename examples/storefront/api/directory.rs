@@ -14,9 +14,9 @@ use crate::input::Params;
 /// `GET /store/product-categories`: the tree.
 pub async fn categories(shop: Shop) -> Result<Json<Value>, ApiError> {
     let query = GraphQuery::new("product_category")
-        .fields(["name", "handle", "rank"])
+        .fields(["id", "name", "handle", "rank"])
         .fields(
-            ["name", "handle", "rank", "is_active"]
+            ["id", "name", "handle", "rank", "is_active"]
                 .map(|field| format!("category_children.{field}")),
         )
         .filters(json!({ "parent_category_id": null, "is_active": true }))

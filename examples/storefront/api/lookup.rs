@@ -24,7 +24,9 @@ pub struct PaymentProvider {
     pub is_enabled: bool,
 }
 
-pub const REGION_FIELDS: [&str; 6] = [
+pub const REGION_FIELDS: [&str; 8] = [
+    "id",
+    "countries.id",
     "name",
     "currency_code",
     "tax_percent",

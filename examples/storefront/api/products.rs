@@ -18,7 +18,12 @@ use crate::error::ApiError;
 use crate::input::{Params, within};
 use crate::reads::Reads;
 
-const FIELDS: [&str; 15] = [
+const FIELDS: [&str; 20] = [
+    "id",
+    "collection.id",
+    "categories.id",
+    "options.id",
+    "variants.id",
     "title",
     "handle",
     "description",

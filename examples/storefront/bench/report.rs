@@ -1,0 +1,269 @@
+//! The table, as Markdown, CSV, SVG and HTML.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::Path;
+
+use super::rounds::{Outage, Row, Scenario};
+use crate::BoxError;
+
+/// What others say of an endpoint.
+#[derive(Clone, Copy, Debug)]
+pub struct Published {
+    /// As in [`ENDPOINTS`](crate::load::ENDPOINTS).
+    pub endpoint: &'static str,
+    /// Time saved by Medusa Cache, as published, in percent.
+    pub saved_percent: u32,
+    /// What a Medusa 2.21.2 server with its own Redis provider reached on a machine like this: milliseconds off and on.
+    pub medusa_ms: (u32, u32),
+}
+
+const fn published(endpoint: &'static str, saved_percent: u32, off: u32, on: u32) -> Published {
+    Published {
+        endpoint,
+        saved_percent,
+        medusa_ms: (off, on),
+    }
+}
+
+/// The published table.
+pub const PUBLISHED: [Published; 15] = [
+    published("GET /store/products", 77, 349, 197),
+    published("GET /store/product-categories", 42, 44, 40),
+    published("GET /store/products/{id}", 24, 100, 90),
+    published("POST /store/carts/{id}/line-items", 39, 364, 333),
+    published("POST /store/carts/{id}/shipping-methods", 33, 655, 621),
+    published("POST /store/carts/{id}/promotions", 33, 192, 189),
+    published("GET /store/carts/{id}", 33, 56, 49),
+    published("POST /store/carts/{id}", 28, 513, 482),
+    published("POST /store/carts", 26, 188, 190),
+    published("POST /store/carts/{id}/complete", 25, 427, 540),
+    published("GET /store/orders/{id}", 32, 51, 55),
+    published("GET /store/regions", 43, 16, 12),
+    published("GET /store/shipping-options", 36, 125, 102),
+    published("POST /store/payment-collections", 33, 63, 54),
+    published("POST /store/payment-collections/{id}/payments", 33, 52, 49),
+];
+
+fn published_of(row: &Row) -> Published {
+    let found = PUBLISHED
+        .iter()
+        .find(|known| known.endpoint == row.endpoint);
+    found.copied().unwrap_or(published(row.endpoint, 0, 0, 0))
+}
+
+impl Scenario {
+    /// What it is called in the report.
+    pub fn title(&self) -> String {
+        let hop = if self.plan.hop {
+            ", database 1 ms away"
+        } else {
+            ""
+        };
+        format!("{}{hop}", self.plan.mix.name)
+    }
+
+    /// The table of this scenario.
+    pub fn markdown(&self) -> String {
+        let mut text = format!("## {}\n\n", self.title());
+        text += "| endpoint | n | p50 ms off -> on | p95 ms off -> on | saved | published | Medusa here, ms off -> on | hits | cacheable |\n";
+        text += "|---|---|---|---|---|---|---|---|---|\n";
+        for row in &self.rows {
+            let known = published_of(row);
+            let (off, on) = known.medusa_ms;
+            let _ = writeln!(
+                text,
+                "| {} | {} | {:.2} -> {:.2} | {:.2} -> {:.2} | {:.0} % | {} % | {off} -> {on} | {:.0} % | {:.0} % |",
+                row.endpoint,
+                row.on.requests,
+                row.off.p50_ms,
+                row.on.p50_ms,
+                row.off.p95_ms,
+                row.on.p95_ms,
+                row.saved_percent(),
+                known.saved_percent,
+                row.hit_percent(),
+                row.cacheable.min(1.0) * 100.0,
+            );
+        }
+        let found = &self.findings;
+        let _ = writeln!(
+            text,
+            "\n{} rounds of each kind, {} visits a round by {} visitors at a time. Changes by the back office: {}; answers compared: {}, \
+             inconclusive {}; **stale: {}**. Requests that failed: {}.\n",
+            self.plan.pairs,
+            self.visits,
+            self.plan.visitors,
+            found.changes,
+            found.compared,
+            found.inconclusive,
+            found.stale.len(),
+            self.failures,
+        );
+        text
+    }
+}
+
+/// Writes `storefront.md`, `.csv`, `.svg` and `.html` into a directory.
+///
+/// # Errors
+///
+/// If they cannot be written.
+pub fn write(
+    directory: &Path,
+    scenarios: &[Scenario],
+    outage: &Outage,
+    how: &str,
+) -> Result<(), BoxError> {
+    fs::create_dir_all(directory)?;
+    let text = markdown(scenarios, outage, how);
+    let chart = svg(scenarios);
+    fs::write(directory.join("storefront.html"), html(&text, &chart))?;
+    fs::write(directory.join("storefront.md"), text)?;
+    fs::write(directory.join("storefront.svg"), chart)?;
+    fs::write(directory.join("storefront.csv"), csv(scenarios))?;
+    Ok(())
+}
+
+fn markdown(scenarios: &[Scenario], outage: &Outage, how: &str) -> String {
+    let mut text = String::from(include_str!("report.md"));
+    let _ = writeln!(
+        text,
+        "\n{how}\n\n![time saved per endpoint](storefront.svg)\n"
+    );
+    for scenario in scenarios {
+        text += &scenario.markdown();
+    }
+    let found = &outage.findings;
+    let _ = writeln!(
+        text,
+        "## Redis killed in mid-round, and started again\n\n{} requests, of which failed: {}. Changes meanwhile: {}; answers compared: {}, \
+         inconclusive {}; **stale: {}**.",
+        outage.requests,
+        outage.failures,
+        found.changes,
+        found.compared,
+        found.inconclusive,
+        found.stale.len()
+    );
+    text
+}
+
+fn csv(scenarios: &[Scenario]) -> String {
+    let mut text = String::from(
+        "mix,hop_ms,endpoint,requests,p50_off_ms,p50_on_ms,p95_off_ms,p95_on_ms,saved_percent,published_percent,hit_percent,cacheable_percent\n",
+    );
+    for scenario in scenarios {
+        for row in &scenario.rows {
+            let _ = writeln!(
+                text,
+                "{},{},{},{},{:.3},{:.3},{:.3},{:.3},{:.1},{},{:.1},{:.1}",
+                scenario.plan.mix.name,
+                u8::from(scenario.plan.hop),
+                row.endpoint,
+                row.on.requests,
+                row.off.p50_ms,
+                row.on.p50_ms,
+                row.off.p95_ms,
+                row.on.p95_ms,
+                row.saved_percent(),
+                published_of(row).saved_percent,
+                row.hit_percent(),
+                row.cacheable.min(1.0) * 100.0
+            );
+        }
+    }
+    text
+}
+
+/// Bars: time saved with the database a hop away, beside what is published.
+fn svg(scenarios: &[Scenario]) -> String {
+    const ROW: usize = 34;
+    // The mix in which every endpoint is asked often.
+    let hop = scenarios.iter().filter(|scenario| scenario.plan.hop);
+    let Some(shown) =
+        hop.max_by_key(|scenario| (scenario.rows.len(), scenario.plan.mix.orders_percent))
+    else {
+        return "<svg xmlns=\"http://www.w3.org/2000/svg\"/>".to_owned();
+    };
+    let height = 60 + shown.rows.len() * ROW;
+    let mut chart = format!(
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 860 {height}\" font-family=\"sans-serif\" font-size=\"12\">\n\
+         <rect width=\"860\" height=\"{height}\" fill=\"#fff\"/>\n\
+         <text x=\"12\" y=\"22\" font-size=\"15\">Time saved at the median: {}</text>\n\
+         <rect x=\"12\" y=\"34\" width=\"12\" height=\"10\" fill=\"#2a78d6\"/><text x=\"30\" y=\"43\">measured here</text>\n\
+         <rect x=\"140\" y=\"34\" width=\"12\" height=\"10\" fill=\"#b9b7b0\"/><text x=\"158\" y=\"43\">published</text>\n",
+        shown.title()
+    );
+    for (at, row) in shown.rows.iter().enumerate() {
+        let top = 56 + at * ROW;
+        let known = published_of(row).saved_percent;
+        let measured = row.saved_percent();
+        let _ = writeln!(
+            chart,
+            "<text x=\"340\" y=\"{}\" text-anchor=\"end\">{}</text>\
+             <rect x=\"350\" y=\"{top}\" width=\"{:.0}\" height=\"12\" fill=\"#2a78d6\"/><text x=\"{:.0}\" y=\"{}\">{measured:.0} %</text>\
+             <rect x=\"350\" y=\"{}\" width=\"{}\" height=\"9\" fill=\"#b9b7b0\"/><text x=\"{}\" y=\"{}\" font-size=\"10\">{known} %</text>",
+            top + 13,
+            row.endpoint,
+            measured.max(0.0) * 4.5,
+            356.0 + measured.max(0.0) * 4.5,
+            top + 10,
+            top + 14,
+            f64::from(known) * 4.5,
+            356.0 + f64::from(known) * 4.5,
+            top + 22,
+        );
+    }
+    chart + "</svg>\n"
+}
+
+/// The Markdown as a page: tables and paragraphs are all it has.
+fn html(markdown: &str, chart: &str) -> String {
+    let mut page = String::from(
+        "<!doctype html><meta charset=\"utf-8\"><title>mcache: storefront</title><style>body{font:15px/1.5 sans-serif;max-width:70rem;\
+         margin:2rem auto;padding:0 1rem}table{border-collapse:collapse}td,th{border:1px solid #ccc;padding:.25rem .6rem;text-align:right}\
+         td:first-child,th:first-child{text-align:left}svg{max-width:860px}</style>\n",
+    );
+    let escape = |text: &str| {
+        text.replace('&', "&amp;")
+            .replace('<', "&lt;")
+            .replace("**", "")
+    };
+    let mut in_table = false;
+    for line in markdown.lines() {
+        let is_row = line.starts_with('|');
+        if is_row != in_table {
+            page += if is_row { "<table>\n" } else { "</table>\n" };
+            in_table = is_row;
+        }
+        let cells = line.trim_matches('|').split('|').map(str::trim);
+        match line {
+            _ if line.starts_with("|---") || line.is_empty() => {}
+            _ if is_row => {
+                let cells: String = cells
+                    .map(|cell| format!("<td>{}</td>", escape(cell)))
+                    .collect();
+                let _ = writeln!(page, "<tr>{cells}</tr>");
+            }
+            _ if line.starts_with("![") => page += chart,
+            _ => {
+                let level = line.chars().take_while(|c| *c == '#').count();
+                let tag = if level == 0 {
+                    "p".to_owned()
+                } else {
+                    format!("h{level}")
+                };
+                let _ = writeln!(
+                    page,
+                    "<{tag}>{}</{tag}>",
+                    escape(line.trim_start_matches('#').trim())
+                );
+            }
+        }
+    }
+    if in_table {
+        page += "</table>\n";
+    }
+    page
+}

@@ -1,0 +1,338 @@
+//! Rounds: a store is opened, warmed up, visited, closed; off, on, off, on.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use mcache::postgres::{Mapping, Outbox};
+use tokio::task::JoinSet;
+
+use super::checker::{Checker, Findings};
+use crate::config::Config;
+use crate::load::{ENDPOINTS, Figures, Mix, Recorder, Visitor};
+use crate::reads::Total;
+use crate::serve::Server;
+use crate::servers::Servers;
+use crate::{BoxError, schema};
+
+/// Between two changes of the back office.
+const BACK_OFFICE_RESTS: Duration = Duration::from_millis(250);
+
+/// What is measured, and how long.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// What visitors do.
+    pub mix: Mix,
+    /// Whether a millisecond lies between store and database.
+    pub hop: bool,
+    /// Rounds of each kind.
+    pub pairs: u32,
+    /// About how long the first round takes; all others send the same requests.
+    pub round: Duration,
+    /// Visitors at a time.
+    pub visitors: u32,
+    /// What the requests are drawn from.
+    pub seed: u64,
+}
+
+/// One endpoint, off and on.
+#[derive(Clone, Copy, Debug)]
+pub struct Row {
+    /// The endpoint.
+    pub endpoint: &'static str,
+    /// Without the cache.
+    pub off: Figures,
+    /// With it.
+    pub on: Figures,
+    /// Where the reads of the rounds with it came from.
+    pub reads: Total,
+    /// How much of its time without a cache an endpoint waits for what could be cached, from 0 to 1.
+    pub cacheable: f64,
+}
+
+impl Row {
+    /// How much of the median the cache saves, in percent.
+    pub fn saved_percent(&self) -> f64 {
+        match self.off.p50_ms {
+            0.0 => 0.0,
+            off => (1.0 - self.on.p50_ms / off) * 100.0,
+        }
+    }
+
+    /// The share of cacheable reads that were hits, in percent.
+    pub fn hit_percent(&self) -> f64 {
+        match self.reads.reads {
+            0 => 0.0,
+            reads => self.reads.hits as f64 / reads as f64 * 100.0,
+        }
+    }
+}
+
+/// What one plan showed.
+#[derive(Debug)]
+pub struct Scenario {
+    /// The plan.
+    pub plan: Plan,
+    /// Every endpoint that was asked.
+    pub rows: Vec<Row>,
+    /// Visits per round.
+    pub visits: u32,
+    /// What the checker found in the rounds with the cache.
+    pub findings: Findings,
+    /// Requests without an answer, or with a server error.
+    pub failures: u64,
+}
+
+/// Carries out a plan.
+///
+/// # Errors
+///
+/// If a server cannot be reached or a store does not open.
+pub async fn run(servers: &Arc<Servers>, base: &Config, plan: Plan) -> Result<Scenario, BoxError> {
+    let recorders = [Recorder::default(), Recorder::default()];
+    let mut totals = [[Total::default(); ENDPOINTS.len()]; 2];
+    let mut findings = Findings::default();
+    let mut visits = None;
+    for pair in 0..plan.pairs {
+        // Whatever is slower in the second half of a pair is so for both kinds.
+        let order = if pair % 2 == 0 {
+            [false, true]
+        } else {
+            [true, false]
+        };
+        for caching in order {
+            let kind = usize::from(caching);
+            let round = Round {
+                servers,
+                plan: &plan,
+                caching,
+                pair,
+                recorder: &recorders[kind],
+                products: base.products,
+            };
+            let outcome = round.run(base, &mut visits).await?;
+            for (sum, (endpoint, server)) in totals[kind].iter_mut().zip(outcome.totals) {
+                debug_assert!(ENDPOINTS.contains(&endpoint));
+                sum.reads += server.reads;
+                sum.hits += server.hits;
+                sum.waited += server.waited;
+                sum.took += server.took;
+            }
+            if caching {
+                findings.add(outcome.findings);
+            }
+        }
+    }
+    let rows = (0..ENDPOINTS.len()).map(|at| Row {
+        endpoint: ENDPOINTS[at],
+        off: recorders[0].figures(ENDPOINTS[at]),
+        on: recorders[1].figures(ENDPOINTS[at]),
+        reads: totals[1][at],
+        cacheable: totals[0][at].waited.as_secs_f64() / totals[0][at].took.as_secs_f64().max(1e-9),
+    });
+    Ok(Scenario {
+        rows: rows.filter(|row| row.off.requests > 0).collect(),
+        visits: visits.unwrap_or_default(),
+        findings,
+        failures: recorders.iter().map(Recorder::failures).sum(),
+        plan,
+    })
+}
+
+/// One round.
+struct Round<'a> {
+    servers: &'a Arc<Servers>,
+    plan: &'a Plan,
+    caching: bool,
+    pair: u32,
+    recorder: &'a Recorder,
+    /// How many there are in the store.
+    products: u32,
+}
+
+struct Outcome {
+    totals: Vec<(&'static str, Total)>,
+    findings: Findings,
+}
+
+impl Round<'_> {
+    async fn run(&self, base: &Config, visits: &mut Option<u32>) -> Result<Outcome, BoxError> {
+        if !self.caching {
+            // A store without a cache has no use for triggers, and does not pay for them.
+            remove_triggers(base).await?;
+        }
+        let config = Config {
+            caching: Some(self.caching),
+            listen: "127.0.0.1:0".to_owned(),
+            ..base.clone()
+        };
+        let server = Server::start(config).await?;
+        let seed = self.plan.seed + u64::from(self.pair);
+        let warm_up = Recorder::default();
+        self.visit(
+            server.address,
+            &warm_up,
+            seed ^ 0xAAAA,
+            Some(visits.map_or(10, |n| n / 5 + 5)),
+        )
+        .await?;
+        server.totals.reset();
+
+        let stop = Arc::new(AtomicBool::new(false));
+        let checker = Checker::new(server.address, self.servers.clone(), self.caching, seed);
+        let back_office = tokio::spawn(checker.run(stop.clone(), BACK_OFFICE_RESTS));
+        let made = self
+            .visit(server.address, self.recorder, seed, *visits)
+            .await?;
+        visits.get_or_insert(made);
+        let totals = ENDPOINTS
+            .map(|endpoint| (endpoint, server.totals.of(endpoint)))
+            .to_vec();
+        stop.store(true, Ordering::Relaxed);
+        let mut findings = back_office.await??;
+        if self.caching && self.pair + 1 >= self.plan.pairs {
+            findings.add(at_rest(&server, self.servers, seed).await?);
+        }
+        server.stop().await?;
+        Ok(Outcome { totals, findings })
+    }
+
+    /// Lets visitors in: so many visits, or as many as fit into the time. Returns how many it were.
+    async fn visit(
+        &self,
+        address: SocketAddr,
+        recorder: &Recorder,
+        seed: u64,
+        visits: Option<u32>,
+    ) -> Result<u32, BoxError> {
+        let next = Arc::new(AtomicU32::new(0));
+        let began = Instant::now();
+        let mut visitors = JoinSet::new();
+        for _ in 0..self.plan.visitors {
+            let (next, plan, recorder) = (next.clone(), self.plan.clone(), recorder.clone());
+            let products = self.products;
+            visitors.spawn(async move {
+                loop {
+                    // Each visit has its own draw: who makes it does not matter.
+                    let number = next.fetch_add(1, Ordering::Relaxed);
+                    if visits.map_or(began.elapsed() >= plan.round, |visits| number >= visits) {
+                        return Ok::<(), BoxError>(());
+                    }
+                    let draw = seed << 20 ^ u64::from(number);
+                    let mut visitor = Visitor::new(address, recorder.clone(), draw, products);
+                    visitor.visit(plan.mix).await?;
+                }
+            });
+        }
+        while let Some(ended) = visitors.join_next().await {
+            ended??;
+        }
+        Ok(visits.unwrap_or_else(|| next.load(Ordering::Relaxed) - self.plan.visitors))
+    }
+}
+
+async fn remove_triggers(config: &Config) -> Result<(), BoxError> {
+    let (mut client, connection) =
+        tokio_postgres::connect(&config.database, tokio_postgres::NoTls).await?;
+    let driver = tokio::spawn(connection);
+    let mapping = Mapping::builder(schema::catalogue()?.into()).build()?;
+    Outbox::new(Arc::new(mapping))
+        .uninstall(&mut client)
+        .await?;
+    drop(client);
+    Ok(driver.await??)
+}
+
+/// When everything has come to rest, what is cached must be what is in the database, whoever changed it.
+async fn at_rest(server: &Server, servers: &Arc<Servers>, seed: u64) -> Result<Findings, BoxError> {
+    let mut random = fastrand::Rng::with_seed(seed);
+    let mut checker = Checker::new(server.address, servers.clone(), true, seed);
+    for number in 0..40 {
+        let region = ["eu", "us", "uk"][number % 3];
+        let page = match number % 4 {
+            0 => format!(
+                "/store/products?limit=20&offset={}&region_id=reg_{region}",
+                random.u32(..3) * 20
+            ),
+            1 => format!(
+                "/store/products?limit=20&collection_id=pcol_{}&region_id=reg_{region}",
+                1 + random.u32(..20)
+            ),
+            _ => format!(
+                "/store/products/prod_{}?region_id=reg_{region}",
+                1 + random.u32(..server.store.config.products.min(200))
+            ),
+        };
+        checker.compare(&page).await?;
+    }
+    Ok(checker.findings().clone())
+}
+
+/// What happened while Redis was away in mid-round.
+#[derive(Debug)]
+pub struct Outage {
+    /// Requests answered meanwhile and before and after.
+    pub requests: u64,
+    /// Requests without an answer, or with a server error.
+    pub failures: u64,
+    /// What the checker found, before, meanwhile and after.
+    pub findings: Findings,
+}
+
+/// Kills Redis in the middle of a round, starts it again, and goes on.
+///
+/// # Errors
+///
+/// As [`run`].
+pub async fn outage(servers: &Arc<Servers>, base: &Config, seed: u64) -> Result<Outage, BoxError> {
+    let config = Config {
+        caching: Some(true),
+        listen: "127.0.0.1:0".to_owned(),
+        ..base.clone()
+    };
+    let server = Server::start(config).await?;
+    let plan = Plan {
+        mix: Mix {
+            orders_percent: 30,
+            ..Mix::BROWSE
+        },
+        hop: false,
+        pairs: 1,
+        round: Duration::from_secs(2),
+        visitors: 2,
+        seed,
+    };
+    let recorder = Recorder::default();
+    let round = Round {
+        servers,
+        plan: &plan,
+        caching: true,
+        pair: 0,
+        recorder: &recorder,
+        products: base.products,
+    };
+    let stop = Arc::new(AtomicBool::new(false));
+    let checker = Checker::new(server.address, servers.clone(), true, seed);
+    let back_office = tokio::spawn(checker.run(stop.clone(), BACK_OFFICE_RESTS));
+    let address = server.address;
+    round.visit(address, &recorder, seed, None).await?;
+    let killed = servers.clone();
+    tokio::task::spawn_blocking(move || killed.redis().kill9()).await?;
+    round.visit(address, &recorder, seed + 1, None).await?;
+    let again = servers.clone();
+    tokio::task::spawn_blocking(move || again.redis().start_again()).await?;
+    round.visit(address, &recorder, seed + 2, None).await?;
+    stop.store(true, Ordering::Relaxed);
+    let mut findings = back_office.await??;
+    findings.add(at_rest(&server, servers, seed).await?);
+    server.stop().await?;
+    Ok(Outage {
+        requests: ENDPOINTS
+            .iter()
+            .map(|endpoint| recorder.figures(endpoint).requests)
+            .sum(),
+        failures: recorder.failures(),
+        findings,
+    })
+}
