@@ -113,6 +113,18 @@ fn the_example_shows_what_it_says() {
          DELETE FROM product_variant\n  miss: {without}\n  hit: {without}\n"
     );
     assert_eq!(String::from_utf8(shown).unwrap(), expected);
+    let readme = include_str!("../../README.md");
+    let quoted = expected.split("DELETE").next().unwrap();
+    assert!(readme.contains(quoted), "the README shows what it prints");
+    let code = readme
+        .split("```rust,ignore\n")
+        .find(|block| block.contains("Schema::builder"))
+        .and_then(|block| block.split("```").next())
+        .expect("the README quotes the example");
+    let example = include_str!("../../examples/graph.rs");
+    for line in code.lines().map(str::trim) {
+        assert!(example.contains(line), "not in examples/graph.rs: {line}");
+    }
 }
 
 #[test]
