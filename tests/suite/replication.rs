@@ -465,3 +465,28 @@ fn a_transaction_is_replicated_as_one() {
         "{told:?}"
     );
 }
+
+#[test]
+fn a_flush_leaves_nothing_in_a_replicas_index() {
+    let replicated = Replicated::start(1);
+    let mut primary = replicated.primary.session();
+    let mut replica = replicated.replicas[0].session();
+    let empty_bytes = replica.stat("index_bytes");
+    let mut pipeline = redis::pipe();
+    for n in 0..20_000 {
+        let tag = format!("t{n}");
+        pipeline
+            .cmd("MCACHE.SET")
+            .arg(&[&format!("k{n}"), "0", "v", "TAGS", "all", &tag])
+            .ignore();
+    }
+    pipeline
+        .query::<()>(primary.connection())
+        .expect("entries are stored");
+    replicated.sync();
+    assert!(replica.stat("index_bytes") > 100 * 20_000);
+    primary.ok("FLUSHALL ASYNC");
+    wait::until("the replica's index is as small as before", || {
+        replica.stat("index_bytes") <= empty_bytes + 4096
+    });
+}

@@ -196,6 +196,7 @@ unsafe extern "C" fn on_cron(
         // SAFETY: valid during the callback.
         let ctx = unsafe { Ctx::new(ctx) };
         reclaim::arm(ctx);
+        reclaim::bury();
         parking::expire(ctx);
     });
 }
