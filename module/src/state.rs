@@ -29,6 +29,10 @@ pub const HUSK: Attributes = Attributes {
 /// exactly, in 0.23 MB.
 const MEMORY_SETS: usize = 4 * 1024;
 
+/// How far the clocks of two servers may be apart: epochs of different servers that are closer are taken to be in the
+/// worse order, and an entry that migrates is dropped in doubt.
+const MAX_SKEW_MS: u64 = 1_000;
+
 /// Counters for INFO; the words mean what they mean in the documentation.
 #[derive(Default)]
 #[allow(missing_docs)]
@@ -255,11 +259,14 @@ impl State {
     /// not with when it was written: in a cluster the invalidation may have been here before it was at the sender.
     fn invalidated_since(&self, decoded: &Decoded) -> bool {
         let memory = self.memory(decoded.attributes.manual);
-        decoded.saved < self.began
-            || decoded
-                .tags
-                .iter()
-                .any(|tag| memory.last(hash(tag)) > decoded.attributes.birth)
+        let (birth, saved) = (decoded.attributes.birth, decoded.saved);
+        let mut last = decoded.tags.iter().map(|tag| memory.last(hash(tag)));
+        if saved.incarnation == self.incarnation {
+            return last.any(|last| last > birth);
+        }
+        let may_be_later = |a: Epoch, b: Epoch| a.unix_ms() + MAX_SKEW_MS >= b.unix_ms();
+        may_be_later(self.began, saved.epoch)
+            || last.any(|last| last > Epoch::ZERO && may_be_later(last, birth))
     }
 
     /// Makes a copy of an entry for another key.

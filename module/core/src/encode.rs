@@ -4,16 +4,17 @@
 //!
 //! ```text
 //! version 1, integers little-endian:
-//!   flags u8 (1 MANUAL, 2 softened) │ birth u64 │ saved u64 │ swr_ms u32 │ tags u32 │ { length u32 │ bytes } per tag
+//!   flags u8 (1 MANUAL, 2 softened) │ birth u64 │ saved u64 │ incarnation u64 │ swr_ms u32
+//!   │ tags u32 │ { length u32 │ bytes } per tag
 //! ```
-//! `saved` is the epoch at which the entry was written, and alive: whoever restores it needs to know of every invalidation
-//! since, or must not serve it.
+//! `saved` is the epoch at which the entry was written, and alive, by the run of a server called `incarnation`: whoever
+//! restores it needs to know of every invalidation since, or must not serve it.
 //! A dead entry is saved as a husk: birth 0, no tags, no payload. The key and the deadline are Redis's business.
 
 use hashbrown::HashTable;
 
 use crate::entry::{Attributes, MAX_TAGS};
-use crate::epoch::Epoch;
+use crate::epoch::{Epoch, Token};
 use crate::tags::hash;
 
 /// The version that is written.
@@ -27,8 +28,8 @@ const SOFTENED: u8 = 2;
 pub struct Decoded {
     /// What the entry is made with.
     pub attributes: Attributes,
-    /// When it was written.
-    pub saved: Epoch,
+    /// When it was written, and by whom.
+    pub saved: Token,
     /// Its tags, all different, none empty.
     pub tags: Vec<Box<[u8]>>,
 }
@@ -36,14 +37,15 @@ pub struct Decoded {
 /// Writes the current version.
 pub fn encode<'a>(
     attributes: Attributes,
-    saved: Epoch,
+    saved: Token,
     tags: impl ExactSizeIterator<Item = &'a [u8]>,
 ) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(25 + tags.len() * 48);
+    let mut bytes = Vec::with_capacity(33 + tags.len() * 48);
     let manual = if attributes.manual { MANUAL } else { 0 };
     bytes.push(manual | if attributes.softened { SOFTENED } else { 0 });
     bytes.extend_from_slice(&attributes.birth.0.to_le_bytes());
-    bytes.extend_from_slice(&saved.0.to_le_bytes());
+    bytes.extend_from_slice(&saved.epoch.0.to_le_bytes());
+    bytes.extend_from_slice(&saved.incarnation.to_le_bytes());
     bytes.extend_from_slice(&attributes.swr_ms.to_le_bytes());
     bytes.extend_from_slice(&(tags.len() as u32).to_le_bytes());
     for tag in tags {
@@ -69,7 +71,9 @@ fn decode_v1(mut bytes: &[u8]) -> Option<Decoded> {
         return None;
     }
     let birth = Epoch(u64::from_le_bytes(take(bytes)?));
-    let saved = Epoch(u64::from_le_bytes(take(bytes)?));
+    let epoch = Epoch(u64::from_le_bytes(take(bytes)?));
+    let incarnation = u64::from_le_bytes(take(bytes)?);
+    let saved = Token { incarnation, epoch };
     let attributes = Attributes {
         manual: flags & MANUAL != 0,
         softened: flags & SOFTENED != 0,
@@ -118,15 +122,20 @@ mod tests {
         softened: false,
     };
 
+    const SAVED: Token = Token {
+        incarnation: 5,
+        epoch: Epoch(9),
+    };
+
     /// The golden bytes of version 1: they must be readable for ever.
-    const V1: &[u8] = b"\x01\x08\x07\x06\x05\x04\x03\x02\x01\x09\0\0\0\0\0\0\0\xf4\x01\0\0\x02\0\0\0\x01\0\0\0a\x03\0\0\0b\0c";
+    const V1: &[u8] = b"\x01\x08\x07\x06\x05\x04\x03\x02\x01\x09\0\0\0\0\0\0\0\x05\0\0\0\0\0\0\0\xf4\x01\0\0\x02\0\0\0\x01\0\0\0a\x03\0\0\0b\0c";
 
     #[test]
     fn version_1_is_written_and_read_as_it_always_was() {
         let tags: [&[u8]; 2] = [b"a", b"b\0c"];
-        assert_eq!(encode(ATTRIBUTES, Epoch(9), tags.into_iter()), V1);
+        assert_eq!(encode(ATTRIBUTES, SAVED, tags.into_iter()), V1);
         let decoded = decode(1, V1).unwrap();
-        assert_eq!((decoded.attributes, decoded.saved), (ATTRIBUTES, Epoch(9)));
+        assert_eq!((decoded.attributes, decoded.saved), (ATTRIBUTES, SAVED));
         assert_eq!(
             decoded.tags,
             [Box::from(&b"a"[..]), Box::from(&b"b\0c"[..])]
@@ -161,7 +170,7 @@ mod tests {
         }
         let twice: [&[u8]; 2] = [b"a", b"a"];
         assert_eq!(
-            decode(1, &encode(ATTRIBUTES, Epoch(9), twice.into_iter())),
+            decode(1, &encode(ATTRIBUTES, SAVED, twice.into_iter())),
             None
         );
     }
