@@ -1,0 +1,446 @@
+//! The storefront: what a shopper and a back office may rely on while everything they read is cached.
+
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+use storefront::bench::{Checker, outage};
+use storefront::config::Config;
+use storefront::load::Client;
+use storefront::serve::Server;
+use storefront::servers::Servers;
+
+/// Enough for every page there is, seeded in a second.
+const PRODUCTS: u32 = 60;
+
+struct Shop {
+    servers: Arc<Servers>,
+    config: Config,
+    server: Server,
+    client: Client,
+}
+
+impl Shop {
+    async fn open(stock: u32) -> Self {
+        let servers = Arc::new(tokio::task::spawn_blocking(Servers::start).await.unwrap());
+        let config = servers.config(Config {
+            listen: "127.0.0.1:0".to_owned(),
+            caching: Some(true),
+            products: PRODUCTS,
+            stock,
+            body_bytes_max: 4_096,
+            ..Config::default()
+        });
+        servers.seed(&config).await.unwrap();
+        let server = Server::start(config.clone()).await.unwrap();
+        let client = Client::new(server.address);
+        Self {
+            servers,
+            config,
+            server,
+            client,
+        }
+    }
+
+    fn client(&self) -> Client {
+        Client::new(self.server.address)
+    }
+
+    /// Asks until the answer is a hit: it is stored after it was given.
+    async fn hit(&mut self, path: &str) -> Value {
+        for _ in 0..1_000 {
+            let reply = self.client.get(path).await.unwrap();
+            assert_eq!(reply.status, 200, "{path}: {}", reply.json());
+            if reply.cache == "hit" {
+                return reply.json();
+            }
+        }
+        panic!("{path} is never a hit");
+    }
+}
+
+/// The path of a new cart with everything an order of one line needs.
+async fn ready_cart(client: &mut Client, variant: &str, quantity: u32) -> String {
+    let new = json!({ "region_id": "reg_eu", "email": "shopper1@example.com" });
+    let cart = client.post("/store/carts", &new).await.unwrap();
+    assert_eq!(cart.status, 201, "{}", cart.json());
+    let id = cart.json()["cart"]["id"].as_str().unwrap().to_owned();
+    let path = format!("/store/carts/{id}");
+    let item = json!({ "variant_id": variant, "quantity": quantity });
+    let steps = [
+        (format!("{path}/line-items"), item),
+        (
+            format!("{path}/shipping-methods"),
+            json!({ "option_id": "so_eu_standard" }),
+        ),
+        (
+            "/store/payment-collections".to_owned(),
+            json!({ "cart_id": id }),
+        ),
+    ];
+    let mut last = Value::Null;
+    for (path, body) in steps {
+        let reply = client.post(&path, &body).await.unwrap();
+        assert!(reply.status.is_success(), "{path}: {}", reply.json());
+        last = reply.json();
+    }
+    let collection = last["payment_collection"]["id"].as_str().unwrap();
+    let pay = format!("/store/payment-collections/{collection}/payments");
+    let paid = client
+        .post(&pay, &json!({ "provider_id": "pp_card" }))
+        .await
+        .unwrap();
+    assert!(paid.status.is_success(), "{}", paid.json());
+    path
+}
+
+/// The stock of a variant as a product's page shows it.
+fn stock_shown(page: &Value, variant: &str) -> i64 {
+    let variants = page["product"]["variants"].as_array().unwrap();
+    let shown = variants
+        .iter()
+        .find(|shown| shown["id"] == variant)
+        .unwrap();
+    shown["inventory_quantity"].as_i64().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_order_is_made_once_and_clears_the_stock_it_took_and_no_other() {
+    let mut shop = Shop::open(100).await;
+    let (ordered, other) = (
+        "/store/products/prod_3?region_id=reg_eu",
+        "/store/products/prod_4?region_id=reg_eu",
+    );
+    assert_eq!(stock_shown(&shop.hit(ordered).await, "variant_3_1"), 200);
+    shop.hit(other).await;
+
+    let path = ready_cart(&mut shop.client, "variant_3_1", 150).await;
+    let totals = shop.client.get(&path).await.unwrap().json()["cart"]["totals"].clone();
+    let price = 900 + 3 * 37 + 50;
+    assert_eq!(totals["subtotal"], 150 * price);
+    assert_eq!(totals["total"], (150 * price + 490) * 120 / 100);
+
+    let complete = format!("{path}/complete");
+    let done = shop.client.post(&complete, &json!({})).await.unwrap();
+    assert_eq!(done.status, 200, "{}", done.json());
+    let again = shop.client.post(&complete, &json!({})).await.unwrap();
+    assert_eq!(done.json()["order"]["id"], again.json()["order"]["id"]);
+    let order = format!(
+        "/store/orders/{}",
+        done.json()["order"]["id"].as_str().unwrap()
+    );
+    let order = shop.client.get(&order).await.unwrap().json();
+    assert_eq!(
+        order["order"]["items"][0]["variant"]["product"]["handle"],
+        "product-3"
+    );
+    assert_eq!(
+        shop.servers
+            .postgres
+            .psql("SELECT count(*), sum(reserved) FROM \"order\", inventory_level"),
+        "1|150"
+    );
+
+    let page = shop.client.get(ordered).await.unwrap();
+    assert_eq!(
+        (
+            page.cache.as_str(),
+            stock_shown(&page.json(), "variant_3_1")
+        ),
+        ("miss", 50)
+    );
+    assert_eq!(
+        shop.client.get(other).await.unwrap().cache,
+        "hit",
+        "nothing of it was ordered"
+    );
+
+    // A completed cart stays as it is.
+    let item = json!({ "variant_id": "variant_3_2", "quantity": 1 });
+    let late = shop
+        .client
+        .post(&format!("{path}/line-items"), &item)
+        .await
+        .unwrap();
+    assert_eq!(late.status, 409);
+    shop.server.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_oversold_however_many_buy_at_once() {
+    let mut shop = Shop::open(5).await;
+    // Ten pieces at two locations; twelve shoppers want one each, and each cart was filled while there were enough.
+    let mut carts = Vec::new();
+    for _ in 0..12 {
+        carts.push(ready_cart(&mut shop.client, "variant_7_1", 1).await);
+    }
+    let mut buyers = tokio::task::JoinSet::new();
+    for path in carts {
+        // Each cart is completed twice at once.
+        for _ in 0..2 {
+            let (mut client, path) = (shop.client(), format!("{path}/complete"));
+            buyers.spawn(
+                async move { (path.clone(), client.post(&path, &json!({})).await.unwrap()) },
+            );
+        }
+    }
+    let mut orders = std::collections::BTreeMap::new();
+    for (path, reply) in buyers.join_all().await {
+        let outcome = match reply.status.as_u16() {
+            200 => reply.json()["order"]["id"].as_str().unwrap().to_owned(),
+            409 => "refused".to_owned(),
+            status => panic!("{status}: {}", reply.json()),
+        };
+        assert_eq!(
+            orders.entry(path).or_insert_with(|| outcome.clone()),
+            &outcome
+        );
+    }
+    assert_eq!(
+        orders
+            .values()
+            .filter(|outcome| *outcome != "refused")
+            .count(),
+        10
+    );
+    let left =
+        "SELECT sum(stocked - reserved) FROM inventory_level WHERE variant_id = 'variant_7_1'";
+    assert_eq!(shop.servers.postgres.psql(left), "0");
+    assert_eq!(
+        shop.servers.postgres.psql("SELECT count(*) FROM \"order\""),
+        "10"
+    );
+    shop.server.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bad_input_is_told_what_is_wrong_and_writes_nothing() {
+    let mut shop = Shop::open(100).await;
+    let cart = shop
+        .client
+        .post("/store/carts", &json!({ "region_id": "reg_eu" }))
+        .await
+        .unwrap()
+        .json();
+    let cart = format!("/store/carts/{}", cart["cart"]["id"].as_str().unwrap());
+    let items = format!("{cart}/line-items");
+    let item = |variant: &str, quantity: Value| {
+        json!({ "variant_id": variant, "quantity": quantity }).to_string()
+    };
+    let once = json!({ "code": "SAVE1", "percent": 5 }).to_string();
+    for (path, body, status, words) in [
+        ("/store/carts", "{".to_owned(), 400, "body: EOF"),
+        (
+            "/store/carts",
+            r#"{"region_id":"nowhere"}"#.to_owned(),
+            400,
+            "no region",
+        ),
+        (
+            "/store/carts",
+            r#"{"region_id":"reg_eu","currency_code":"xxx"}"#.to_owned(),
+            400,
+            "currency_code",
+        ),
+        (
+            "/store/carts",
+            r#"{"region_id":"reg_eu","email":"nobody"}"#.to_owned(),
+            400,
+            "not an address",
+        ),
+        (
+            "/store/carts",
+            r#"{"region_id":"reg_eu\u0000"}"#.to_owned(),
+            400,
+            "U+0000",
+        ),
+        (
+            "/store/carts",
+            format!("\"{}\"", "x".repeat(5_000)),
+            413,
+            "4096 bytes",
+        ),
+        (
+            "/store/carts/cart_none/line-items",
+            item("variant_3_1", json!(1)),
+            404,
+            "cart_none",
+        ),
+        (&items, item("variant_none", json!(1)), 400, "variant_none"),
+        (&items, item("variant_3_1", json!(-1)), 400, "from 1 to"),
+        (
+            &items,
+            item("variant_3_1", json!(1.5)),
+            400,
+            "body: invalid type",
+        ),
+        (&items, item("variant_3_1", json!(201)), 409, "not in stock"),
+        (
+            &items,
+            item("variant_50_1", json!(1)),
+            400,
+            "nothing is sold",
+        ),
+        (
+            &format!("{cart}/promotions"),
+            r#"{"promo_codes":["NOPE"]}"#.to_owned(),
+            400,
+            "NOPE",
+        ),
+        (
+            &format!("{cart}/promotions"),
+            r#"{"promo_codes":[]}"#.to_owned(),
+            400,
+            "from 1",
+        ),
+        (
+            &format!("{cart}/shipping-methods"),
+            r#"{"option_id":"so_us_standard"}"#.to_owned(),
+            400,
+            "so_us",
+        ),
+        (
+            &format!("{cart}/complete"),
+            "{}".to_owned(),
+            400,
+            "is empty",
+        ),
+        (
+            "/store/payment-collections/pay_none/payments",
+            r#"{"provider_id":"pp_card"}"#.to_owned(),
+            404,
+            "pay_none",
+        ),
+        (
+            "/admin/products/prod_none",
+            r#"{"title":"x"}"#.to_owned(),
+            404,
+            "prod_none",
+        ),
+        (
+            "/admin/products/prod_1",
+            "{}".to_owned(),
+            400,
+            "nothing to change",
+        ),
+        (
+            "/admin/variants/variant_3_1/prices",
+            r#"{"currency_code":"xxx","amount":1}"#.to_owned(),
+            400,
+            "xxx",
+        ),
+        (
+            "/admin/variants/variant_3_1/stock",
+            r#"{"location_id":"sloc_north","stocked":-1}"#.to_owned(),
+            400,
+            "stocked",
+        ),
+        ("/admin/promotions", once, 409, "exists"),
+    ] {
+        let reply = shop.client.post_text(path, body.clone()).await.unwrap();
+        let said = reply.json()["message"]
+            .as_str()
+            .unwrap_or_default()
+            .to_owned();
+        assert_eq!(reply.status, status, "{path} {body}: {said}");
+        assert!(said.contains(words), "{path} {body}: {said}");
+    }
+    for (path, status) in [
+        ("/store/products?currency_code=xxx", 400),
+        ("/store/products?limit=0", 400),
+        ("/store/products?limit=many", 400),
+        ("/store/products?order=price", 400),
+        ("/store/products?colour=red", 400),
+        ("/store/products/%00", 400),
+        ("/store/products/prod_50", 404),
+        ("/store/carts/cart_none", 404),
+        ("/store/orders/order_none", 404),
+        ("/store/shipping-options", 400),
+        ("/store/nothing", 404),
+        ("/store/payment-collections", 405),
+    ] {
+        assert_eq!(
+            shop.client.get(path).await.unwrap().status,
+            status,
+            "{path}"
+        );
+    }
+    for key in ["", "pk_wrong", "pk_revoked"] {
+        let reply = shop.client().key(key).get("/store/regions").await.unwrap();
+        assert_eq!(reply.status, 401, "{key:?}");
+    }
+    let written = "SELECT count(*) FROM cart, LATERAL (SELECT version AS v) AS c WHERE v > 0";
+    assert_eq!(shop.servers.postgres.psql(written), "0");
+    assert_eq!(
+        shop.servers.postgres.psql("SELECT count(*) FROM line_item"),
+        "0"
+    );
+    shop.server.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_stale_is_served_after_an_acknowledged_change() {
+    let mut shop = Shop::open(100).await;
+    shop.hit("/store/regions").await;
+    let mut checker = Checker::new(shop.server.address, shop.servers.clone(), true, 7);
+    for _ in 0..30 {
+        checker.step().await.unwrap();
+    }
+    let found = checker.findings();
+    assert_eq!(found.stale, Vec::<String>::new());
+    assert!(found.compared >= 40, "{found:?}");
+    shop.server.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_last_promotion_is_given_once_and_a_withdrawn_one_not_at_all() {
+    let mut shop = Shop::open(100).await;
+    let mut outcomes = Vec::new();
+    for _ in 0..2 {
+        let path = ready_cart(&mut shop.client, "variant_3_1", 1).await;
+        let codes = json!({ "promo_codes": ["ONCE"] });
+        let applied = shop
+            .client
+            .post(&format!("{path}/promotions"), &codes)
+            .await
+            .unwrap();
+        assert_eq!(
+            applied.json()["cart"]["totals"]["discount"],
+            (900 + 3 * 37 + 50) / 2
+        );
+        let done = shop
+            .client
+            .post(&format!("{path}/complete"), &json!({}))
+            .await
+            .unwrap();
+        outcomes.push(done.status.as_u16());
+    }
+    assert_eq!(outcomes, [200, 409]);
+    let withdrawn = shop
+        .client
+        .post("/admin/promotions/promo_2", &json!({ "is_active": false }))
+        .await
+        .unwrap();
+    assert_eq!(withdrawn.status, 200);
+    let path = ready_cart(&mut shop.client, "variant_3_1", 1).await;
+    let codes = json!({ "promo_codes": ["SAVE2"] });
+    let refused = shop
+        .client
+        .post(&format!("{path}/promotions"), &codes)
+        .await
+        .unwrap();
+    assert_eq!(refused.status, 400);
+    shop.server.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn redis_killed_in_mid_round_costs_no_request_and_leaves_nothing_stale() {
+    let shop = Shop::open(1_000).await;
+    shop.server.stop().await.unwrap();
+    let outage = outage(&shop.servers, &shop.config, 3).await.unwrap();
+    assert_eq!(outage.failures, 0, "{outage:?}");
+    assert_eq!(outage.findings.stale, Vec::<String>::new());
+    assert!(
+        outage.requests > 0 && outage.findings.compared > 0,
+        "{outage:?}"
+    );
+}
