@@ -4,6 +4,7 @@ mod acl;
 mod client_herd;
 mod client_outage;
 mod client_provider;
+mod client_tls;
 mod client_topology;
 mod commands;
 mod fetch;

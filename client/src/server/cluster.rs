@@ -12,8 +12,7 @@ use std::{
 };
 
 use redis::{
-    Client, Cmd, ConnectionAddr, ConnectionInfo, ErrorKind as RedisKind, RedisError,
-    ServerErrorKind, Value,
+    Cmd, ConnectionAddr, ConnectionInfo, ErrorKind as RedisKind, RedisError, ServerErrorKind, Value,
 };
 
 use super::{
@@ -347,13 +346,13 @@ impl Cluster {
         if let Some(link) = links.get(node) {
             return Ok(link.clone());
         }
-        let link = Link::new(Dialer::direct(self.client(node)?), self.options.clone());
+        let link = Link::new(self.dialer(node)?, self.options.clone());
         links.insert(node.clone(), link.clone());
         Ok(link)
     }
 
-    /// A client for a node, with credentials and TLS as the first seed's.
-    fn client(&self, node: &Node) -> Result<Client> {
+    /// The way to a node, with credentials and encryption as the first seed's.
+    fn dialer(&self, node: &Node) -> Result<Dialer> {
         let seed = self.seeds.first().ok_or_else(|| {
             Error::new(ErrorKind::Config(
                 "a cluster needs at least one node".to_owned(),
@@ -367,7 +366,8 @@ impl Cluster {
             }
             _ => {}
         }
-        Client::open(seed.clone().set_addr(addr)).map_err(|error| CallError::from(error).into())
+        Dialer::direct(seed.clone().set_addr(addr), &self.options.tls)
+            .map_err(|error| CallError::from(error).into())
     }
 
     /// Closes connections to nodes that are no longer primaries.

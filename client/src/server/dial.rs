@@ -3,9 +3,13 @@
 use std::{fmt, time::Duration};
 
 use redis::{
-    AsyncConnectionConfig, Client, RedisError, aio::MultiplexedConnection, sentinel::SentinelClient,
+    AsyncConnectionConfig, Client, ConnectionAddr, ConnectionInfo, RedisError, TlsMode,
+    aio::MultiplexedConnection,
+    sentinel::{SentinelClient, SentinelClientBuilder, SentinelServerType},
 };
 use tokio::{sync::Mutex, time::timeout};
+
+use super::tls::Tls;
 
 /// Commands under way on one connection before further callers wait for room. The crate's own 50 is for applications
 /// with a few connections in use at a time; ours is shared by all of them.
@@ -22,15 +26,40 @@ pub(super) enum Dialer {
 }
 
 impl Dialer {
-    pub(super) fn direct(client: Client) -> Self {
-        Self::Direct(Box::new(client))
+    /// To this address.
+    pub(super) fn direct(info: ConnectionInfo, tls: &Tls) -> Result<Self, RedisError> {
+        Ok(Self::Direct(Box::new(tls.client(info)?)))
     }
 
-    pub(super) fn sentinel(service: String, client: SentinelClient) -> Self {
-        Self::Sentinel {
-            service,
-            client: Mutex::new(Box::new(client)),
+    /// To the primary of this name, with credentials, database, protocol and encryption as in `primary`.
+    pub(super) fn sentinel(
+        sentinels: &[ConnectionInfo],
+        service: String,
+        primary: &ConnectionInfo,
+        tls: &Tls,
+    ) -> Result<Self, RedisError> {
+        let redis = primary.redis_settings();
+        let addresses = sentinels.iter().map(|sentinel| sentinel.addr().clone());
+        let mut builder =
+            SentinelClientBuilder::new(addresses, &service, SentinelServerType::Master)?
+                .set_client_to_redis_db(redis.db())
+                .set_client_to_redis_protocol(redis.protocol());
+        if let Some(username) = redis.username() {
+            builder = builder.set_client_to_redis_username(username);
         }
+        if let Some(password) = redis.password() {
+            builder = builder.set_client_to_redis_password(password);
+        }
+        if let ConnectionAddr::TcpTls { insecure, .. } = primary.addr() {
+            builder = tls.sentinels(builder.set_client_to_redis_tls_mode(match insecure {
+                true => TlsMode::Insecure,
+                false => TlsMode::Secure,
+            }));
+        }
+        Ok(Self::Sentinel {
+            service,
+            client: Mutex::new(Box::new(builder.build()?)),
+        })
     }
 
     pub(super) async fn dial(

@@ -21,7 +21,7 @@ use redis::{
 };
 use tokio::{sync::watch, time::timeout};
 
-use super::{breaker::Breaker, dial::Dialer, parked::Parked};
+use super::{breaker::Breaker, dial::Dialer, parked::Parked, tls::Tls};
 use crate::{Error, ErrorKind};
 
 /// A connection on which this many calls in a row timed out is replaced: the peer may be gone without having said so,
@@ -39,6 +39,7 @@ pub(super) struct LinkOptions {
     pub(super) breaker_failures: u32,
     pub(super) breaker_pause: Duration,
     pub(super) parked_max: usize,
+    pub(super) tls: Tls,
 }
 
 /// See the module.

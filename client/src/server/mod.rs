@@ -17,20 +17,19 @@ mod dial;
 mod link;
 mod parked;
 mod slots;
+mod tls;
 
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use redis::{
-    Client, Cmd, ConnectionInfo, TlsMode, Value,
-    sentinel::{SentinelClientBuilder, SentinelServerType},
-};
+use redis::{Cmd, RedisError, Value};
 
 use self::{
     address::Address,
     cluster::Cluster,
     dial::Dialer,
-    link::{CallError, Link, LinkOptions, Urgency},
+    link::{Link, LinkOptions, Urgency},
+    tls::Tls,
 };
 use crate::{
     Error, ErrorKind, Result, Tags,
@@ -77,6 +76,7 @@ impl Default for RedisOptions {
                 breaker_failures: 5,
                 breaker_pause: Duration::from_secs(1),
                 parked_max: 64,
+                tls: Tls::default(),
             },
         }
     }
@@ -123,6 +123,29 @@ impl RedisOptions {
         self.link.parked_max = connections.max(1);
         self
     }
+
+    /// Trusts servers whose certificate was issued by this authority (PEM) instead of the system's. Default: the system's;
+    /// the variable `SSL_CERT_FILE` names others.
+    #[cfg(feature = "tls")]
+    #[must_use]
+    pub fn tls_root(mut self, certificate_pem: impl Into<Vec<u8>>) -> Self {
+        self.link.tls.trust(certificate_pem.into());
+        self
+    }
+
+    /// Shows servers this certificate (PEM, with its key). Default: none.
+    #[cfg(feature = "tls")]
+    #[must_use]
+    pub fn tls_identity(
+        mut self,
+        certificate_pem: impl Into<Vec<u8>>,
+        key_pem: impl Into<Vec<u8>>,
+    ) -> Self {
+        self.link
+            .tls
+            .identify(certificate_pem.into(), key_pem.into());
+        self
+    }
 }
 
 impl RedisProvider {
@@ -131,7 +154,7 @@ impl RedisProvider {
     /// | address | means |
     /// |---|---|
     /// | `redis://[user:password@]host:port[/db]` | one server |
-    /// | `rediss://...` | the same over TLS; needs the feature `tls`, trusts the system's certificates |
+    /// | `rediss://...` | the same over TLS; needs the feature `tls` |
     /// | `unix:///path/to.sock[?db=1&user=u&pass=p]` | one server on this machine |
     /// | `redis+sentinel://[user:password@]host:port,host:port/name[/db]` | the primary `name`, asked of Sentinels |
     /// | `redis+cluster://[user:password@]host:port,host:port` | a cluster, discovered from these nodes |
@@ -140,20 +163,21 @@ impl RedisProvider {
     ///
     /// [`ErrorKind::Config`](crate::ErrorKind::Config) if the address is not one of these.
     pub fn new(url: &str, options: RedisOptions) -> Result<Self> {
+        let link = options.link;
         let topology = match Address::parse(url)? {
             Address::Single(info) => {
-                let client = Client::open(*info).map_err(CallError::from)?;
-                Topology::Single(Link::new(Dialer::direct(client), options.link))
+                let dialer = Dialer::direct(*info, &link.tls).map_err(misconfigured)?;
+                Topology::Single(Link::new(dialer, link))
             }
             Address::Sentinel {
                 sentinels,
                 service,
                 primary,
-            } => Topology::Single(Link::new(
-                sentinel_dialer(sentinels, service, &primary)?,
-                options.link,
-            )),
-            Address::Cluster { seeds } => Topology::Cluster(Cluster::new(seeds, options.link)),
+            } => {
+                let dialer = Dialer::sentinel(&sentinels, service, &primary, &link.tls);
+                Topology::Single(Link::new(dialer.map_err(misconfigured)?, link))
+            }
+            Address::Cluster { seeds } => Topology::Cluster(Cluster::new(seeds, link)),
         };
         Ok(Self {
             id: options.id.into(),
@@ -183,6 +207,11 @@ impl RedisProvider {
             Topology::Cluster(cluster) => cluster.call_primaries(cmd, command::read_count).await,
         }
     }
+}
+
+/// Before anything is contacted, whatever fails is a mistake somebody has to correct.
+fn misconfigured(error: RedisError) -> Error {
+    Error::new(ErrorKind::Config(error.to_string())).with_source(error)
 }
 
 impl Topology {
@@ -296,31 +325,4 @@ impl Provider for RedisProvider {
             async move { command::read_inspection(self.call(key, &command::inspect(key)).await?) },
         )
     }
-}
-
-fn sentinel_dialer(
-    sentinels: Vec<ConnectionInfo>,
-    service: String,
-    primary: &ConnectionInfo,
-) -> Result<Dialer> {
-    let redis = primary.redis_settings();
-    let addresses = sentinels.iter().map(|sentinel| sentinel.addr().clone());
-    let mut builder = SentinelClientBuilder::new(addresses, &service, SentinelServerType::Master)
-        .map_err(CallError::from)?
-        .set_client_to_redis_db(redis.db())
-        .set_client_to_redis_protocol(redis.protocol());
-    if let Some(username) = redis.username() {
-        builder = builder.set_client_to_redis_username(username);
-    }
-    if let Some(password) = redis.password() {
-        builder = builder.set_client_to_redis_password(password);
-    }
-    if let redis::ConnectionAddr::TcpTls { insecure, .. } = primary.addr() {
-        builder = builder.set_client_to_redis_tls_mode(match insecure {
-            true => TlsMode::Insecure,
-            false => TlsMode::Secure,
-        });
-    }
-    let client = builder.build().map_err(CallError::from)?;
-    Ok(Dialer::sentinel(service, client))
 }
