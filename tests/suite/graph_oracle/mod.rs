@@ -160,7 +160,6 @@ struct Cached {
 struct Interrupted {
     schema: Arc<Schema>,
     store: MemoryResolver,
-    sabotage: Sabotage,
     interruption: Mutex<Option<Interruption>>,
 }
 
@@ -201,7 +200,6 @@ impl Trial {
         let store = Arc::new(Interrupted {
             schema: schema.clone(),
             store,
-            sabotage,
             interruption: Mutex::new(None),
         });
         let limits = TagLimits {

@@ -26,7 +26,7 @@ const WARM_UP: usize = 1_500;
 
 /// Reads and writes that are counted, of the default run and of the long one.
 const STEPS: usize = 3_000;
-const STEPS_LONG: usize = 60_000;
+const STEPS_LONG: usize = 20_000;
 
 #[test]
 fn precise_tags_hit_at_least_twice_as_often_as_compatible_ones() {
