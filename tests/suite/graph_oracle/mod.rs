@@ -329,17 +329,17 @@ impl Trial {
             totals.pairs += 1;
             let fresh = self.fresh(position);
             let cached = self.cached[position].as_ref();
-            if let (Some(cached), Some(fresh)) = (cached, fresh) {
-                if cached.result != fresh {
-                    return Err(format!(
-                        "query: {}\nchange: {change}\ncached: {:?}\nfresh: {:?}\ntags: {:?}\nschema: {:?}",
-                        serde_json::to_string(&self.queries[position]).expect("queries are JSON"),
-                        cached.result,
-                        fresh,
-                        cached.tags,
-                        self.graph.schema(),
-                    ));
-                }
+            if let (Some(cached), Some(fresh)) = (cached, fresh)
+                && cached.result != fresh
+            {
+                return Err(format!(
+                    "query: {}\nchange: {change}\ncached: {:?}\nfresh: {:?}\ntags: {:?}\nschema: {:?}",
+                    serde_json::to_string(&self.queries[position]).expect("queries are JSON"),
+                    cached.result,
+                    fresh,
+                    cached.tags,
+                    self.graph.schema(),
+                ));
             }
         }
         Ok(())

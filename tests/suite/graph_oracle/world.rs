@@ -194,7 +194,8 @@ fn join_by_key(
             false => Relation::has_many(&back, names[i], &key),
         };
         if seed.chance(40) {
-            relation = relation.ordered_by(*seed.pick(&["rank", "text"]));
+            let field = *seed.pick(&["rank", "text"]);
+            relation = relation.ordered_by(field);
         }
         entities[j] = entities[j].clone().relation(relation);
     }
