@@ -42,6 +42,7 @@ test-server: build ## tests on real servers, one file per property; NAME=... pic
 	$(CARGO) test -p mcache-tests --test suite -- $(NAME)
 
 .PHONY: test-long
+test-long: export MCACHE_LONG = 1
 test-long: build ## every test and the ones that take minutes
 	$(CARGO) test --workspace --release -- --include-ignored
 
