@@ -182,11 +182,11 @@ fn fill(seed: &mut Seed, postgres: &Postgres, memory: &MemoryResolver) {
         }
     }
     for item in 0..30_usize {
-        for tag in 0..6_usize {
+        for (tag, name) in STRINGS.iter().enumerate().take(6) {
             if seed.chance(20) {
                 let row = json!({
                     "item_id": format!("{}{item}", STRINGS[item % STRINGS.len()]),
-                    "tag_id": format!("{}{tag}", STRINGS[tag]),
+                    "tag_id": format!("{name}{tag}"),
                     "deleted_at": if seed.chance(80) { Value::Null } else { instant(seed) },
                 });
                 let Value::Object(row) = row else {

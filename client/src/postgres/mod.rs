@@ -13,6 +13,7 @@ mod decode;
 mod error;
 mod install;
 mod mapping;
+mod pace;
 mod param;
 mod replicas;
 mod resolver;

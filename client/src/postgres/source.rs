@@ -22,6 +22,7 @@ use crate::change::{Batch, BoxError, BoxFuture, ChangeEvent, ChangeSource};
 use super::decode;
 use super::error::PostgresError;
 use super::install::Outbox;
+use super::pace::{AWAKE, Pace};
 use super::replicas::{Position, Replicas, position};
 use super::session::{Connect, Session, connector, in_time};
 
@@ -37,19 +38,6 @@ const LEASE: Duration = Duration::from_secs(3);
 /// How often a source without the lease asks for it.
 const STANDBY: Duration = Duration::from_millis(200);
 
-/// How soon one read that finds something must follow another for there to be "much to do", and how often in a row.
-const BUSY_WITHIN: Duration = Duration::from_millis(100);
-const BUSY_AFTER: u32 = 10;
-
-/// How often to look while there is much to do.
-const BUSY_POLL: Duration = Duration::from_millis(10);
-
-/// For how long commits are told that they need not notify; renewed when half of it is over.
-const AWAKE: Duration = Duration::from_secs(2);
-
-/// How much longer to look that often: a transaction may have seen us awake, and take that long to commit.
-const AWAKE_GRACE: Duration = Duration::from_secs(1);
-
 /// The floor is a shortcut for what transactions write. Rows restored from a dump ignore it, so now and then it is too.
 const FLOOR_LIFE: Duration = Duration::from_secs(60);
 
@@ -60,7 +48,6 @@ const FLOOR_LIFE: Duration = Duration::from_secs(60);
 pub struct OutboxSource {
     outbox: Outbox,
     connect: Connect,
-    poll_interval: Duration,
     backlog_max: i64,
     replicas: Option<Replicas>,
     /// Names this source in the lease.
@@ -71,16 +58,12 @@ pub struct OutboxSource {
     leased_until: Option<Instant>,
     /// Whether the backlog was looked at since the lease was obtained.
     counted: bool,
-    /// When something was last found, and how often in quick succession.
-    found_at: Option<Instant>,
-    busy: u32,
-    /// Until when commits were told that they need not notify.
-    told_awake_until: Option<Instant>,
-    /// Until when to look often.
-    alert_until: Instant,
+    pace: Pace,
     /// Below this transaction id everything there is was handed out.
     floor: u64,
     floor_since: Instant,
+    /// Below this one everything is in hand as one batch, until that is acknowledged.
+    backlog_horizon: u64,
     /// Handed out, not yet acknowledged: transaction id and number.
     in_hand: BTreeSet<(u64, i64)>,
 }
@@ -114,11 +97,6 @@ impl Outbox {
         <T::TlsConnect as TlsConnect<Socket>>::Future: Send,
     {
         OutboxSource {
-            poll_interval: if self.capture.notify {
-                Duration::from_millis(500)
-            } else {
-                Duration::from_millis(10)
-            },
             outbox: self.clone(),
             connect: connector(config, tls),
             backlog_max: 50_000,
@@ -128,12 +106,10 @@ impl Outbox {
             wake: Arc::new(Notify::new()),
             leased_until: None,
             counted: false,
-            found_at: None,
-            busy: 0,
-            told_awake_until: None,
-            alert_until: Instant::now(),
+            pace: Pace::new(self.capture.notify),
             floor: 0,
             floor_since: Instant::now(),
+            backlog_horizon: 0,
             in_hand: BTreeSet::new(),
         }
     }
@@ -144,7 +120,7 @@ impl OutboxSource {
     /// [notify](Outbox::notify).
     #[must_use]
     pub fn poll_interval(mut self, interval: Duration) -> Self {
-        self.poll_interval = interval;
+        self.pace.idle_pause = interval;
         self
     }
 
@@ -194,17 +170,15 @@ impl OutboxSource {
                     return Ok(batch);
                 }
             }
-            self.stay_awake_if_busy().await?;
+            if self.pace.should_tell(Instant::now()) {
+                self.tell_awake().await?;
+            }
             if let Some(batch) = self.read().await? {
-                self.note_found();
+                self.pace.found(batch.events.len(), Instant::now());
                 return Ok(batch);
             }
-            let pause = if Instant::now() < self.alert_until {
-                BUSY_POLL.min(self.poll_interval)
-            } else {
-                self.poll_interval
-            };
             // Awaited after the read: a notification in between has left its permit.
+            let pause = self.pace.pause(Instant::now());
             let _ = tokio::time::timeout(pause, self.wake.notified()).await;
         }
     }
@@ -212,9 +186,8 @@ impl OutboxSource {
     /// Makes a session if there is none, and forgets what was known of the server: it may be another one.
     async fn connect(&mut self) -> Result<(), PostgresError> {
         if self.session.is_none() {
-            self.floor = 0;
+            self.floor = self.backlog_horizon;
             self.leased_until = None;
-            self.told_awake_until = None;
             let schema = &self.outbox.capture.schema;
             self.session = Some(Session::open(&self.connect, self.wake.clone(), schema).await?);
         }
@@ -248,36 +221,19 @@ impl OutboxSource {
         if taken == 0 {
             self.leased_until = None;
             self.counted = false;
-            // Another source had the rows meanwhile; begin without assumptions when it is our turn again.
-            self.floor = 0;
+            // Another source has the rows meanwhile; begin without assumptions when it is our turn again.
+            self.floor = self.backlog_horizon;
             return Ok(false);
         }
         if self.leased_until.is_none() {
-            // Whoever held it before, this source on another connection maybe, may have said to be awake.
-            self.alert_until = now + AWAKE + AWAKE_GRACE;
+            self.pace.taken_over(now);
         }
         self.leased_until = Some(now + LEASE);
         Ok(true)
     }
 
-    fn note_found(&mut self) {
-        let now = Instant::now();
-        let soon = self.found_at.is_some_and(|at| now - at < BUSY_WITHIN);
-        self.busy = if soon { self.busy.saturating_add(1) } else { 0 };
-        self.found_at = Some(now);
-    }
-
-    /// While there is much to do, lets commits know that they need not wake us.
-    async fn stay_awake_if_busy(&mut self) -> Result<(), PostgresError> {
-        let now = Instant::now();
-        let busy =
-            self.busy >= BUSY_AFTER && self.found_at.is_some_and(|at| now - at < BUSY_WITHIN);
-        let renewed = self
-            .told_awake_until
-            .is_some_and(|until| until > now + AWAKE / 2);
-        if !busy || renewed || !self.outbox.capture.notify {
-            return Ok(());
-        }
+    /// Lets commits know that they need not wake us.
+    async fn tell_awake(&mut self) -> Result<(), PostgresError> {
         let session = self.session()?;
         in_time(
             "staying awake",
@@ -287,10 +243,7 @@ impl OutboxSource {
                 .execute(&session.stay_awake, &[&self.holder, &milliseconds(AWAKE)]),
         )
         .await?;
-        // Taken later than what the server wrote down: we look at least as long as anybody relies on it.
-        let told_until = Instant::now() + AWAKE;
-        self.told_awake_until = Some(told_until);
-        self.alert_until = told_until + AWAKE_GRACE;
+        self.pace.told(Instant::now());
         Ok(())
     }
 
@@ -312,7 +265,8 @@ impl OutboxSource {
             "more changes wait than are worth reading; invalidating everything"
         );
         let snapshot: String = get(&row, 1)?;
-        self.floor = number(get(&row, 2)?);
+        self.backlog_horizon = number(get(&row, 2)?);
+        self.floor = self.backlog_horizon;
         let entities = self.outbox.mapping.entities();
         Ok(Some(Batch {
             events: entities
@@ -329,7 +283,7 @@ impl OutboxSource {
     /// What is there and not in hand.
     async fn read(&mut self) -> Result<Option<Batch<OutboxReceipt>>, PostgresError> {
         if self.floor_since.elapsed() > FLOOR_LIFE {
-            self.floor = 0;
+            self.floor = self.backlog_horizon;
             self.floor_since = Instant::now();
         }
         let session = self.session()?;
@@ -428,7 +382,10 @@ impl OutboxSource {
         for receipt in receipts.iter() {
             match &receipt.what {
                 Receipt::Rows(more) => rows.extend_from_slice(more),
-                Receipt::Backlog(snapshot) => self.delete_backlog(snapshot).await?,
+                Receipt::Backlog(snapshot) => {
+                    self.delete_backlog(snapshot).await?;
+                    self.backlog_horizon = 0;
+                }
             }
         }
         self.delete_rows(&rows).await?;
