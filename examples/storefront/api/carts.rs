@@ -168,13 +168,14 @@ pub async fn add_item(
     let statement = client
         .prepare_cached(
             "WITH open AS (
-                UPDATE cart SET version = version + 1 WHERE id = $1 AND completed_at IS NULL RETURNING id, sales_channel_id)
+                UPDATE cart SET version = version + 1 WHERE id = $1 AND completed_at IS NULL
+                AND $4 + coalesce((SELECT quantity FROM line_item WHERE cart_id = $1 AND variant_id = $2), 0) <= (
+                    SELECT coalesce(sum(l.stocked - l.reserved), 0) FROM inventory_level AS l
+                    JOIN sales_channel_location AS s ON s.stock_location_id = l.location_id
+                    WHERE l.variant_id = $2 AND s.sales_channel_id = cart.sales_channel_id)
+                RETURNING id)
              INSERT INTO line_item (cart_id, variant_id, title, quantity, unit_price)
              SELECT open.id, $2, $3, $4, $5 FROM open
-             WHERE $4 + coalesce((SELECT quantity FROM line_item WHERE cart_id = $1 AND variant_id = $2), 0) <= (
-                SELECT coalesce(sum(l.stocked - l.reserved), 0) FROM inventory_level AS l
-                JOIN sales_channel_location AS s ON s.stock_location_id = l.location_id
-                WHERE l.variant_id = $2 AND s.sales_channel_id = open.sales_channel_id)
              ON CONFLICT (cart_id, variant_id) DO UPDATE
                 SET quantity = line_item.quantity + excluded.quantity, unit_price = excluded.unit_price",
         )
