@@ -1,13 +1,17 @@
 //! The suite: what mcache promises, shown on real servers. One file per property.
 
 mod acl;
+mod chaos;
+mod chaos_restart;
 mod client_herd;
 mod client_outage;
 mod client_provider;
 mod client_tls;
 mod client_topology;
+mod cluster;
 mod commands;
 mod fetch;
+mod fullsync;
 mod fuzz;
 mod graph_oracle;
 mod harness_itself;
@@ -16,6 +20,7 @@ mod invalidate;
 mod keyspace;
 mod limits;
 mod memory;
+mod migration;
 mod model;
 mod orphans;
 mod parking;
