@@ -46,6 +46,11 @@ test-long: export MCACHE_LONG = 1
 test-long: build ## every test and the ones that take minutes
 	$(CARGO) test --workspace --release -- --include-ignored
 
+.PHONY: valgrind
+valgrind: build ## some of the tests with Redis and the module under memcheck, two minutes; NAME=... picks others
+	@.ci/setup valgrind
+	@.ci/memcheck $(NAME)
+
 .PHONY: lint
 lint: ## formatting, clippy and rustdoc, warnings are errors
 	$(CARGO) fmt --all --check
