@@ -7,7 +7,7 @@
 //! | a cached read, and the header that tells where it came from | [`reads`] |
 //! | a write, and what it clears | `api/admin.rs`, `api/complete.rs`, [`changes`] |
 //! | what happens to bad input | [`error`], `input.rs` |
-//! | visitors, measurements, the checker | [`load`], [`bench`] |
+//! | visitors, measurements, the checker | [`load`], [`mod@bench`] |
 //!
 //! `docs/storefront.md` tells how to run it and what it showed.
 
