@@ -11,16 +11,16 @@ mod entry;
 mod envelope;
 mod error;
 mod flight;
-pub mod graph;
 mod grant;
+pub mod graph;
 mod invalidation;
 mod load;
 mod loaded;
 pub mod memory;
-#[cfg(feature = "postgres")]
-pub mod postgres;
 mod outbox;
 mod policy;
+#[cfg(feature = "postgres")]
+pub mod postgres;
 pub mod provider;
 pub mod server;
 mod tags;
