@@ -178,22 +178,24 @@ fn id_of(node: &Server) -> String {
 
 /// Moves `slots` slots from one primary to another, keys and all.
 async fn reshard(cluster: &Cluster, from: &Server, to: &Server, slots: usize) {
-    let mut command = Command::new(locate::redis("redis-cli"));
-    command
-        .args([
-            "--cluster",
-            "reshard",
-            &format!("127.0.0.1:{}", cluster.nodes[0].port()),
-        ])
-        .args(["--cluster-from", &id_of(from), "--cluster-to", &id_of(to)])
-        .args(["--cluster-slots", &slots.to_string(), "--cluster-yes"]);
-    let output = tokio::task::spawn_blocking(move || command.output());
-    let output = output.await.expect("no panic").expect("redis-cli");
-    assert!(
-        output.status.success(),
-        "{}",
-        String::from_utf8_lossy(&output.stdout)
-    );
+    let node = format!("127.0.0.1:{}", cluster.nodes[0].port());
+    let (from, to, slots) = (id_of(from), id_of(to), slots.to_string());
+    let moved = tokio::task::spawn_blocking(move || {
+        // Refused until everybody has heard of the last move.
+        wait::until_some("the slots are moved", || {
+            let output = Command::new(locate::redis("redis-cli"))
+                .args(["--cluster", "reshard", &node, "--cluster-yes"])
+                .args(["--cluster-from", &from, "--cluster-to", &to])
+                .args(["--cluster-slots", &slots])
+                .output()
+                .expect("redis-cli");
+            match output.status.success() {
+                true => Ok(()),
+                false => Err(String::from_utf8_lossy(&output.stdout).into_owned()),
+            }
+        });
+    });
+    moved.await.expect("the slots are moved");
 }
 
 #[test]
