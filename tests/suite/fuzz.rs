@@ -109,11 +109,13 @@ fn a_mutated_dump_with_a_valid_checksum_never_crashes_the_server() {
             match restore(&mut redis, &key, &payload) {
                 Ok(_) => {
                     accepted += 1;
+                    // One that was invalidated, by what it says of its birth, may be freed at any moment.
                     redis.run(&format!("MCACHE.GET {key}"));
                     redis.run(&format!("MCACHE.INSPECT {key}"));
-                    redis.int(&format!("MEMORY USAGE {key}"));
-                    let again = dump(&mut redis, &key);
-                    restore(&mut redis, "again", &again).expect("what was stored can be dumped");
+                    redis.run(&format!("MEMORY USAGE {key}"));
+                    if let Value::BulkString(again) = redis.run(&format!("DUMP {key}")) {
+                        restore(&mut redis, "again", &again).expect("what is stored can be dumped");
+                    }
                 }
                 Err(refusal) => assert!(
                     refusal.contains("Bad data format"),
