@@ -5,6 +5,7 @@
 //! CPU rows are for.
 
 use std::fs;
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Child, Command as Process, Stdio};
 
@@ -15,8 +16,8 @@ use crate::results::{Goal, Part};
 use crate::shop;
 
 const KEYS: usize = 1_000;
-const FEW: usize = 4_000;
-const MANY: usize = 20_000;
+const FEW: usize = 20_000;
+const MANY: usize = 100_000;
 
 pub fn run() {
     let mut part = Part::new(
@@ -113,9 +114,11 @@ fn cost(
 /// Instructions of a server's whole life.
 fn total(fill: &Load, load: &Load, operations: usize) -> u64 {
     let dir = ScratchDir::new("callgrind");
+    let mut server = Counted::start(dir.path());
     let socket = dir.path().join("redis.sock");
-    let mut server = start(dir.path());
-    wait::until("the server listens", || socket.exists());
+    wait::until("the server listens", || {
+        UnixStream::connect(&socket).is_ok()
+    });
     fill.run(&socket, fill.len())
         .expect("the server takes the fills");
     // Once through, so that what is allocated at first use is not counted with the operations.
@@ -127,38 +130,43 @@ fn total(fill: &Load, load: &Load, operations: usize) -> u64 {
     let _ = Load::new([Command::new(["SHUTDOWN", "NOSAVE"])], 1)
         .on_one_connection()
         .run(&socket, 1);
-    let status = server.wait().expect("a child can be waited for");
+    let status = server.0.wait().expect("a child can be waited for");
     assert!(status.success(), "valgrind ended with {status}");
     read_total(dir.path())
 }
 
-fn start(dir: &Path) -> Child {
-    Process::new("valgrind")
-        .args([
-            "--tool=callgrind",
-            "--callgrind-out-file=callgrind.out",
-            "--",
-        ])
-        .arg(locate::redis("redis-server"))
-        .args([
-            "--port",
-            "0",
-            "--save",
-            "",
-            "--unixsocket",
-            "redis.sock",
-            "--logfile",
-            "redis.log",
-        ])
-        // Housekeeping goes by the clock and would be counted, too.
-        .args(["--hz", "1", "--dynamic-hz", "no", "--loadmodule"])
-        .arg(locate::module())
-        .current_dir(dir)
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap_or_else(|e| panic!("valgrind: {e}; `make bench-ir` installs it"))
+/// A server under callgrind; killed if it is still there at the end.
+struct Counted(Child);
+
+impl Counted {
+    fn start(dir: &Path) -> Self {
+        let child = Process::new("valgrind")
+            .args([
+                "--tool=callgrind",
+                "--callgrind-out-file=callgrind.out",
+                "--",
+            ])
+            .arg(locate::redis("redis-server"))
+            .args(["--port", "0", "--save", "", "--unixsocket", "redis.sock"])
+            // Housekeeping goes by the clock and would be counted, too.
+            .args(["--logfile", "redis.log", "--hz", "1", "--dynamic-hz", "no"])
+            .arg("--loadmodule")
+            .arg(locate::module())
+            .current_dir(dir)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap_or_else(|e| panic!("valgrind: {e}; `make bench-ir` installs it"));
+        Self(child)
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
 
 fn read_total(dir: &Path) -> u64 {
