@@ -1,6 +1,7 @@
 //! What one can do with several keys at once: the builder behind [`Cache::keys`].
 
 use std::{
+    borrow::Cow,
     collections::{HashMap, HashSet},
     hash::Hash,
     pin::pin,
@@ -68,11 +69,11 @@ impl<'c, K: AsRef<[u8]>, C: Codec> Batch<'c, K, C> {
             .collect();
         let mut values: Vec<Option<T>> = keys.iter().map(|_| None).collect();
         let mut missing: Vec<usize> = (0..keys.len()).collect();
-        for chosen in self.cache.choose(&self.policy.targets)? {
-            if chosen.attached.outbox.is_waiting() || missing.is_empty() {
+        for chosen in self.cache.choose(&self.policy.targets)?.iter() {
+            if chosen.outbox.is_waiting() || missing.is_empty() {
                 continue;
             }
-            let provider = &chosen.attached.provider;
+            let provider = &chosen.provider;
             let asked: Vec<Bytes> = missing
                 .iter()
                 .map(|position| keys[*position].clone())
@@ -132,7 +133,7 @@ impl<'c, K: AsRef<[u8]>, C: Codec> Batch<'c, K, C> {
             .choose(&self.policy.targets)
             .unwrap_or_else(|error| {
                 tracing::warn!(%error, "loading without a cache");
-                Vec::new()
+                Cow::default()
             });
         if chosen.is_empty() {
             telemetry::reads(Source::Bypass, self.keys.len());

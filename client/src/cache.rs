@@ -1,10 +1,12 @@
 //! The handle everybody holds: what concerns the cache as a whole. What concerns one key is in `entry`, several keys in
 //! `batch`.
 
-use std::{sync::Arc, time::Duration};
+use std::{borrow::Cow, sync::Arc, time::Duration};
 
 use bytes::Bytes;
+use futures_util::future::join_all;
 use serde::{Serialize, de::DeserializeOwned};
+use tracing::Instrument;
 
 use crate::{
     Batch, Builder, Codec, Entry, Error, ErrorKind, Invalidation, Json, Provider, Result, Tags,
@@ -55,21 +57,17 @@ pub(crate) struct Core {
     pub(crate) envelope: Envelope,
     pub(crate) ttl: Duration,
     pub(crate) loader_timeout: Duration,
-    pub(crate) providers: Vec<Attached>,
+    pub(crate) providers: Vec<Chosen>,
     pub(crate) flights: Arc<Flights>,
 }
 
-/// A provider and what it has still to be told.
-#[derive(Clone)]
-pub(crate) struct Attached {
-    pub(crate) provider: Arc<dyn Provider>,
-    pub(crate) outbox: Outbox,
-}
-
-/// A provider to use for one operation, with the time to live that was asked for it.
+/// A provider as one operation uses it.
 #[derive(Clone)]
 pub(crate) struct Chosen {
-    pub(crate) attached: Attached,
+    pub(crate) provider: Arc<dyn Provider>,
+    /// What it has still to be told.
+    pub(crate) outbox: Outbox,
+    /// The time to live asked for this provider in particular.
     pub(crate) ttl: Option<Duration>,
 }
 
@@ -221,8 +219,8 @@ impl<C: Codec> Cache<C> {
     pub async fn inspect(&self, key: impl AsRef<[u8]>) -> Result<Option<Inspection>> {
         let namespace = &self.core.namespace;
         let key = namespace.qualify(key.as_ref());
-        for attached in self.active() {
-            if let Some(mut found) = attached.provider.inspect(&key).await? {
+        for chosen in self.active() {
+            if let Some(mut found) = chosen.provider.inspect(&key).await? {
                 found.tags.retain(|tag| tag != namespace.everything());
                 for tag in &mut found.tags {
                     *tag = tag.slice_ref(namespace.strip(tag));
@@ -236,18 +234,24 @@ impl<C: Codec> Cache<C> {
     /// How many tags and keys providers have not acknowledged yet: zero in good times. See
     /// [`invalidate`](Self::invalidate).
     pub fn pending_invalidations(&self) -> usize {
-        self.active().map(|attached| attached.outbox.len()).sum()
+        self.active().iter().map(|chosen| chosen.outbox.len()).sum()
     }
 
     async fn order(&self, order: Order) -> Result<Invalidation> {
         let attempts = self
             .active()
-            .map(|attached| attached.outbox.submit(order.clone()));
-        Invalidation::of(futures_util::future::join_all(attempts).await)
+            .iter()
+            .map(|chosen| chosen.outbox.submit(order.clone()));
+        let span = tracing::debug_span!("mcache.invalidate");
+        Invalidation::of(join_all(attempts).instrument(span).await)
     }
 
-    fn active(&self) -> impl Iterator<Item = &Attached> {
-        self.core.providers.iter().filter(|_| self.core.enabled)
+    /// All providers; none if caching is off.
+    fn active(&self) -> &[Chosen] {
+        match self.core.enabled {
+            true => &self.core.providers,
+            false => &[],
+        }
     }
 
     pub(crate) fn core(&self) -> &Arc<Core> {
@@ -255,33 +259,25 @@ impl<C: Codec> Cache<C> {
     }
 
     /// The providers to use: those named, or all; none if caching is off.
-    pub(crate) fn choose(&self, targets: &[Target]) -> Result<Vec<Chosen>> {
+    pub(crate) fn choose(&self, targets: &[Target]) -> Result<Cow<'_, [Chosen]>> {
         if targets.is_empty() {
-            let all = self.active().cloned();
-            return Ok(all
-                .map(|attached| Chosen {
-                    attached,
-                    ttl: None,
-                })
-                .collect());
+            return Ok(Cow::Borrowed(self.active()));
         }
-        let mut chosen = Vec::with_capacity(targets.len());
-        for target in targets {
-            let attached = self
-                .core
-                .providers
-                .iter()
-                .find(|attached| attached.provider.id() == target.id)
-                .ok_or_else(|| Error::new(ErrorKind::UnknownProvider(target.id.clone())))?;
-            chosen.push(Chosen {
-                attached: attached.clone(),
-                ttl: target.ttl,
-            });
-        }
+        let chosen = targets.iter().map(|target| {
+            let known = |chosen: &&Chosen| chosen.provider.id() == target.id;
+            match self.core.providers.iter().find(known) {
+                Some(chosen) => Ok(Chosen {
+                    ttl: target.ttl,
+                    ..chosen.clone()
+                }),
+                None => Err(Error::new(ErrorKind::UnknownProvider(target.id.clone()))),
+            }
+        });
+        let chosen = chosen.collect::<Result<Vec<_>>>()?;
         Ok(if self.core.enabled {
-            chosen
+            chosen.into()
         } else {
-            Vec::new()
+            Cow::default()
         })
     }
 

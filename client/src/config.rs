@@ -6,7 +6,7 @@ use futures_util::future::join_all;
 
 use crate::{
     Cache, Codec, Error, ErrorKind, Json, Provider, RedisProvider, Result,
-    cache::{Attached, Core},
+    cache::{Chosen, Core},
     envelope::Envelope,
     flight::Flights,
     outbox::Outbox,
@@ -196,7 +196,7 @@ impl<C: Codec> Builder<C> {
             warn_of_absent(&self.providers).await;
         }
         let namespace = Namespace::new(&self.namespace);
-        let attach = |provider: Arc<dyn Provider>| Attached {
+        let attach = |provider: Arc<dyn Provider>| Chosen {
             outbox: Outbox::new(
                 provider.clone(),
                 namespace.everything(),
@@ -204,6 +204,7 @@ impl<C: Codec> Builder<C> {
                 self.retry_min,
             ),
             provider,
+            ttl: None,
         };
         let providers = self.providers.into_iter().map(attach).collect();
         let core = Core {

@@ -1,6 +1,6 @@
 //! What one can do with one key: the builder behind [`Cache::key`].
 
-use std::time::Duration;
+use std::{borrow::Cow, time::Duration};
 
 use bytes::Bytes;
 use serde::{Serialize, de::DeserializeOwned};
@@ -27,7 +27,7 @@ pub struct Entry<'c, C = Json> {
 /// A provider chosen for one operation, optionally with its own time to live.
 ///
 /// ```
-/// use std::time::Duration;
+/// use std::{borrow::Cow, time::Duration};
 /// use mcache::Target;
 ///
 /// let _default_ttl = Target::from("redis");
@@ -87,12 +87,11 @@ impl<'c, C: Codec> Entry<'c, C> {
     /// [`ErrorKind::Refused`](crate::ErrorKind::Refused) if a provider may not be read. A cache that is away is
     /// `Ok(None)`.
     pub async fn get<T: DeserializeOwned>(self) -> Result<Option<T>> {
-        for chosen in self.chosen()? {
-            let attached = &chosen.attached;
-            if attached.outbox.is_waiting() {
+        for chosen in self.chosen()?.iter() {
+            if chosen.outbox.is_waiting() {
                 continue;
             }
-            match attached.provider.get(&self.key).await {
+            match chosen.provider.get(&self.key).await {
                 Ok(Some(found)) => {
                     if let Some(value) = self.cache.open(&found).and_then(Opened::value) {
                         telemetry::read(Source::Hit);
@@ -101,7 +100,7 @@ impl<'c, C: Codec> Entry<'c, C> {
                 }
                 Ok(None) => {}
                 Err(error) if error.is_refused() => return Err(error),
-                Err(error) => telemetry::failed_open(attached.provider.id(), "get", &error),
+                Err(error) => telemetry::failed_open(chosen.provider.id(), "get", &error),
             }
         }
         telemetry::read(Source::Loaded);
@@ -129,12 +128,12 @@ impl<'c, C: Codec> Entry<'c, C> {
         };
         let tags = core.namespace.stored_tags(&self.policy.tags);
         let mut outcome = Ok(true);
-        for chosen in &chosen {
+        for chosen in chosen.iter() {
             let ttl = chosen.ttl.or(self.policy.ttl).unwrap_or(core.ttl);
             let ttl = (!ttl.is_zero()).then_some(ttl);
             let swr = self.policy.swr;
-            chosen.attached.outbox.note_life(ttl, swr);
-            let provider = &chosen.attached.provider;
+            chosen.outbox.note_life(ttl, swr);
+            let provider = &chosen.provider;
             let stored = provider
                 .store(Store {
                     key: &self.key,
@@ -303,7 +302,7 @@ impl<'c, C: Codec> Entry<'c, C> {
     {
         let chosen = self.chosen().unwrap_or_else(|error| {
             tracing::warn!(%error, "loading without a cache");
-            Vec::new()
+            Cow::default()
         });
         if chosen.is_empty() {
             telemetry::read(Source::Bypass);
@@ -329,7 +328,7 @@ impl<'c, C: Codec> Entry<'c, C> {
         }
     }
 
-    fn chosen(&self) -> Result<Vec<Chosen>> {
+    fn chosen(&self) -> Result<Cow<'c, [Chosen]>> {
         self.cache.choose(&self.policy.targets)
     }
 }

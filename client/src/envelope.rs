@@ -10,6 +10,17 @@
 //!
 //! 0xC1 begins no UTF-8 text and no MessagePack value, so bytes that somebody else put there are recognised.
 //! Anything that cannot be opened is a miss: a cache may forget, it must not guess.
+//!
+//! Compression is LZ4. Measured on generated product JSON, compressed size and the time to compress and decompress:
+//!
+//! | JSON | LZ4 | gzip, level 1 | gzip, level 6 |
+//! |---|---|---|---|
+//! | 1.7 KB | 62 %, 6 + 1 µs | 50 %, 63 + 26 µs | 48 %, 99 + 25 µs |
+//! | 23 KB | 36 %, 46 + 9 µs | 28 %, 190 + 100 µs | 24 %, 800 + 70 µs |
+//! | 389 KB | 33 %, 1.1 + 0.24 ms | 26 %, 3.3 + 2.3 ms | 21 %, 24 + 1.2 ms |
+//!
+//! A hit pays the right-hand number, and gzip's is more than the round trip to the server. Below 2 KB there is too
+//! little to save: hence the default threshold.
 
 use bytes::Bytes;
 

@@ -77,7 +77,7 @@ impl Grants {
         for grant in &mut self.grants {
             let ttl = grant.chosen.ttl.or(terms.ttl).unwrap_or(core.ttl);
             let ttl = (!ttl.is_zero()).then_some(ttl);
-            let provider = &grant.chosen.attached.provider;
+            let provider = &grant.chosen.provider;
             let entry = Store {
                 key: &self.key,
                 value: value.clone(),
@@ -87,7 +87,7 @@ impl Grants {
                 manual: terms.manual,
                 token: Some(&grant.token),
             };
-            grant.chosen.attached.outbox.note_life(ttl, terms.swr);
+            grant.chosen.outbox.note_life(ttl, terms.swr);
             match provider.store(entry).await {
                 Ok(accepted) => {
                     telemetry::store(provider.id(), if accepted { "stored" } else { "refused" });
@@ -166,7 +166,7 @@ impl Drop for Grants {
         let key = std::mem::take(&mut self.key);
         runtime.spawn(async move {
             for grant in leased {
-                let provider = &grant.chosen.attached.provider;
+                let provider = &grant.chosen.provider;
                 if let Err(error) = provider.release(&key, &grant.token).await {
                     telemetry::failed_open(provider.id(), "release", &error);
                 }

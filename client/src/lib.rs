@@ -1,4 +1,96 @@
-//! Tag-based caching of query results, exact and self-invalidating.
+//! A cache that forgets what is no longer true.
+//!
+//! Results are kept under a key and carry tags that name what they were made from. Whoever changes something
+//! invalidates its tag, and everything made from it is gone: at once, everywhere, and also if it is only being made at
+//! that moment. A Redis module keeps the index of tags inside the server; this crate talks to it, and sees to it that
+//! having a cache never becomes the application's problem.
+//!
+//! ```
+//! use std::time::Duration;
+//! use mcache::{Cache, MemoryProvider};
+//! # struct Db;
+//! # impl Db { async fn product(&self, id: u32) -> Result<String, std::io::Error> { Ok(format!("product {id}")) } }
+//! # let db = Db;
+//! # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+//!
+//! // In production: Cache::builder("redis://127.0.0.1:6379")
+//! let cache = Cache::builder_with(MemoryProvider::default())
+//!     .namespace("store-eu")
+//!     .caching(true)
+//!     .build()
+//!     .await?;
+//!
+//! let product: String = cache
+//!     .key("product:42")
+//!     .ttl(Duration::from_secs(3600))
+//!     .tags(["Product:42"])
+//!     .get_or_load(|| async { db.product(42).await })
+//!     .await?;
+//!
+//! cache.invalidate(["Product:42"]).await?;
+//! # assert_eq!(product, "product 42");
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! # }).unwrap();
+//! ```
+//!
+//! # What you can rely on
+//!
+//! - **Nothing stale.** Once [`invalidate`](Cache::invalidate) is [acknowledged](Invalidation::is_acknowledged), no
+//!   reader of that server gets what was loaded before it, not even from a loader that was under way. On replicas and
+//!   across a failover this holds as far as Redis replicates; the project's `docs/consistency.md` says how far.
+//! - **One load.** Of all callers in all processes that miss the same key, one calls its
+//!   [loader](Entry::get_or_load); the others get its result. If it fails, is dropped or takes too long, the next one
+//!   in line takes over.
+//! - **Never the application's problem.** A server that is down, hangs, is full or talks nonsense is as if nothing were
+//!   cached. Each call has a [deadline](Builder::command_deadline), and a server that misses several is left alone for
+//!   a while. Loaders' errors come back in the caller's own type and are not cached.
+//! - **No invalidation is lost.** One that cannot be delivered is sent again until it is acknowledged by every shard of
+//!   every provider, or until nothing it concerns can still be alive; [`Invalidation::settled`] tells which. Meanwhile this
+//!   process does not read from that provider.
+//! - **Off until turned on.** Without [`caching(true)`](Builder::caching) or `MEDUSA_FF_CACHING=true` every call goes
+//!   straight through and nothing is contacted.
+//!
+//! # Where to look
+//!
+//! | to | see |
+//! |---|---|
+//! | configure, and know every default | [`Builder`], [`RedisOptions`](server::RedisOptions) |
+//! | connect to one server, a Cluster, Sentinels, over TLS | [`RedisProvider::new`] |
+//! | read, store, load one key; several keys | [`Entry`], [`Batch`] |
+//! | let the loader name the tags | [`Entry::get_or_load_tagged`] |
+//! | serve stale values while one caller refreshes | [`Entry::swr`], [`Entry::stale_if_error`], [`Cache::soft_invalidate`] |
+//! | know where a value came from | [`Entry::load`], [`Source`] |
+//! | cache graph queries with tags that nobody writes | [`graph`] |
+//! | invalidate what changes in the database | [`change`]; with the feature `postgres`, its source for PostgreSQL |
+//! | test without a server | [`MemoryProvider`] |
+//! | keep entries somewhere else | [`Provider`] |
+//!
+//! # Features
+//!
+//! | feature | adds |
+//! |---|---|
+//! | `tls` | `rediss://` addresses |
+//! | `postgres` | changes captured in PostgreSQL, and graph queries over it |
+//! | `conformance` | the tests a [`Provider`] must pass |
+//!
+//! None is on by default.
+//!
+//! # What it tells
+//!
+//! Spans `mcache.load`, `mcache.load_many` and `mcache.invalidate` through [`tracing`], a warning
+//! when a provider goes away, and through [`metrics`]:
+//!
+//! | metric | labels | counts |
+//! |---|---|---|
+//! | `mcache_client_reads_total` | `outcome`: hit, stale, miss, joined, bypass | reads, by where the value came from |
+//! | `mcache_client_stores_total` | `provider`, `outcome`: stored, refused, failed | values given to a provider |
+//! | `mcache_client_unreadable_total` | `reason`: format, codec, schema, compression, too_large, type | entries read as misses because they could not be opened |
+//! | `mcache_client_unkept_total` | `reason`: too_large, codec | values served but not kept |
+//! | `mcache_client_errors_total` | `provider`, `operation` | calls that failed and were answered as if nothing were cached |
+//! | `mcache_client_loader_overruns_total` | | loaders slower than the loader timeout |
+//! | `mcache_client_invalidations_total` | `provider`, `outcome`: acknowledged, pending, refused | invalidations, by their first attempt |
+//! | `mcache_client_invalidations_pending` | `provider` | gauge: tags and keys still to be acknowledged |
+//! | `mcache_client_invalidations_folded_total` | `provider` | times too many were pending and became one of everything |
 
 mod batch;
 mod cache;

@@ -85,7 +85,8 @@ impl Loading<'_> {
     {
         let served = match self.look(&open).await {
             Look::Found(value, source) => Ok(Served { value, source }),
-            Look::Fill(fill) => self.fill(fill, seal, loader).await,
+            // Boxed, as everything here that a hit does not need: it should not pay for the size of a miss.
+            Look::Fill(fill) => Box::pin(self.fill(fill, seal, loader)).await,
         };
         if let Ok(served) = &served {
             telemetry::read(served.source);
@@ -101,7 +102,7 @@ impl Loading<'_> {
                 break;
             }
             if let Some(follower) = self.core.flights.follow(self.key) {
-                let outcome = timeout(patience(), follower.outcome()).await;
+                let outcome = Box::pin(timeout(patience(), follower.outcome())).await;
                 match outcome.ok().flatten() {
                     Some(Outcome::Failed) => break,
                     Some(outcome) => {
@@ -124,7 +125,7 @@ impl Loading<'_> {
                     let Some(leader) = self.core.flights.enter(self.key) else {
                         continue;
                     };
-                    match self.ask(patience(), open).await {
+                    match Box::pin(self.ask(patience(), open)).await {
                         Asked::Found(value, source) => return Look::Found(value, source),
                         Asked::Grants(grants, stale) => {
                             return Look::Fill(Fill {
@@ -143,7 +144,7 @@ impl Loading<'_> {
                 },
             }
         }
-        Look::Fill(self.fill_alone().await)
+        Look::Fill(Box::pin(self.fill_alone()).await)
     }
 
     /// Asks the providers in order. Waits, if at all, for the first that is filling.
@@ -155,7 +156,7 @@ impl Loading<'_> {
         let mut grants = Grants::none(self.key);
         let mut stale = None;
         for chosen in self.reachable() {
-            let provider = &chosen.attached.provider;
+            let provider = &chosen.provider;
             let options = FetchOptions {
                 wait: if grants.is_empty() {
                     wait
@@ -207,7 +208,7 @@ impl Loading<'_> {
     }
 
     async fn take_token(&self, chosen: &Chosen, grants: &mut Grants) {
-        let provider = &chosen.attached.provider;
+        let provider = &chosen.provider;
         match provider.token(self.key).await {
             Ok(token) => grants.add(chosen, token, false),
             Err(error) => telemetry::failed_open(provider.id(), "token", &error),
@@ -287,7 +288,7 @@ impl Loading<'_> {
     fn reachable(&self) -> impl Iterator<Item = &Chosen> {
         self.chosen
             .iter()
-            .filter(|chosen| !chosen.attached.outbox.is_waiting())
+            .filter(|chosen| !chosen.outbox.is_waiting())
     }
 }
 

@@ -1,16 +1,4 @@
-//! Names of what is counted. One place, so that they can be listed and do not drift.
-//!
-//! | metric | labels | counts |
-//! |---|---|---|
-//! | `mcache_client_reads_total` | `outcome`: hit, stale, miss, joined, bypass | reads, by where the value came from |
-//! | `mcache_client_stores_total` | `provider`, `outcome`: stored, refused, failed | values given to a provider |
-//! | `mcache_client_unreadable_total` | `reason`: format, codec, schema, compression, too_large, type | entries read as misses because they could not be opened |
-//! | `mcache_client_unkept_total` | `reason`: too_large, codec | values served but not kept |
-//! | `mcache_client_errors_total` | `provider`, `operation` | calls to a provider that failed |
-//! | `mcache_client_loader_overruns_total` | | loaders slower than the loader timeout |
-//! | `mcache_client_invalidations_total` | `provider`, `outcome`: acknowledged, pending, refused | first attempts |
-//! | `mcache_client_invalidations_pending` | `provider` | gauge: tags and keys still to be acknowledged |
-//! | `mcache_client_invalidations_folded_total` | `provider` | times the queue was full and became one `clear_all` |
+//! What is counted. One place, so that names do not drift; they are listed in the crate's documentation.
 
 use metrics::{counter, gauge};
 

@@ -31,6 +31,7 @@ use tokio::{
     sync::{Notify, oneshot},
     time::Instant,
 };
+use tracing::Instrument;
 
 use self::pending::{Item, Pending, items_of, order_of};
 use crate::{
@@ -144,7 +145,7 @@ impl Outbox {
             telemetry::invalidation(shared.provider.id(), "pending");
             return Ok(Attempt::Pending(shared.keep(&order)));
         }
-        let attempt = tokio::spawn(async move {
+        let attempt = async move {
             match shared.send(&order).await {
                 Ok(entries) => {
                     telemetry::invalidation(shared.provider.id(), "acknowledged");
@@ -164,7 +165,8 @@ impl Outbox {
                     Err(error)
                 }
             }
-        });
+        };
+        let attempt = tokio::spawn(attempt.in_current_span());
         attempt.await.unwrap_or_else(|error| {
             let gone = ErrorKind::Unavailable("the runtime is shutting down".to_owned());
             Err(Error::new(gone).with_source(error))

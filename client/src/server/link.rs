@@ -108,12 +108,15 @@ impl Link {
         urgency: Urgency,
     ) -> Result<Value, CallError> {
         let mut generation = None;
-        let answer = async {
-            let mut connection = self.connection().await?;
-            generation = Some(connection.generation);
-            connection.inner.send_packed_command(cmd).await
+        // Pinned where it is made: passed on by value, its half kilobyte would be copied at each step.
+        let answer = {
+            let call = pin!(async {
+                let mut connection = self.connection().await?;
+                generation = Some(connection.generation);
+                connection.inner.send_packed_command(cmd).await
+            });
+            self.judge(urgency, call).await
         };
-        let answer = self.judge(urgency, answer).await;
         self.settle(answer, generation)?
             .extract_error()
             .map_err(|error| {
@@ -247,7 +250,8 @@ impl Link {
                 }
             }
         };
-        match dialling.wait_for(Option::is_some).await {
+        // Boxed: calls should not carry the size of what they rarely need.
+        match Box::pin(dialling.wait_for(Option::is_some)).await {
             Ok(outcome) => outcome.clone().unwrap_or_else(|| Err(dialling_ended())),
             Err(_) => Err(dialling_ended()),
         }

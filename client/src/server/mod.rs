@@ -161,7 +161,7 @@ impl RedisProvider {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Config`](crate::ErrorKind::Config) if the address is not one of these.
+    /// [`ErrorKind::Config`] if the address is not one of these.
     pub fn new(url: &str, options: RedisOptions) -> Result<Self> {
         let link = options.link;
         let topology = match Address::parse(url)? {
@@ -188,7 +188,8 @@ impl RedisProvider {
     async fn call(&self, key: &[u8], cmd: &Cmd) -> Result<Value> {
         match &self.topology {
             Topology::Single(link) => Ok(link.call(cmd, Urgency::Optional).await?),
-            Topology::Cluster(cluster) => cluster.call(key, cmd, Urgency::Optional).await,
+            // Boxed here and below, so that the usual way does not carry the size of the rarer one around.
+            Topology::Cluster(cluster) => Box::pin(cluster.call(key, cmd, Urgency::Optional)).await,
         }
     }
 
@@ -269,7 +270,7 @@ impl Provider for RedisProvider {
             let cmd = command::fetch(key, options);
             let answer = match options.wait {
                 Duration::ZERO => self.call(key, &cmd).await?,
-                wait => self.call_parked(key, &cmd, wait).await?,
+                wait => Box::pin(self.call_parked(key, &cmd, wait)).await?,
             };
             command::read_lookup(answer)?.ok_or_else(|| {
                 self.topology.is_another();
