@@ -21,6 +21,7 @@ pub(crate) struct Grants {
     grants: Vec<Grant>,
 }
 
+#[derive(Clone)]
 struct Grant {
     chosen: Chosen,
     token: Token,
@@ -53,11 +54,33 @@ impl Grants {
         self.grants.iter().any(|grant| grant.leased)
     }
 
-    /// The leases have ended by themselves; the tokens are still good.
-    pub(crate) fn leases_ended(&mut self) {
+    /// Lets others fill. The tokens are still good: a value may be stored later, if it comes.
+    pub(crate) fn give_back_leases(&mut self) {
+        let leased: Vec<Grant> = self
+            .grants
+            .iter()
+            .filter(|grant| grant.leased)
+            .cloned()
+            .collect();
+        if leased.is_empty() {
+            return;
+        }
         for grant in &mut self.grants {
             grant.leased = false;
         }
+        // Without a runtime there is nobody to send it; the lease ends by itself.
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else {
+            return;
+        };
+        let key = self.key.clone();
+        runtime.spawn(async move {
+            for grant in leased {
+                let provider = &grant.chosen.provider;
+                if let Err(error) = provider.release(&key, &grant.token).await {
+                    telemetry::failed_open(provider.id(), "release", &error);
+                }
+            }
+        });
     }
 
     /// Gives the value to each provider, in order.
@@ -155,22 +178,6 @@ async fn is_ready(mut future: Pin<&mut impl Future<Output = ()>>) -> bool {
 
 impl Drop for Grants {
     fn drop(&mut self) {
-        let leased: Vec<Grant> = self.grants.drain(..).filter(|grant| grant.leased).collect();
-        if leased.is_empty() {
-            return;
-        }
-        // Without a runtime there is nobody to send it; the lease ends by itself.
-        let Ok(runtime) = tokio::runtime::Handle::try_current() else {
-            return;
-        };
-        let key = std::mem::take(&mut self.key);
-        runtime.spawn(async move {
-            for grant in leased {
-                let provider = &grant.chosen.provider;
-                if let Err(error) = provider.release(&key, &grant.token).await {
-                    telemetry::failed_open(provider.id(), "release", &error);
-                }
-            }
-        });
+        self.give_back_leases();
     }
 }

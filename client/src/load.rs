@@ -301,11 +301,11 @@ impl<V> Fill<V> {
         }
     }
 
-    /// The loader takes longer than others can be asked to wait: the lease is over, and they look again. What is loaded
-    /// may still be kept, by its token.
+    /// The loader takes longer than others can be asked to wait: they look again. What is loaded may still be kept, by its
+    /// token.
     pub(crate) fn overrun(&mut self) {
         telemetry::loader_overran();
-        self.grants.leases_ended();
+        self.grants.give_back_leases();
         self.leader = None;
     }
 

@@ -6,7 +6,7 @@ use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
-use harness::{Proxy, Server};
+use harness::{Proxy, Server, wait};
 use mcache::{Cache, Error, Loaded, Settled, Source, server::RedisOptions};
 use tokio::time::{sleep, timeout};
 
@@ -112,6 +112,33 @@ fn a_server_that_hangs_costs_one_deadline_and_then_nothing() {
         assert!(at_once >= 10, "the server is given a rest: {took:?}");
         server.resume();
         until_cached(&cache).await;
+    });
+}
+
+#[test]
+fn those_who_wait_in_a_server_that_hangs_go_to_the_source() {
+    let server = Server::builder().tcp().start();
+    run(async {
+        let (holder, waiter) = (
+            cache(&server.tcp_url()).await,
+            cache(&server.tcp_url()).await,
+        );
+        let holding = tokio::spawn(async move {
+            let never = std::future::pending::<Result<u32, Error>>;
+            holder.key("k").get_or_load(never).await
+        });
+        let mut session = server.session();
+        wait::until("the lease is held", || session.stat("leases") == 1);
+        let waiting = tokio::spawn(async move { read(&waiter, "k", 1).await });
+        wait::until("the other waits", || session.stat("parked_clients") == 1);
+        server.pause();
+        let paused = Instant::now();
+        let (value, source, _) = waiting.await.expect("nobody panics");
+        assert_eq!((value, source), (1, Source::Bypass));
+        let took = paused.elapsed();
+        assert!(took < Duration::from_secs(1) + DEADLINE + SLACK, "{took:?}");
+        server.resume();
+        holding.abort();
     });
 }
 
