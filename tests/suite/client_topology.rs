@@ -164,6 +164,26 @@ fn when_a_primary_dies_its_keys_come_back_and_no_invalidation_is_lost() {
 }
 
 #[test]
+fn those_who_only_read_find_the_successor_of_a_dead_primary() {
+    let mut cluster = Cluster::start();
+    run(async {
+        let cache = cache(&address(&cluster)).await;
+        fill(&cache, 30, 1).await;
+        let victim = cluster
+            .nodes
+            .iter()
+            .position(is_primary)
+            .expect("a primary");
+        cluster.nodes[victim].kill9();
+        for number in 0..30 {
+            until_cached(&cache, &format!("k{number}")).await;
+        }
+        cluster.nodes[victim].start_again();
+        cluster.await_health();
+    });
+}
+
+#[test]
 fn slots_that_move_to_a_node_nobody_knew_take_their_invalidations_along() {
     let cluster = Cluster::start();
     let newcomer = Server::builder()

@@ -6,7 +6,8 @@
 //!        ▼
 //!    Topology ─┬─▶ Link ──▶ Dialer        one shared connection to one node: deadline, breaker, redial
 //!              │     └────▶ Parked        connections of their own for calls that wait in the server
-//!              └─▶ Cluster ──▶ Link ...   who owns which slot; invalidations to every primary
+//!              └─▶ Cluster               keys to the owner of their slot, invalidations to every primary
+//!                    └────▶ Discovery    who owns what; a Link for each node
 //! ```
 
 mod address;
@@ -14,6 +15,7 @@ mod breaker;
 mod cluster;
 mod command;
 mod dial;
+mod discovery;
 mod link;
 mod parked;
 mod slots;
@@ -49,7 +51,7 @@ pub struct RedisProvider {
 #[derive(Clone)]
 enum Topology {
     Single(Arc<Link>),
-    Cluster(Arc<Cluster>),
+    Cluster(Cluster),
 }
 
 /// Times and limits of a [`RedisProvider`].
