@@ -7,8 +7,8 @@
 //! ```
 //!
 //! A result may be older than a follower: A began, data changed and was invalidated, B came. So B takes A's value only
-//! if that is known to be harmless: the provider accepted it with its token after B had come (*confirmed*), or A's
-//! loader was called after B had come. Otherwise B looks again. For the same reason a flight takes no more followers
+//! if that is known to be harmless: the provider accepted it with its token after B had come (*confirmed*), and had heard
+//! of all invalidations that B may know of; or A's loader was called after B had come. Otherwise B looks again. For the same reason a flight takes no more followers
 //! once the value is on its way to the provider: it may be accepted, and invalidated again, before they come.
 //!
 //! A leader that is dropped takes nobody with it: its followers find that out and one of them leads.
@@ -45,22 +45,36 @@ struct Flight {
 /// How a fill ended, for those who waited for it.
 #[derive(Debug, Clone)]
 pub(crate) enum Outcome {
-    /// The provider accepted the value: it was good when the last of the followers came.
-    Confirmed(Bytes),
-    /// The value was loaded from this moment on, and nobody confirmed it.
+    /// The value was loaded from this moment on, and the provider accepted it: it was good when the last of the followers
+    /// came, as far as the provider knew.
+    Confirmed { value: Bytes, began: Instant },
+    /// The same, but nobody confirmed it.
     Unconfirmed { value: Bytes, began: Instant },
     /// The loader failed or its value cannot be shared: everybody for himself, or a source in trouble would be asked
     /// by one waiting caller after the other, each waiting for all before.
     Failed,
 }
 
+/// When a caller came, and what he could know then.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Arrival {
+    pub(crate) at: Instant,
+    /// An invalidation of this process had not reached the provider yet: what the provider confirms may be what the
+    /// process has already reported as changed.
+    pub(crate) in_doubt: bool,
+}
+
 impl Outcome {
-    /// The value, if a caller who came at `arrival` may have it.
-    pub(crate) fn shared_with(&self, arrival: Instant) -> Option<&Bytes> {
+    /// The value, if a caller who came then may have it.
+    pub(crate) fn shared_with(&self, arrival: Arrival) -> Option<&Bytes> {
         match self {
-            Self::Confirmed(value) => Some(value),
-            Self::Unconfirmed { value, began } if *began > arrival => Some(value),
-            Self::Unconfirmed { .. } | Self::Failed => None,
+            Self::Confirmed { value, .. } if !arrival.in_doubt => Some(value),
+            Self::Confirmed { value, began } | Self::Unconfirmed { value, began }
+                if *began > arrival.at =>
+            {
+                Some(value)
+            }
+            Self::Confirmed { .. } | Self::Unconfirmed { .. } | Self::Failed => None,
         }
     }
 }
@@ -170,15 +184,22 @@ mod tests {
         Bytes::from_static(b"k")
     }
 
+    fn confirmed() -> Outcome {
+        Outcome::Confirmed {
+            value: Bytes::from_static(b"v"),
+            began: Instant::now(),
+        }
+    }
+
     #[tokio::test]
     async fn the_second_follows_the_first_and_hears_the_outcome() {
         let flights = Flights::new();
         let leader = flights.enter(&key()).expect("nobody was there before");
         assert!(flights.enter(&key()).is_none(), "the first leads");
         let follower = flights.follow(&key()).expect("somebody leads");
-        leader.finish(Outcome::Confirmed("v".into()));
+        leader.finish(confirmed());
         let outcome = follower.outcome().await;
-        assert!(matches!(outcome, Some(Outcome::Confirmed(value)) if value == "v"));
+        assert!(matches!(outcome, Some(Outcome::Confirmed { value, .. }) if value == "v"));
         assert!(flights.follow(&key()).is_none());
     }
 
@@ -189,7 +210,7 @@ mod tests {
         let follower = flights.follow(&key()).expect("somebody leads");
         leader.close();
         assert!(flights.follow(&key()).is_none());
-        leader.finish(Outcome::Confirmed("v".into()));
+        leader.finish(confirmed());
         assert!(follower.outcome().await.is_some());
     }
 
@@ -215,18 +236,27 @@ mod tests {
     }
 
     #[test]
-    fn a_value_loaded_before_one_came_is_shared_only_if_confirmed() {
+    fn a_value_loaded_before_one_came_is_shared_only_if_confirmed_by_who_knows() {
         let before = Instant::now();
         let began = before + std::time::Duration::from_millis(1);
         let after = began + std::time::Duration::from_millis(1);
-        let unconfirmed = Outcome::Unconfirmed {
-            value: "v".into(),
+        let value = Bytes::from_static(b"v");
+        let confirmed = Outcome::Confirmed {
+            value: value.clone(),
             began,
         };
-        assert!(unconfirmed.shared_with(before).is_some());
-        assert!(unconfirmed.shared_with(began).is_none());
-        assert!(unconfirmed.shared_with(after).is_none());
-        assert!(Outcome::Confirmed("v".into()).shared_with(after).is_some());
-        assert!(Outcome::Failed.shared_with(before).is_none());
+        let unconfirmed = Outcome::Unconfirmed { value, began };
+        let shared = |outcome: &Outcome, at, in_doubt| {
+            outcome.shared_with(Arrival { at, in_doubt }).is_some()
+        };
+        for in_doubt in [false, true] {
+            assert!(shared(&unconfirmed, before, in_doubt));
+            assert!(!shared(&unconfirmed, began, in_doubt));
+            assert!(!shared(&unconfirmed, after, in_doubt));
+            assert!(shared(&confirmed, before, in_doubt));
+            assert!(!shared(&Outcome::Failed, before, in_doubt));
+        }
+        assert!(shared(&confirmed, after, false));
+        assert!(!shared(&confirmed, after, true));
     }
 }

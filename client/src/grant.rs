@@ -154,7 +154,7 @@ impl Grants {
             // One provider that accepted the token is proof: an invalidation that anybody has seen acknowledged would
             // have reached that provider too, and made it refuse.
             leader.finish(match stored {
-                Ok(stored) if stored.accepted > 0 => Outcome::Confirmed(value),
+                Ok(stored) if stored.accepted > 0 => Outcome::Confirmed { value, began },
                 _ => Outcome::Unconfirmed { value, began },
             });
         });

@@ -22,7 +22,7 @@ use tokio::time::{Instant, timeout};
 use crate::{
     Loaded, Served, Source,
     cache::{Chosen, Core},
-    flight::{Leader, Outcome},
+    flight::{Arrival, Leader, Outcome},
     grant::Grants,
     policy::Terms,
     provider::{FetchOptions, Lookup},
@@ -95,8 +95,15 @@ impl Loading<'_> {
     }
 
     async fn look<V>(&self, open: &impl Fn(&Bytes) -> Option<V>) -> Look<V> {
-        let arrival = Instant::now();
-        let patience = || self.core.loader_timeout.saturating_sub(arrival.elapsed());
+        let arrival = Arrival {
+            at: Instant::now(),
+            in_doubt: self.chosen.iter().any(|chosen| chosen.outbox.is_waiting()),
+        };
+        let patience = || {
+            self.core
+                .loader_timeout
+                .saturating_sub(arrival.at.elapsed())
+        };
         for _ in 0..ROUNDS_MAX {
             if patience().is_zero() {
                 break;
