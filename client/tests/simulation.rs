@@ -4,6 +4,7 @@
 //! Each seed is one history. `SIMULATION_SEED` runs one of them, `SIMULATION_SEEDS` so many.
 
 use std::{
+    collections::HashMap,
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::SeqCst},
@@ -151,17 +152,17 @@ struct World {
 
 impl World {
     async fn read(&self) {
-        let key = self.dice.below(KEYS);
-        let known = self.truth.acknowledged[key].load(SeqCst);
-        let floor = known.max(self.process.promised[key].load(SeqCst));
-        let read = self.load(key);
+        let floors: Vec<u64> = (0..KEYS).map(|key| self.known(key)).collect();
+        let read = self.read_somehow();
         // Some callers have no patience.
-        let value = match self.dice.chance(15) {
-            true => timeout(Duration::from_millis(self.dice.below(20) as u64), read).await,
-            false => Ok(timeout(PATIENCE, read).await.expect("a reader is stuck")),
+        let values = match self.dice.chance(15) {
+            true => timeout(Duration::from_millis(self.dice.below(20) as u64), read)
+                .await
+                .unwrap_or_default(),
+            false => timeout(PATIENCE, read).await.expect("a reader is stuck"),
         };
-        // A failed load is the source's affair; a value is judged.
-        if let Ok(Ok(value)) = value {
+        for (key, value) in values {
+            let floor = floors[key];
             assert!(
                 value >= floor,
                 "key {key}: served {value}, but {floor} was known"
@@ -170,24 +171,75 @@ impl World {
         }
     }
 
+    /// The version that readers of this process can know to be invalidated.
+    fn known(&self, key: usize) -> u64 {
+        let acknowledged = self.truth.acknowledged[key].load(SeqCst);
+        acknowledged.max(self.process.promised[key].load(SeqCst))
+    }
+
+    /// One key through a loader, one without, or all in a batch; a failed load is the source's affair.
+    async fn read_somehow(&self) -> Vec<(usize, u64)> {
+        let key = self.dice.below(KEYS);
+        match self.dice.below(10) {
+            0 => {
+                let found = self.process.cache.key(format!("k{key}")).get::<u64>().await;
+                found
+                    .expect("nothing is refused")
+                    .map(|value| (key, value))
+                    .into_iter()
+                    .collect()
+            }
+            1 => self.load_all().await,
+            _ => self
+                .load(key)
+                .await
+                .map(|value| (key, value))
+                .into_iter()
+                .collect(),
+        }
+    }
+
+    async fn load_all(&self) -> Vec<(usize, u64)> {
+        let names: Vec<String> = (0..KEYS).map(|key| format!("k{key}")).collect();
+        let load = |missing: Vec<String>| async move {
+            let mut loaded = HashMap::new();
+            for name in missing {
+                let key: usize = name[1..].parse().expect("a key of ours");
+                loaded.insert(name, self.ask_source(key).await?);
+            }
+            Ok::<_, &'static str>(loaded)
+        };
+        let values = self
+            .process
+            .cache
+            .keys(names)
+            .get_or_load_many(load)
+            .await
+            .unwrap_or_default();
+        let values = values.into_iter();
+        values
+            .map(|(name, value)| (name[1..].parse().expect("a key of ours"), value))
+            .collect()
+    }
+
     async fn load(&self, key: usize) -> std::result::Result<u64, &'static str> {
-        let tag = format!("t{key}");
         let entry = self
             .process
             .cache
             .key(format!("k{key}"))
             .ttl(Duration::from_secs(3600));
-        let load = || async {
-            self.dice.pause(10).await;
-            let version = self.truth.versions[key].load(SeqCst);
-            self.dice.pause(10).await;
-            self.loads.fetch_add(1, SeqCst);
-            match self.dice.chance(5) {
-                true => Err("the source has a bad day"),
-                false => Ok(Loaded::new(version).tags([tag])),
-            }
-        };
-        entry.get_or_load_tagged(load).await
+        entry.get_or_load_tagged(|| self.ask_source(key)).await
+    }
+
+    async fn ask_source(&self, key: usize) -> std::result::Result<Loaded<u64>, &'static str> {
+        self.dice.pause(10).await;
+        let version = self.truth.versions[key].load(SeqCst);
+        self.dice.pause(10).await;
+        self.loads.fetch_add(1, SeqCst);
+        match self.dice.chance(5) {
+            true => Err("the source has a bad day"),
+            false => Ok(Loaded::new(version).tags([format!("t{key}")])),
+        }
     }
 
     async fn write(&self) {
