@@ -6,7 +6,7 @@ use redis_module::raw;
 
 use crate::ffi::api::rm;
 use crate::ffi::guard::guard;
-use crate::state;
+use crate::{listeners, state};
 
 /// The fields of the section. Every one is a number; the words are those of the documentation.
 fn fields() -> Vec<(&'static str, u64)> {
@@ -33,6 +33,7 @@ fn fields() -> Vec<(&'static str, u64)> {
             ("longest_slice_us", s.stats.longest_slice_us),
             ("leases", s.leases.len() as u64),
             ("parked_clients", s.leases.parked() as u64),
+            ("replicating", u64::from(listeners::maybe())),
             ("panics", s.stats.panics),
             ("incarnation", s.incarnation),
             ("epoch", s.clock.now().0),

@@ -7,6 +7,7 @@ mod commands;
 mod config;
 mod ffi;
 mod info;
+mod listeners;
 mod parking;
 mod reclaim;
 mod state;

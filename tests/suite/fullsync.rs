@@ -25,7 +25,7 @@ fn fill(redis: &mut Session, name: &str, entries: usize) {
 }
 
 /// A line of load at random; what it names may not be there.
-fn load(redis: &mut Session, seed: &mut Seed) {
+pub fn load(redis: &mut Session, seed: &mut Seed) {
     let (a, b, t) = (seed.u32(..200), seed.u32(..200), seed.u32(..10));
     let line = match seed.u32(..12) {
         0..6 => format!("MCACHE.SET load{a} 1000 v{b} TAGS group:{t} load"),

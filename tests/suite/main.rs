@@ -19,6 +19,7 @@ mod introspection;
 mod invalidate;
 mod keyspace;
 mod limits;
+mod listeners;
 mod memory;
 mod migration;
 mod model;

@@ -11,7 +11,7 @@ use super::api::{self, Ctx, Held, Mode, bytes, rm};
 use super::guard::guard;
 use crate::config::{OnPromote, on_promote};
 use crate::state::{self, Phase};
-use crate::{parking, reclaim};
+use crate::{listeners, parking, reclaim};
 
 /// Redis's `RedisModuleFlushInfo`, which the bindings leave out.
 #[repr(C)]
@@ -43,7 +43,7 @@ struct ClientInfo {
 /// # Safety
 /// `ctx` is the context of the module's load function.
 pub unsafe fn subscribe(ctx: *mut raw::RedisModuleCtx) -> Result<(), &'static str> {
-    let callbacks: [(u64, raw::RedisModuleEventCallback, &'static str); 7] = [
+    let callbacks: [(u64, raw::RedisModuleEventCallback, &'static str); 8] = [
         (raw::REDISMODULE_EVENT_FLUSHDB, Some(on_flush), "FlushDB"),
         (raw::REDISMODULE_EVENT_SWAPDB, Some(on_swap), "SwapDB"),
         (raw::REDISMODULE_EVENT_LOADING, Some(on_loading), "Loading"),
@@ -61,6 +61,11 @@ pub unsafe fn subscribe(ctx: *mut raw::RedisModuleCtx) -> Result<(), &'static st
             raw::REDISMODULE_EVENT_CLIENT_CHANGE,
             Some(on_client),
             "ClientChange",
+        ),
+        (
+            raw::REDISMODULE_EVENT_FORK_CHILD,
+            Some(on_fork),
+            "ForkChild",
         ),
         (raw::REDISMODULE_EVENT_CRON_LOOP, Some(on_cron), "CronLoop"),
     ];
@@ -163,6 +168,15 @@ unsafe extern "C" fn on_async_load(
     });
 }
 
+unsafe extern "C" fn on_fork(
+    _: *mut raw::RedisModuleCtx,
+    _: raw::RedisModuleEvent,
+    _: u64,
+    _: *mut c_void,
+) {
+    listeners::may_have_come();
+}
+
 unsafe extern "C" fn on_role(
     _: *mut raw::RedisModuleCtx,
     _: raw::RedisModuleEvent,
@@ -198,6 +212,7 @@ unsafe extern "C" fn on_cron(
         reclaim::arm(ctx);
         reclaim::bury();
         parking::expire(ctx);
+        listeners::look(ctx);
     });
 }
 

@@ -34,6 +34,10 @@ impl Flags {
             || self.has(raw::REDISMODULE_CTX_FLAGS_MULTI)
             || self.has(raw::REDISMODULE_CTX_FLAGS_DENY_BLOCKING)
     }
+    /// The append-only file is on.
+    pub fn has_aof(self) -> bool {
+        self.has(raw::REDISMODULE_CTX_FLAGS_AOF)
+    }
     /// A script is running.
     pub fn is_script(self) -> bool {
         self.has(raw::REDISMODULE_CTX_FLAGS_LUA)

@@ -15,7 +15,11 @@ impl Ctx<'_> {
     pub fn user(self) -> Option<User> {
         // SAFETY: valid context; the strings and the user made here are freed here or by `User`.
         unsafe {
-            let name = if self.flags().is_script() {
+            let mut name = rm!(RedisModule_GetClientUserNameById)(
+                self.raw(),
+                rm!(RedisModule_GetClientId)(self.raw()),
+            );
+            if name.is_null() && self.flags().is_script() {
                 // A script's client is not in the table of clients, but it has the caller's user, unless a module
                 // called by the script calls us: then it has none, and asking for its name would crash. A call "as
                 // the user" of a command that does not exist runs nothing and says which it is.
@@ -25,13 +29,8 @@ impl Ctx<'_> {
                 } else if std::io::Error::last_os_error().raw_os_error() == Some(ENOTSUP) {
                     return None;
                 }
-                rm!(RedisModule_GetCurrentUserName)(self.raw())
-            } else {
-                rm!(RedisModule_GetClientUserNameById)(
-                    self.raw(),
-                    rm!(RedisModule_GetClientId)(self.raw()),
-                )
-            };
+                name = rm!(RedisModule_GetCurrentUserName)(self.raw());
+            }
             if name.is_null() {
                 return None;
             }
