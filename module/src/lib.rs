@@ -79,6 +79,7 @@ unsafe fn load(ctx: *mut raw::RedisModuleCtx, argv: *mut Str, argc: c_int) -> Re
         commands::table::register(ctx)?;
         events::subscribe(ctx).map_err(|event| format!("no subscription to {event}"))?;
         reclaim::prepare(ctx).map_err(|error| format!("no socket pair for reclaim: {error}"))?;
+        api::prepare_replies(ctx);
         rm!(RedisModule_RegisterInfoFunc)(ctx, Some(info::report));
     }
     Ok(())

@@ -11,7 +11,7 @@ pub fn debug(ctx: Ctx<'_>, args: Args<'_>) -> Result<(), Error> {
     let word = args.bytes(1);
     if word.eq_ignore_ascii_case(b"SELFCHECK") {
         match self_check(ctx) {
-            Ok(()) => ctx.reply_status(c"OK"),
+            Ok(()) => ctx.reply_ok(),
             Err(disagreement) => ctx.reply_error(&format!("ERR {disagreement}")),
         }
     } else if word.eq_ignore_ascii_case(b"DRAIN") {

@@ -63,7 +63,7 @@ pub fn replset(ctx: Ctx<'_>, args: Args<'_>) -> Result<(), Error> {
         key.set_deadline(u64::try_from(deadline).ok());
     }
     ctx.replicate_verbatim();
-    ctx.reply_status(c"OK");
+    ctx.reply_ok();
     Ok(())
 }
 
@@ -107,6 +107,6 @@ pub fn replshorten(ctx: Ctx<'_>, args: Args<'_>) -> Result<(), Error> {
     }
     drop(key);
     ctx.replicate_verbatim();
-    ctx.reply_status(c"OK");
+    ctx.reply_ok();
     Ok(())
 }

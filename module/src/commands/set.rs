@@ -88,7 +88,7 @@ pub fn set(ctx: Ctx<'_>, args: Args<'_>) -> Result<(), Error> {
         tags,
     );
     parking::filled(ctx, args.bytes(Set::KEY));
-    ctx.reply_status(c"OK");
+    ctx.reply_ok();
     Ok(())
 }
 

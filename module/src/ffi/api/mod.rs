@@ -23,6 +23,7 @@ use redis_module::raw;
 
 pub use ctx::{Ctx, server_flags, writes_are_paused};
 pub use key::{Held, Key, Mode};
+pub use reply::prepare as prepare_replies;
 pub use string::{Args, OwnedStr, Str, bytes};
 pub use user::{Access, User};
 pub use waiting::{Blocked, unblock};
@@ -105,6 +106,7 @@ required![
     RedisModule_Replicate,
     RedisModule_ReplicateVerbatim,
     RedisModule_ReplyWithArray,
+    RedisModule_ReplyWithCallReply,
     RedisModule_ReplyWithError,
     RedisModule_ReplyWithLongLong,
     RedisModule_ReplyWithMap,
