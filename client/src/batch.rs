@@ -207,7 +207,7 @@ impl<'c, K: AsRef<[u8]>, C: Codec> Batch<'c, K, C> {
         let fill = match loading.ask(Duration::ZERO, &|bytes| self.open(bytes)).await {
             Asked::Found(value, source) => return First::Found(value, source),
             Asked::Busy => None,
-            Asked::Grants(grants, stale) => loading.take_off(grants, stale),
+            Asked::Grants(grants, at_hand) => loading.take_off(grants, at_hand),
             Asked::Away => loading.take_off(loading.nothing_granted(), None),
         };
         fill.map_or(First::Later, First::Fill)
@@ -287,6 +287,7 @@ impl<'c, K: AsRef<[u8]>, C: Codec> Batch<'c, K, C> {
             key: &item.full_key,
             chosen,
             stale_if_error: self.policy.stale_if_error,
+            early: self.policy.early,
         }
     }
 

@@ -169,7 +169,10 @@ impl Bench {
     fn waiting(&self, key: &str, wait: Duration) -> tokio::task::JoinHandle<Lookup> {
         let (bench, key) = (self.clone(), key.to_owned());
         tokio::spawn(async move {
-            let options = FetchOptions { wait, lease: None };
+            let options = FetchOptions {
+                wait,
+                ..FetchOptions::default()
+            };
             bench.fetch_with(&key, options).await
         })
     }
@@ -410,7 +413,7 @@ tests! {
 
     async fn a_lease_ends_by_itself(at) {
         let lease = Some(Duration::from_millis(100));
-        let options = FetchOptions { wait: Duration::ZERO, lease };
+        let options = FetchOptions { lease, ..FetchOptions::default() };
         let Lookup::Miss { token: slow } = at.fetch_with("k", options).await else {
             panic!("expected a miss");
         };
@@ -454,7 +457,7 @@ tests! {
     async fn waiting_ends_when_it_was_said_to_end(at) {
         let _token = at.miss("k").await;
         let began = Instant::now();
-        let options = FetchOptions { wait: Duration::from_millis(100), lease: None };
+        let options = FetchOptions { wait: Duration::from_millis(100), ..FetchOptions::default() };
         assert_eq!(at.fetch_with("k", options).await, Lookup::Busy);
         let waited = began.elapsed();
         assert!(waited >= Duration::from_millis(99) && waited < PATIENCE, "{waited:?}");
@@ -490,6 +493,36 @@ tests! {
         assert_eq!(at.fetch("k").await, others);
         assert!(at.fill("k", "new", &["t"], &token).await);
         assert_eq!(at.fetch("k").await, hit("new"));
+    }
+
+    async fn near_its_end_one_who_asked_for_it_refreshes_early_and_the_others_are_served(at) {
+        let ttl = Some(Duration::from_secs(10));
+        at.store_as("k", "old", &["t"], Keep { ttl, ..Keep::default() }).await;
+        // As if a fill took sixty times as long as the entry has to live: it is due with a chance of 98 %.
+        let early = FetchOptions { early: LONG, ..FetchOptions::default() };
+        let mut asked = 0;
+        let token = loop {
+            assert_eq!(at.fetch("k").await, hit("old"), "never for those who did not ask");
+            match at.fetch_with("k", early).await {
+                Lookup::Early { value, token } if value == "old" => break token,
+                other => assert_eq!(other, hit("old")),
+            }
+            asked += 1;
+            assert!(asked < 100, "nobody is told to refresh");
+        };
+        for _ in 0..20 {
+            assert_eq!(at.fetch_with("k", early).await, hit("old"), "one is enough");
+        }
+        assert!(at.fill("k", "new", &["t"], &token).await);
+        assert_eq!(at.fetch("k").await, hit("new"));
+    }
+
+    async fn what_never_expires_is_never_refreshed_early(at) {
+        at.store_as("k", "1", &["t"], Keep { ttl: None, ..Keep::default() }).await;
+        let early = FetchOptions { early: LONG, ..FetchOptions::default() };
+        for _ in 0..100 {
+            assert_eq!(at.fetch_with("k", early).await, hit("1"));
+        }
     }
 
     async fn a_soft_invalidation_makes_stale_and_a_hard_one_beats_it(at) {

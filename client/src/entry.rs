@@ -325,6 +325,7 @@ impl<'c, C: Codec> Entry<'c, C> {
             key: &self.key,
             chosen,
             stale_if_error: self.policy.stale_if_error,
+            early: self.policy.early,
         }
     }
 

@@ -5,7 +5,7 @@
 //!   arrive ──▶ look ──┤                                      └────▶ look again
 //!                ▲    │          ┌─ hit, or stale and being refreshed ────────────────▶ value
 //!                │    └─ FETCH ──┼─ busy: another process fills ── park ──▶ as if FETCH
-//!                │               ├─ miss or stale, with the lease ─┐
+//!                │               ├─ miss, stale or early, leased ──┐
 //!                │               └─ no answer ── lead in process ──┴──▶ loader ──▶ store ──▶ value
 //!                │                                                       │
 //!                └───────────── the others, if nothing came of it ◀──────┘
@@ -39,6 +39,8 @@ pub(crate) struct Loading<'a> {
     pub(crate) key: &'a Bytes,
     pub(crate) chosen: &'a [Chosen],
     pub(crate) stale_if_error: bool,
+    /// How long a load takes, to refresh early; zero does not.
+    pub(crate) early: Duration,
 }
 
 /// What a loaded value becomes in the cache: its bytes, if it has any, and the terms on which to keep them.
@@ -58,14 +60,21 @@ pub(crate) struct Fill<V> {
     grants: Grants,
     leader: Option<Leader>,
     /// What may be served if that fails.
-    stale: Option<V>,
+    at_hand: Option<AtHand<V>>,
+}
+
+/// A value that is there while another is loaded in its place.
+pub(crate) struct AtHand<V> {
+    value: V,
+    /// It is still live: the refresh is an early one.
+    live: bool,
 }
 
 /// What the providers said.
 pub(crate) enum Asked<V> {
     Found(V, Source),
     /// Load; with the value that may be served if that fails.
-    Grants(Grants, Option<V>),
+    Grants(Grants, Option<AtHand<V>>),
     /// Somebody in another process is loading.
     Busy,
     /// None of them could be reached.
@@ -123,7 +132,7 @@ impl Loading<'_> {
             }
             match self.ask(Duration::ZERO, open).await {
                 Asked::Found(value, source) => return Look::Found(value, source),
-                Asked::Grants(grants, stale) => match self.take_off(grants, stale) {
+                Asked::Grants(grants, at_hand) => match self.take_off(grants, at_hand) {
                     Some(fill) => return Look::Fill(fill),
                     None => continue,
                 },
@@ -134,11 +143,11 @@ impl Loading<'_> {
                     };
                     match Box::pin(self.ask(patience(), open)).await {
                         Asked::Found(value, source) => return Look::Found(value, source),
-                        Asked::Grants(grants, stale) => {
+                        Asked::Grants(grants, at_hand) => {
                             return Look::Fill(Fill {
                                 grants,
                                 leader: Some(leader),
-                                stale,
+                                at_hand,
                             });
                         }
                         Asked::Busy => break,
@@ -161,7 +170,7 @@ impl Loading<'_> {
         open: &impl Fn(&Bytes) -> Option<V>,
     ) -> Asked<V> {
         let mut grants = Grants::none(self.key);
-        let mut stale = None;
+        let mut at_hand = None;
         for chosen in self.reachable() {
             let provider = &chosen.provider;
             let options = FetchOptions {
@@ -171,6 +180,7 @@ impl Loading<'_> {
                     Duration::ZERO
                 },
                 lease: Some(self.core.loader_timeout),
+                early: self.early,
             };
             match provider.fetch(self.key, options).await {
                 Ok(Lookup::Hit(bytes)) => match open(&bytes) {
@@ -178,11 +188,16 @@ impl Loading<'_> {
                     // Somebody's entry that is no use to us: ours will replace it.
                     None => self.take_token(chosen, &mut grants).await,
                 },
+                Ok(Lookup::Early { value, token }) => {
+                    grants.add(chosen, token, true);
+                    let value = open(&value);
+                    at_hand = at_hand.or(value.map(|value| AtHand { value, live: true }));
+                }
                 Ok(Lookup::Stale { value, token }) => match (open(&value), token) {
                     (Some(value), None) => return Asked::Found(value, Source::Stale),
                     (value, Some(token)) => {
                         grants.add(chosen, token, true);
-                        stale = stale.or(value);
+                        at_hand = at_hand.or(value.map(|value| AtHand { value, live: false }));
                     }
                     (None, None) => self.take_token(chosen, &mut grants).await,
                 },
@@ -194,15 +209,19 @@ impl Loading<'_> {
         }
         match grants.is_empty() {
             true => Asked::Away,
-            false => Asked::Grants(grants, stale),
+            false => Asked::Grants(grants, at_hand),
         }
     }
 
     /// The fill these grants allow; `None` if somebody of this process is filling already and they do not say that it is
     /// our turn.
-    pub(crate) fn take_off<V>(&self, grants: Grants, stale: Option<V>) -> Option<Fill<V>> {
-        // A refresher leads nobody: the others have the stale value.
-        let leader = match &stale {
+    pub(crate) fn take_off<V>(
+        &self,
+        grants: Grants,
+        at_hand: Option<AtHand<V>>,
+    ) -> Option<Fill<V>> {
+        // A refresher leads nobody: the others have the value that is at hand.
+        let leader = match &at_hand {
             Some(_) => None,
             None if grants.is_leased() => Some(self.core.flights.lead(self.key)),
             None => Some(self.core.flights.enter(self.key)?),
@@ -210,7 +229,7 @@ impl Loading<'_> {
         Some(Fill {
             grants,
             leader,
-            stale,
+            at_hand,
         })
     }
 
@@ -227,7 +246,7 @@ impl Loading<'_> {
         Fill {
             grants: self.tokens().await,
             leader: None,
-            stale: None,
+            at_hand: None,
         }
     }
 
@@ -240,7 +259,7 @@ impl Loading<'_> {
         Fill {
             grants: self.nothing_granted(),
             leader: Some(leader),
-            stale: None,
+            at_hand: None,
         }
     }
 
@@ -262,7 +281,8 @@ impl Loading<'_> {
     where
         Fut: Future<Output = Result<Loaded<V>, E>>,
     {
-        let mut stale = fill.stale.take().filter(|_| self.stale_if_error);
+        let may_serve = |at_hand: &AtHand<V>| at_hand.live || self.stale_if_error;
+        let mut at_hand = fill.at_hand.take().filter(may_serve);
         let source = fill.source();
         let began = Instant::now();
         let mut load = pin!(loader());
@@ -270,8 +290,8 @@ impl Loading<'_> {
             Ok(loaded) => loaded,
             Err(_) => {
                 fill.overrun();
-                match stale.take() {
-                    Some(value) => return Ok(stale_after("timed out", value)),
+                match at_hand.take() {
+                    Some(at_hand) => return Ok(at_hand.after("timed out")),
                     None => load.await,
                 }
             }
@@ -286,7 +306,7 @@ impl Loading<'_> {
             }
             Err(error) => {
                 fill.fail();
-                stale.map(|value| stale_after("failed", value)).ok_or(error)
+                at_hand.map(|at_hand| at_hand.after("failed")).ok_or(error)
             }
         }
     }
@@ -338,10 +358,16 @@ impl<V> Fill<V> {
     }
 }
 
-fn stale_after<V>(what: &str, value: V) -> Served<V> {
-    tracing::warn!("the loader {what}; the stale value is served instead");
-    Served {
-        value,
-        source: Source::Stale,
+impl<V> AtHand<V> {
+    fn after(self, what: &str) -> Served<V> {
+        tracing::warn!("the loader {what}; the value at hand is served instead");
+        Served {
+            value: self.value,
+            source: if self.live {
+                Source::Hit
+            } else {
+                Source::Stale
+            },
+        }
     }
 }

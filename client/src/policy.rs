@@ -11,6 +11,7 @@ pub(crate) struct Policy {
     pub(crate) swr: Duration,
     pub(crate) manual: bool,
     pub(crate) stale_if_error: bool,
+    pub(crate) early: Duration,
     pub(crate) negative_ttl: Option<Duration>,
     pub(crate) targets: Vec<Target>,
 }
@@ -78,6 +79,15 @@ macro_rules! policy_setters {
         /// Default: zero. An entry that never expires has no such window.
         pub fn swr(mut self, window: Duration) -> Self {
             self.policy.swr = window;
+            self
+        }
+
+        /// Early refresh: shortly before an entry expires one of its readers loads it anew while the others are still
+        /// served, so that a key under load never expires. Who does is drawn by lot, the likelier the nearer the end
+        /// (XFetch); `load` is how long a load takes, more refreshes earlier. If that load fails, its caller gets the
+        /// value that is still live. Default: zero, never.
+        pub fn early_refresh(mut self, load: Duration) -> Self {
+            self.policy.early = load;
             self
         }
 

@@ -83,6 +83,9 @@ pub struct FetchOptions {
     /// How long the right to fill lasts if it is handed out. `None` (the default): as the provider is
     /// configured.
     pub lease: Option<Duration>,
+    /// How long a fill takes, for [`Lookup::Early`]: the nearer the end of a live entry, measured in this, the likelier
+    /// it is handed out. Zero (the default): never.
+    pub early: Duration,
 }
 
 /// What a lookup found.
@@ -90,6 +93,14 @@ pub struct FetchOptions {
 pub enum Lookup {
     /// A live value.
     Hit(Bytes),
+    /// A live value that is soon to expire, and this caller is the one who refreshes it. Only for who
+    /// [asked for it](FetchOptions::early).
+    Early {
+        /// The value.
+        value: Bytes,
+        /// The right to refresh, for one caller only.
+        token: Token,
+    },
     /// A value past its time to live but within its stale window. With a token, this caller is the one who
     /// refreshes it.
     Stale {

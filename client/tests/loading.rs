@@ -637,3 +637,35 @@ async fn a_batch_whose_loader_fails_keeps_nobody_waiting() {
     );
     assert!(began.elapsed() < Duration::from_secs(1));
 }
+
+#[tokio::test(start_paused = true)]
+async fn near_its_end_one_refreshes_early_and_whoever_fails_has_the_live_value() {
+    let cache = cache().await;
+    // As if a load took ten times as long as the entry has to live: it is due with a chance of 90 %.
+    let entry = || {
+        cache
+            .key("k")
+            .ttl(Duration::from_secs(60))
+            .early_refresh(Duration::from_secs(600))
+    };
+    entry().set(&1).await.unwrap();
+    let fail = || async { Err::<Loaded<u32>, _>("the database is down") };
+    for _ in 0..50 {
+        let served = entry().load(fail).await.unwrap();
+        assert_eq!((served.value, served.source), (1, Source::Hit));
+        settle().await;
+    }
+    let mut hits = 0;
+    let served = loop {
+        let load = || async { Ok::<_, &str>(Loaded::new(2)) };
+        let served = entry().load(load).await.unwrap();
+        if served.source == Source::Loaded {
+            break served;
+        }
+        hits += 1;
+        assert!(hits < 100, "nobody refreshes");
+    };
+    assert_eq!(served.value, 2);
+    settle().await;
+    assert_eq!(cache.key("k").get::<u32>().await.unwrap(), Some(2));
+}

@@ -10,6 +10,9 @@ use redis_module::configuration::{
 };
 use redis_module::{Context, RedisError, RedisString};
 
+use crate::ffi::guard::guard;
+use crate::state;
+
 /// An integer option. All but `name` are in the option's own unit, which the name ends with.
 pub struct Number {
     /// The name behind `mcache.`.
@@ -22,6 +25,8 @@ pub struct Number {
     pub max: i64,
     /// What it is now.
     pub value: AtomicI64,
+    /// What is to be done when it changed.
+    changed: Option<fn()>,
 }
 
 impl Number {
@@ -32,6 +37,14 @@ impl Number {
             min,
             max,
             value: AtomicI64::new(default),
+            changed: None,
+        }
+    }
+
+    const fn changing(self, changed: fn()) -> Self {
+        Number {
+            changed: Some(changed),
+            ..self
         }
     }
 
@@ -40,13 +53,14 @@ impl Number {
     }
 }
 
-static NUMBERS: [&Number; 6] = [
+static NUMBERS: [&Number; 7] = [
     &LEASE_MS,
     &MAX_WAITERS,
     &RECLAIM_BUDGET_US,
     &RECLAIM_INLINE_MAX,
     &MAX_TAGS,
     &MAX_TAG_BYTES,
+    &INVALIDATION_MEMORY_TAGS,
 ];
 
 /// Registers the options; those among the module's arguments (`name value ...`) take the place of the defaults.
@@ -75,7 +89,9 @@ pub fn register(ctx: &Context, args: &[RedisString]) -> Result<(), String> {
             number.min,
             number.max,
             flags,
-            None,
+            number
+                .changed
+                .map(|changed| Box::new(move |_: &_, _: &_, _: &_| guard((), changed)) as Box<_>),
         );
     }
     let on_restart = get_enum_default_config_value(args, "on-restart", OnRestart::Drop)
@@ -131,6 +147,15 @@ pub static LEASE_MS: Number = Number::new("lease-ms", 5_000, 1, MAX_MS as i64);
 /// Most clients parked at once.
 pub static MAX_WAITERS: Number = Number::new("max-waiters", 10_000, 0, 1_000_000);
 
+/// How many invalidated tags are remembered exactly. The default takes 0.46 MB.
+pub static INVALIDATION_MEMORY_TAGS: Number = Number::new(
+    "invalidation-memory-tags",
+    16_384,
+    64,
+    mcache_core::memory::MAX_TAGS as i64,
+)
+.changing(|| state::with(|s| s.fills.resize(invalidation_memory_tags())));
+
 /// Longest lease and longest wait, in milliseconds.
 pub const MAX_MS: u64 = 600_000;
 
@@ -142,6 +167,11 @@ pub fn lease_ms() -> u64 {
 /// [`MAX_WAITERS`].
 pub fn max_waiters() -> usize {
     MAX_WAITERS.get()
+}
+
+/// [`INVALIDATION_MEMORY_TAGS`].
+pub fn invalidation_memory_tags() -> usize {
+    INVALIDATION_MEMORY_TAGS.get()
 }
 
 /// [`RECLAIM_BUDGET_US`].

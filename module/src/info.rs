@@ -19,13 +19,15 @@ fn fields() -> Vec<(&'static str, u64)> {
             ("memberships", sizes.memberships as u64),
             ("payload_bytes", sizes.payload_bytes as u64),
             ("index_bytes", sizes.index_bytes as u64),
-            ("invalidation_memory_bytes", s.memory_bytes() as u64),
+            ("invalidation_memory_bytes", s.fills.memory_bytes() as u64),
             ("hits", s.stats.hits),
             ("misses", s.stats.misses),
             ("stale_hits", s.stats.stale_hits),
             ("dead_hits", s.stats.dead_hits),
+            ("early_refreshes", s.stats.early_refreshes),
             ("fills", s.stats.fills),
             ("refused_fills", s.stats.refused_fills),
+            ("refused_fills_in_doubt", s.stats.refused_fills_in_doubt),
             ("invalidations", s.stats.invalidations),
             ("entries_invalidated", s.stats.entries_invalidated),
             ("reclaimed", s.stats.reclaimed),
@@ -35,8 +37,8 @@ fn fields() -> Vec<(&'static str, u64)> {
             ("parked_clients", s.leases.parked() as u64),
             ("replicating", u64::from(listeners::maybe())),
             ("panics", s.stats.panics),
-            ("incarnation", s.incarnation),
-            ("epoch", s.clock.now().0),
+            ("incarnation", s.fills.incarnation()),
+            ("epoch", s.fills.now().0),
         ]
     })
 }

@@ -4,12 +4,12 @@
 //! SET with tags, and most servers used as a cache have neither replicas nor a file. So it is called only while somebody may
 //! be listening.
 //!
-//! Silence is asked for, never guessed: ten times a second Redis is asked whether there is a listener, and only a "no" to
-//! all three questions counts. From then on a listener can only begin with a *fork*, of which Redis tells us before the
-//! next command: a replica is in step only from the fork of its full synchronisation on (a partial one needs the
+//! Silence is asked for, never guessed: ten times a second a primary asks Redis whether there is a listener, and only a "no"
+//! to all three questions counts. From then on a listener can only begin in two ways, of which Redis tells us before the next
+//! command. With a *fork*: a replica is in step only from the fork of its full synchronisation on (a partial one needs the
 //! backlog, and there was none), and a file that is switched on takes commands only from the fork of its first rewrite
-//! on. What was written before the fork is in what the fork writes. A replica that is promoted has a backlog, or the first
-//! one to follow it needs a full synchronisation.
+//! on; what was written before the fork is in what the fork writes. Or with a change of *role*: who was a replica meanwhile
+//! has a backlog without ever having forked.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -23,14 +23,15 @@ pub fn maybe() -> bool {
     MAYBE.load(Ordering::Relaxed)
 }
 
-/// Somebody may have begun to: the server forked.
+/// Somebody may have begun to: the server forked, or its role changed.
 pub fn may_have_come() {
     MAYBE.store(true, Ordering::Relaxed);
 }
 
 /// Asks Redis. Called from the cron.
 pub fn look(ctx: Ctx<'_>) {
-    if maybe() && !ctx.flags().has_aof() && !ctx.has_replicas_or_backlog() {
+    let flags = ctx.flags();
+    if maybe() && flags.is_primary() && !flags.has_aof() && !ctx.has_replicas_or_backlog() {
         MAYBE.store(false, Ordering::Relaxed);
     }
 }

@@ -28,7 +28,13 @@ fn unblock_all(wakes: Vec<Wake<Blocked>>) {
     }
 }
 
-/// The key holds a value now.
+/// Whether there is anybody to wake.
+#[inline]
+pub fn anybody_waits() -> bool {
+    state::with(|s| s.leases.parked() > 0)
+}
+
+/// The key holds a value now, or what it held was deleted: whoever waits for it looks again.
 #[inline]
 pub fn filled(ctx: Ctx<'_>, key: &[u8]) {
     let wakes = state::with(|s| {
@@ -46,16 +52,8 @@ pub fn release(ctx: Ctx<'_>, key: &[u8], token: Token) -> bool {
     let db = ctx.db();
     let released = state::with(|s| {
         let now_ms = api::now_ms();
-        let State {
-            leases,
-            clock,
-            incarnation,
-            ..
-        } = s;
-        leases.release(db, key, token, now_ms, || Token {
-            incarnation: *incarnation,
-            epoch: clock.tick(now_ms),
-        })
+        let State { leases, fills, .. } = s;
+        leases.release(db, key, token, now_ms, || fills.unique_token(now_ms))
     });
     let found = released.is_some();
     wake(ctx, released.flatten().into_iter().collect());
@@ -72,16 +70,8 @@ pub fn disconnected(ctx: Ctx<'_>, client: u64) {
     }
     let wakes = state::with(|s| {
         let now_ms = api::now_ms();
-        let State {
-            leases,
-            clock,
-            incarnation,
-            ..
-        } = s;
-        leases.disconnected(client, now_ms, || Token {
-            incarnation: *incarnation,
-            epoch: clock.tick(now_ms),
-        })
+        let State { leases, fills, .. } = s;
+        leases.disconnected(client, now_ms, || fills.unique_token(now_ms))
     });
     if !wakes.is_empty() {
         wake(ctx, wakes);
@@ -152,16 +142,8 @@ fn set_timer(ctx: Ctx<'_>) {
 pub fn expire(ctx: Ctx<'_>) {
     let wakes = state::with(|s| {
         let now_ms = api::now_ms();
-        let State {
-            leases,
-            clock,
-            incarnation,
-            ..
-        } = s;
-        leases.expire(now_ms, || Token {
-            incarnation: *incarnation,
-            epoch: clock.tick(now_ms),
-        })
+        let State { leases, fills, .. } = s;
+        leases.expire(now_ms, || fills.unique_token(now_ms))
     });
     if !wakes.is_empty() {
         wake(ctx, wakes);

@@ -1,4 +1,4 @@
-//! The module's one global: the index, the epochs, the memory of invalidations and the counters.
+//! The module's one global: the index, the rule about fills, the leases and the counters.
 //!
 //! It belongs to the main thread. Redis calls back while a command of ours is deleting or overwriting a key, so the rule
 //! is: take the state, decide, let go, then call Redis. A nested [`with`] panics instead of handing out two `&mut`,
@@ -8,11 +8,10 @@ use std::cell::RefCell;
 
 use mcache_core::encode::Decoded;
 use mcache_core::entry::{Attributes, Entry};
-use mcache_core::epoch::{Clock, Epoch, Token};
-use mcache_core::hash;
-use mcache_core::index::{Index, Scope, Verdict};
+use mcache_core::epoch::Epoch;
+use mcache_core::fills::Fills;
+use mcache_core::index::{Index, Verdict};
 use mcache_core::lease::Leases;
-use mcache_core::memory::Memory;
 
 use crate::config;
 use crate::ffi::api::{self, Blocked};
@@ -25,14 +24,6 @@ pub const HUSK: Attributes = Attributes {
     softened: false,
 };
 
-/// Sets in each memory of invalidations: with four tags a set, the 16,384 most recent invalidations are remembered
-/// exactly, in 0.23 MB.
-const MEMORY_SETS: usize = 4 * 1024;
-
-/// How far the clocks of two servers may be apart: epochs of different servers that are closer are taken to be in the
-/// worse order, and an entry that migrates is dropped in doubt.
-const MAX_SKEW_MS: u64 = 1_000;
-
 /// Counters for INFO; the words mean what they mean in the documentation.
 #[derive(Default)]
 #[allow(missing_docs)]
@@ -40,9 +31,11 @@ pub struct Stats {
     pub hits: u64,
     pub misses: u64,
     pub stale_hits: u64,
+    pub early_refreshes: u64,
     pub dead_hits: u64,
     pub fills: u64,
     pub refused_fills: u64,
+    pub refused_fills_in_doubt: u64,
     pub invalidations: u64,
     pub entries_invalidated: u64,
     pub reclaimed: u64,
@@ -71,20 +64,8 @@ pub enum Phase {
 pub struct State {
     /// Which entries carry which tag.
     pub index: Index,
-    /// Epochs.
-    pub clock: Clock,
-    /// Tells this run's tokens from those of others.
-    pub incarnation: u64,
-    /// When this run began: of invalidations before it nothing is remembered.
-    began: Epoch,
-    /// Last invalidation by tag, of any kind: what decides about automatic fills.
-    invalidated: Memory,
-    /// Last invalidation by tag without AUTO: what decides about MANUAL fills.
-    invalidated_manual: Memory,
-    /// The last invalidation of any tag: a fill that began after it needs no look at its tags.
-    last_invalidation: Epoch,
-    /// Fills that began before it are refused whatever their tags.
-    token_floor: Epoch,
+    /// Epochs, and which fills count.
+    pub fills: Fills,
     /// Counters.
     pub stats: Stats,
     /// Whether the server serves yet.
@@ -102,16 +83,13 @@ pub struct State {
 
 impl State {
     fn new() -> Self {
-        let clock = Clock::new(api::now_ms());
         State {
             index: Index::new(),
-            began: clock.now(),
-            clock,
-            incarnation: api::random_u64(),
-            invalidated: Memory::new(MEMORY_SETS),
-            invalidated_manual: Memory::new(MEMORY_SETS),
-            last_invalidation: Epoch::ZERO,
-            token_floor: Epoch::ZERO,
+            fills: Fills::new(
+                api::random_u64(),
+                api::now_ms(),
+                config::invalidation_memory_tags(),
+            ),
             stats: Stats::default(),
             phase: Phase::Starting,
             loading: false,
@@ -122,105 +100,10 @@ impl State {
         }
     }
 
-    /// The token for a fill that begins now.
-    pub fn token(&mut self, now_ms: u64) -> Token {
-        Token {
-            incarnation: self.incarnation,
-            epoch: self.clock.read(now_ms),
-        }
-    }
-
-    /// A token that no other fill gets: it identifies the holder of a lease.
-    pub fn unique_token(&mut self, now_ms: u64) -> Token {
-        Token {
-            incarnation: self.incarnation,
-            epoch: self.clock.tick(now_ms),
-        }
-    }
-
-    /// When a fill counts as begun; `None` if it must be refused: begun in another run, or before the last
-    /// invalidation of one of its tags. O(tags), and O(1) when nothing was invalidated since.
-    pub fn birth<'a>(
-        &mut self,
-        token: Option<Token>,
-        mut tags: impl Iterator<Item = &'a [u8]>,
-        manual: bool,
-        now_ms: u64,
-    ) -> Option<Epoch> {
-        let now = self.clock.read(now_ms);
-        let Some(token) = token else { return Some(now) };
-        if token.incarnation != self.incarnation || token.epoch > now {
-            return None;
-        }
-        if token.epoch < self.token_floor || token.epoch < self.index.floor() {
-            return None;
-        }
-        let memory = self.memory(manual);
-        if token.epoch < self.last_invalidation
-            && tags.any(|tag| memory.last(hash(tag)) > token.epoch)
-        {
-            return None;
-        }
-        Some(token.epoch)
-    }
-
-    fn memory(&self, manual: bool) -> &Memory {
-        match manual {
-            true => &self.invalidated_manual,
-            false => &self.invalidated,
-        }
-    }
-
-    /// Remembers that tags are invalidated now, and returns the epoch of it.
-    pub fn note_invalidation<'a>(
-        &mut self,
-        tags: impl Iterator<Item = &'a [u8]>,
-        scope: Scope,
-        now_ms: u64,
-    ) -> Epoch {
-        let epoch = self.clock.tick(now_ms);
-        self.note_invalidation_at(tags, scope, epoch);
-        epoch
-    }
-
-    /// Remembers an invalidation decided elsewhere.
-    pub fn note_invalidation_at<'a>(
-        &mut self,
-        tags: impl Iterator<Item = &'a [u8]>,
-        scope: Scope,
-        epoch: Epoch,
-    ) {
-        self.clock.observe(epoch);
-        self.last_invalidation = self.last_invalidation.max(epoch);
-        for tag in tags {
-            let hash = hash(tag);
-            self.invalidated.note(hash, epoch);
-            if scope == Scope::All {
-                self.invalidated_manual.note(hash, epoch);
-            }
-        }
-    }
-
-    /// An upper bound of when a tag was last invalidated; `None` if it never was in this run.
-    pub fn last_invalidation_of(&self, tag: &[u8]) -> Option<Epoch> {
-        Some(self.invalidated.last(hash(tag))).filter(|epoch| *epoch > Epoch::ZERO)
-    }
-
     /// Makes everything stored so far dead and refuses every fill under way.
     pub fn forget_everything(&mut self, now_ms: u64) {
-        let epoch = self.clock.tick(now_ms);
+        let epoch = self.fills.new_floor(now_ms);
         self.index.raise_floor(epoch);
-    }
-
-    /// Refuses every fill that began before now: the data set was flushed or exchanged.
-    pub fn refuse_fills(&mut self, now_ms: u64) {
-        self.token_floor = self.clock.tick(now_ms);
-    }
-
-    /// Another run begins: tokens given out before are worth nothing.
-    pub fn new_incarnation(&mut self) {
-        self.incarnation = api::random_u64();
-        self.began = self.clock.tick(api::now_ms());
     }
 
     /// Whether what is being read from disk must not be served.
@@ -230,20 +113,18 @@ impl State {
             && config::on_restart() == config::OnRestart::Drop
     }
 
-    /// Bytes of the memory of invalidations; they never change.
-    pub fn memory_bytes(&self) -> usize {
-        self.invalidated.bytes() + self.invalidated_manual.bytes()
-    }
-
     // ---- entries on their way into the keyspace ----
 
     /// Makes an entry from what a file or another server says.
     pub fn load(&mut self, key: &[u8], value: &[u8], decoded: Decoded) -> Entry {
-        self.clock.observe(decoded.attributes.birth);
+        self.fills.observe(decoded.attributes.birth);
         let dropped = match self.loading {
             true => self.drops_what_it_loads(),
             // A replica takes what its primary took: if that was dead, its deletion follows.
-            false => api::server_flags().is_primary() && self.invalidated_since(&decoded),
+            false => {
+                api::server_flags().is_primary()
+                    && self.fills.may_have_missed_an_invalidation(&decoded)
+            }
         };
         let Decoded {
             attributes, tags, ..
@@ -252,21 +133,6 @@ impl State {
             return self.prepare(key, b"", HUSK, Vec::new());
         }
         self.prepare(key, value, attributes, tags)
-    }
-
-    /// Whether an entry that comes in by RESTORE or slot migration was, or may have been, invalidated since it was
-    /// written: by what this run remembers, and this run remembers nothing from before it began. Compared with its birth,
-    /// not with when it was written: in a cluster the invalidation may have been here before it was at the sender.
-    fn invalidated_since(&self, decoded: &Decoded) -> bool {
-        let memory = self.memory(decoded.attributes.manual);
-        let (birth, saved) = (decoded.attributes.birth, decoded.saved);
-        let mut last = decoded.tags.iter().map(|tag| memory.last(hash(tag)));
-        if saved.incarnation == self.incarnation {
-            return last.any(|last| last > birth);
-        }
-        let may_be_later = |a: Epoch, b: Epoch| a.unix_ms() + MAX_SKEW_MS >= b.unix_ms();
-        may_be_later(self.began, saved.epoch)
-            || last.any(|last| last > Epoch::ZERO && may_be_later(last, birth))
     }
 
     /// Makes a copy of an entry for another key.

@@ -266,6 +266,20 @@ fn flush_and_swap_make_those_who_wait_look_again() {
 }
 
 #[test]
+fn a_deleted_key_makes_those_who_wait_look_again() {
+    for delete in ["DEL k", "UNLINK k other"] {
+        let server = Server::start();
+        let mut redis = server.session();
+        missed(fetch(&mut redis, "k"));
+        let waiting = Waiting::park(&server, "k WAIT 60000");
+        // There must be something to delete: Redis says nothing of a key that is not there.
+        redis.ok("SET k foreign");
+        redis.int(delete);
+        missed(waiting.result());
+    }
+}
+
+#[test]
 fn nobody_is_parked_where_they_must_not_be() {
     let server = Server::start();
     let mut redis = server.session();
@@ -383,7 +397,7 @@ fn bad_input_is_refused_and_leases_nothing() {
         ),
         (
             "MCACHE.FETCH k NOW",
-            "ERR syntax error: expected LEASE or WAIT, got 'NOW'",
+            "ERR syntax error: expected LEASE, WAIT or EARLY, got 'NOW'",
         ),
         (
             "MCACHE.RELEASE k",

@@ -392,6 +392,7 @@ fn options_have_the_documented_defaults_and_can_be_set_at_load_and_at_run_time()
         "max-tag-bytes",
         "lease-ms",
         "max-waiters",
+        "invalidation-memory-tags",
     ] {
         redis.ok(&format!("CONFIG SET mcache.{name} 123"));
         assert_eq!(redis.list(&format!("CONFIG GET mcache.{name}"))[1], "123");

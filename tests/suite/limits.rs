@@ -85,6 +85,7 @@ fn a_config_value_out_of_range_is_refused_and_the_old_one_stays() {
         "reclaim-inline-max",
         "max-tags",
         "max-tag-bytes",
+        "invalidation-memory-tags",
     ] {
         let before = redis.list(&format!("CONFIG GET mcache.{option}"));
         for nonsense in ["-1", "many", "99999999999999999999", "\"\""] {

@@ -185,6 +185,34 @@ fn a_promoted_replica_tells_the_next_one() {
 }
 
 #[test]
+fn a_primary_that_was_a_replica_meanwhile_tells_those_who_go_on_where_they_were() {
+    let options = Server::builder().tcp();
+    let (first, second) = (options.clone().start(), options.start());
+    for server in [&first, &second] {
+        await_silence(server);
+    }
+    // The second gets its backlog by following, not by being followed: it never forks.
+    let follow = |follower: &Server, followed: &Server| {
+        let line = format!("REPLICAOF 127.0.0.1 {}", followed.port());
+        follower.session().ok(&line);
+        await_link(follower);
+    };
+    follow(&second, &first);
+    second.session().ok("REPLICAOF NO ONE");
+    follow(&first, &second);
+    let mut redis = second.session();
+    assert_eq!(redis.info("stats", "sync_full"), 0);
+    // With a token, so that nothing but the decision is understood by the other one.
+    let token = redis.token("k");
+    redis.ok(&format!("MCACHE.SET k 0 v TOKEN {token} TAGS t"));
+    Replicated {
+        primary: second,
+        replicas: vec![first],
+    }
+    .assert_same();
+}
+
+#[test]
 fn what_nobody_hears_still_counts_as_a_change_for_save() {
     let server = Server::start();
     await_silence(&server);

@@ -132,3 +132,34 @@ fn the_refresher_releases_and_the_next_one_refreshes() {
     assert_eq!(redis.int(&format!("MCACHE.RELEASE k {token}")), 1);
     assert!(fetch(&mut server.session(), "k").2.is_some());
 }
+
+#[test]
+fn near_its_end_one_of_those_who_ask_refreshes_early() {
+    let server = Server::start();
+    let mut redis = server.session();
+    // A tenth of what a fill is said to take: due with a chance of 90 % a time. The SWR window is not part of the life.
+    redis.ok("MCACHE.SET k 60 old SWR 600 TAGS t");
+    let hit = |value: &str| ("hit".to_owned(), Some(value.to_owned()), None);
+    for line in ["k", "k EARLY 0", "k EARLY 1"] {
+        for _ in 0..50 {
+            assert_eq!(fetch(&mut redis, line), hit("old"), "{line}");
+        }
+    }
+    let token = wait::until_some("somebody is told to refresh", || {
+        let (state, value, token) = fetch(&mut redis, "k EARLY 600000");
+        assert_eq!((state.as_str(), value.as_deref()), ("hit", Some("old")));
+        token.ok_or("not yet")
+    });
+    for _ in 0..20 {
+        let fetched = fetch(&mut redis, "k EARLY 600000");
+        assert_eq!(fetched, hit("old"), "one is enough");
+    }
+    redis.ok(&format!("MCACHE.SET k 0 new TOKEN {token} TAGS t"));
+    assert_eq!(redis.stat("early_refreshes"), 1);
+    for _ in 0..50 {
+        let fetched = fetch(&mut redis, "k EARLY 600000");
+        assert_eq!(fetched, hit("new"), "it never expires");
+    }
+    redis.error("MCACHE.FETCH k EARLY soon");
+    redis.error("MCACHE.FETCH k EARLY 600001");
+}

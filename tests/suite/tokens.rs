@@ -211,3 +211,54 @@ fn thousands_of_invalidated_tags_are_remembered_in_bounded_memory_and_never_too_
     );
     assert!(redis.tags().is_empty());
 }
+
+#[test]
+fn a_bigger_memory_of_invalidations_refuses_less_and_never_forgets() {
+    let server = Server::builder()
+        .set("mcache.invalidation-memory-tags", 64)
+        .start();
+    let mut redis = server.session();
+    let invalidate_others = |redis: &mut harness::Session| {
+        for n in 0..2_000 {
+            redis.int(&format!("MCACHE.INVALIDATE TAGS other:{n}"));
+        }
+    };
+    let stored = |redis: &mut harness::Session, token: &str, tag: &str| {
+        redis.run(&format!("MCACHE.SET k 0 v TOKEN {token} TAGS {tag}")) == Value::Okay
+    };
+    let early = redis.token("k");
+    redis.int("MCACHE.INVALIDATE TAGS t");
+    invalidate_others(&mut redis);
+    assert!(!stored(&mut redis, &early, "t"), "t was invalidated since");
+    let in_doubt = redis.stat("refused_fills_in_doubt");
+    assert!(
+        !stored(&mut redis, &early, "never"),
+        "64 do not tell 2,000 apart"
+    );
+    assert_eq!(redis.stat("refused_fills_in_doubt"), in_doubt + 1);
+
+    // What is known survives every change of size.
+    for size in [65_536, 64, 1_000, 4_194_304, 65_536] {
+        redis.ok(&format!(
+            "CONFIG SET mcache.invalidation-memory-tags {size}"
+        ));
+        assert!(!stored(&mut redis, &early, "t"), "{size}");
+        let bytes = redis.stat("invalidation_memory_bytes");
+        assert!(
+            bytes >= size * 28 && bytes < size * 28 * 2,
+            "{size}: {bytes}"
+        );
+    }
+    let early = redis.token("k");
+    redis.int("MCACHE.INVALIDATE TAGS t");
+    invalidate_others(&mut redis);
+    let in_doubt = redis.stat("refused_fills_in_doubt");
+    assert!(!stored(&mut redis, &early, "t"));
+    assert!(stored(&mut redis, &early, "never"), "65,536 do");
+    assert_eq!(redis.stat("refused_fills_in_doubt"), in_doubt);
+    for wrong in ["0", "63", "4194305", "many"] {
+        redis.error(&format!(
+            "CONFIG SET mcache.invalidation-memory-tags {wrong}"
+        ));
+    }
+}

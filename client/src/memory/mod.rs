@@ -149,7 +149,8 @@ impl MemoryProvider {
         loop {
             let now = Instant::now();
             // Listens from within the lock on, so that a fill between here and the wait is not missed.
-            let fetched = self.lock().fetch(key, options.lease, now);
+            let luck = fastrand::f64();
+            let fetched = self.lock().fetch(key, &options, luck, now);
             match fetched {
                 Fetched::Answer(lookup) => return lookup,
                 Fetched::Wait { .. } if now >= gives_up_at => return Lookup::Busy,

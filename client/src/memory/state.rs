@@ -16,7 +16,7 @@ use tokio::{
 use super::{epochs::Invalidations, index::TagIndex};
 use crate::{
     Tags,
-    provider::{EntryState, Inspection, Lookup, Mode, Store, Token},
+    provider::{EntryState, FetchOptions, Inspection, Lookup, Mode, Store, Token},
 };
 
 /// What an entry and one membership take beside their bytes: maps, queue, sets. An estimate; it only has to keep
@@ -100,6 +100,13 @@ impl Entry {
         }
     }
 
+    /// Whether a reader with this luck is to refresh it although it is live: the same rule as the server's.
+    fn is_due(&self, fill: Duration, luck: f64, now: Instant) -> bool {
+        let left = |at: Instant| at.saturating_duration_since(now).as_secs_f64();
+        let reach = -(1.0 - luck).ln() * fill.as_secs_f64();
+        !fill.is_zero() && self.expires_at.is_some_and(|at| left(at) <= reach)
+    }
+
     /// When it will be of no use to anybody.
     fn ends_at(&self) -> Option<Instant> {
         self.soft_until.or(self.expires_at.map(|at| at + self.swr))
@@ -140,12 +147,29 @@ impl State {
         })
     }
 
-    pub(super) fn fetch(&mut self, key: &[u8], lease: Option<Duration>, now: Instant) -> Fetched {
+    /// `luck` is random, from 0 to 1: who is to refresh a live entry early.
+    pub(super) fn fetch(
+        &mut self,
+        key: &[u8],
+        options: &FetchOptions,
+        luck: f64,
+        now: Instant,
+    ) -> Fetched {
+        let lease = options.lease;
         let stale = match self.entries.get_mut(key) {
             Some(entry) => {
                 entry.read_since = true;
                 match entry.state(now) {
-                    EntryState::Live => return Fetched::Answer(Lookup::Hit(entry.value.clone())),
+                    EntryState::Live => {
+                        let value = entry.value.clone();
+                        let due = entry.is_due(options.early, luck, now);
+                        return Fetched::Answer(if due && !self.is_leased(key, now) {
+                            let token = self.grant(key, lease, now);
+                            Lookup::Early { value, token }
+                        } else {
+                            Lookup::Hit(value)
+                        });
+                    }
                     EntryState::Stale => Some(entry.value.clone()),
                     EntryState::Dead => None,
                 }
@@ -169,6 +193,12 @@ impl State {
                 token: self.grant(key, lease, now),
             },
         })
+    }
+
+    fn is_leased(&self, key: &[u8], now: Instant) -> bool {
+        self.leases
+            .get(key)
+            .is_some_and(|lease| now < lease.ends_at)
     }
 
     pub(super) fn token(&self) -> Token {
@@ -477,7 +507,12 @@ mod tests {
         let mut now = Instant::now();
         for number in 0..10_000 {
             now += Duration::from_millis(10);
-            state.fetch(format!("k{number}").as_bytes(), None, now);
+            state.fetch(
+                format!("k{number}").as_bytes(),
+                &FetchOptions::default(),
+                0.0,
+                now,
+            );
         }
         assert!(state.leases.len() < 4_000, "{}", state.leases.len());
     }

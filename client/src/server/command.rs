@@ -29,7 +29,7 @@ pub(super) fn get_many<'a>(keys: impl IntoIterator<Item = &'a Bytes>) -> Cmd {
 }
 
 pub(super) fn fetch(key: &[u8], options: FetchOptions) -> Cmd {
-    let mut cmd = keyed("MCACHE.FETCH", key, 32);
+    let mut cmd = keyed("MCACHE.FETCH", key, 48);
     if let Some(lease) = options.lease {
         cmd.arg("LEASE")
             .arg(millis(lease.min(LEASE_OR_WAIT_MAX)).max(1));
@@ -37,6 +37,10 @@ pub(super) fn fetch(key: &[u8], options: FetchOptions) -> Cmd {
     if !options.wait.is_zero() {
         cmd.arg("WAIT")
             .arg(millis(options.wait.min(LEASE_OR_WAIT_MAX)));
+    }
+    if !options.early.is_zero() {
+        cmd.arg("EARLY")
+            .arg(millis(options.early.min(LEASE_OR_WAIT_MAX)).max(1));
     }
     cmd
 }
@@ -138,6 +142,7 @@ pub(super) fn read_lookup(value: Value) -> Result<Option<Lookup>> {
     let state = read_text(state)?;
     match (&state[..], read_value(value)?, token) {
         (b"hit", Some(value), None) => Ok(Some(Lookup::Hit(value))),
+        (b"hit", Some(value), Some(token)) => Ok(Some(Lookup::Early { value, token })),
         (b"stale", Some(value), token) => Ok(Some(Lookup::Stale { value, token })),
         (b"miss", None, Some(token)) => Ok(Some(Lookup::Miss { token })),
         (b"miss", None, None) => Ok(None),
@@ -383,10 +388,20 @@ mod tests {
         let options = FetchOptions {
             wait: Duration::from_secs(2),
             lease: Some(Duration::from_millis(5)),
+            early: Duration::from_millis(7),
         };
         assert_eq!(
             words(&fetch(b"k", options)),
-            ["MCACHE.FETCH", "k", "LEASE", "5", "WAIT", "2000"]
+            [
+                "MCACHE.FETCH",
+                "k",
+                "LEASE",
+                "5",
+                "WAIT",
+                "2000",
+                "EARLY",
+                "7"
+            ]
         );
     }
 
@@ -400,6 +415,13 @@ mod tests {
             (
                 answer("hit", value(), Value::Nil),
                 Some(Lookup::Hit("v".into())),
+            ),
+            (
+                answer("hit", value(), token()),
+                Some(Lookup::Early {
+                    value: "v".into(),
+                    token: Token::new("t"),
+                }),
             ),
             (
                 answer("stale", value(), token()),

@@ -222,13 +222,15 @@ impl Invalidate {
     }
 }
 
-/// `MCACHE.FETCH key [LEASE ms] [WAIT ms]`
+/// `MCACHE.FETCH key [LEASE ms] [WAIT ms] [EARLY ms]`
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Fetch {
     /// How long the lease lasts.
     pub lease_ms: u64,
     /// How long to wait for somebody else's fill; 0 does not wait.
     pub wait_ms: u64,
+    /// How long a fill takes, for the chance to refresh a live entry early; 0 never does.
+    pub early_ms: u64,
 }
 
 impl Fetch {
@@ -244,15 +246,17 @@ impl Fetch {
         let mut fetch = Fetch {
             lease_ms,
             wait_ms: 0,
+            early_ms: 0,
         };
         let mut at = 2;
         while at < args.len() {
             let (what, min, field) = match args.get(at).to_ascii_uppercase().as_slice() {
                 b"LEASE" => ("LEASE", 1, &mut fetch.lease_ms),
                 b"WAIT" => ("WAIT", 0, &mut fetch.wait_ms),
+                b"EARLY" => ("EARLY", 0, &mut fetch.early_ms),
                 _ => {
                     return Err(Error::Syntax {
-                        expected: "LEASE or WAIT",
+                        expected: "LEASE, WAIT or EARLY",
                         got: args.get(at).to_vec(),
                     });
                 }
@@ -498,14 +502,16 @@ mod tests {
             parse("F k"),
             Ok(Fetch {
                 lease_ms: 5_000,
-                wait_ms: 0
+                wait_ms: 0,
+                early_ms: 0
             })
         );
         assert_eq!(
-            parse("F k wait 7 LEASE 9"),
+            parse("F k wait 7 LEASE 9 early 3"),
             Ok(Fetch {
                 lease_ms: 9,
-                wait_ms: 7
+                wait_ms: 7,
+                early_ms: 3
             })
         );
         for line in [
@@ -514,6 +520,9 @@ mod tests {
             "F k WAIT -1",
             "F k LEASE 0",
             "F k LEASE 10001",
+            "F k EARLY",
+            "F k EARLY -1",
+            "F k EARLY 10001",
             "F k FOO 1",
         ] {
             assert!(parse(line).is_err(), "{line}");

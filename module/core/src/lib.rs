@@ -12,11 +12,13 @@
 #![deny(unsafe_code)]
 
 pub mod command;
+pub mod early;
 pub mod encode;
 #[allow(unsafe_code)]
 pub mod entry;
 pub mod epoch;
 pub mod error;
+pub mod fills;
 #[allow(unsafe_code)]
 pub mod index;
 pub mod lease;

@@ -1,7 +1,8 @@
-//! `MCACHE.FETCH key [LEASE ms] [WAIT ms]` and `MCACHE.RELEASE key token`.
+//! `MCACHE.FETCH key [LEASE ms] [WAIT ms] [EARLY ms]` and `MCACHE.RELEASE key token`.
 //!
 //! ```text
 //!   live entry                       hit   value
+//!   live, EARLY and soon to expire   hit   value token    the caller holds the lease; nobody else does
 //!   stale, nobody refreshes it yet   stale value token    the caller holds the lease
 //!   stale, somebody does             stale value
 //!   none, nobody fills it yet        miss        token    the caller holds the lease
@@ -10,16 +11,18 @@
 //! On a replica there are no leases, for there are no fills: a miss comes without a token.
 
 use mcache_core::command::Fetch;
+use mcache_core::early;
+use mcache_core::entry::Entry;
 use mcache_core::epoch::Token;
 use mcache_core::error::Error;
 use mcache_core::lease::{Answer, Asked};
 
 use super::get::Condition;
 use crate::config::{self, MAX_MS};
-use crate::ffi::api::{self, Args, Ctx, Held, Mode};
+use crate::ffi::api::{self, Args, Ctx, Held, Key, Mode};
 use crate::{parking, state};
 
-/// `MCACHE.FETCH key [LEASE ms] [WAIT ms]`
+/// `MCACHE.FETCH key [LEASE ms] [WAIT ms] [EARLY ms]`
 pub fn fetch(ctx: Ctx<'_>, args: Args<'_>) -> Result<(), Error> {
     let fetch = Fetch::parse(&args, config::lease_ms(), MAX_MS)?;
     look(ctx, args, fetch, fetch.wait_ms > 0)
@@ -54,8 +57,16 @@ fn look(ctx: Ctx<'_>, args: Args<'_>, fetch: Fetch, may_wait: bool) -> Result<()
         ),
     };
     if let (Condition::Live, Some(entry)) = (condition, &entry) {
-        state::with(|s| s.stats.hits += 1);
-        reply(ctx, c"hit", Some(entry.value()), None);
+        let refresh = if fetch.early_ms > 0 && is_due(&key, entry, fetch.early_ms) {
+            ask(ctx, args.bytes(1), fetch.lease_ms).token()
+        } else {
+            None
+        };
+        state::with(|s| {
+            s.stats.hits += 1;
+            s.stats.early_refreshes += u64::from(refresh.is_some());
+        });
+        reply(ctx, c"hit", Some(entry.value()), refresh);
         return Ok(());
     }
     let asked = ask(ctx, args.bytes(1), fetch.lease_ms);
@@ -78,6 +89,15 @@ fn look(ctx: Ctx<'_>, args: Args<'_>, fetch: Fetch, may_wait: bool) -> Result<()
         }
     }
     Ok(())
+}
+
+/// Whether a live entry is to be refreshed although it has not expired yet.
+fn is_due(key: &Key<'_>, entry: &Entry, early_ms: u64) -> bool {
+    key.deadline_ms().is_some_and(|deadline_ms| {
+        let end_ms = deadline_ms.saturating_sub(u64::from(entry.swr_ms()));
+        let left_ms = end_ms.saturating_sub(api::now_ms());
+        early::is_due(left_ms, early_ms, api::random_u64())
+    })
 }
 
 enum Lease {
@@ -105,7 +125,7 @@ fn ask(ctx: Ctx<'_>, key: &[u8], lease_ms: u64) -> Lease {
     let (db, client) = (ctx.db(), ctx.client());
     state::with(|s| {
         let now_ms = api::now_ms();
-        let token = s.unique_token(now_ms);
+        let token = s.fills.unique_token(now_ms);
         match s.leases.ask(db, key, client, token, now_ms, lease_ms) {
             Asked::Granted => Lease::Ours(token),
             Asked::Held => Lease::Held,

@@ -74,7 +74,7 @@ pub fn taginfo(ctx: Ctx<'_>, args: Args<'_>) -> Result<(), Error> {
         (
             entries,
             s.index.bytes_of(db, tag),
-            s.last_invalidation_of(tag),
+            s.fills.last_invalidation(tag),
         )
     });
     let field = |name: &str| ctx.reply_bytes(name.as_bytes());

@@ -26,7 +26,7 @@ pub fn invalidate(ctx: Ctx<'_>, args: Args<'_>) -> Result<(), Error> {
     let (db, tags) = (ctx.db(), args.tail_bytes(tags_from));
     let inline_max = config::reclaim_inline_max();
     let (epoch, few, many) = state::with(|s| {
-        let epoch = s.note_invalidation(tags.clone(), scope, api::now_ms());
+        let epoch = s.fills.note(tags.clone(), scope, api::now_ms());
         s.stats.invalidations += 1;
         let count = s.index.count(db, tags.clone(), scope);
         if count == 0 {

@@ -49,7 +49,7 @@ pub fn replset(ctx: Ctx<'_>, args: Args<'_>) -> Result<(), Error> {
         })?;
     // Not stored, rather than stored and dead: nothing in the file can make it live again.
     let dropped = state::with(|s| {
-        s.clock.observe(birth);
+        s.fills.observe(birth);
         s.drops_what_it_loads()
     });
     if !dropped {
@@ -84,7 +84,7 @@ pub fn replinvalidate(ctx: Ctx<'_>, args: Args<'_>) -> Result<(), Error> {
     })?;
     let (db, tags) = (ctx.db(), args.tail_bytes(tags_from));
     let concerned = state::with(|s| {
-        s.note_invalidation_at(tags.clone(), scope, epoch);
+        s.fills.note_at(tags.clone(), scope, epoch);
         match soft {
             true => s.index.soften(db, tags, scope, epoch),
             false => s.index.kill(db, tags, scope),

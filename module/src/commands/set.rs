@@ -6,6 +6,7 @@
 use mcache_core::command::{Condition, Set};
 use mcache_core::entry::{Attributes, Entry};
 use mcache_core::error::Error;
+use mcache_core::fills::Refusal;
 use mcache_core::index::Verdict;
 
 use super::check_tags;
@@ -36,17 +37,21 @@ pub fn set(ctx: Ctx<'_>, args: Args<'_>) -> Result<(), Error> {
         if !allowed {
             return None;
         }
-        let birth = s.birth(
+        let birth = s.fills.birth(
             set.token,
             args.tail_bytes(set.tags_from),
             set.manual,
+            s.index.floor(),
             now_ms,
         );
         match birth {
-            Some(_) => s.stats.fills += 1,
-            None => s.stats.refused_fills += 1,
+            Ok(_) => s.stats.fills += 1,
+            Err(refusal) => {
+                s.stats.refused_fills += 1;
+                s.stats.refused_fills_in_doubt += u64::from(refusal == Refusal::InDoubt);
+            }
         }
-        birth
+        birth.ok()
     });
     let Some(birth) = birth else {
         drop(key);

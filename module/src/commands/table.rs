@@ -191,7 +191,7 @@ pub static COMMANDS: [Command; 16] = [
     },
     Command {
         name: c"mcache.fetch",
-        syntax: "MCACHE.FETCH key [LEASE ms] [WAIT ms]",
+        syntax: "MCACHE.FETCH key [LEASE ms] [WAIT ms] [EARLY ms]",
         summary: c"Returns state, value and token; of all who miss, one is told to fill and the others wait.",
         complexity: c"O(1)",
         flags: c"readonly blocking",
@@ -202,6 +202,7 @@ pub static COMMANDS: [Command; 16] = [
             Arg::new(c"key", KEY),
             Arg::new(c"lease", INTEGER).after(c"LEASE").flagged(OPTIONAL),
             Arg::new(c"wait", INTEGER).after(c"WAIT").flagged(OPTIONAL),
+            Arg::new(c"early", INTEGER).after(c"EARLY").flagged(OPTIONAL),
         ],
         function: function!(fetch::fetch),
     },

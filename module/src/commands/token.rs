@@ -7,7 +7,7 @@ use crate::state;
 
 /// `MCACHE.TOKEN key`. The key routes the command in a cluster: tokens are the node's.
 pub fn token(ctx: Ctx<'_>, _: Args<'_>) -> Result<(), Error> {
-    let token = state::with(|s| s.token(api::now_ms()));
+    let token = state::with(|s| s.fills.token(api::now_ms()));
     ctx.reply_bytes(token.to_string().as_bytes());
     Ok(())
 }

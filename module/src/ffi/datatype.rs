@@ -139,7 +139,7 @@ unsafe extern "C" fn rdb_save(io: *mut raw::RedisModuleIO, value: *mut c_void) {
     guard((), || unsafe {
         let entry = entry(value);
         let (meta, payload) = state::with(|s| {
-            let saved = s.token(api::now_ms());
+            let saved = s.fills.token(api::now_ms());
             match s.index.judge(&entry) {
                 Verdict::Dead | Verdict::Soft(_) => (
                     encode::encode(state::HUSK, saved, std::iter::empty()),

@@ -104,7 +104,7 @@ unsafe extern "C" fn on_flush(
                 Ok(db) => s.index.discard(db),
                 Err(_) => s.index.discard_all(),
             }
-            s.refuse_fills(api::now_ms());
+            s.fills.refuse_all(api::now_ms());
         });
         parking::look_again(usize::try_from(db).ok());
     });
@@ -136,7 +136,7 @@ unsafe extern "C" fn on_swap(
         let info = unsafe { &*data.cast::<SwapDbInfo>() };
         state::with(|s| {
             s.index.swap(info.first as usize, info.second as usize);
-            s.refuse_fills(api::now_ms());
+            s.fills.refuse_all(api::now_ms());
         });
         parking::look_again(None);
     });
@@ -183,10 +183,11 @@ unsafe extern "C" fn on_role(
     sub: u64,
     _: *mut c_void,
 ) {
+    listeners::may_have_come();
     guard((), || {
         if sub == raw::REDISMODULE_EVENT_REPLROLECHANGED_NOW_MASTER {
             state::with(|s| {
-                s.new_incarnation();
+                s.fills.new_run(api::random_u64(), api::now_ms());
                 if on_promote() == OnPromote::Drop {
                     s.forget_everything(api::now_ms());
                 }
@@ -231,6 +232,11 @@ unsafe extern "C" fn on_key(
             // SAFETY: alive during the callback.
             let name = unsafe { bytes(key) };
             state::with(|s| s.arrived(ctx.db(), name, None, true));
+        }),
+        // Whoever waits for a fill of what somebody now wants gone asks again. Reclaim and expiry are no such events.
+        b"del" if parking::anybody_waits() => guard((), || {
+            // SAFETY: alive during the callback.
+            parking::filled(ctx, unsafe { bytes(key) });
         }),
         b"restore" | b"copy_to" => guard((), || {
             let found = match ctx.open(key, Mode::Peek).held() {
