@@ -1,0 +1,919 @@
+//! Everything around the servers: clients, the network, the store that knows the truth, and what goes wrong.
+//!
+//! What is checked, always: no `hit` older than the last acknowledged invalidation of one of its tags at the time the read
+//! began, no `stale` older than the last hard one; one filler a key; the index equals the keyspace. And at the end, when
+//! nothing is under way any more: nothing outdated is stored, and nobody waits.
+
+use std::collections::{BTreeMap, HashMap};
+
+use mcache_core::epoch::Token;
+
+use crate::server::{Dump, Invalidation, Op, Reply, Request, Server};
+
+pub type Key = u8;
+pub type Tag = u8;
+/// Which version of each of its tags' records it was made from.
+pub type Value = [u32; TAGS_A_KEY];
+
+pub const TAGS_A_KEY: usize = 2;
+const KEYS: u8 = 6;
+const TAGS: u8 = 5;
+const SHARDS: usize = 2;
+/// Virtual time during which things begin.
+const HORIZON_MS: u64 = 4_000;
+/// By then everything is over.
+const END_MS: u64 = 60_000;
+/// How far a clock may be off, either way: two of them by less than the second that is promised.
+const SKEW_MS: i64 = 480;
+/// Milliseconds since 1970 at which histories begin.
+const BEGINNING_MS: i64 = 1_800_000_000_000;
+
+pub fn tags_of(key: Key) -> [Tag; TAGS_A_KEY] {
+    [key % TAGS, (key * 2 + 1) % TAGS]
+}
+
+/// Whether automatic invalidations spare it.
+pub fn is_manual(key: Key) -> bool {
+    key == KEYS - 1
+}
+
+/// What happened, to see that it did.
+#[derive(Default, Debug)]
+pub struct Counts {
+    pub hits: u64,
+    pub stale_hits: u64,
+    pub early: u64,
+    pub loads: u64,
+    pub parked: u64,
+    pub releases: u64,
+    pub vanished: u64,
+    pub invalidations: u64,
+    pub retried: u64,
+    pub in_doubt: u64,
+    pub failovers: u64,
+    pub restarts: u64,
+    pub flushes: u64,
+    pub migrations: u64,
+    pub clock_jumps: u64,
+}
+
+impl Counts {
+    pub fn named(&self) -> [(&'static str, u64); 15] {
+        [
+            ("a hit", self.hits),
+            ("a stale hit", self.stale_hits),
+            ("an early refresh", self.early),
+            ("a load", self.loads),
+            ("a wait", self.parked),
+            ("a release", self.releases),
+            ("a disconnect", self.vanished),
+            ("an invalidation", self.invalidations),
+            ("a retry", self.retried),
+            ("a refusal in doubt", self.in_doubt),
+            ("a failover", self.failovers),
+            ("a restart", self.restarts),
+            ("a flush", self.flushes),
+            ("a migration", self.migrations),
+            ("a clock that jumps", self.clock_jumps),
+        ]
+    }
+
+    pub fn add(&mut self, other: &Counts) {
+        self.hits += other.hits;
+        self.stale_hits += other.stale_hits;
+        self.early += other.early;
+        self.loads += other.loads;
+        self.parked += other.parked;
+        self.releases += other.releases;
+        self.vanished += other.vanished;
+        self.invalidations += other.invalidations;
+        self.retried += other.retried;
+        self.in_doubt += other.in_doubt;
+        self.failovers += other.failovers;
+        self.restarts += other.restarts;
+        self.flushes += other.flushes;
+        self.migrations += other.migrations;
+        self.clock_jumps += other.clock_jumps;
+    }
+}
+
+/// Versions that must not be undercut.
+#[derive(Clone, Copy, Default)]
+struct Floors {
+    /// By whatever is live.
+    live: Value,
+    /// By whatever is served at all.
+    stale: Value,
+}
+
+/// The database behind the cache.
+#[derive(Default)]
+struct Store {
+    versions: [u32; TAGS as usize],
+    /// The last version whose invalidation is acknowledged, by whether it concerns manual entries, and by whether it is
+    /// hard.
+    acknowledged: [[[u32; TAGS as usize]; 2]; 2],
+}
+
+impl Store {
+    fn read(&self, key: Key) -> Value {
+        tags_of(key).map(|tag| self.versions[usize::from(tag)])
+    }
+
+    fn floors(&self, key: Key) -> Floors {
+        let [any, hard] = self.acknowledged[usize::from(is_manual(key))];
+        Floors {
+            live: tags_of(key).map(|tag| any[usize::from(tag)]),
+            stale: tags_of(key).map(|tag| hard[usize::from(tag)]),
+        }
+    }
+
+    fn acknowledge(&mut self, write: &Write) {
+        let Invalidation {
+            tag, auto, soft, ..
+        } = write.invalidation;
+        for manual in [false, true] {
+            for hard in [false, true] {
+                if auto && manual || soft && hard {
+                    continue;
+                }
+                let version = &mut self.acknowledged[usize::from(manual)][usize::from(hard)]
+                    [usize::from(tag)];
+                *version = (*version).max(write.version);
+            }
+        }
+    }
+}
+
+/// A change that is being told to every shard.
+struct Write {
+    invalidation: Invalidation,
+    version: u32,
+    pending: Vec<usize>,
+}
+
+/// Somebody who reads one key, and fills it if told to.
+struct Reader {
+    key: Key,
+    floors: Floors,
+    shard: usize,
+    filling: Option<Token>,
+    loaded: Value,
+}
+
+struct Shard {
+    primary: Server,
+    replica: Server,
+    /// Operations of the primary's log that the replica has applied.
+    applied: usize,
+    /// Counts primaries: what was sent to an earlier one is lost.
+    term: u64,
+    skew_ms: i64,
+    /// MIGRATE holds the server up; what arrives meanwhile waits.
+    held_up: Option<Vec<(u64, Request)>>,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Disaster {
+    Failover,
+    Restart,
+    ClockJump,
+    Migrate,
+    Flush,
+}
+
+enum Event {
+    Read,
+    Write,
+    Disaster(Disaster),
+    Deliver {
+        shard: usize,
+        term: u64,
+        client: u64,
+        request: Request,
+    },
+    Reply {
+        client: u64,
+        reply: Reply,
+    },
+    Lost {
+        client: u64,
+    },
+    /// The loader reads the database.
+    Load {
+        client: u64,
+    },
+    /// And is done with what it read.
+    Loaded {
+        client: u64,
+    },
+    Vanish {
+        client: u64,
+    },
+    Acknowledged {
+        shard: usize,
+        term: u64,
+        client: u64,
+        offset: usize,
+    },
+    Replicate {
+        shard: usize,
+        term: u64,
+    },
+    Reclaim {
+        shard: usize,
+    },
+    Timer {
+        shard: usize,
+    },
+    MigrateArrives {
+        from: usize,
+        term: u64,
+        to: usize,
+        to_term: u64,
+        dump: Option<Dump>,
+        key: Key,
+    },
+    MigrateEnds {
+        from: usize,
+        term: u64,
+        to: usize,
+        key: Key,
+    },
+}
+
+pub struct World {
+    rng: fastrand::Rng,
+    now_ms: u64,
+    queue: BTreeMap<(u64, u64), Event>,
+    store: Store,
+    shards: Vec<Shard>,
+    owner: [usize; KEYS as usize],
+    readers: HashMap<u64, Reader>,
+    writes: HashMap<u64, Write>,
+    next: u64,
+    /// What a replica keeps when it is promoted; with `keep`, an invalidation counts once a replica has it.
+    keep_on_promote: bool,
+    /// Failovers, restarts and migrations at all.
+    counts: Counts,
+}
+
+impl World {
+    pub fn new(seed: u64) -> Self {
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let keep_on_promote = rng.bool();
+        let shard = |rng: &mut fastrand::Rng| {
+            let skew_ms = rng.i64(-SKEW_MS..=SKEW_MS);
+            let now_ms = (BEGINNING_MS + skew_ms) as u64;
+            Shard {
+                primary: Server::new(rng.u64(..), now_ms),
+                replica: Server::new(rng.u64(..), now_ms),
+                applied: 0,
+                term: 0,
+                skew_ms,
+                held_up: None,
+            }
+        };
+        let shards = (0..SHARDS).map(|_| shard(&mut rng)).collect();
+        let mut world = World {
+            // A server remembers nothing from before it began, so migrations need time to count.
+            now_ms: 0,
+            queue: BTreeMap::new(),
+            store: Store::default(),
+            shards,
+            owner: std::array::from_fn(|key| key % SHARDS),
+            readers: HashMap::new(),
+            writes: HashMap::new(),
+            next: 0,
+            keep_on_promote,
+            counts: Counts::default(),
+            rng,
+        };
+        for _ in 0..world.rng.u32(20..200) {
+            world.at_random(Event::Read);
+        }
+        for _ in 0..world.rng.u32(0..60) {
+            world.at_random(Event::Write);
+        }
+        for _ in 0..world.rng.u32(0..8) {
+            let disaster = match world.rng.u8(..5) {
+                0 => Disaster::Failover,
+                1 => Disaster::Restart,
+                2 => Disaster::ClockJump,
+                // What a promoted replica keeps may include what its primary had refused to take over from another
+                // shard and not deleted yet: with `keep`, slots should rest (docs/consistency.md).
+                3 if !keep_on_promote => Disaster::Migrate,
+                3 => Disaster::ClockJump,
+                _ => Disaster::Flush,
+            };
+            world.at_random(Event::Disaster(disaster));
+        }
+        world
+    }
+
+    fn at_random(&mut self, event: Event) {
+        // From a while after the servers began, so that what migrates is not refused for that alone.
+        let at_ms = self.rng.u64(0..HORIZON_MS);
+        self.at(at_ms, event);
+    }
+
+    /// Events of one moment come in random order.
+    fn at(&mut self, at_ms: u64, event: Event) {
+        let order = self.rng.u64(..);
+        self.queue.insert((at_ms, order), event);
+    }
+
+    fn after(&mut self, delay_ms: u64, event: Event) {
+        self.at(self.now_ms + delay_ms, event);
+    }
+
+    fn delay_ms(&mut self) -> u64 {
+        match self.rng.u8(..20) {
+            0 => self.rng.u64(0..200),
+            _ => self.rng.u64(0..8),
+        }
+    }
+
+    fn clock_ms(&self, shard: usize) -> u64 {
+        (BEGINNING_MS + self.now_ms as i64 + self.shards[shard].skew_ms) as u64
+    }
+
+    pub fn run(mut self) -> Counts {
+        while let Some(((at_ms, _), event)) = self.queue.pop_first() {
+            assert!(at_ms < END_MS, "something goes on for ever");
+            self.now_ms = at_ms;
+            self.step(event);
+            for shard in 0..SHARDS {
+                self.after_each_step(shard);
+            }
+        }
+        self.finish()
+    }
+
+    fn finish(mut self) -> Counts {
+        assert!(
+            self.readers.is_empty(),
+            "{} readers stuck",
+            self.readers.len()
+        );
+        assert!(
+            self.writes.is_empty(),
+            "{} writers stuck",
+            self.writes.len()
+        );
+        for shard in 0..SHARDS {
+            let now_ms = self.clock_ms(shard);
+            let server = &mut self.shards[shard].primary;
+            while server.reclaim(now_ms) {}
+            server.check();
+            assert_eq!(server.waiting(), 0, "somebody is parked for ever");
+            self.counts.in_doubt += server.in_doubt;
+            for (key, value, stale) in server.served(now_ms) {
+                let floors = self.store.floors(key);
+                let floor = if stale { floors.stale } else { floors.live };
+                assert_at_least(value, floor, "at rest", key);
+            }
+        }
+        self.counts
+    }
+
+    /// Whoever was woken replies, and what is left to do is done later.
+    fn after_each_step(&mut self, shard: usize) {
+        let now_ms = self.clock_ms(shard);
+        let wakes = std::mem::take(&mut self.shards[shard].primary.wakes);
+        for (client, answer) in wakes {
+            if let Some(reply) = self.shards[shard].primary.woken(client, answer, now_ms) {
+                self.reply(client, reply);
+            }
+        }
+    }
+
+    fn reply(&mut self, client: u64, reply: Reply) {
+        let delay_ms = self.delay_ms();
+        self.after(delay_ms, Event::Reply { client, reply });
+    }
+
+    fn send(&mut self, shard: usize, client: u64, request: Request) {
+        let term = self.shards[shard].term;
+        let delay_ms = self.delay_ms();
+        let deliver = Event::Deliver {
+            shard,
+            term,
+            client,
+            request,
+        };
+        self.after(delay_ms, deliver);
+    }
+
+    fn step(&mut self, event: Event) {
+        match event {
+            Event::Read => self.read(),
+            Event::Write => self.write(),
+            Event::Disaster(disaster) => self.disaster(disaster),
+            Event::Deliver {
+                shard,
+                term,
+                client,
+                request,
+            } => {
+                if self.shards[shard].term != term {
+                    return self.lost(client);
+                }
+                self.deliver(shard, client, request);
+            }
+            Event::Reply { client, reply } => self.replied(client, reply),
+            Event::Lost { client } => self.lost(client),
+            Event::Load { client } => self.load(client),
+            Event::Loaded { client } => self.loaded(client),
+            Event::Vanish { client } => self.vanish(client),
+            Event::Acknowledged {
+                shard,
+                term,
+                client,
+                offset,
+            } => {
+                self.acknowledged(shard, term, client, offset);
+            }
+            Event::Replicate { shard, term } => self.replicate(shard, term),
+            Event::Reclaim { shard } => {
+                let now_ms = self.clock_ms(shard);
+                if self.shards[shard].primary.reclaim(now_ms) {
+                    let delay_ms = self.rng.u64(0..20);
+                    self.after(delay_ms, Event::Reclaim { shard });
+                }
+                self.schedule_replication(shard);
+            }
+            Event::Timer { shard } => {
+                let now_ms = self.clock_ms(shard);
+                self.shards[shard].primary.expire_leases(now_ms);
+                if self.shards[shard].primary.waiting() > 0 {
+                    self.after(5, Event::Timer { shard });
+                }
+            }
+            Event::MigrateArrives {
+                from,
+                term,
+                to,
+                to_term,
+                dump,
+                key,
+            } => {
+                self.migrate_arrives(from, term, to, to_term, dump, key);
+            }
+            Event::MigrateEnds {
+                from,
+                term,
+                to,
+                key,
+            } => self.migrate_ends(from, term, to, key),
+        }
+    }
+
+    fn deliver(&mut self, shard: usize, client: u64, request: Request) {
+        // What a client sent before it closed its connection is not looked at after that.
+        if !self.readers.contains_key(&client) && !self.writes.contains_key(&writer_of(client)) {
+            return;
+        }
+        if let Some(held_up) = &mut self.shards[shard].held_up {
+            return held_up.push((client, request));
+        }
+        let key = match request {
+            Request::Get(key)
+            | Request::Fetch { key, .. }
+            | Request::Set { key, .. }
+            | Request::Release { key, .. } => Some(key),
+            Request::Token | Request::Invalidate(_) | Request::Flush => None,
+        };
+        // Moved: the client asks again elsewhere, or not at all.
+        if key.is_some_and(|key| self.owner[usize::from(key)] != shard) {
+            return self.lost(client);
+        }
+        let now_ms = self.clock_ms(shard);
+        let random = self.rng.u64(..);
+        let server = &mut self.shards[shard].primary;
+        match server.handle(client, request, random, now_ms) {
+            Some(Reply::Invalidated { offset }) => {
+                let (term, delay_ms) = (self.shards[shard].term, self.delay_ms());
+                let acknowledged = Event::Acknowledged {
+                    shard,
+                    term,
+                    client,
+                    offset,
+                };
+                self.after(delay_ms, acknowledged);
+            }
+            Some(reply) => self.reply(client, reply),
+            None => {
+                self.counts.parked += 1;
+                self.after(1, Event::Timer { shard });
+            }
+        }
+        if matches!(request, Request::Invalidate(_)) {
+            self.shards[shard].primary.check();
+            self.after(0, Event::Reclaim { shard });
+        }
+        self.schedule_replication(shard);
+    }
+
+    // ---- clients ----
+
+    fn read(&mut self) {
+        let key = self.rng.u8(..KEYS);
+        self.next += 1;
+        let client = self.next;
+        let reader = Reader {
+            key,
+            floors: self.store.floors(key),
+            shard: self.owner[usize::from(key)],
+            filling: None,
+            loaded: Value::default(),
+        };
+        let shard = reader.shard;
+        self.readers.insert(client, reader);
+        let request = match self.rng.u8(..5) {
+            0 => Request::Get(key),
+            _ => Request::Fetch {
+                key,
+                lease_ms: self.rng.u64(5..150),
+                wait_ms: self.rng.u64(0..2) * self.rng.u64(0..400),
+                early_ms: self.rng.u64(0..2) * 200,
+            },
+        };
+        self.send(shard, client, request);
+        if self.rng.u8(..) < 6 {
+            let delay_ms = self.rng.u64(0..100);
+            self.after(delay_ms, Event::Vanish { client });
+        }
+    }
+
+    fn write(&mut self) {
+        let tag = self.rng.u8(..TAGS);
+        let version = &mut self.store.versions[usize::from(tag)];
+        *version += 1;
+        self.next += 1;
+        let client = self.next;
+        let invalidation = Invalidation {
+            tag,
+            auto: self.rng.bool(),
+            soft: self.rng.u8(..3) == 0,
+            at_once: self.rng.bool(),
+        };
+        let write = Write {
+            invalidation,
+            version: *version,
+            pending: (0..SHARDS).collect(),
+        };
+        self.writes.insert(client, write);
+        self.counts.invalidations += 1;
+        for shard in 0..SHARDS {
+            self.send(
+                shard,
+                writer_at(client, shard),
+                Request::Invalidate(invalidation),
+            );
+        }
+    }
+
+    fn replied(&mut self, client: u64, reply: Reply) {
+        let Some(reader) = self.readers.get_mut(&client) else {
+            return;
+        };
+        let (key, floors) = (reader.key, reader.floors);
+        let token = match reply {
+            Reply::Hit(value, token) => {
+                assert_at_least(value, floors.live, "a hit", key);
+                self.counts.hits += 1;
+                self.counts.early += u64::from(token.is_some());
+                token
+            }
+            Reply::Stale(value, token) => {
+                assert_at_least(value, floors.stale, "a stale hit", key);
+                self.counts.stale_hits += 1;
+                token
+            }
+            Reply::Miss(token) | Reply::Token(token) => Some(token),
+            Reply::Busy => {
+                let shard = reader.shard;
+                return self.send(shard, client, Request::Token);
+            }
+            Reply::Nothing | Reply::Done | Reply::Invalidated { .. } => None,
+        };
+        match token {
+            Some(token) => {
+                reader.filling = Some(token);
+                let delay_ms = self.rng.u64(0..20);
+                self.after(delay_ms, Event::Load { client });
+            }
+            None => {
+                self.readers.remove(&client);
+                self.disconnect(client);
+            }
+        }
+    }
+
+    fn load(&mut self, client: u64) {
+        let Some(reader) = self.readers.get_mut(&client) else {
+            return;
+        };
+        reader.loaded = self.store.read(reader.key);
+        self.counts.loads += 1;
+        let delay_ms = self.rng.u64(0..2) * self.rng.u64(0..300);
+        self.after(delay_ms, Event::Loaded { client });
+    }
+
+    fn loaded(&mut self, client: u64) {
+        let Some(&Reader {
+            key,
+            shard,
+            loaded: value,
+            filling: Some(token),
+            ..
+        }) = self.readers.get(&client)
+        else {
+            return;
+        };
+        let request = match self.rng.u8(..10) {
+            0 => {
+                self.counts.releases += 1;
+                Request::Release { key, token }
+            }
+            _ => Request::Set {
+                key,
+                value,
+                token,
+                ttl_ms: self.rng.u64(1..800),
+                swr_ms: self.rng.u32(0..2) * self.rng.u32(0..600),
+            },
+        };
+        self.send(shard, client, request);
+    }
+
+    fn vanish(&mut self, client: u64) {
+        if self.readers.remove(&client).is_some() {
+            self.counts.vanished += 1;
+            self.disconnect(client);
+        }
+    }
+
+    fn disconnect(&mut self, client: u64) {
+        for shard in 0..SHARDS {
+            let now_ms = self.clock_ms(shard);
+            self.shards[shard].primary.disconnected(client, now_ms);
+        }
+    }
+
+    /// What was sent did not arrive, or no reply came.
+    fn lost(&mut self, client: u64) {
+        if self.readers.remove(&client).is_some() {
+            return self.disconnect(client);
+        }
+        let shard = shard_of_writer(client);
+        let Some(write) = self.writes.get(&writer_of(client)) else {
+            return;
+        };
+        let invalidation = write.invalidation;
+        self.counts.retried += 1;
+        self.send(shard, client, Request::Invalidate(invalidation));
+    }
+
+    /// A shard has acknowledged an invalidation. With `on-promote keep` that counts once the replica has it: what WAIT is
+    /// for, over the same connection.
+    fn acknowledged(&mut self, shard: usize, term: u64, client: u64, offset: usize) {
+        if self.keep_on_promote {
+            if self.shards[shard].term != term {
+                return self.lost(client);
+            }
+            if self.shards[shard].applied < offset {
+                let event = Event::Acknowledged {
+                    shard,
+                    term,
+                    client,
+                    offset,
+                };
+                return self.after(5, event);
+            }
+        }
+        let id = writer_of(client);
+        let Some(write) = self.writes.get_mut(&id) else {
+            return;
+        };
+        write.pending.retain(|pending| *pending != shard);
+        if write.pending.is_empty()
+            && let Some(write) = self.writes.remove(&id)
+        {
+            self.store.acknowledge(&write);
+        }
+    }
+
+    // ---- replication ----
+
+    fn schedule_replication(&mut self, shard: usize) {
+        let Shard {
+            ref primary,
+            applied,
+            term,
+            ..
+        } = self.shards[shard];
+        if applied < primary.log.len() {
+            let delay_ms = self.delay_ms();
+            self.after(delay_ms, Event::Replicate { shard, term });
+        }
+    }
+
+    fn replicate(&mut self, shard: usize, term: u64) {
+        let Shard {
+            primary,
+            replica,
+            applied,
+            term: now,
+            ..
+        } = &mut self.shards[shard];
+        if *now != term || *applied >= primary.log.len() {
+            return;
+        }
+        // A burst, as the network has it.
+        let until = self.rng.usize(*applied + 1..=primary.log.len());
+        for op in &primary.log[*applied..until] {
+            replica.apply(op);
+        }
+        *applied = until;
+        replica.check();
+        self.schedule_replication(shard);
+    }
+
+    // ---- what goes wrong ----
+
+    fn disaster(&mut self, disaster: Disaster) {
+        let shard = self.rng.usize(..SHARDS);
+        match disaster {
+            Disaster::Failover => self.failover(shard),
+            Disaster::Restart => self.restart(shard),
+            Disaster::ClockJump => {
+                self.counts.clock_jumps += 1;
+                self.shards[shard].skew_ms = self.rng.i64(-SKEW_MS..=SKEW_MS);
+            }
+            Disaster::Migrate => self.migrate(shard),
+            Disaster::Flush => {
+                self.counts.flushes += 1;
+                let now_ms = self.clock_ms(shard);
+                let random = self.rng.u64(..);
+                let server = &mut self.shards[shard].primary;
+                server.handle(0, Request::Flush, random, now_ms);
+                self.schedule_replication(shard);
+            }
+        }
+    }
+
+    /// The primary dies with what it had not replicated; whoever was connected to it hears so.
+    fn failover(&mut self, shard: usize) {
+        self.counts.failovers += 1;
+        let (incarnation, drop) = (self.rng.u64(..), !self.keep_on_promote);
+        let now_ms = self.clock_ms(shard);
+        let next = Server::new(self.rng.u64(..), now_ms);
+        let this = &mut self.shards[shard];
+        this.primary = std::mem::replace(&mut this.replica, next);
+        this.primary.promote(incarnation, drop, now_ms);
+        self.new_term(shard);
+    }
+
+    /// The server is killed and starts again, with a file that is complete (`appendfsync always`).
+    fn restart(&mut self, shard: usize) {
+        self.counts.restarts += 1;
+        let now_ms = self.clock_ms(shard);
+        let drop = self.rng.bool();
+        let file = self.shards[shard].primary.data_set();
+        self.shards[shard].primary = Server::new(self.rng.u64(..), now_ms);
+        self.shards[shard].primary.load(&file, drop);
+        self.new_term(shard);
+    }
+
+    fn new_term(&mut self, shard: usize) {
+        let now_ms = self.clock_ms(shard);
+        let replica = Server::new(self.rng.u64(..), now_ms);
+        let this = &mut self.shards[shard];
+        this.counts_of_the_dead(&mut self.counts);
+        this.term += 1;
+        // A full synchronisation.
+        let data_set: Vec<Op> = this.primary.data_set();
+        this.primary.log.clear();
+        this.replica = replica;
+        this.replica.load(&data_set, false);
+        this.applied = 0;
+        let held_up = this.held_up.take().unwrap_or_default();
+        this.primary.check();
+        this.replica.check();
+        for (client, _) in held_up {
+            self.lost(client);
+        }
+        // Whoever was parked or in the middle of something finds the connection closed.
+        let readers: Vec<u64> = self
+            .readers
+            .iter()
+            .filter(|(_, reader)| reader.shard == shard)
+            .map(|(client, _)| *client)
+            .collect();
+        for client in readers {
+            let delay_ms = self.delay_ms();
+            self.after(delay_ms, Event::Lost { client });
+        }
+        self.after(0, Event::Reclaim { shard });
+    }
+
+    /// MIGRATE of one key: the source waits until the other side has taken it, which may have heard of invalidations in
+    /// the meantime.
+    fn migrate(&mut self, from: usize) {
+        let key = self.rng.u8(..KEYS);
+        let to = (from + 1) % SHARDS;
+        let busy = self.shards.iter().any(|shard| shard.held_up.is_some());
+        if busy || self.owner[usize::from(key)] != from {
+            return;
+        }
+        self.counts.migrations += 1;
+        let now_ms = self.clock_ms(from);
+        let dump = self.shards[from].primary.dump(key, now_ms);
+        self.shards[from].held_up = Some(Vec::new());
+        let (term, to_term) = (self.shards[from].term, self.shards[to].term);
+        let delay_ms = self.delay_ms();
+        let event = Event::MigrateArrives {
+            from,
+            term,
+            to,
+            to_term,
+            dump,
+            key,
+        };
+        self.after(delay_ms, event);
+    }
+
+    fn migrate_arrives(
+        &mut self,
+        from: usize,
+        term: u64,
+        to: usize,
+        to_term: u64,
+        dump: Option<Dump>,
+        key: Key,
+    ) {
+        if self.shards[to].term == to_term
+            && let Some(dump) = &dump
+        {
+            let now_ms = self.clock_ms(to);
+            self.shards[to].primary.restore(dump, now_ms);
+            self.after(0, Event::Reclaim { shard: to });
+            self.schedule_replication(to);
+        }
+        let delay_ms = self.delay_ms();
+        self.after(
+            delay_ms,
+            Event::MigrateEnds {
+                from,
+                term,
+                to,
+                key,
+            },
+        );
+    }
+
+    fn migrate_ends(&mut self, from: usize, term: u64, to: usize, key: Key) {
+        if self.shards[from].term != term {
+            return;
+        }
+        self.shards[from].primary.migrated(key);
+        self.owner[usize::from(key)] = to;
+        self.schedule_replication(from);
+        let held_up = self.shards[from].held_up.take().unwrap_or_default();
+        for (client, request) in held_up {
+            self.deliver(from, client, request);
+        }
+    }
+}
+
+impl Shard {
+    fn counts_of_the_dead(&self, counts: &mut Counts) {
+        counts.in_doubt += self.primary.in_doubt;
+    }
+}
+
+/// A writer talks to each shard over a connection of its own.
+fn writer_at(writer: u64, shard: usize) -> u64 {
+    1 << 32 | writer << 4 | shard as u64
+}
+
+fn writer_of(client: u64) -> u64 {
+    (client & 0xffff_ffff) >> 4
+}
+
+fn shard_of_writer(client: u64) -> usize {
+    (client & 15) as usize
+}
+
+fn assert_at_least(value: Value, floor: Value, what: &str, key: Key) {
+    let newer = value
+        .iter()
+        .zip(floor)
+        .all(|(version, floor)| *version >= floor);
+    assert!(
+        newer,
+        "{what} of key {key}: {value:?}, acknowledged were {floor:?}"
+    );
+}
