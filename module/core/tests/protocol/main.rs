@@ -1,6 +1,6 @@
 //! The whole protocol, simulated: the real logic of the crate on two shards with a replica each, in virtual time, with
 //! every message delayed at random, and everything that may go wrong going wrong. Seeds are printed; `MCACHE_SEED`
-//! replays one history, `MCACHE_LONG` runs a thousand times as many.
+//! replays one history, `MCACHE_LONG` runs fifty times as many.
 
 mod server;
 mod world;
@@ -13,8 +13,8 @@ fn main_seed() -> (u64, u64) {
         .and_then(|s| s.parse().ok());
     let histories = match (replayed, std::env::var_os("MCACHE_LONG")) {
         (Some(_), _) => 1,
-        (None, Some(_)) => 200_000,
-        (None, None) => 1_500,
+        (None, Some(_)) => 100_000,
+        (None, None) => 2_000,
     };
     (replayed.unwrap_or_else(|| fastrand::u64(..)), histories)
 }

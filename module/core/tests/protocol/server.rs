@@ -396,6 +396,12 @@ impl Server {
         self.pass_on(wakes, now_ms);
         self.leases.forget(client);
         self.parked.remove(&client);
+        let woken = |client: &u64| self.wakes.iter().any(|(woken, _)| woken == client);
+        let waiting = self.parked.iter().filter(|(client, _)| !woken(client));
+        for (client, parked) in waiting {
+            let filled = self.holders.contains_key(&parked.key);
+            assert!(filled, "{client} waits, and nobody fills");
+        }
     }
 
     /// The timer: leases and waits that are over.

@@ -17,7 +17,7 @@ pub type Value = [u32; TAGS_A_KEY];
 
 pub const TAGS_A_KEY: usize = 2;
 const KEYS: u8 = 6;
-const TAGS: u8 = 5;
+const TAGS: u8 = 8;
 const SHARDS: usize = 2;
 /// Virtual time during which things begin.
 const HORIZON_MS: u64 = 4_000;
@@ -296,15 +296,15 @@ impl World {
             world.at_random(Event::Write);
         }
         for _ in 0..world.rng.u32(0..8) {
-            let disaster = match world.rng.u8(..5) {
+            let disaster = match world.rng.u8(..8) {
                 0 => Disaster::Failover,
                 1 => Disaster::Restart,
                 2 => Disaster::ClockJump,
+                3 => Disaster::Flush,
                 // What a promoted replica keeps may include what its primary had refused to take over from another
                 // shard and not deleted yet: with `keep`, slots should rest (docs/consistency.md).
-                3 if !keep_on_promote => Disaster::Migrate,
-                3 => Disaster::ClockJump,
-                _ => Disaster::Flush,
+                _ if keep_on_promote => Disaster::Failover,
+                _ => Disaster::Migrate,
             };
             world.at_random(Event::Disaster(disaster));
         }
@@ -693,6 +693,10 @@ impl World {
                 return self.after(5, event);
             }
         }
+        // The worst moment for a primary to die: what it has just acknowledged may be on no replica.
+        if self.rng.u8(..) == 0 {
+            self.failover(shard);
+        }
         let id = writer_of(client);
         let Some(write) = self.writes.get_mut(&id) else {
             return;
@@ -768,6 +772,8 @@ impl World {
     fn failover(&mut self, shard: usize) {
         self.counts.failovers += 1;
         let (incarnation, drop) = (self.rng.u64(..), !self.keep_on_promote);
+        // The replica has a clock of its own.
+        self.shards[shard].skew_ms = self.rng.i64(-SKEW_MS..=SKEW_MS);
         let now_ms = self.clock_ms(shard);
         let next = Server::new(self.rng.u64(..), now_ms);
         let this = &mut self.shards[shard];
@@ -833,7 +839,7 @@ impl World {
         let dump = self.shards[from].primary.dump(key, now_ms);
         self.shards[from].held_up = Some(Vec::new());
         let (term, to_term) = (self.shards[from].term, self.shards[to].term);
-        let delay_ms = self.delay_ms();
+        let delay_ms = self.rng.u64(0..100);
         let event = Event::MigrateArrives {
             from,
             term,
