@@ -87,10 +87,10 @@ impl<C: Codec> Builder<C> {
         self
     }
 
-    /// How long a loader may keep others waiting for the same key. Default: 30 seconds.
+    /// How long a loader may keep the others from loading the same key. Default: 30 seconds.
     ///
-    /// A loader that takes longer is not cancelled: its own caller still gets its result. But the lease ends,
-    /// and whoever waited loads for itself.
+    /// A loader that takes longer is not cancelled: its own caller still gets its result. But its lease ends, and the
+    /// next in line loads. Whoever has waited for twice this time loads for itself.
     #[must_use]
     pub fn loader_timeout(mut self, timeout: Duration) -> Self {
         self.loader_timeout = timeout;

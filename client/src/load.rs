@@ -12,7 +12,7 @@
 //! ```
 //!
 //! Whatever the cache does or fails to do, the loader is reached within a bounded time: calls have deadlines, waiting
-//! ends with the loader timeout, and the rounds are counted. A fill's token is taken before the loader is called.
+//! ends after two loader timeouts, and the rounds are counted. A fill's token is taken before the loader is called.
 
 use std::{pin::pin, sync::Arc, time::Duration};
 
@@ -32,6 +32,11 @@ use crate::{
 /// How often a caller looks again before loading on its own. Each round but the last has waited for somebody, so this
 /// is reached only by a key that is invalidated as fast as it can be filled.
 const ROUNDS_MAX: usize = 8;
+
+/// How many loader timeouts a caller waits for others before it loads on its own. More than one: when a holder of the
+/// lease stalls until it ends, the next in line takes over, and those behind that one must still be there to get its
+/// result. With one they would all run out of patience at the moment at which the lease ends, and all load at once.
+const PATIENCE: u32 = 2;
 
 /// One caller's way to one value.
 pub(crate) struct Loading<'a> {
@@ -108,11 +113,8 @@ impl Loading<'_> {
             at: Instant::now(),
             in_doubt: self.chosen.iter().any(|chosen| chosen.outbox.is_waiting()),
         };
-        let patience = || {
-            self.core
-                .loader_timeout
-                .saturating_sub(arrival.at.elapsed())
-        };
+        let patience =
+            || (self.core.loader_timeout * PATIENCE).saturating_sub(arrival.at.elapsed());
         for _ in 0..ROUNDS_MAX {
             if patience().is_zero() {
                 break;

@@ -1,0 +1,466 @@
+//! The checker: hundreds of readers and writers in several processes, an authoritative store, and everything that can go
+//! wrong between them. It counts
+//!
+//! - reads that returned a value older than the last invalidation acknowledged when the read began: none,
+//! - entries that are outdated when everything is at rest: none,
+//! - loads of a key that a thousand callers miss at once: one,
+//! - callers that are stuck: none.
+//!
+//! And it can see: run against a cache built by hand on plain Redis it finds what that is known for.
+//!
+//! - `store.rs`: the truth; `caching.rs`: the two caches; `worker.rs`: what a process does
+//! - this file: the tests, and what they do to the processes
+
+mod caching;
+mod store;
+mod worker;
+
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Child, ChildStdout, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use harness::topology::{Replicated, Sentinels, is_primary};
+use harness::{Proxy, Seed, Server, wait};
+use rustix::process::{Pid, Signal, kill_process};
+
+use caching::{Caching, LOADER_TIMEOUT, Read};
+use store::{HERD_KEY, KEYS, RECORDS, Store};
+
+/// How long a history takes.
+fn duration() -> Duration {
+    match std::env::var_os("MCACHE_LONG") {
+        Some(_) => Duration::from_secs(120),
+        None => Duration::from_secs(6),
+    }
+}
+
+/// No call of a worker may take longer, whatever happens to it: the loader timeout, deadlines and retries of the client,
+/// and the longest time for which its own process is stopped, on a machine that is busy.
+const STUCK: Duration = Duration::from_secs(20);
+
+/// A process of readers and writers; killed if it is still there at the end.
+struct Worker(Child);
+
+impl Worker {
+    fn start(store: &Store, url: &str, by_hand: bool, role: &str, seed: u64) -> Self {
+        let by_hand = if by_hand { "yes" } else { "no" };
+        let path = store.socket();
+        let values = [
+            path.to_str().expect("a path"),
+            url,
+            by_hand,
+            &seed.to_string(),
+            role,
+        ]
+        .map(str::to_owned);
+        let child = Command::new(std::env::current_exe().expect("this program"))
+            .args([
+                "--exact",
+                "checker::worker_process",
+                "--ignored",
+                "--nocapture",
+                "--quiet",
+            ])
+            .envs(worker::ENVIRONMENT.into_iter().zip(values))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("this program starts again");
+        Self(child)
+    }
+
+    fn signal(&self, signal: Signal) {
+        let pid = Pid::from_child(&self.0);
+        kill_process(pid, signal).expect("it is there");
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        // Fails when it has ended already, which is what is wanted.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Not a test: the processes that the tests start.
+#[test]
+#[ignore = "run by the tests of the checker"]
+fn worker_process() {
+    let _ = worker::run();
+}
+
+/// A history: workers around a cache.
+struct History {
+    seed: Seed,
+    store: Store,
+    url: String,
+    by_hand: bool,
+    workers: Vec<Worker>,
+    done: std::collections::BTreeMap<&'static str, u32>,
+}
+
+impl History {
+    fn begin(name: &str, url: String, by_hand: bool) -> Self {
+        const PROCESSES: usize = 4;
+        let mut history = Self {
+            seed: Seed::draw(name),
+            store: Store::open(),
+            url,
+            by_hand,
+            workers: Vec::new(),
+            done: Default::default(),
+        };
+        for _ in 0..PROCESSES {
+            history.start_worker();
+        }
+        history
+    }
+
+    fn start_worker(&mut self) {
+        let seed = self.seed.u64(..);
+        let worker = Worker::start(&self.store, &self.url, self.by_hand, "traffic", seed);
+        self.workers.push(worker);
+    }
+
+    fn did(&mut self, what: &'static str) {
+        *self.done.entry(what).or_default() += 1;
+    }
+
+    /// A process stops for a while, sometimes for longer than any lease lasts.
+    fn pause_a_worker(&mut self) {
+        let worker = self.seed.usize(..self.workers.len());
+        self.workers[worker].signal(Signal::STOP);
+        let pause_ms = self.seed.u64(1..2 * LOADER_TIMEOUT.as_millis() as u64);
+        std::thread::sleep(Duration::from_millis(pause_ms));
+        self.workers[worker].signal(Signal::CONT);
+        self.did("processes stopped");
+    }
+
+    /// A process dies in the middle of everything; another one takes its place.
+    fn kill_a_worker(&mut self) {
+        let worker = self.seed.usize(..self.workers.len());
+        drop(self.workers.swap_remove(worker));
+        self.start_worker();
+        self.did("processes killed");
+    }
+
+    /// Ends the history: nobody is stuck, nobody was served what was outdated. Returns the report.
+    fn end(&mut self) -> String {
+        self.store.stop();
+        let began = Instant::now();
+        for worker in &mut self.workers {
+            let ended = wait::within(STUCK + Duration::from_secs(20), || {
+                worker.0.try_wait().is_ok_and(|status| status.is_some())
+            });
+            assert!(
+                ended,
+                "a worker is stuck, {:?} after the end",
+                began.elapsed()
+            );
+            let status = worker.0.wait().expect("it has ended");
+            assert!(status.success(), "a worker ended with {status}");
+        }
+        let counts = self.store.counts();
+        format!(
+            "{}: {counts:?}; {:?}; stale reads: {}",
+            self.seed,
+            self.done,
+            self.store.stale_reads().len()
+        )
+    }
+
+    /// Keys whose value in the cache is older than what is acknowledged, now that nothing is under way.
+    fn outdated_at_rest(&self) -> Vec<usize> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build();
+        runtime.expect("a runtime").block_on(async {
+            let caching = Caching::connect(&self.url, self.by_hand).await;
+            let mut outdated = Vec::new();
+            for key in 0..KEYS {
+                let floors = self.store.floors(key);
+                if found(&caching, key)
+                    .await
+                    .is_some_and(|read| !read.is_allowed(floors))
+                {
+                    outdated.push(key);
+                }
+            }
+            outdated
+        })
+    }
+
+    fn assert_sound(&mut self) {
+        let report = self.end();
+        println!("{report}");
+        let stale = self.store.stale_reads();
+        assert!(stale.is_empty(), "{report}\n{}", stale.join("\n"));
+        assert_eq!(
+            self.outdated_at_rest(),
+            Vec::<usize>::new(),
+            "outdated at rest; {report}"
+        );
+        let counts = self.store.counts();
+        assert!(
+            counts["slowest_ms"] < STUCK.as_millis() as u64,
+            "somebody was stuck; {report}"
+        );
+        // A history in which nothing happens shows nothing.
+        for what in ["reads", "cached", "invalidations", "abandoned"] {
+            assert!(
+                counts.get(what).is_some_and(|count| *count > 0),
+                "no {what}; {report}"
+            );
+        }
+    }
+}
+
+/// What is in the cache, stale or not; loads nothing.
+async fn found(caching: &Caching, key: usize) -> Option<Read> {
+    let mut read = None;
+    // `load` is called where nothing is found, which is told by a value that no record has.
+    let nothing = [u32::MAX; 2];
+    if let Caching::Mcache(cache) = caching {
+        let load = || async { Err::<mcache::Loaded<store::Versions>, ()>(()) };
+        let entry = cache.key(format!("value:{key}")).stale_if_error(true);
+        if let Ok(served) = entry.load(load).await {
+            read = Some(Read {
+                value: served.value,
+                cached: true,
+                may_be_stale: served.source == mcache::Source::Stale,
+            });
+        }
+        return read;
+    }
+    let mut rng = fastrand::Rng::new();
+    let found = caching
+        .read(key, &mut rng, |_| async move { nothing })
+        .await;
+    (found.value != nothing).then_some(found)
+}
+
+#[test]
+fn one_server_that_is_killed_cut_off_and_stopped_serves_nothing_outdated() {
+    let mut server = Server::builder().tcp().start();
+    let proxy = Proxy::to_port(server.port());
+    let mut history = History::begin("one_server", proxy.url(), false);
+    let over = Instant::now() + duration();
+    while Instant::now() < over {
+        match history.seed.u8(..7) {
+            0 => history.pause_a_worker(),
+            1 => history.kill_a_worker(),
+            2 => {
+                proxy.cut();
+                history.did("connections cut");
+            }
+            3 => {
+                proxy.stall();
+                std::thread::sleep(Duration::from_millis(history.seed.u64(1..900)));
+                proxy.heal();
+                history.did("network stalls");
+            }
+            4 => {
+                let _ = server
+                    .session()
+                    .try_run("CLIENT KILL TYPE normal SKIPME yes");
+                history.did("clients killed");
+            }
+            5 => {
+                server.pause();
+                std::thread::sleep(Duration::from_millis(history.seed.u64(1..900)));
+                server.resume();
+                history.did("server stops");
+            }
+            _ => {
+                server.kill9();
+                server.start_again();
+                history.did("server kills");
+            }
+        }
+        std::thread::sleep(Duration::from_millis(history.seed.u64(20..250)));
+    }
+    history.assert_sound();
+}
+
+#[test]
+fn a_failover_under_load_serves_nothing_outdated() {
+    let options = Server::builder().set("mcache.on-promote", "drop");
+    let mut replicated = Replicated::start_with(1, options);
+    let sentinels = Sentinels::watch(&replicated);
+    let addresses: Vec<_> = sentinels
+        .ports
+        .iter()
+        .map(|port| format!("127.0.0.1:{port}"))
+        .collect();
+    let url = format!(
+        "redis+sentinel://{}/{}",
+        addresses.join(","),
+        sentinels.name
+    );
+    let mut history = History::begin("a_failover", url, false);
+    let mut failed_over = 0;
+    let over = Instant::now() + duration();
+    while Instant::now() < over || failed_over == 0 {
+        std::thread::sleep(Duration::from_millis(history.seed.u64(300..1_500)));
+        history.pause_a_worker();
+        let first_leads = is_primary(&replicated.primary);
+        let (leader, follower) = match first_leads {
+            true => (&mut replicated.primary, &replicated.replicas[0]),
+            false => (&mut replicated.replicas[0], &replicated.primary),
+        };
+        leader.kill9();
+        wait::until("the replica is promoted", || is_primary(follower));
+        std::thread::sleep(Duration::from_millis(history.seed.u64(300..1_500)));
+        leader.start_again();
+        wait::until("the old primary follows the new one", || {
+            !is_primary(leader)
+        });
+        harness::topology::await_link(leader);
+        history.did("failovers");
+        failed_over += 1;
+    }
+    history.assert_sound();
+}
+
+#[test]
+fn the_checker_sees_what_a_cache_built_by_hand_serves() {
+    let server = Server::builder().tcp().without_module().start();
+    let mut history = History::begin("by_hand", server.tcp_url(), true);
+    wait::until("the checker sees a stale read", || {
+        !history.store.stale_reads().is_empty()
+    });
+    println!("{}", history.end());
+    // An entry may be outdated when everything is at rest, and stays so until its ttl: the race of a load that began
+    // before a write and ends after its invalidation. With 240 readers it is there nearly each time; the checker must
+    // find it within a few histories.
+    let mut histories = 1;
+    while history.outdated_at_rest().is_empty() {
+        histories += 1;
+        assert!(
+            histories <= 20,
+            "twenty histories without an outdated entry"
+        );
+        history = History::begin("by_hand", server.tcp_url(), true);
+        std::thread::sleep(Duration::from_secs(1));
+        history.end();
+    }
+    println!(
+        "outdated at rest after {histories} histories: {:?}",
+        history.outdated_at_rest()
+    );
+}
+
+/// A part of the herd, with its two ends of the line.
+struct Part {
+    worker: Worker,
+    replies: BufReader<ChildStdout>,
+}
+
+impl Part {
+    fn begin(&mut self, load: Duration) {
+        let stdin = self.worker.0.stdin.as_mut().expect("piped");
+        writeln!(stdin, "{}", load.as_millis()).expect("it listens");
+    }
+
+    /// The oldest version anybody got.
+    fn served(&mut self) -> u32 {
+        loop {
+            let mut line = String::new();
+            let read = self.replies.read_line(&mut line).expect("it answers");
+            assert!(read > 0, "a part of the herd has ended");
+            // The test runner has its say as well.
+            if let Some(version) = line.trim().strip_prefix("served ") {
+                return version.parse().expect("a version");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_thousand_callers_in_four_processes_make_one_load_also_when_its_process_stops_or_dies() {
+    const PARTS: usize = 4;
+    const CALLERS: usize = 250;
+    let server = Server::builder().tcp().start();
+    let store = Store::open();
+    let part = |_| {
+        let mut worker = Worker::start(&store, &server.tcp_url(), false, &CALLERS.to_string(), 0);
+        let replies = BufReader::new(worker.0.stdout.take().expect("piped"));
+        Part { worker, replies }
+    };
+    let mut herd: Vec<Part> = (0..PARTS).map(part).collect();
+    let mut redis = server.session();
+    let mut invalidate = || {
+        let version = store.commit(RECORDS);
+        redis.int(&format!(
+            "MCACHE.INVALIDATE TAGS mc:{}",
+            caching::tag(RECORDS)
+        ));
+        store.acknowledge(RECORDS, version);
+        version
+    };
+    let all_served = |herd: &mut [Part], version: u32| {
+        for part in herd {
+            assert!(part.served() >= version, "somebody got an outdated value");
+        }
+    };
+
+    const ROUNDS: usize = 20;
+    let load = Duration::from_millis(50);
+    for round in 1..=ROUNDS {
+        let version = invalidate();
+        herd.iter_mut().for_each(|part| part.begin(load));
+        all_served(&mut herd, version);
+        assert_eq!(store.loads(HERD_KEY), round, "one load a round");
+    }
+
+    // The process that loads stops for longer than its lease: one of the others takes over, everybody else waits for
+    // that, and the sleeper's own callers are served when it wakes.
+    let loads = store.loads(HERD_KEY);
+    let version = invalidate();
+    herd.iter_mut().for_each(|part| part.begin(load));
+    let loader = await_loader(&store);
+    let is_loader = |part: &Part| part.worker.0.id() == loader;
+    let at = herd.iter().position(is_loader).expect("one of ours");
+    let mut sleeper = herd.swap_remove(at);
+    sleeper.worker.signal(Signal::STOP);
+    all_served(&mut herd, version);
+    sleeper.worker.signal(Signal::CONT);
+    assert!(sleeper.served() >= version);
+    assert_eq!(
+        store.loads(HERD_KEY),
+        loads + 2,
+        "the one that slept, and the one that took over"
+    );
+    herd.push(sleeper);
+
+    // The process that loads dies: its connection breaks, and the next in line loads at once.
+    let loads = store.loads(HERD_KEY);
+    let version = invalidate();
+    herd.iter_mut()
+        .for_each(|part| part.begin(Duration::from_millis(200)));
+    let loader = await_loader(&store);
+    herd.retain_mut(|part| {
+        let dies = part.worker.0.id() == loader;
+        if dies {
+            part.worker.signal(Signal::KILL);
+        }
+        !dies
+    });
+    all_served(&mut herd, version);
+    assert_eq!(
+        store.loads(HERD_KEY),
+        loads + 2,
+        "the one that died, and the one that took over"
+    );
+}
+
+fn await_loader(store: &Store) -> u32 {
+    wait::until_some("somebody loads", || {
+        store
+            .loading(HERD_KEY)
+            .first()
+            .copied()
+            .ok_or("nobody does")
+    })
+}

@@ -1,0 +1,224 @@
+//! One of the processes: readers and writers, or a part of the herd, until the store says stop.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures_util::future::join_all;
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::net::UnixStream;
+use tokio::sync::Mutex;
+use tokio::time::{sleep, timeout};
+
+use super::caching::Caching;
+use super::store::{Floors, HERD_KEY, KEYS, RECORDS, Versions};
+
+/// What a worker is started with, in its environment.
+pub const ENVIRONMENT: [&str; 5] = [
+    "MCACHE_CHECKER_STORE",
+    "MCACHE_CHECKER_CACHE",
+    "MCACHE_CHECKER_BY_HAND",
+    "MCACHE_CHECKER_SEED",
+    "MCACHE_CHECKER_ROLE",
+];
+
+/// Readers in a process.
+const READERS: usize = 60;
+/// Writers in a process.
+const WRITERS: usize = 3;
+
+/// Runs until the store says stop; `None` if this is not a worker's process.
+pub fn run() -> Option<()> {
+    let [store, cache, by_hand, seed, role] =
+        ENVIRONMENT.map(|name| std::env::var(name).unwrap_or_default());
+    if store.is_empty() {
+        return None;
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .expect("a runtime");
+    runtime.block_on(async {
+        let caching = Caching::connect(&cache, by_hand == "yes").await;
+        let mut rng = fastrand::Rng::with_seed(seed.parse().expect("a seed"));
+        let members: usize = match &*role {
+            "traffic" => {
+                let readers = (0..READERS)
+                    .map(|_| tokio::spawn(read(store.clone(), caching.clone(), rng.fork())));
+                let readers: Vec<_> = readers.collect();
+                let writers = (0..WRITERS)
+                    .map(|_| tokio::spawn(write(store.clone(), caching.clone(), rng.fork())));
+                let writers: Vec<_> = writers.collect();
+                for task in readers.into_iter().chain(writers) {
+                    task.await.expect("a task that does not panic");
+                }
+                return;
+            }
+            members => members.parse().expect("a number of callers"),
+        };
+        herd(&store, caching, members).await;
+    });
+    Some(())
+}
+
+/// A connection to the store; anything that goes wrong with it means that the test is over.
+struct Truth(BufReader<UnixStream>);
+
+impl Truth {
+    async fn connect(path: &str) -> Self {
+        Self(BufReader::new(
+            UnixStream::connect(path).await.expect("the store is there"),
+        ))
+    }
+
+    async fn ask(&mut self, line: &str) -> String {
+        self.0
+            .get_mut()
+            .write_all(format!("{line}\n").as_bytes())
+            .await
+            .expect("the store listens");
+        let mut answer = String::new();
+        self.0
+            .read_line(&mut answer)
+            .await
+            .expect("the store answers");
+        answer.trim_end().to_owned()
+    }
+
+    /// `None`: stop.
+    async fn floors(&mut self, key: usize) -> Option<Floors> {
+        let [a, b, c, d] = numbers(&self.ask(&format!("floors {key}")).await)?;
+        Some(Floors {
+            live: [a, b],
+            stale: [c, d],
+        })
+    }
+
+    /// Reads the records of a key, as a database that takes its time.
+    async fn load(&mut self, key: usize, takes: Duration) -> Versions {
+        let process = std::process::id();
+        let versions =
+            numbers(&self.ask(&format!("load {key} {process}")).await).expect("two versions");
+        sleep(takes).await;
+        self.ask(&format!("loaded {key} {process}")).await;
+        versions
+    }
+
+    async fn report(&mut self, counts: &BTreeMap<&str, u32>, slowest: Duration) {
+        for (what, count) in counts {
+            self.ask(&format!("count {count} {what}")).await;
+        }
+        self.ask(&format!("slowest {}", slowest.as_millis())).await;
+    }
+}
+
+fn numbers<const N: usize>(answer: &str) -> Option<[u32; N]> {
+    let numbers: Vec<u32> = answer
+        .split(' ')
+        .filter_map(|word| word.parse().ok())
+        .collect();
+    numbers.try_into().ok()
+}
+
+async fn read(store: String, caching: Caching, mut rng: fastrand::Rng) {
+    let mut truth = Truth::connect(&store).await;
+    let loader = Arc::new(Mutex::new(Truth::connect(&store).await));
+    let (mut counts, mut slowest) = (BTreeMap::new(), Duration::ZERO);
+    loop {
+        let key = rng.usize(..KEYS);
+        let Some(floors) = truth.floors(key).await else {
+            break;
+        };
+        let takes = Duration::from_millis(rng.u64(0..25));
+        let load = |key| {
+            let loader = loader.clone();
+            async move { loader.lock().await.load(key, takes).await }
+        };
+        let began = Instant::now();
+        let mut choices = rng.fork();
+        let read = caching.read(key, &mut choices, load);
+        // Some callers lose patience, in the middle of whatever is going on.
+        let patience = match rng.u8(..20) {
+            0 => Duration::from_millis(rng.u64(0..30)),
+            _ => Duration::from_secs(3_600),
+        };
+        let read = timeout(patience, read).await;
+        slowest = slowest.max(began.elapsed());
+        let Ok(read) = read else {
+            *counts.entry("abandoned").or_default() += 1;
+            // The loader may have been dropped between a question and its answer.
+            *loader.lock().await = Truth::connect(&store).await;
+            continue;
+        };
+        *counts.entry("reads").or_default() += 1;
+        *counts.entry("cached").or_default() += u32::from(read.cached);
+        if !read.is_allowed(floors) {
+            let what = if read.may_be_stale { "stale" } else { "live" };
+            let report = format!(
+                "stale read of key {key}: {:?} as {what}, acknowledged {floors:?}",
+                read.value
+            );
+            truth.ask(&report).await;
+        }
+        if rng.u8(..4) == 0 {
+            sleep(Duration::from_millis(rng.u64(0..10))).await;
+        }
+    }
+    truth.report(&counts, slowest).await;
+}
+
+async fn write(store: String, caching: Caching, mut rng: fastrand::Rng) {
+    let mut truth = Truth::connect(&store).await;
+    let mut counts = BTreeMap::new();
+    loop {
+        sleep(Duration::from_millis(rng.u64(0..60))).await;
+        let record = rng.usize(..RECORDS);
+        let Ok(version) = truth.ask(&format!("commit {record}")).await.parse::<u32>() else {
+            break;
+        };
+        let soft = rng.u8(..4) == 0 && matches!(caching, Caching::Mcache(_));
+        let began = Instant::now();
+        if caching.invalidate(record, soft).await {
+            *counts.entry("invalidations").or_default() += 1;
+            let hard = u8::from(!soft);
+            truth
+                .ask(&format!("acknowledged {record} {version} {hard}"))
+                .await;
+        } else {
+            *counts.entry("not_acknowledged").or_default() += 1;
+        }
+        *counts.entry("retried").or_default() +=
+            u32::from(began.elapsed() > Duration::from_millis(600));
+    }
+    truth.report(&counts, Duration::ZERO).await;
+}
+
+/// A round for each line on standard input: all callers at once, and a line on standard output when the last is served.
+async fn herd(store: &str, caching: Caching, members: usize) {
+    let loader = Arc::new(Mutex::new(Truth::connect(store).await));
+    let mut rounds = BufReader::new(tokio::io::stdin()).lines();
+    while let Ok(Some(line)) = rounds.next_line().await {
+        let takes = Duration::from_millis(line.parse().expect("milliseconds"));
+        let callers = (0..members).map(|_| {
+            let (caching, loader) = (caching.clone(), loader.clone());
+            tokio::spawn(async move {
+                let Caching::Mcache(cache) = &caching else {
+                    panic!("the herd is mcache's");
+                };
+                let load = || async {
+                    Ok::<_, mcache::Error>(loader.lock().await.load(HERD_KEY, takes).await)
+                };
+                let entry = cache.key("herd").tags([super::caching::tag(RECORDS)]);
+                entry.get_or_load(load).await.expect("it never fails")
+            })
+        });
+        let values: Vec<Versions> = join_all(callers)
+            .await
+            .into_iter()
+            .map(|v| v.expect("no panic"))
+            .collect();
+        let oldest = values.iter().map(|value| value[0]).min().unwrap_or(0);
+        println!("served {oldest}");
+    }
+}
