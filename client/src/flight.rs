@@ -25,7 +25,10 @@ use std::{
 };
 
 use bytes::Bytes;
-use tokio::{sync::watch, time::Instant};
+use tokio::{
+    sync::{Notify, watch},
+    time::Instant,
+};
 
 /// The map is split so that callers of different keys do not wait for each other.
 const SHARDS: usize = 16;
@@ -39,6 +42,7 @@ pub(crate) struct Flights {
 
 struct Flight {
     id: u64,
+    overtaken: Arc<Notify>,
     outcome: watch::Receiver<Option<Outcome>>,
 }
 
@@ -84,6 +88,7 @@ pub(crate) struct Leader {
     flights: Arc<Flights>,
     key: Bytes,
     id: u64,
+    overtaken: Arc<Notify>,
     outcome: watch::Sender<Option<Outcome>>,
 }
 
@@ -116,8 +121,8 @@ impl Flights {
         }
     }
 
-    /// Be the one who fills this key, because the provider said so. Whoever was before is slower than his lease; later
-    /// callers wait for the new one.
+    /// Be the one who fills this key, because the provider said so. Whoever was before is slower than his lease, or waits
+    /// for it and is told that he is [overtaken](Leader::overtaken); later callers wait for the new one.
     pub(crate) fn lead(self: &Arc<Self>, key: &Bytes) -> Leader {
         self.insert(&mut self.shard(key), key)
     }
@@ -125,11 +130,20 @@ impl Flights {
     fn insert(self: &Arc<Self>, shard: &mut HashMap<Bytes, Flight>, key: &Bytes) -> Leader {
         let id = self.next_id.fetch_add(1, Relaxed);
         let (sender, outcome) = watch::channel(None);
-        shard.insert(key.clone(), Flight { id, outcome });
+        let overtaken = Arc::new(Notify::new());
+        let flight = Flight {
+            id,
+            overtaken: overtaken.clone(),
+            outcome,
+        };
+        if let Some(other) = shard.insert(key.clone(), flight) {
+            other.overtaken.notify_one();
+        }
         Leader {
             flights: self.clone(),
             key: key.clone(),
             id,
+            overtaken,
             outcome: sender,
         }
     }
@@ -147,6 +161,13 @@ impl Leader {
     /// Tells the followers.
     pub(crate) fn finish(self, outcome: Outcome) {
         self.outcome.send_replace(Some(outcome));
+    }
+
+    /// Returns when another one of this process leads instead.
+    ///
+    /// Cancel-safe.
+    pub(crate) async fn overtaken(&self) {
+        self.overtaken.notified().await;
     }
 
     /// Takes no more followers: whoever comes from now on looks for itself.
@@ -229,6 +250,7 @@ mod tests {
         let flights = Flights::new();
         let slow = flights.lead(&key());
         let fast = flights.lead(&key());
+        slow.overtaken().await;
         drop(slow);
         let follower = flights.follow(&key()).expect("the second still leads");
         fast.finish(Outcome::Failed);

@@ -59,6 +59,7 @@
 //! | read, store, load one key; several keys | [`Entry`], [`Batch`] |
 //! | let the loader name the tags | [`Entry::get_or_load_tagged`] |
 //! | serve stale values while one caller refreshes | [`Entry::swr`], [`Entry::stale_if_error`], [`Cache::soft_invalidate`] |
+//! | renew what is read often before it expires | [`Entry::early_refresh`] |
 //! | know where a value came from | [`Entry::load`], [`Source`] |
 //! | cache graph queries with tags that nobody writes | [`graph`] |
 //! | invalidate what changes in the database | [`change`]; with the feature `postgres`, its source for PostgreSQL |

@@ -12,12 +12,15 @@
 //! ```
 //!
 //! Whatever the cache does or fails to do, the loader is reached within a bounded time: calls have deadlines, waiting
-//! ends after two loader timeouts, and the rounds are counted. A fill's token is taken before the loader is called.
+//! ends after two loader timeouts (three where another caller of this process tries at last), and the rounds are counted. A fill's token is taken before the loader is called.
 
 use std::{pin::pin, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use tokio::time::{Instant, timeout};
+use tokio::{
+    select,
+    time::{Instant, timeout},
+};
 
 use crate::{
     Loaded, Served, Source,
@@ -122,7 +125,7 @@ impl Loading<'_> {
             if let Some(follower) = self.core.flights.follow(self.key) {
                 let outcome = Box::pin(timeout(patience(), follower.outcome())).await;
                 match outcome.ok().flatten() {
-                    Some(Outcome::Failed) => break,
+                    Some(Outcome::Failed) => return Look::Fill(Box::pin(self.fill_alone()).await),
                     Some(outcome) => {
                         if let Some(value) = outcome.shared_with(arrival).and_then(open) {
                             return Look::Found(value, Source::Joined);
@@ -143,7 +146,14 @@ impl Loading<'_> {
                     let Some(leader) = self.core.flights.enter(self.key) else {
                         continue;
                     };
-                    match Box::pin(self.ask(patience(), open)).await {
+                    let asked = select! {
+                        biased;
+                        asked = Box::pin(self.ask(patience(), open)) => asked,
+                        // The lease had come to one of us before. A process is not in line behind itself: if it stops, it
+                        // would be given the next lease as well.
+                        () = leader.overtaken() => continue,
+                    };
+                    match asked {
                         Asked::Found(value, source) => return Look::Found(value, source),
                         Asked::Grants(grants, at_hand) => {
                             return Look::Fill(Fill {
@@ -162,7 +172,30 @@ impl Loading<'_> {
                 },
             }
         }
-        Look::Fill(Box::pin(self.fill_alone()).await)
+        Box::pin(self.look_at_last(arrival, open)).await
+    }
+
+    /// Waiting has led to nothing, for everybody who came when this one did: one of this process loads without regard to
+    /// other processes, or all would at once, and the source that keeps them waiting would have to bear that too.
+    async fn look_at_last<V>(
+        &self,
+        arrival: Arrival,
+        open: &impl Fn(&Bytes) -> Option<V>,
+    ) -> Look<V> {
+        let leader = self.core.flights.enter(self.key);
+        if leader.is_none()
+            && let Some(follower) = self.core.flights.follow(self.key)
+        {
+            let outcome = timeout(self.core.loader_timeout, follower.outcome()).await;
+            let outcome = outcome.ok().flatten();
+            if let Some(value) = outcome.and_then(|it| it.shared_with(arrival).and_then(open)) {
+                return Look::Found(value, Source::Joined);
+            }
+        }
+        Look::Fill(Fill {
+            leader,
+            ..self.fill_alone().await
+        })
     }
 
     /// Asks the providers in order. Waits, if at all, for the first that is filling.
@@ -243,7 +276,7 @@ impl Loading<'_> {
         }
     }
 
-    /// Waiting has led to nothing: load without regard to others, but keep the result if it is still good.
+    /// Loads without regard to others, but keeps the result if it is still good.
     async fn fill_alone<V>(&self) -> Fill<V> {
         Fill {
             grants: self.tokens().await,

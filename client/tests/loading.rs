@@ -4,10 +4,12 @@ mod support;
 
 use std::{
     collections::HashMap,
+    pin::{Pin, pin},
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering::SeqCst},
     },
+    task::Poll,
     time::Duration,
 };
 
@@ -53,6 +55,17 @@ impl Database {
     fn loads(&self) -> usize {
         self.loads.load(SeqCst)
     }
+}
+
+/// What a future comes to if it is polled once and then left alone.
+async fn poll_once<F: Future + Unpin>(future: &mut F) -> Option<F::Output> {
+    std::future::poll_fn(|context| {
+        Poll::Ready(match Pin::new(&mut *future).poll(context) {
+            Poll::Ready(output) => Some(output),
+            Poll::Pending => None,
+        })
+    })
+    .await
 }
 
 /// Lets every task run until it waits for something.
@@ -169,6 +182,50 @@ async fn when_the_one_who_loads_is_dropped_the_next_one_loads() {
         assert_eq!(other.await.unwrap().unwrap(), 2);
     }
     assert_eq!(source.loads(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_process_is_not_in_line_behind_itself() {
+    let line = Line::new("line");
+    let cache = cache_on(line.clone()).await;
+    let never = || std::future::pending::<Result<usize, Error>>();
+    let answer = line.hold_next_answer();
+    let mut holder = pin!(cache.key("k").get_or_load(never));
+    let mut second = pin!(cache.key("k").get_or_load(never));
+    // The lease is theirs, but before they know it the second one has been told that somebody has it, and waits.
+    assert!(poll_once(&mut holder).await.is_none());
+    assert!(poll_once(&mut second).await.is_none());
+    assert_eq!(line.waiting(), 1);
+    answer.notify_one();
+    assert!(poll_once(&mut holder).await.is_none());
+    assert!(poll_once(&mut second).await.is_none());
+    assert_eq!(line.waiting(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn when_waiting_has_led_to_nothing_one_of_the_process_loads() {
+    let (line, source) = (Line::new("line"), Database::default());
+    let stopped = Cache::builder_with(line.clone())
+        .caching(true)
+        .loader_timeout(Duration::from_secs(600))
+        .build();
+    let (stopped, cache) = (stopped.await.unwrap(), cache_on(line).await);
+    let never = || std::future::pending::<Result<usize, Error>>();
+    let mut holder = pin!(stopped.key("k").get_or_load(never));
+    assert!(poll_once(&mut holder).await.is_none());
+    let callers: Vec<_> = (0..1000)
+        .map(|_| {
+            let (cache, source) = (cache.clone(), source.clone());
+            tokio::spawn(async move {
+                let load = || source.load_slowly(Duration::from_millis(100));
+                cache.key("k").get_or_load(load).await
+            })
+        })
+        .collect();
+    for caller in callers {
+        timeout(PATIENCE, caller).await.unwrap().unwrap().unwrap();
+    }
+    assert_eq!(source.loads(), 1);
 }
 
 #[tokio::test(start_paused = true)]

@@ -3,7 +3,7 @@
 //! Owns a listening port and the bytes between it and a server. It must not understand them.
 
 use std::io::{self, Read, Write};
-use std::net::{Shutdown, TcpListener, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, Shutdown, TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -35,6 +35,8 @@ struct Shared {
 #[derive(Default)]
 struct Weather {
     stalled: bool,
+    /// Whose connections are stalled, by the address they come from.
+    stalled_sources: Vec<IpAddr>,
     refusing: bool,
     delay: Duration,
     closed: bool,
@@ -100,6 +102,11 @@ impl Proxy {
         self.shared.weather().stalled = true;
     }
 
+    /// As [`Proxy::stall`], for connections that come from one address.
+    pub fn stall_from(&self, source: IpAddr) {
+        self.shared.weather().stalled_sources.push(source);
+    }
+
     /// Delivers each chunk this much later, each way, until [`Proxy::heal`].
     pub fn delay(&self, delay: Duration) {
         self.shared.weather().delay = delay;
@@ -109,6 +116,7 @@ impl Proxy {
     pub fn heal(&self) {
         let mut weather = self.shared.weather();
         weather.stalled = false;
+        weather.stalled_sources.clear();
         weather.refusing = false;
         weather.delay = Duration::ZERO;
         self.shared.changed.notify_all();
@@ -136,10 +144,10 @@ impl Shared {
         self.weather.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Returns when a chunk may be delivered; false if the proxy is gone.
-    fn clearance(&self) -> bool {
+    /// Returns when a chunk of a connection from `source` may be delivered; false if the proxy is gone.
+    fn clearance(&self, source: IpAddr) -> bool {
         let mut weather = self.weather();
-        while weather.stalled && !weather.closed {
+        while (weather.stalled || weather.stalled_sources.contains(&source)) && !weather.closed {
             weather = self
                 .changed
                 .wait(weather)
@@ -175,8 +183,10 @@ fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
         // A client that is gone already, or a server that is down: the client sees a closed connection.
         let pair = client
             .and_then(Stream::tcp)
-            .and_then(|client| Ok((client, shared.dial()?)));
-        let Ok((client, server)) = pair else { continue };
+            .and_then(|client| Ok((client.source()?, client, shared.dial()?)));
+        let Ok((source, client, server)) = pair else {
+            continue;
+        };
         let mut weather = shared.weather();
         if weather.refusing {
             client.shutdown();
@@ -187,16 +197,16 @@ fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
                 continue;
             };
             let shared = Arc::clone(shared);
-            thread::spawn(move || pump(&mut from, &mut to, &shared));
+            thread::spawn(move || pump(&mut from, &mut to, source, &shared));
         }
         weather.connections.extend([client, server]);
     }
 }
 
-fn pump(from: &mut Stream, to: &mut Stream, shared: &Shared) {
+fn pump(from: &mut Stream, to: &mut Stream, source: IpAddr, shared: &Shared) {
     let mut chunk = [0; 64 * 1024];
     while let Ok(length @ 1..) = from.read(&mut chunk) {
-        if !shared.clearance() || to.write_all(&chunk[..length]).is_err() {
+        if !shared.clearance(source) || to.write_all(&chunk[..length]).is_err() {
             break;
         }
     }
@@ -221,6 +231,14 @@ impl Stream {
             Self::Tcp(stream) => Self::Tcp(stream.try_clone()?),
             Self::Unix(stream) => Self::Unix(stream.try_clone()?),
         })
+    }
+
+    /// Where it comes from.
+    fn source(&self) -> io::Result<IpAddr> {
+        match self {
+            Self::Tcp(stream) => Ok(stream.peer_addr()?.ip()),
+            Self::Unix(_) => Ok(Ipv4Addr::LOCALHOST.into()),
+        }
     }
 
     /// Ends both directions; the other side may have been quicker.

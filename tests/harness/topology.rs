@@ -3,11 +3,12 @@
 //! Owns how they find each other and when they are ready. It must not know how one server is run.
 
 use std::fs;
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
 use crate::server::free_port;
-use crate::{ScratchDir, Server, ServerBuilder, Session, line, locate, wait};
+use crate::{Proxy, ScratchDir, Server, ServerBuilder, Session, line, locate, wait};
 
 /// A primary and its replicas.
 pub struct Replicated {
@@ -225,6 +226,97 @@ impl Drop for Sentinels {
     }
 }
 
+/// A cluster whose nodes can be cut off from each other: each knows the others by the addresses of proxies, and tells by
+/// the loopback address it comes from who it is.
+pub struct DividableCluster {
+    /// The nodes; [`Server::session`] goes past the proxies.
+    pub cluster: Cluster,
+    /// In the order of the nodes.
+    ways: Vec<Way>,
+}
+
+/// The way to a node.
+struct Way {
+    clients: Proxy,
+    bus: Proxy,
+    /// Where the connections of the node itself come from.
+    source: Ipv4Addr,
+}
+
+impl DividableCluster {
+    /// As [`Cluster::start_with`].
+    pub fn start_with(options: ServerBuilder) -> Self {
+        let nodes = Cluster::nodes(options);
+        let ways: Vec<Way> = (2..)
+            .zip(&nodes)
+            .map(|(number, node)| {
+                let mut session = node.session();
+                let bus_port = &session.list("CONFIG GET cluster-port")[1];
+                let way = Way {
+                    clients: Proxy::to_port(node.port()),
+                    bus: Proxy::to_port(bus_port.parse().expect("a port")),
+                    source: Ipv4Addr::new(127, 0, 0, number),
+                };
+                for (directive, value) in [
+                    ("bind-source-addr", way.source.to_string()),
+                    ("cluster-announce-ip", "127.0.0.1".to_owned()),
+                    ("cluster-announce-port", way.clients.port().to_string()),
+                    ("cluster-announce-bus-port", way.bus.port().to_string()),
+                ] {
+                    session.ok(&format!("CONFIG SET {directive} {value}"));
+                }
+                way
+            })
+            .collect();
+        let addresses: Vec<_> = ways
+            .iter()
+            .map(|way| format!("127.0.0.1:{}@{}", way.clients.port(), way.bus.port()))
+            .collect();
+        let cluster = Cluster::join(nodes, &addresses);
+        Self { cluster, ways }
+    }
+
+    /// From now on nothing passes between this node and the others, nor between it and clients, except those of
+    /// [`Server::session`]. Nobody is told: connections stay open, as when a cable is cut.
+    pub fn cut_off(&self, node: &Server) {
+        let cut = self.cut_off_from_nodes(node);
+        self.ways[cut].clients.stall();
+    }
+
+    /// As [`DividableCluster::cut_off`], but clients reach everybody. Returns the number of the node.
+    pub fn cut_off_from_nodes(&self, node: &Server) -> usize {
+        let same = |n: &Server| n.pid() == node.pid();
+        let cut = self.cluster.nodes.iter().position(same);
+        let cut = cut.expect("one of ours");
+        for other in (0..self.ways.len()).filter(|n| *n != cut) {
+            for (way, source) in [(cut, other), (other, cut)] {
+                let source = self.ways[source].source.into();
+                self.ways[way].clients.stall_from(source);
+                self.ways[way].bus.stall_from(source);
+            }
+        }
+        cut
+    }
+
+    /// Delivers everything again, what was kept back as well.
+    pub fn heal(&self) {
+        for way in &self.ways {
+            way.clients.heal();
+            way.bus.heal();
+        }
+    }
+
+    /// The address to give a cluster client.
+    pub fn url(&self) -> String {
+        cluster_url(self.ways.iter().map(|way| way.clients.port()))
+    }
+}
+
+fn cluster_url(ports: impl Iterator<Item = u16>) -> String {
+    let nodes: Vec<_> = ports.map(|port| format!("127.0.0.1:{port}")).collect();
+    format!("redis+cluster://{}", nodes.join(","))
+}
+
 /// Three primaries, each with one replica, all slots covered.
 pub struct Cluster {
     /// Every node, in no order that means anything: roles change.
@@ -239,19 +331,21 @@ impl Cluster {
 
     /// As [`Cluster::start`], every node with these options.
     pub fn start_with(options: ServerBuilder) -> Self {
-        const NODES: usize = 6;
-        let nodes: Vec<Server> = (0..NODES)
-            .map(|_| {
-                options
-                    .clone()
-                    .set("cluster-node-timeout", 2000)
-                    .cluster()
-                    .start()
-            })
-            .collect();
-        let addresses = nodes
+        let nodes = Self::nodes(options);
+        let addresses: Vec<_> = nodes
             .iter()
-            .map(|node| format!("127.0.0.1:{}", node.port()));
+            .map(|node| format!("127.0.0.1:{}", node.port()))
+            .collect();
+        Self::join(nodes, &addresses)
+    }
+
+    fn nodes(options: ServerBuilder) -> Vec<Server> {
+        const NODES: usize = 6;
+        let options = options.set("cluster-node-timeout", 2000).cluster();
+        (0..NODES).map(|_| options.clone().start()).collect()
+    }
+
+    fn join(nodes: Vec<Server>, addresses: &[String]) -> Self {
         let output = Command::new(cli())
             .args(["--cluster", "create"])
             .args(addresses)
@@ -281,6 +375,11 @@ impl Cluster {
                 info.contains("cluster_state:ok") && known && linked
             });
         }
+    }
+
+    /// The address to give a cluster client of ours.
+    pub fn url(&self) -> String {
+        cluster_url(self.nodes.iter().map(Server::port))
     }
 
     /// The addresses to give a cluster client.

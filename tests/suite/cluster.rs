@@ -4,14 +4,13 @@
 //! Everything goes through the client crate, as an application would: a write to the store, an invalidation, and, once
 //! it has settled, a promise. A read is stale if its value is older than a promise made before the read began.
 
-use std::future::Future;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use harness::topology::{Cluster, is_primary};
-use harness::{Seed, Server, locate, wait};
+use harness::topology::{Cluster, DividableCluster, is_primary};
+use harness::{Seed, Server, Session, locate, wait};
 use mcache::server::RedisOptions;
 use mcache::{Cache, Error, Loaded, Settled, Source};
 use tokio::task::JoinSet;
@@ -109,12 +108,7 @@ impl Store {
     }
 }
 
-async fn connect(cluster: &Cluster) -> Cache {
-    let nodes = cluster
-        .nodes
-        .iter()
-        .map(|node| format!("127.0.0.1:{}", node.port()));
-    let url = format!("redis+cluster://{}", nodes.collect::<Vec<_>>().join(","));
+async fn connect(url: String) -> Cache {
     let options = RedisOptions::default().breaker(5, Duration::from_millis(200));
     let cache = Cache::builder(url)
         .redis(options)
@@ -125,10 +119,7 @@ async fn connect(cluster: &Cluster) -> Cache {
 }
 
 /// Two processes' worth of clients change and read while `disturb` has its way with the cluster.
-fn under_load<F>(test: &str, cluster: &Cluster, disturb: impl FnOnce(Arc<Store>) -> F) -> Tally
-where
-    F: Future<Output = ()>,
-{
+fn under_load(test: &str, url: String, disturb: impl AsyncFnOnce(Arc<Store>)) -> Tally {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
@@ -139,7 +130,7 @@ where
         let store = Store::new();
         let mut tasks = JoinSet::new();
         for _ in 0..2 {
-            let cache = connect(cluster).await;
+            let cache = connect(url.clone()).await;
             tasks.spawn(
                 store
                     .clone()
@@ -201,7 +192,7 @@ async fn reshard(cluster: &Cluster, from: &Server, to: &Server, slots: usize) {
 #[test]
 fn no_stale_value_is_served_while_slots_move() {
     let cluster = Cluster::start();
-    let tally = under_load("while_slots_move", &cluster, |_| async {
+    let tally = under_load("while_slots_move", cluster.url(), async |_| {
         let primaries: Vec<&Server> = cluster.primaries().collect();
         reshard(&cluster, primaries[0], primaries[1], 800).await;
         reshard(&cluster, primaries[1], primaries[2], 800).await;
@@ -230,7 +221,7 @@ fn fail_over(test: &str, on_promote: &str) -> Tally {
         .expect("a primary");
     let primaries = cluster.primaries().count();
     let mut doomed = cluster.nodes.remove(victim);
-    let tally = under_load(test, &cluster, |_| async {
+    let tally = under_load(test, cluster.url(), async |_| {
         doomed.kill9();
         let deadline = Instant::now() + wait::PATIENCE;
         while cluster.primaries().count() < primaries {
@@ -311,4 +302,123 @@ fn a_primary_that_comes_back_from_a_partition_serves_old_values_only_until_it_le
             .session()
             .is_live(&key)
     );
+}
+
+/// A client next to a primary that is cut off: it reads one key there, past the network and without the help of the
+/// client crate, and fills it when it is missing.
+struct Inside {
+    key: String,
+    session: Session,
+    current: u64,
+    stale: Vec<Duration>,
+}
+
+impl Inside {
+    /// The record whose tag the key carries.
+    const RECORD: usize = 0;
+
+    fn beside(primary: &Server) -> Self {
+        let mut session = primary.session();
+        let key = (0..)
+            .map(|n| format!("inside{n}"))
+            .find(|key| session.try_run(&format!("MCACHE.GET {key}")).is_ok())
+            .expect("a key of this primary");
+        Self {
+            key,
+            session,
+            current: 0,
+            stale: Vec::new(),
+        }
+    }
+
+    /// Reads once; false if it is refused.
+    fn read(&mut self, store: &Store, since: Instant) -> bool {
+        let promised = store.promised[Self::RECORD].load(SeqCst);
+        let written = store.written[Self::RECORD].load(SeqCst);
+        let Ok(found) = self.session.try_run(&format!("MCACHE.GET {}", self.key)) else {
+            return false;
+        };
+        match redis::from_redis_value::<Option<u64>>(found).expect("a number") {
+            Some(version) if version < promised => self.stale.push(since.elapsed()),
+            Some(_) => self.current += 1,
+            None => {
+                let tag = format!("mc:Record:{}", Self::RECORD);
+                let fill = format!("MCACHE.SET {} 0 {written} TAGS {tag}", self.key);
+                // Whether it was refused meanwhile is what the next read tells.
+                let _ = self.session.try_run(&fill);
+            }
+        }
+        true
+    }
+}
+
+/// Cuts a primary off under load until another one has taken its place and the world has gone on.
+fn divide(test: &str, cut: impl Fn(&DividableCluster, &Server)) {
+    let options = Server::builder().set("mcache.on-promote", "drop");
+    let divided = DividableCluster::start_with(options);
+    let cluster = &divided.cluster;
+    let victim = cluster.primaries().next().expect("a primary");
+    let mut inside = Inside::beside(victim);
+    let successor_leads = || {
+        let others = cluster.nodes.iter().filter(|n| n.pid() != victim.pid());
+        others.filter(|node| is_primary(node)).count() == 3
+    };
+    let (mut refused, mut replaced) = (None, None);
+    let tally = under_load(test, divided.url(), async |store| {
+        cut(&divided, victim);
+        let since = Instant::now();
+        for turn in 0.. {
+            if refused.is_some() && replaced.is_some() {
+                break;
+            }
+            assert!(since.elapsed() < wait::PATIENCE, "nobody takes over");
+            if !inside.read(&store, since) {
+                refused.get_or_insert(since.elapsed());
+            }
+            // To ask takes longer than to read.
+            if turn % 50 == 0 && successor_leads() {
+                replaced.get_or_insert(since.elapsed());
+            }
+            tokio::time::sleep(Duration::from_micros(200)).await;
+        }
+        until_more_hits(&store, 200).await;
+        let promised = || store.promised[Inside::RECORD].load(SeqCst);
+        let before = promised();
+        while promised() == before {
+            assert!(
+                since.elapsed() < 3 * wait::PATIENCE,
+                "no invalidation is acknowledged"
+            );
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        divided.heal();
+    });
+    let (refused, replaced) = (refused.expect("seen"), replaced.expect("seen"));
+    println!(
+        "{test}: the old primary refused after {refused:?}, the new one led after {replaced:?}; beside the old one {} reads were current and {} stale, {:?}",
+        inside.current,
+        inside.stale.len(),
+        inside.stale.first().zip(inside.stale.last())
+    );
+    assert_eq!(tally.stale, 0, "{tally:?}");
+    assert!(inside.current > 0, "nothing was cached there");
+    // A primary notices after `cluster-node-timeout` (2 s) to half as much again that it has lost the majority.
+    assert!(refused < Duration::from_secs(5), "{refused:?}");
+    cluster.await_health();
+    wait::until("the one that was cut off follows", || !is_primary(victim));
+}
+
+/// Its cable is cut. Those outside go on with its successor and never get anything outdated; a client on its side is served by
+/// it until it notices.
+#[test]
+fn a_primary_that_is_cut_off_serves_nobody_but_its_own_side_and_that_not_for_long() {
+    divide("cut_off", DividableCluster::cut_off);
+}
+
+/// Clients reach both, the one that was cut off and its successor.
+#[test]
+fn a_primary_that_only_clients_still_reach_is_left_in_time() {
+    divide("cut_off_from_nodes", |divided, node| {
+        divided.cut_off_from_nodes(node);
+    });
 }

@@ -391,3 +391,38 @@ fn a_shutdown_with_a_thousand_parked_clients_is_as_quick_as_any() {
     server.start_again();
     assert_nothing_left(&server);
 }
+
+#[test]
+fn a_key_that_became_another_type_is_handed_on_until_it_is_gone() {
+    let server = Server::start();
+    let mut holder = server.session();
+    let token = missed(fetch(&mut holder, "k LEASE 600000"));
+    let parked = Waiting::park(&server, &format!("k {LONG}"));
+    holder.ok("SET k foreign");
+    let error = holder.error(&format!("MCACHE.SET k 0 v TOKEN {token}"));
+    assert!(error.starts_with("WRONGTYPE"), "{error}");
+    assert_eq!(holder.int(&format!("MCACHE.RELEASE k {token}")), 1);
+    let (fetched, mut next) = parked.with_session();
+    let token = missed(fetched);
+    holder.int("DEL k");
+    next.ok(&format!("MCACHE.SET k 0 v TOKEN {token}"));
+    assert_nothing_left(&server);
+}
+
+#[test]
+fn the_module_cannot_be_unloaded_and_a_pause_of_clients_only_delays() {
+    let server = Server::builder()
+        .set("enable-module-command", "yes")
+        .start();
+    let mut holder = server.session();
+    let mut other = server.session();
+    let token = missed(fetch(&mut holder, "k LEASE 600000"));
+    let parked = Waiting::park(&server, &format!("k {LONG}"));
+    let error = other.error("MODULE UNLOAD mcache");
+    assert!(error.contains("unload"), "{error}");
+    other.ok("CLIENT PAUSE 100 WRITE");
+    assert_eq!(other.stat("parked_clients"), 1);
+    holder.ok(&format!("MCACHE.SET k 0 v TOKEN {token}"));
+    assert_eq!(parked.fetched().1.as_deref(), Some("v"));
+    assert_nothing_left(&server);
+}

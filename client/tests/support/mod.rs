@@ -3,7 +3,7 @@
 use std::{
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, Ordering::SeqCst},
+        atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
     },
     time::Duration,
 };
@@ -12,6 +12,7 @@ use mcache::{
     Bytes, ErrorKind, MemoryProvider, Provider, Result, Tags,
     provider::{BoxFuture, FetchOptions, Inspection, Lookup, Mode, Store, Token},
 };
+use tokio::sync::Notify;
 
 /// How long a call takes that hangs.
 const DEADLINE: Duration = Duration::from_millis(500);
@@ -33,6 +34,19 @@ struct LineState {
     forbidden: Mutex<Option<String>>,
     calls: Mutex<Vec<&'static str>>,
     invalidated: Mutex<Vec<(Vec<String>, Mode)>>,
+    /// The answer to the next fetch waits for this.
+    held: Mutex<Option<Arc<Notify>>>,
+    /// Fetches that may wait and have not ended.
+    waiting: AtomicUsize,
+}
+
+/// One of [`LineState::waiting`].
+struct Waits<'a>(&'a AtomicUsize);
+
+impl Drop for Waits<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, SeqCst);
+    }
 }
 
 #[allow(dead_code, reason = "each test binary uses some of it")]
@@ -54,6 +68,18 @@ impl Line {
 
     pub fn hang(&self) {
         self.state.hung.store(true, SeqCst);
+    }
+
+    /// How many callers wait for somebody else's fill.
+    pub fn waiting(&self) -> usize {
+        self.state.waiting.load(SeqCst)
+    }
+
+    /// Keeps back the answer to the next fetch until told otherwise.
+    pub fn hold_next_answer(&self) -> Arc<Notify> {
+        let release = Arc::new(Notify::new());
+        *self.state.held.lock().unwrap() = Some(release.clone());
+        release
     }
 
     pub fn forbid(&self, tag: &str) {
@@ -116,7 +142,22 @@ impl Provider for Line {
     }
 
     fn fetch<'a>(&'a self, key: &'a [u8], options: FetchOptions) -> BoxFuture<'a, Result<Lookup>> {
-        self.through("fetch", self.inner.fetch(key, options))
+        let held = self.state.held.lock().unwrap().take();
+        self.through(
+            "fetch",
+            Box::pin(async move {
+                let waiting = &self.state.waiting;
+                let _waits = (!options.wait.is_zero()).then(|| {
+                    waiting.fetch_add(1, SeqCst);
+                    Waits(waiting)
+                });
+                let answer = self.inner.fetch(key, options).await;
+                if let Some(release) = held {
+                    release.notified().await;
+                }
+                answer
+            }),
+        )
     }
 
     fn token<'a>(&'a self, key: &'a [u8]) -> BoxFuture<'a, Result<Token>> {

@@ -10,6 +10,9 @@ use super::store::{Floors, Versions, records_of};
 /// How long a loader may keep others waiting: short, so that processes that are stopped outlast it.
 pub const LOADER_TIMEOUT: Duration = Duration::from_millis(400);
 
+/// The same for the herd: so long that a busy machine is not taken for a loader that hangs.
+pub const HERD_LOADER_TIMEOUT: Duration = Duration::from_secs(3);
+
 #[derive(Clone)]
 pub enum Caching {
     Mcache(Cache),
@@ -46,7 +49,7 @@ fn name(key: usize) -> String {
 }
 
 impl Caching {
-    pub async fn connect(url: &str, by_hand: bool) -> Self {
+    pub async fn connect(url: &str, by_hand: bool, loader_timeout: Duration) -> Self {
         if by_hand {
             let client = redis::Client::open(url).expect("an address");
             let connection = client.get_multiplexed_async_connection().await;
@@ -54,7 +57,7 @@ impl Caching {
         }
         let cache = Cache::builder(url)
             .redis(RedisOptions::default().breaker(5, Duration::from_millis(100)))
-            .loader_timeout(LOADER_TIMEOUT)
+            .loader_timeout(loader_timeout)
             .caching(true)
             .build()
             .await;

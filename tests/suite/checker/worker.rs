@@ -10,7 +10,7 @@ use tokio::net::UnixStream;
 use tokio::sync::Mutex;
 use tokio::time::{sleep, timeout};
 
-use super::caching::Caching;
+use super::caching::{Caching, HERD_LOADER_TIMEOUT, LOADER_TIMEOUT};
 use super::store::{Floors, HERD_KEY, KEYS, RECORDS, Versions};
 
 /// What a worker is started with, in its environment.
@@ -40,7 +40,11 @@ pub fn run() -> Option<()> {
         .build()
         .expect("a runtime");
     runtime.block_on(async {
-        let caching = Caching::connect(&cache, by_hand == "yes").await;
+        let loader_timeout = match &*role {
+            "traffic" => LOADER_TIMEOUT,
+            _ => HERD_LOADER_TIMEOUT,
+        };
+        let caching = Caching::connect(&cache, by_hand == "yes", loader_timeout).await;
         let mut rng = fastrand::Rng::with_seed(seed.parse().expect("a seed"));
         let members: usize = match &*role {
             "traffic" => {
