@@ -132,15 +132,34 @@ fn roles_are_made_of_commands() {
 }
 
 #[test]
-fn scripts_of_a_confined_user_are_confined() {
+fn scripts_functions_and_transactions_of_a_confined_user_are_confined() {
     let (_server, mut admin, mut tenant) = two_environments("~env1:* +@all");
-    let refusal = tenant
-        .try_call(&[
-            "EVAL",
-            "return redis.call('MCACHE.INVALIDATE', 'TAGS', 'env2:t')",
-            "0",
-        ])
-        .expect_err("a tag of another environment");
-    assert!(refusal.contains("env2:t"), "{refusal}");
+    admin.call(&[
+        "FUNCTION",
+        "LOAD",
+        "#!lua name=acl\n\
+         redis.register_function('clear', function(keys, args)\n\
+           return redis.call('MCACHE.INVALIDATE', 'TAGS', args[1])\n\
+         end)",
+    ]);
+    let script = "return redis.call('MCACHE.INVALIDATE', 'TAGS', ARGV[1])";
+    for call in [["EVAL", script, "0"], ["FCALL", "clear", "0"]] {
+        let mut with = |tag: &str| tenant.try_call(&[&call[..], &[tag]].concat());
+        let refusal = with("env2:t").expect_err("a tag of another environment");
+        assert!(refusal.contains("env2:t"), "{refusal}");
+        assert_eq!(with("env1:nobody"), Ok(redis::Value::Int(0)));
+    }
+    tenant.ok("MULTI");
+    tenant.run("MCACHE.SET env1:new 0 v TAGS env1:t");
+    tenant.run("MCACHE.INVALIDATE TAGS env2:t");
+    let replies = tenant.run("EXEC");
+    let redis::Value::Array(replies) = replies else {
+        panic!("{replies:?}");
+    };
+    assert_eq!(replies[0], redis::Value::Okay);
+    assert!(
+        matches!(&replies[1], redis::Value::ServerError(e) if e.code() == "NOPERM"),
+        "{replies:?}"
+    );
     assert!(admin.is_live("env2:k"));
 }

@@ -161,15 +161,16 @@ impl Client<'_> {
         if from == to {
             return;
         }
-        let copying = self.seed.chance(50);
-        let line = match copying {
-            true => format!("COPY {from} {to} REPLACE"),
-            false => format!("RENAME {from} {to}"),
+        let (line, copying) = match self.seed.u32(..4) {
+            0 => (format!("COPY {from} {to} REPLACE"), true),
+            1 => (format!("EVAL \"{RESTORE}\" 2 {from} {to}"), true),
+            2 => (format!("RENAMENX {from} {to}"), false),
+            _ => (format!("RENAME {from} {to}"), false),
         };
         let moved = match self.redis.try_run(&line) {
             Ok(reply) => reply == Value::Okay || reply == Value::Int(1),
             Err(refusal) => {
-                let expected = refusal.contains("no such key") || refusal.starts_with("OOM");
+                let expected = refusal.contains("no such key") || refusal.contains("OOM");
                 assert!(expected, "{}: {line}: {refusal}", self.seed);
                 false
             }
@@ -305,6 +306,7 @@ impl Client<'_> {
         ]);
         if line == "MOVE" {
             self.run(&set_line(&key, "0", "v", &tags));
+            self.run(&format!("COPY {key} {key} DB 9 REPLACE"));
             self.run(&format!("MOVE {key} 8"));
             self.run(&format!("DEL {key}"));
             return;
@@ -322,11 +324,22 @@ impl Client<'_> {
             2 => drop(self.redis.map("MCACHE.TAGINFO brief")),
             3 => drop(self.run("INFO everything")),
             4 => drop(self.run("DEBUG SLEEP 0.01")),
+            // Takes everybody's entries, where that is nothing new.
+            6 if self.lossy && self.seed.chance(10) => {
+                let mode = *self.seed.pick(&["SYNC", "ASYNC"]);
+                self.redis.ok(&format!("FLUSHALL {mode}"));
+            }
             5 if self.seed.chance(20) => drop(self.run("DEBUG RELOAD")),
             _ => drop(self.run("MCACHE.DEBUG SELFCHECK")),
         }
     }
 }
+
+/// A copy by way of DUMP and RESTORE.
+const RESTORE: &str = "local dump = redis.call('DUMP', KEYS[1]) \
+    if not dump then return 0 end \
+    redis.call('RESTORE', KEYS[2], 0, dump, 'REPLACE') \
+    return 1";
 
 fn is_oom(reply: &Value) -> bool {
     matches!(reply, Value::ServerError(error) if error.code() == "OOM")

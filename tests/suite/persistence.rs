@@ -271,3 +271,98 @@ fn expired_meanwhile_stays_expired() {
         redis.ok("MCACHE.DEBUG SELFCHECK");
     }
 }
+
+/// What the files in `golden/` were made from, by each version that was ever released, followed by SAVE, or by SHUTDOWN of
+/// a server with an append-only file without preamble (`golden/<version>.rdb`, `golden/<version>.aof`).
+const GOLDEN: &str = r#"
+    MCACHE.SET plain 0 value
+    MCACHE.SET tagged 0 value TAGS t:1 t:2 t:*
+    MCACHE.SET manual 0 value MANUAL TAGS t:1
+    MCACHE.SET brief 9000000000 value SWR 60 TAGS t:2
+    MCACHE.SET "any \x00 bytes" 0 "\x00\xff\r\n" TAGS "\x00" t:1
+    MCACHE.SET dead 0 value TAGS dead
+    MCACHE.INVALIDATE TAGS dead
+    SET foreign value"#;
+
+#[test]
+fn files_of_every_released_version_are_read() {
+    let golden = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("suite/golden");
+    let mut versions = 0;
+    for file in std::fs::read_dir(golden).expect("the files are there") {
+        let file = file.expect("readable").path();
+        let is_aof = file.extension().is_some_and(|kind| kind == "aof");
+        let mut server = Server::builder()
+            .set("appendonly", if is_aof { "yes" } else { "no" })
+            .set("mcache.on-restart", "keep")
+            .start();
+        server.stop();
+        let into = match is_aof {
+            true => "appendonlydir/appendonly.aof.1.incr.aof",
+            false => "dump.rdb",
+        };
+        std::fs::copy(&file, server.dir().join(into)).expect("copied");
+        server.start_again();
+        assert_golden(&mut server.session());
+        versions += 1;
+    }
+    assert!(versions >= 2, "nothing was read");
+}
+
+#[track_caller]
+fn assert_golden(redis: &mut Session) {
+    for key in ["plain", "tagged", "manual", "brief"] {
+        assert_eq!(
+            redis.text(&format!("MCACHE.GET {key}")).as_deref(),
+            Some("value"),
+            "{key}"
+        );
+    }
+    let value = redis.call(&[&b"MCACHE.GET"[..], b"any \x00 bytes"]);
+    assert_eq!(value, redis::Value::BulkString(b"\x00\xff\r\n".to_vec()));
+    assert!(!redis.is_live("dead"));
+    assert_eq!(redis.text("GET foreign").as_deref(), Some("value"));
+    assert_eq!(redis.int("PTTL plain"), -1);
+    assert!(redis.int("TTL brief") > 4_000_000_000);
+    let tags = redis.tags();
+    let counted: Vec<_> = ["t:1", "t:2", "t:*", "\0"]
+        .map(|tag| tags.get(tag).copied())
+        .into();
+    assert_eq!(counted, [Some(3), Some(2), Some(1), Some(1)]);
+    // What they tell is what invalidations go by.
+    assert_eq!(redis.int("MCACHE.INVALIDATE AUTO TAGS t:1"), 2);
+    assert!(redis.is_live("manual"));
+    assert!(!redis.is_live("tagged"));
+}
+
+/// Makes the files of this version: `MCACHE_MAKE_GOLDEN=1 cargo test -p mcache-tests --test suite -- --ignored make_golden_files`, before a
+/// release and never again.
+#[test]
+#[ignore = "writes into the source tree"]
+fn make_golden_files() {
+    if std::env::var_os("MCACHE_MAKE_GOLDEN").is_none() {
+        return;
+    }
+    let golden = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("suite/golden");
+    std::fs::create_dir_all(&golden).expect("writable");
+    for (kind, made) in [
+        ("rdb", "dump.rdb"),
+        ("aof", "appendonlydir/appendonly.aof.1.incr.aof"),
+    ] {
+        let server = Server::builder()
+            .set("appendonly", if kind == "aof" { "yes" } else { "no" })
+            .start();
+        let mut redis = server.session();
+        for line in GOLDEN
+            .lines()
+            .map(str::trim)
+            .filter(|line| !line.is_empty())
+        {
+            redis.run(line);
+        }
+        if kind == "rdb" {
+            redis.ok("SAVE");
+        }
+        let name = format!("{}.{kind}", env!("CARGO_PKG_VERSION"));
+        std::fs::copy(server.dir().join(made), golden.join(name)).expect("copied");
+    }
+}
