@@ -29,7 +29,8 @@ storefront-bench: build ## the store with the cache off and on, in alternating r
 	$(CARGO) run --release -p mcache-examples --bin storefront-bench
 
 .PHONY: test
-test: build ## every test: pure logic, client, real servers
+test: build ## every test: pure logic, client, real servers, the store's page in a browser
+	@.ci/setup chromium
 	$(CARGO) test --workspace
 
 .PHONY: test-unit
@@ -44,10 +45,11 @@ test-server: build ## tests on real servers, one file per property; NAME=... pic
 .PHONY: test-long
 test-long: export MCACHE_LONG = 1
 test-long: build ## every test and the ones that take minutes
+	@.ci/setup chromium
 	$(CARGO) test --workspace --release -- --include-ignored
 
 .PHONY: valgrind
-valgrind: build ## some of the tests with Redis and the module under memcheck, two minutes; NAME=... picks others
+valgrind: build ## some of the tests with Redis and the module under memcheck, two minutes; NAME=... picks others, NAME=all half an hour
 	@.ci/setup valgrind
 	@.ci/memcheck $(NAME)
 

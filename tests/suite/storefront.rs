@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 
+use harness::{ScratchDir, wait};
 use serde_json::{Value, json};
 use storefront::bench::{Checker, outage};
 use storefront::config::Config;
+use storefront::live::Live;
 use storefront::load::Client;
 use storefront::serve::Server;
 use storefront::servers::Servers;
@@ -443,4 +445,106 @@ async fn redis_killed_in_mid_round_costs_no_request_and_leaves_nothing_stale() {
         outage.requests > 0 && outage.findings.compared > 0,
         "{outage:?}"
     );
+}
+
+/// What a browser shows of a page a few seconds after it was opened: its document, and what its scripts complained of.
+async fn browse(url: &str) -> (String, String) {
+    let profile = ScratchDir::new("chromium");
+    let opened = tokio::process::Command::new("chromium")
+        .args(["--headless", "--no-sandbox", "--disable-gpu"])
+        .args(["--no-first-run", "--disable-background-networking"])
+        .args(["--disable-component-update", "--disable-sync"])
+        .arg(format!("--user-data-dir={}", profile.path().display()))
+        .args(["--enable-logging=stderr", "--virtual-time-budget=3000"])
+        .args(["--dump-dom", url])
+        .kill_on_drop(true)
+        .output();
+    let output = tokio::time::timeout(wait::PATIENCE, opened)
+        .await
+        .expect("the browser is done in time")
+        .expect("chromium: `.ci/setup chromium` installs it");
+    assert!(output.status.success(), "chromium: {}", output.status);
+    let log = String::from_utf8_lossy(&output.stderr);
+    let complaints = log.lines().filter(|line| line.contains("CONSOLE"));
+    let complaints = complaints.collect::<Vec<_>>().join("\n");
+    (String::from_utf8(output.stdout).unwrap(), complaints)
+}
+
+/// The cells of the table on the live page, row by row.
+fn table(document: &str) -> Vec<Vec<String>> {
+    let (_, rows) = document.split_once("<tbody id=\"rows\">").unwrap();
+    let (rows, _) = rows.split_once("</tbody>").unwrap();
+    let cell = |cell: &str| cell.split_once("</td>").unwrap().0.to_owned();
+    rows.split("<tr>")
+        .skip(1)
+        .map(|row| row.replace("<td class=\"bars\">", "<td>"))
+        .map(|row| row.split("<td>").skip(1).map(cell).collect())
+        .collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_page_fills_in_a_browser_while_visitors_come() {
+    let shop = Shop::open(1_000_000).await;
+    let live = Live::new(shop.servers.clone());
+    let on = Server::start_with(shop.config.clone(), live.router())
+        .await
+        .unwrap();
+    let without = Config {
+        caching: Some(false),
+        ..shop.config.clone()
+    };
+    let off = Server::start(without).await.unwrap();
+    let url = format!("http://{}/", on.address);
+
+    // Before anybody has come: every row is there, and says that it knows nothing.
+    let (document, complaints) = browse(&url).await;
+    assert_eq!(complaints, "");
+    let rows = table(&document);
+    assert_eq!(rows.len(), 15, "{rows:?}");
+    assert!(
+        rows.iter().all(|row| row[1] == "0" && row[2] == "–"),
+        "{rows:?}"
+    );
+
+    let visitors = live.visitors(off.address, on.address, PRODUCTS);
+    let mut requests = Vec::new();
+    let deadline = std::time::Instant::now() + 2 * wait::PATIENCE;
+    let (document, rows) = loop {
+        let (document, complaints) = browse(&url).await;
+        assert_eq!(complaints, "");
+        let rows = table(&document);
+        let count = |row: &Vec<String>| row[1].replace(',', "").parse::<u64>().unwrap();
+        requests.push(rows.iter().map(count).sum::<u64>());
+        if rows.iter().all(|row| row[2] != "–" && row[3] != "–") {
+            break (document, rows);
+        }
+        assert!(std::time::Instant::now() < deadline, "{rows:?}");
+    };
+    for row in &rows {
+        // Endpoint, requests, two medians, bars, p95, saved, published, hits.
+        assert_eq!(row.len(), 9, "{row:?}");
+        for at in [6, 7, 8] {
+            assert!(row[at].ends_with(" %"), "{row:?}");
+        }
+    }
+    let (document_later, _) = browse(&url).await;
+    let later: u64 = table(&document_later)
+        .iter()
+        .map(|row| row[1].parse::<u64>().unwrap())
+        .sum();
+    assert!(later > *requests.last().unwrap(), "the table stands still");
+    assert!(document.contains("0 requests failed."), "{document}");
+    for figure in ["tags", "invalidations", "hits", "entries"] {
+        let shown = format!("<dt>{figure}</dt><dd>");
+        let (_, value) = document.split_once(&shown).expect("it is shown");
+        assert!(!value.starts_with("0<"), "{figure}");
+    }
+    let hits: u64 = rows
+        .iter()
+        .map(|row| row[8].trim_end_matches(" %").parse::<u64>().unwrap())
+        .sum();
+    assert!(hits > 0, "nothing was a hit");
+    drop(visitors);
+    on.stop().await.unwrap();
+    off.stop().await.unwrap();
 }
