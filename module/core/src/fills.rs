@@ -90,9 +90,12 @@ impl Fills {
 
     /// A token that no other fill gets: it identifies the holder of a lease.
     pub fn unique_token(&mut self, now_ms: u64) -> Token {
+        let epoch = self.clock.tick(now_ms);
+        // Other tokens are read off the clock: it moves on, or the next one would be the same.
+        self.clock.tick(now_ms);
         Token {
             incarnation: self.incarnation,
-            epoch: self.clock.tick(now_ms),
+            epoch,
         }
     }
 
@@ -244,6 +247,17 @@ mod tests {
     ) -> Result<Epoch, Refusal> {
         let tags = tags.iter().map(|tag| tag.as_bytes());
         fills.birth(Some(token), tags, manual, NO_FLOOR, 2_000)
+    }
+
+    #[test]
+    fn no_other_fill_gets_a_holders_token() {
+        let mut fills = Fills::new(7, 1_000, 64);
+        let before = fills.token(1_000);
+        let unique = fills.unique_token(1_000);
+        let after = fills.token(1_000);
+        let next = fills.unique_token(1_000);
+        let tokens = [before, unique, after, next].map(|token| token.epoch);
+        assert!(tokens.is_sorted_by(|a, b| a < b), "{tokens:?}");
     }
 
     fn note(fills: &mut Fills, tag: &str, scope: Scope) -> Epoch {

@@ -346,7 +346,9 @@ impl Server {
     }
 
     fn release(&mut self, key: Key, token: Token, now_ms: u64) {
-        self.holders.retain(|_, holder| holder.token != token);
+        if self.holders.get(&key).is_some_and(|it| it.token == token) {
+            self.holders.remove(&key);
+        }
         let Server { leases, fills, .. } = self;
         let fresh = || fills.unique_token(now_ms);
         let released = leases.release(0, &[key], token, now_ms, fresh);
