@@ -403,6 +403,18 @@ tests! {
         assert_eq!(at.fetch("k").await, hit("1"));
     }
 
+    /// A token that was given out while a lease is held does not hold it.
+    async fn a_lease_is_given_back_by_its_holders_token_only(at) {
+        let before = at.token("k").await;
+        let holder = at.miss("k").await;
+        for _ in 0..100 {
+            let other = at.token("k").await;
+            assert!(!at.release("k", &other).await);
+        }
+        assert!(!at.release("k", &before).await);
+        assert!(at.release("k", &holder).await);
+    }
+
     async fn a_released_lease_is_the_next_ones(at) {
         let token = at.miss("k").await;
         assert!(at.release("k", &token).await);

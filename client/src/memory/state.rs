@@ -329,7 +329,10 @@ impl State {
     }
 
     fn grant(&mut self, key: &[u8], lease: Option<Duration>, now: Instant) -> Token {
+        // Another one than the token before and the one after: who holds those does not hold the lease.
+        self.epoch += 1;
         let token = self.token();
+        self.epoch += 1;
         // Leases that ended without anybody noticing go here, so that the map stays as small as what is in use.
         if self.leases.len() > 2 * self.entries.len().max(1024) {
             self.leases.retain(|_, lease| now < lease.ends_at);
