@@ -18,11 +18,18 @@ const SEED: u64 = 20_260_107;
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    match bench().await {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
-        Err(error) => {
-            eprintln!("storefront-bench: {error}");
+    // Ctrl-C at any time drops everything that was started.
+    tokio::select! {
+        outcome = bench() => match outcome {
+            Ok(true) => ExitCode::SUCCESS,
+            Ok(false) => ExitCode::FAILURE,
+            Err(error) => {
+                eprintln!("storefront-bench: {error}");
+                ExitCode::FAILURE
+            }
+        },
+        _ = tokio::signal::ctrl_c() => {
+            eprintln!("Stopping everything that was started.");
             ExitCode::FAILURE
         }
     }
