@@ -12,7 +12,8 @@
 //! ```
 //!
 //! Whatever the cache does or fails to do, the loader is reached within a bounded time: calls have deadlines, waiting
-//! ends after two loader timeouts (three where another caller of this process tries at last), and the rounds are counted. A fill's token is taken before the loader is called.
+//! ends after two loader timeouts (three where another caller of this process tries at last), and the rounds are counted.
+//! A fill's token is taken before the loader is called.
 
 use std::{pin::pin, sync::Arc, time::Duration};
 
@@ -116,8 +117,8 @@ impl Loading<'_> {
             at: Instant::now(),
             in_doubt: self.chosen.iter().any(|chosen| chosen.outbox.is_waiting()),
         };
-        let patience =
-            || (self.core.loader_timeout * PATIENCE).saturating_sub(arrival.at.elapsed());
+        let patience_max = self.core.loader_timeout.saturating_mul(PATIENCE);
+        let patience = || patience_max.saturating_sub(arrival.at.elapsed());
         for _ in 0..ROUNDS_MAX {
             if patience().is_zero() {
                 break;
@@ -125,7 +126,9 @@ impl Loading<'_> {
             if let Some(follower) = self.core.flights.follow(self.key) {
                 let outcome = Box::pin(timeout(patience(), follower.outcome())).await;
                 match outcome.ok().flatten() {
-                    Some(Outcome::Failed) => return Look::Fill(Box::pin(self.fill_alone()).await),
+                    Some(Outcome::Failed) => {
+                        return Look::Fill(Box::pin(self.fill_alone(None)).await);
+                    }
                     Some(outcome) => {
                         if let Some(value) = outcome.shared_with(arrival).and_then(open) {
                             return Look::Found(value, Source::Joined);
@@ -192,10 +195,7 @@ impl Loading<'_> {
                 return Look::Found(value, Source::Joined);
             }
         }
-        Look::Fill(Fill {
-            leader,
-            ..self.fill_alone().await
-        })
+        Look::Fill(self.fill_alone(leader).await)
     }
 
     /// Asks the providers in order. Waits, if at all, for the first that is filling.
@@ -276,11 +276,11 @@ impl Loading<'_> {
         }
     }
 
-    /// Loads without regard to others, but keeps the result if it is still good.
-    async fn fill_alone<V>(&self) -> Fill<V> {
+    /// Loads without regard to other processes, but keeps the result if it is still good.
+    async fn fill_alone<V>(&self, leader: Option<Leader>) -> Fill<V> {
         Fill {
             grants: self.tokens().await,
-            leader: None,
+            leader,
             at_hand: None,
         }
     }

@@ -17,6 +17,7 @@ use mcache::{Cache, Error, Loaded, MemoryProvider, Source};
 use support::Line;
 use tokio::{
     sync::Notify,
+    task::JoinHandle,
     time::{Instant, advance, sleep, timeout},
 };
 
@@ -55,6 +56,18 @@ impl Database {
     fn loads(&self) -> usize {
         self.loads.load(SeqCst)
     }
+}
+
+/// A thousand callers who want the same value at once.
+fn a_thousand(cache: &Cache, source: &Database) -> Vec<JoinHandle<Result<usize, Error>>> {
+    let call = |_| {
+        let (cache, source) = (cache.clone(), source.clone());
+        tokio::spawn(async move {
+            let load = || source.load_slowly(Duration::from_millis(100));
+            cache.key("k").tags(["t"]).get_or_load(load).await
+        })
+    };
+    (0..1000).map(call).collect()
 }
 
 /// What a future comes to if it is polled once and then left alone.
@@ -123,16 +136,7 @@ async fn the_second_call_is_served_what_the_first_loaded() {
 #[tokio::test(start_paused = true)]
 async fn a_thousand_callers_make_one_load() {
     let (cache, source) = (cache().await, Database::default());
-    let callers: Vec<_> = (0..1000)
-        .map(|_| {
-            let (cache, source) = (cache.clone(), source.clone());
-            tokio::spawn(async move {
-                let load = || source.load_slowly(Duration::from_millis(100));
-                cache.key("k").tags(["t"]).get_or_load(load).await
-            })
-        })
-        .collect();
-    for caller in callers {
+    for caller in a_thousand(&cache, &source) {
         assert_eq!(caller.await.unwrap().unwrap(), 1);
     }
     assert_eq!(source.loads(), 1);
@@ -143,16 +147,7 @@ async fn a_thousand_callers_of_a_cache_that_is_away_make_two_loads_at_most() {
     let line = Line::new("line");
     let (cache, source) = (cache_on(line.clone()).await, Database::default());
     line.cut();
-    let callers: Vec<_> = (0..1000)
-        .map(|_| {
-            let (cache, source) = (cache.clone(), source.clone());
-            tokio::spawn(async move {
-                let load = || source.load_slowly(Duration::from_millis(100));
-                cache.key("k").get_or_load(load).await
-            })
-        })
-        .collect();
-    for caller in callers {
+    for caller in a_thousand(&cache, &source) {
         caller.await.unwrap().unwrap();
     }
     // The first was under way when the others came; without the cache nobody can tell whether it is recent enough for
@@ -213,16 +208,7 @@ async fn when_waiting_has_led_to_nothing_one_of_the_process_loads() {
     let never = || std::future::pending::<Result<usize, Error>>();
     let mut holder = pin!(stopped.key("k").get_or_load(never));
     assert!(poll_once(&mut holder).await.is_none());
-    let callers: Vec<_> = (0..1000)
-        .map(|_| {
-            let (cache, source) = (cache.clone(), source.clone());
-            tokio::spawn(async move {
-                let load = || source.load_slowly(Duration::from_millis(100));
-                cache.key("k").get_or_load(load).await
-            })
-        })
-        .collect();
-    for caller in callers {
+    for caller in a_thousand(&cache, &source) {
         timeout(PATIENCE, caller).await.unwrap().unwrap().unwrap();
     }
     assert_eq!(source.loads(), 1);

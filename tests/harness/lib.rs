@@ -20,12 +20,14 @@
 //! | have a PostgreSQL server | [`Postgres`] |
 //! | cut, delay or stall the network | [`Proxy`] |
 //! | read what a server tells its replicas | [`ReplicationStream`] |
+//! | start other programs, and end them | [`KillOnDrop`] |
 //! | draw random operations that can be drawn again | [`Seed`] |
 
 mod index;
 pub mod line;
 pub mod locate;
 mod postgres;
+mod process;
 mod proxy;
 mod rng;
 mod scratch;
@@ -37,6 +39,7 @@ pub mod trace;
 pub mod wait;
 
 pub use postgres::Postgres;
+pub use process::KillOnDrop;
 pub use proxy::Proxy;
 pub use rng::Seed;
 pub use scratch::ScratchDir;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use redis::{ConnectionLike, FromRedisValue, RedisError, Value};
 
-use crate::line;
+use crate::{line, wait};
 
 /// A reply that takes longer is a hang, and a hang should fail with a name.
 const REPLY_TIMEOUT: Duration = Duration::from_secs(60);
@@ -159,6 +159,15 @@ impl Session {
     #[track_caller]
     pub fn stat(&mut self, name: &str) -> i64 {
         self.info("mcache", &format!("mcache_{name}"))
+    }
+
+    /// Waits until no rewrite of the append-only file is under way or asked for.
+    #[track_caller]
+    pub fn await_rewrite(&mut self) {
+        wait::until("the append-only file is rewritten", || {
+            self.info("persistence", "aof_rewrite_in_progress") == 0
+                && self.info("persistence", "aof_rewrite_scheduled") == 0
+        });
     }
 
     /// Everything a SCAN-like command finds: `line` with `{}` where the cursor goes.

@@ -5,10 +5,10 @@
 use std::fs;
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 
 use crate::server::free_port;
-use crate::{Proxy, ScratchDir, Server, ServerBuilder, Session, line, locate, wait};
+use crate::{KillOnDrop, Proxy, ScratchDir, Server, ServerBuilder, Session, line, locate, wait};
 
 /// A primary and its replicas.
 pub struct Replicated {
@@ -148,7 +148,7 @@ fn expiry(session: &mut Session, key: &str) -> i64 {
 /// Sentinels that watch one primary.
 pub struct Sentinels {
     _dirs: Vec<ScratchDir>,
-    children: Vec<Child>,
+    children: Vec<KillOnDrop>,
     /// Their ports.
     pub ports: Vec<u16>,
     /// The name under which they know the primary.
@@ -212,17 +212,8 @@ impl Sentinels {
             .spawn()
             .unwrap_or_else(|e| panic!("redis-server: {e}; `make setup` installs it"));
         self.ports.push(port);
-        self.children.push(child);
+        self.children.push(KillOnDrop(child));
         self._dirs.push(dir);
-    }
-}
-
-impl Drop for Sentinels {
-    fn drop(&mut self) {
-        for child in &mut self.children {
-            let _ = child.kill();
-            let _ = child.wait();
-        }
     }
 }
 
@@ -279,15 +270,13 @@ impl DividableCluster {
     /// From now on nothing passes between this node and the others, nor between it and clients, except those of
     /// [`Server::session`]. Nobody is told: connections stay open, as when a cable is cut.
     pub fn cut_off(&self, node: &Server) {
-        let cut = self.cut_off_from_nodes(node);
-        self.ways[cut].clients.stall();
+        self.cut_off_from_nodes(node);
+        self.ways[self.number(node)].clients.stall();
     }
 
-    /// As [`DividableCluster::cut_off`], but clients reach everybody. Returns the number of the node.
-    pub fn cut_off_from_nodes(&self, node: &Server) -> usize {
-        let same = |n: &Server| n.pid() == node.pid();
-        let cut = self.cluster.nodes.iter().position(same);
-        let cut = cut.expect("one of ours");
+    /// As [`DividableCluster::cut_off`], but clients reach everybody.
+    pub fn cut_off_from_nodes(&self, node: &Server) {
+        let cut = self.number(node);
         for other in (0..self.ways.len()).filter(|n| *n != cut) {
             for (way, source) in [(cut, other), (other, cut)] {
                 let source = self.ways[source].source.into();
@@ -295,7 +284,12 @@ impl DividableCluster {
                 self.ways[way].bus.stall_from(source);
             }
         }
-        cut
+    }
+
+    fn number(&self, node: &Server) -> usize {
+        let same = |n: &Server| n.pid() == node.pid();
+        let number = self.cluster.nodes.iter().position(same);
+        number.expect("one of ours")
     }
 
     /// Delivers everything again, what was kept back as well.
@@ -380,11 +374,6 @@ impl Cluster {
     /// The address to give a cluster client of ours.
     pub fn url(&self) -> String {
         cluster_url(self.nodes.iter().map(Server::port))
-    }
-
-    /// The addresses to give a cluster client.
-    pub fn urls(&self) -> Vec<String> {
-        self.nodes.iter().map(Server::tcp_url).collect()
     }
 
     /// The nodes that are primaries at this moment.

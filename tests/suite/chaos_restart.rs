@@ -255,10 +255,7 @@ fn a_rewrite_under_load_loses_and_resurrects_nothing() {
                 rewrites += 1;
             }
         }
-        wait::until("the rewrite is done", || {
-            control.info("persistence", "aof_rewrite_in_progress") == 0
-                && control.info("persistence", "aof_rewrite_scheduled") == 0
-        });
+        control.await_rewrite();
         assert_eq!(
             control.info_text("persistence", "aof_last_bgrewrite_status"),
             "ok"

@@ -1,7 +1,6 @@
 //! Of all callers in all processes that miss one key, one loads. Each cache here has its own connections, as a process
 //! would.
 
-use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::time::{Duration, Instant};
@@ -11,14 +10,7 @@ use harness::{Server, wait};
 use mcache::{Cache, Error, Loaded, Source, server::RedisOptions};
 use tokio::time::sleep;
 
-fn run<T>(test: impl Future<Output = T>) -> T {
-    tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .expect("a runtime")
-        .block_on(test)
-}
+use crate::runtime::run;
 
 async fn caches(server: &Server, count: usize, loader_timeout: Duration) -> Vec<Cache> {
     let build = || {

@@ -1,7 +1,6 @@
 //! A server that is down, hangs, is slow or talks nonsense is never the application's problem: reads reach the source
 //! within a deadline, invalidations arrive in the end.
 
-use std::future::Future;
 use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::time::{Duration, Instant};
@@ -10,21 +9,14 @@ use harness::{Proxy, Server, wait};
 use mcache::{Cache, Error, Loaded, Settled, Source, server::RedisOptions};
 use tokio::time::{sleep, timeout};
 
+use crate::runtime::run;
+
 const DEADLINE: Duration = Duration::from_millis(400);
 
 /// What a busy machine may add to a deadline.
 const SLACK: Duration = Duration::from_millis(1600);
 
 const PATIENCE: Duration = Duration::from_secs(30);
-
-fn run<T>(test: impl Future<Output = T>) -> T {
-    tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .expect("a runtime")
-        .block_on(test)
-}
 
 async fn cache(url: &str) -> Cache {
     let options = RedisOptions::default()

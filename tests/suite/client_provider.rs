@@ -6,14 +6,11 @@ use std::sync::Arc;
 use harness::Server;
 use mcache::{RedisProvider, server::RedisOptions};
 
+use crate::runtime::run;
+
 /// Runs every conformance test against a server at this address.
 fn conforms(url: &str) {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .expect("a runtime");
-    runtime.block_on(async {
+    run(async {
         let provider = RedisProvider::new(url, RedisOptions::default()).expect("an address");
         let provider = Arc::new(provider);
         for (name, test) in mcache::conformance::tests() {

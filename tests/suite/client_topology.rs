@@ -2,7 +2,6 @@
 //! neither is disturbed for long when roles and slots move.
 
 use std::collections::HashSet;
-use std::future::Future;
 use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,16 +11,9 @@ use harness::{Server, locate, wait};
 use mcache::{Cache, Error, Loaded, RedisProvider, Settled, Source, server::RedisOptions};
 use tokio::time::{sleep, timeout};
 
-const PATIENCE: Duration = Duration::from_secs(60);
+use crate::runtime::run;
 
-fn run<T>(test: impl Future<Output = T>) -> T {
-    tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .expect("a runtime")
-        .block_on(test)
-}
+const PATIENCE: Duration = Duration::from_secs(60);
 
 async fn cache(url: &str) -> Cache {
     let options = RedisOptions::default().breaker(5, Duration::from_millis(200));
@@ -31,14 +23,6 @@ async fn cache(url: &str) -> Cache {
         .build()
         .await
         .expect("a cache")
-}
-
-fn address(cluster: &Cluster) -> String {
-    let ports = cluster
-        .nodes
-        .iter()
-        .map(|node| format!("127.0.0.1:{}", node.port()));
-    format!("redis+cluster://{}", ports.collect::<Vec<_>>().join(","))
 }
 
 async fn fill(cache: &Cache, count: usize, value: usize) {
@@ -98,7 +82,7 @@ fn id_of(node: &Server) -> String {
 fn a_cluster_conforms() {
     let cluster = Cluster::start();
     run(async {
-        let provider = RedisProvider::new(&address(&cluster), RedisOptions::default());
+        let provider = RedisProvider::new(&cluster.url(), RedisOptions::default());
         let provider = Arc::new(provider.expect("an address"));
         for (name, test) in mcache::conformance::tests() {
             println!("{name}");
@@ -111,7 +95,7 @@ fn a_cluster_conforms() {
 fn an_invalidation_reaches_every_primary() {
     let cluster = Cluster::start();
     run(async {
-        let cache = cache(&address(&cluster)).await;
+        let cache = cache(&cluster.url()).await;
         fill(&cache, 300, 1).await;
         assert_eq!(found(&cache, 300).await.len(), 300);
         for primary in cluster.primaries() {
@@ -130,7 +114,7 @@ fn an_invalidation_reaches_every_primary() {
 fn when_a_primary_dies_its_keys_come_back_and_no_invalidation_is_lost() {
     let mut cluster = Cluster::start();
     run(async {
-        let cache = cache(&address(&cluster)).await;
+        let cache = cache(&cluster.url()).await;
         fill(&cache, 300, 1).await;
         let victim = cluster
             .nodes
@@ -167,7 +151,7 @@ fn when_a_primary_dies_its_keys_come_back_and_no_invalidation_is_lost() {
 fn those_who_only_read_find_the_successor_of_a_dead_primary() {
     let mut cluster = Cluster::start();
     run(async {
-        let cache = cache(&address(&cluster)).await;
+        let cache = cache(&cluster.url()).await;
         fill(&cache, 30, 1).await;
         let victim = cluster
             .nodes
@@ -191,8 +175,8 @@ fn slots_that_move_to_a_node_nobody_knew_take_their_invalidations_along() {
         .cluster()
         .start();
     run(async {
-        let knowing = cache(&address(&cluster)).await;
-        let other = cache(&address(&cluster)).await;
+        let knowing = cache(&cluster.url()).await;
+        let other = cache(&cluster.url()).await;
         fill(&knowing, 300, 1).await;
         assert_eq!(found(&other, 300).await.len(), 300);
 
@@ -253,7 +237,7 @@ fn slots_that_move_to_a_node_nobody_knew_take_their_invalidations_along() {
 fn reads_and_fills_go_on_while_slots_move() {
     let cluster = Cluster::start();
     run(async {
-        let cache = cache(&address(&cluster)).await;
+        let cache = cache(&cluster.url()).await;
         fill(&cache, 300, 1).await;
         let primaries: Vec<&Server> = cluster.primaries().collect();
         let (from, to) = (id_of(primaries[0]), id_of(primaries[1]));

@@ -15,6 +15,8 @@ use mcache::server::RedisOptions;
 use mcache::{Cache, Error, Loaded, Settled, Source};
 use tokio::task::JoinSet;
 
+use crate::runtime::run;
+
 const RECORDS: usize = 60;
 
 /// The data that are cached, and what readers have been promised about them.
@@ -120,12 +122,7 @@ async fn connect(url: String) -> Cache {
 
 /// Two processes' worth of clients change and read while `disturb` has its way with the cluster.
 fn under_load(test: &str, url: String, disturb: impl AsyncFnOnce(Arc<Store>)) -> Tally {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .expect("a runtime");
-    runtime.block_on(async {
+    run(async {
         let mut seed = Seed::draw(test);
         let store = Store::new();
         let mut tasks = JoinSet::new();
@@ -154,9 +151,20 @@ fn under_load(test: &str, url: String, disturb: impl AsyncFnOnce(Arc<Store>)) ->
 
 async fn until_more_hits(store: &Store, more: u64) {
     let enough = store.hits() + more;
-    let deadline = Instant::now() + 2 * wait::PATIENCE;
-    while store.hits() < enough {
-        assert!(Instant::now() < deadline, "the cache does not come back");
+    until("the cache comes back", 2 * wait::PATIENCE, || {
+        store.hits() >= enough
+    })
+    .await;
+}
+
+/// As [`wait::until`], while tasks on the same threads go on.
+async fn until(what: &str, limit: Duration, mut condition: impl FnMut() -> bool) {
+    let deadline = Instant::now() + limit;
+    while !condition() {
+        assert!(
+            Instant::now() < deadline,
+            "waited {limit:?} in vain: {what}"
+        );
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
@@ -223,11 +231,10 @@ fn fail_over(test: &str, on_promote: &str) -> Tally {
     let mut doomed = cluster.nodes.remove(victim);
     let tally = under_load(test, cluster.url(), async |_| {
         doomed.kill9();
-        let deadline = Instant::now() + wait::PATIENCE;
-        while cluster.primaries().count() < primaries {
-            assert!(Instant::now() < deadline, "nobody is promoted");
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+        until("a replica is promoted", wait::PATIENCE, || {
+            cluster.primaries().count() >= primaries
+        })
+        .await;
     });
     doomed.start_again();
     cluster.nodes.push(doomed);
@@ -384,13 +391,10 @@ fn divide(test: &str, cut: impl Fn(&DividableCluster, &Server)) {
         until_more_hits(&store, 200).await;
         let promised = || store.promised[Inside::RECORD].load(SeqCst);
         let before = promised();
-        while promised() == before {
-            assert!(
-                since.elapsed() < 3 * wait::PATIENCE,
-                "no invalidation is acknowledged"
-            );
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
+        until("an invalidation is acknowledged", wait::PATIENCE, || {
+            promised() > before
+        })
+        .await;
         divided.heal();
     });
     let (refused, replaced) = (refused.expect("seen"), replaced.expect("seen"));
@@ -418,7 +422,5 @@ fn a_primary_that_is_cut_off_serves_nobody_but_its_own_side_and_that_not_for_lon
 /// Clients reach both, the one that was cut off and its successor.
 #[test]
 fn a_primary_that_only_clients_still_reach_is_left_in_time() {
-    divide("cut_off_from_nodes", |divided, node| {
-        divided.cut_off_from_nodes(node);
-    });
+    divide("cut_off_from_nodes", DividableCluster::cut_off_from_nodes);
 }

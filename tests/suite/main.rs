@@ -36,6 +36,7 @@ mod postgres_shop;
 mod readme;
 mod reclaim;
 mod replication;
+mod runtime;
 mod soft;
 mod stale;
 mod tokens;

@@ -1,5 +1,7 @@
 //! What is on disk comes back as it was, and is served only where nothing can have been missed.
 
+use std::path::{Path, PathBuf};
+
 use harness::{Server, ServerBuilder, Session, wait};
 
 /// The ways to persist, as configuration.
@@ -123,10 +125,7 @@ fn an_aof_rewrite_keeps_everything() {
         let mut redis = server.session();
         fill(&mut redis);
         redis.run("BGREWRITEAOF");
-        wait::until("the rewrite is done", || {
-            redis.info("persistence", "aof_rewrite_in_progress") == 0
-                && redis.info("persistence", "aof_rewrite_scheduled") == 0
-        });
+        redis.await_rewrite();
         assert_eq!(
             redis.info_text("persistence", "aof_last_bgrewrite_status"),
             "ok"
@@ -272,8 +271,8 @@ fn expired_meanwhile_stays_expired() {
     }
 }
 
-/// What the files in `golden/` were made from, by each version that was ever released, followed by SAVE, or by SHUTDOWN of
-/// a server with an append-only file without preamble (`golden/<version>.rdb`, `golden/<version>.aof`).
+/// What the files in `golden/` were made from, by each version that was ever released: `<version>.rdb` by SAVE afterwards,
+/// `<version>.aof` is the part of the append-only file that grows.
 const GOLDEN: &str = r#"
     MCACHE.SET plain 0 value
     MCACHE.SET tagged 0 value TAGS t:1 t:2 t:*
@@ -284,23 +283,32 @@ const GOLDEN: &str = r#"
     MCACHE.INVALIDATE TAGS dead
     SET foreign value"#;
 
+fn golden() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("suite/golden")
+}
+
+/// A server that persists in one of the two ways.
+fn persisting(in_aof: bool) -> ServerBuilder {
+    Server::builder().set("appendonly", if in_aof { "yes" } else { "no" })
+}
+
+/// The file in which it does.
+fn persisted(server: &Server, in_aof: bool) -> PathBuf {
+    server.dir().join(match in_aof {
+        true => "appendonlydir/appendonly.aof.1.incr.aof",
+        false => "dump.rdb",
+    })
+}
+
 #[test]
 fn files_of_every_released_version_are_read() {
-    let golden = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("suite/golden");
     let mut versions = 0;
-    for file in std::fs::read_dir(golden).expect("the files are there") {
+    for file in std::fs::read_dir(golden()).expect("the files are there") {
         let file = file.expect("readable").path();
         let is_aof = file.extension().is_some_and(|kind| kind == "aof");
-        let mut server = Server::builder()
-            .set("appendonly", if is_aof { "yes" } else { "no" })
-            .set("mcache.on-restart", "keep")
-            .start();
+        let mut server = persisting(is_aof).set("mcache.on-restart", "keep").start();
         server.stop();
-        let into = match is_aof {
-            true => "appendonlydir/appendonly.aof.1.incr.aof",
-            false => "dump.rdb",
-        };
-        std::fs::copy(&file, server.dir().join(into)).expect("copied");
+        std::fs::copy(&file, persisted(&server, is_aof)).expect("copied");
         server.start_again();
         assert_golden(&mut server.session());
         versions += 1;
@@ -334,35 +342,24 @@ fn assert_golden(redis: &mut Session) {
     assert!(!redis.is_live("tagged"));
 }
 
-/// Makes the files of this version: `MCACHE_MAKE_GOLDEN=1 cargo test -p mcache-tests --test suite -- --ignored make_golden_files`, before a
-/// release and never again.
+/// Makes the files of this version, before a release and never again:
+/// `MCACHE_MAKE_GOLDEN=1 cargo test -p mcache-tests --test suite -- --ignored make_golden_files`.
 #[test]
 #[ignore = "writes into the source tree"]
 fn make_golden_files() {
     if std::env::var_os("MCACHE_MAKE_GOLDEN").is_none() {
         return;
     }
-    let golden = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("suite/golden");
-    std::fs::create_dir_all(&golden).expect("writable");
-    for (kind, made) in [
-        ("rdb", "dump.rdb"),
-        ("aof", "appendonlydir/appendonly.aof.1.incr.aof"),
-    ] {
-        let server = Server::builder()
-            .set("appendonly", if kind == "aof" { "yes" } else { "no" })
-            .start();
+    for (kind, in_aof) in [("rdb", false), ("aof", true)] {
+        let server = persisting(in_aof).start();
         let mut redis = server.session();
-        for line in GOLDEN
-            .lines()
-            .map(str::trim)
-            .filter(|line| !line.is_empty())
-        {
+        for line in GOLDEN.trim().lines() {
             redis.run(line);
         }
-        if kind == "rdb" {
+        if !in_aof {
             redis.ok("SAVE");
         }
         let name = format!("{}.{kind}", env!("CARGO_PKG_VERSION"));
-        std::fs::copy(server.dir().join(made), golden.join(name)).expect("copied");
+        std::fs::copy(persisted(&server, in_aof), golden().join(name)).expect("copied");
     }
 }

@@ -7,11 +7,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use harness::{Seed, wait};
+use harness::{KillOnDrop, Seed, wait};
 use mcache::change::{ChangeEvent, InvalidationTarget, Invalidator};
 use tokio_postgres::NoTls;
 
-use crate::postgres_shop::{Down, Recorder, Shop, connect, mapping, p99_below, runtime, tags_of};
+use crate::postgres_shop::{Down, Recorder, Shop, connect, mapping, p99_below, tags_of};
+use crate::runtime::runtime;
 
 /// Rows `p<from>` to `p<to>`, each inserted by a transaction of its own.
 fn insert_each(shop: &Shop, from: u32, to: u32) {
@@ -212,16 +213,6 @@ fn an_invalidator_killed_between_commit_and_invalidation_loses_nothing() {
     let _invalidator = shop.invalidator(&recorder);
     wait::until("everything is acknowledged", || shop.waiting() == 0);
     assert_eq!(recorder.tags(), products(1, 30));
-}
-
-struct KillOnDrop(std::process::Child);
-
-impl Drop for KillOnDrop {
-    fn drop(&mut self) {
-        // Fails when it has ended already, which is what is wanted.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
 }
 
 /// Not a test: the process that the test above kills.

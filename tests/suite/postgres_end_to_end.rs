@@ -11,7 +11,8 @@ use mcache::{Cache, Source};
 use serde_json::{Value, json};
 use tokio_postgres::NoTls;
 
-use crate::postgres_shop::{Shop, connect, mapping, p99_below, runtime, schema};
+use crate::postgres_shop::{Shop, connect, mapping, p99_below, schema};
+use crate::runtime::runtime;
 
 /// The example that the README quotes.
 #[path = "../../examples/graph.rs"]

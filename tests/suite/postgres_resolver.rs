@@ -11,7 +11,7 @@ use mcache::postgres::{Mapping, PostgresError, PostgresResolver, Table};
 use serde_json::{Map, Value, json};
 use tokio_postgres::NoTls;
 
-use crate::postgres_shop::runtime;
+use crate::runtime::runtime;
 
 /// One table for each entity below, with a column type for each kind of field, and two spellings of some.
 const TABLES: &str = r#"

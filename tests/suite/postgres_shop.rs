@@ -16,6 +16,8 @@ use mcache::postgres::{Mapping, Outbox, OutboxSource, Table};
 use tokio::runtime::Runtime;
 use tokio_postgres::{Client, Config, NoTls};
 
+use crate::runtime::runtime;
+
 /// The tables of the shop, with names that need quoting where a mapping can say them.
 pub const TABLES: &str = r#"
     CREATE TABLE product_collection (id text PRIMARY KEY, title text);
@@ -150,15 +152,6 @@ impl Shop {
             .parse()
             .unwrap()
     }
-}
-
-/// Enough threads that a test may block one of them.
-pub fn runtime() -> Runtime {
-    tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .unwrap()
 }
 
 /// A connection whose driver runs in the background.

@@ -263,19 +263,12 @@ fn a_file_or_a_full_sync_taken_before_its_turn_came_does_not_make_it_live() {
         redis.ok(&format!("CONFIG SET {option} {value}"));
     }
     // To turn it on begins a rewrite, and another one is refused meanwhile.
-    await_rewrite(&mut redis);
+    redis.await_rewrite();
     fill_and_soften(&mut redis);
     redis.run("BGREWRITEAOF");
-    await_rewrite(&mut redis);
+    redis.await_rewrite();
     redis.ok("DEBUG LOADAOF");
     assert_none_live(&mut redis, "after reading the append-only file");
-}
-
-fn await_rewrite(redis: &mut Session) {
-    wait::until("the append-only file is written", || {
-        redis.info("persistence", "aof_rewrite_in_progress") == 0
-            && redis.info("persistence", "aof_rewrite_scheduled") == 0
-    });
 }
 
 const MANY: usize = 20_000;

@@ -482,6 +482,16 @@ fn table(document: &str) -> Vec<Vec<String>> {
         .collect()
 }
 
+/// The number in a cell, without its unit.
+fn figure(cell: &str) -> u64 {
+    cell.trim_end_matches(" %").parse().unwrap()
+}
+
+/// How many requests all rows count together.
+fn requests(rows: &[Vec<String>]) -> u64 {
+    rows.iter().map(|row| figure(&row[1])).sum()
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_page_fills_in_a_browser_while_visitors_come() {
     let shop = Shop::open(1_000_000).await;
@@ -507,14 +517,11 @@ async fn the_page_fills_in_a_browser_while_visitors_come() {
     );
 
     let visitors = live.visitors(off.address, on.address, PRODUCTS);
-    let mut requests = Vec::new();
     let deadline = std::time::Instant::now() + 2 * wait::PATIENCE;
     let (document, rows) = loop {
         let (document, complaints) = browse(&url).await;
         assert_eq!(complaints, "");
         let rows = table(&document);
-        let count = |row: &Vec<String>| row[1].replace(',', "").parse::<u64>().unwrap();
-        requests.push(rows.iter().map(count).sum::<u64>());
         if rows.iter().all(|row| row[2] != "–" && row[3] != "–") {
             break (document, rows);
         }
@@ -527,23 +534,22 @@ async fn the_page_fills_in_a_browser_while_visitors_come() {
             assert!(row[at].ends_with(" %"), "{row:?}");
         }
     }
-    let (document_later, _) = browse(&url).await;
-    let later: u64 = table(&document_later)
-        .iter()
-        .map(|row| row[1].parse::<u64>().unwrap())
-        .sum();
-    assert!(later > *requests.last().unwrap(), "the table stands still");
+    let (later, _) = browse(&url).await;
+    let counted = [requests(&rows), requests(&table(&later))];
+    assert!(
+        counted[1] > counted[0],
+        "the table stands still: {counted:?}"
+    );
     assert!(document.contains("0 requests failed."), "{document}");
     for figure in ["tags", "invalidations", "hits", "entries"] {
         let shown = format!("<dt>{figure}</dt><dd>");
         let (_, value) = document.split_once(&shown).expect("it is shown");
         assert!(!value.starts_with("0<"), "{figure}");
     }
-    let hits: u64 = rows
-        .iter()
-        .map(|row| row[8].trim_end_matches(" %").parse::<u64>().unwrap())
-        .sum();
-    assert!(hits > 0, "nothing was a hit");
+    assert!(
+        rows.iter().any(|row| figure(&row[8]) > 0),
+        "nothing was a hit"
+    );
     drop(visitors);
     on.stop().await.unwrap();
     off.stop().await.unwrap();

@@ -16,12 +16,14 @@ mod store;
 mod worker;
 
 use std::io::{BufRead, BufReader, Write};
-use std::process::{Child, ChildStdout, Command, Stdio};
+use std::process::{ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use harness::topology::{Replicated, Sentinels, is_primary};
-use harness::{Proxy, Seed, Server, wait};
+use harness::{KillOnDrop, Proxy, Seed, Server, wait};
 use rustix::process::{Pid, Signal, kill_process};
+
+use crate::runtime::run;
 
 use caching::{Caching, HERD_LOADER_TIMEOUT, LOADER_TIMEOUT, Read};
 use store::{HERD_KEY, KEYS, RECORDS, Store};
@@ -38,8 +40,8 @@ fn duration() -> Duration {
 /// and the longest time for which its own process is stopped, on a machine that is busy.
 const STUCK: Duration = Duration::from_secs(20);
 
-/// A process of readers and writers; killed if it is still there at the end.
-struct Worker(Child);
+/// A process of readers and writers.
+struct Worker(KillOnDrop);
 
 impl Worker {
     fn start(store: &Store, url: &str, by_hand: bool, role: &str, seed: u64) -> Self {
@@ -66,20 +68,12 @@ impl Worker {
             .stdout(Stdio::piped())
             .spawn()
             .expect("this program starts again");
-        Self(child)
+        Self(KillOnDrop(child))
     }
 
     fn signal(&self, signal: Signal) {
         let pid = Pid::from_child(&self.0);
         kill_process(pid, signal).expect("it is there");
-    }
-}
-
-impl Drop for Worker {
-    fn drop(&mut self) {
-        // Fails when it has ended already, which is what is wanted.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
     }
 }
 
@@ -172,10 +166,7 @@ impl History {
 
     /// Keys whose value in the cache is older than what is acknowledged, now that nothing is under way.
     fn outdated_at_rest(&self) -> Vec<usize> {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build();
-        runtime.expect("a runtime").block_on(async {
+        run(async {
             let caching = Caching::connect(&self.url, self.by_hand, LOADER_TIMEOUT).await;
             let mut outdated = Vec::new();
             for key in 0..KEYS {

@@ -10,6 +10,8 @@ use tokio::net::UnixStream;
 use tokio::sync::Mutex;
 use tokio::time::{sleep, timeout};
 
+use crate::runtime::runtime;
+
 use super::caching::{Caching, HERD_LOADER_TIMEOUT, LOADER_TIMEOUT};
 use super::store::{Floors, HERD_KEY, KEYS, RECORDS, Versions};
 
@@ -34,12 +36,7 @@ pub fn run() -> Option<()> {
     if store.is_empty() {
         return None;
     }
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .expect("a runtime");
-    runtime.block_on(async {
+    runtime().block_on(async {
         let loader_timeout = match &*role {
             "traffic" => LOADER_TIMEOUT,
             _ => HERD_LOADER_TIMEOUT,
