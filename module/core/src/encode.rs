@@ -72,6 +72,9 @@ fn decode_v1(mut bytes: &[u8]) -> Option<Decoded> {
     }
     let birth = Epoch(u64::from_le_bytes(take(bytes)?));
     let epoch = Epoch(u64::from_le_bytes(take(bytes)?));
+    if birth >= Epoch::END || epoch >= Epoch::END {
+        return None;
+    }
     let incarnation = u64::from_le_bytes(take(bytes)?);
     let saved = Token { incarnation, epoch };
     let attributes = Attributes {
@@ -141,6 +144,11 @@ mod tests {
             [Box::from(&b"a"[..]), Box::from(&b"b\0c"[..])]
         );
         assert_eq!(decode(2, V1), None);
+        for at in [1, 9] {
+            let mut late = V1.to_vec();
+            late[at..at + 8].copy_from_slice(&Epoch::END.0.to_le_bytes());
+            assert_eq!(decode(1, &late), None, "an epoch that never was");
+        }
     }
 
     #[test]

@@ -153,12 +153,15 @@ fn no_mutated_entry_panics_and_what_is_read_is_written_the_same() {
             })
             .collect();
         let attributes = Attributes {
-            birth: Epoch(rng.u64(..)),
+            birth: Epoch(rng.u64(..Epoch::END.0)),
             manual: rng.bool(),
             softened: rng.bool(),
             swr_ms: rng.u32(..),
         };
-        let saved = token(&mut rng);
+        let saved = Token {
+            epoch: Epoch(rng.u64(..Epoch::END.0)),
+            ..token(&mut rng)
+        };
         let mut bytes = encode(attributes, saved, tags.iter().map(Vec::as_slice));
         let decoded = decode(encode::VERSION, &bytes).expect("what was written is read");
         assert_eq!((decoded.attributes, decoded.saved), (attributes, saved));
@@ -172,6 +175,7 @@ fn no_mutated_entry_panics_and_what_is_read_is_written_the_same() {
             understood += 1;
             let tags = decoded.tags.iter().map(|tag| &**tag);
             assert!(decoded.tags.iter().all(|tag| !tag.is_empty()));
+            assert!(decoded.attributes.birth < Epoch::END && decoded.saved.epoch < Epoch::END);
             assert_eq!(encode(decoded.attributes, decoded.saved, tags), bytes);
         }
     }
