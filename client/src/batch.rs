@@ -15,7 +15,7 @@ use tokio::time::{Instant, timeout};
 use tracing::Instrument;
 
 use crate::{
-    Cache, Codec, Json, Loaded, Result, Source, Target,
+    Cache, Codec, Json, Loaded, Result, Served, Source, Target,
     cache::{Chosen, Opened},
     load::{Asked, Fill, Loading, Sealed},
     policy::{Policy, policy_setters},
@@ -128,6 +128,25 @@ impl<'c, K: AsRef<[u8]>, C: Codec> Batch<'c, K, C> {
         F: Fn(Vec<K>) -> Fut,
         Fut: Future<Output = Result<HashMap<K, Loaded<T>>, E>>,
     {
+        let served = self.load_many(loader).await?;
+        Ok(served
+            .into_iter()
+            .map(|(key, served)| (key, served.value))
+            .collect())
+    }
+
+    /// As [`get_or_load_many`](Self::get_or_load_many), with answers that say where each value came from.
+    ///
+    /// # Errors
+    ///
+    /// Only the loader's own.
+    pub async fn load_many<T, E, F, Fut>(self, loader: F) -> Result<HashMap<K, Served<T>>, E>
+    where
+        K: Eq + Hash + Clone,
+        T: Serialize + DeserializeOwned,
+        F: Fn(Vec<K>) -> Fut,
+        Fut: Future<Output = Result<HashMap<K, Loaded<T>>, E>>,
+    {
         let chosen = self
             .cache
             .choose(&self.policy.targets)
@@ -138,16 +157,24 @@ impl<'c, K: AsRef<[u8]>, C: Codec> Batch<'c, K, C> {
         if chosen.is_empty() {
             telemetry::reads(Source::Bypass, self.keys.len());
             let loaded = loader(self.keys).await?;
+            let bypassed = |value| Served {
+                value,
+                source: Source::Bypass,
+            };
             return Ok(loaded
                 .into_iter()
-                .map(|(key, loaded)| (key, loaded.value))
+                .map(|(key, loaded)| (key, bypassed(loaded.value)))
                 .collect());
         }
         let span = tracing::debug_span!("mcache.load_many", keys = self.keys.len());
         self.run(&chosen, loader).instrument(span).await
     }
 
-    async fn run<T, E, F, Fut>(self, chosen: &[Chosen], loader: F) -> Result<HashMap<K, T>, E>
+    async fn run<T, E, F, Fut>(
+        self,
+        chosen: &[Chosen],
+        loader: F,
+    ) -> Result<HashMap<K, Served<T>>, E>
     where
         K: Eq + Hash + Clone,
         T: Serialize + DeserializeOwned,
@@ -163,7 +190,8 @@ impl<'c, K: AsRef<[u8]>, C: Codec> Batch<'c, K, C> {
             match first {
                 First::Found(value, source) => {
                     telemetry::read(source);
-                    values.extend(value.map(|value| (item.key.clone(), value)));
+                    let served = value.map(|value| Served { value, source });
+                    values.extend(served.map(|served| (item.key.clone(), served)));
                 }
                 First::Fill(fill) => fills.push((item, fill)),
                 First::Later => later.push(item),
@@ -218,7 +246,7 @@ impl<'c, K: AsRef<[u8]>, C: Codec> Batch<'c, K, C> {
         &self,
         mut fills: Vec<(&Item<K>, Fill<Option<T>>)>,
         loader: &F,
-    ) -> Result<Vec<(K, T)>, E>
+    ) -> Result<Vec<(K, Served<T>)>, E>
     where
         K: Eq + Hash + Clone,
         T: Serialize,
@@ -249,10 +277,12 @@ impl<'c, K: AsRef<[u8]>, C: Codec> Batch<'c, K, C> {
         };
         let mut values = Vec::with_capacity(fills.len());
         for (item, fill) in fills {
-            telemetry::read(fill.source());
+            let source = fill.source();
+            telemetry::read(source);
             let found = optional(loaded.remove(&item.key));
             fill.complete(core, self.seal(&found), began).await;
-            values.extend(found.value.map(|value| (item.key.clone(), value)));
+            let served = found.value.map(|value| Served { value, source });
+            values.extend(served.map(|served| (item.key.clone(), served)));
         }
         Ok(values)
     }
@@ -263,7 +293,7 @@ impl<'c, K: AsRef<[u8]>, C: Codec> Batch<'c, K, C> {
         item: &Item<K>,
         chosen: &[Chosen],
         loader: &F,
-    ) -> Result<Option<(K, T)>, E>
+    ) -> Result<Option<(K, Served<T>)>, E>
     where
         K: Eq + Hash + Clone,
         T: Serialize + DeserializeOwned,
@@ -278,7 +308,9 @@ impl<'c, K: AsRef<[u8]>, C: Codec> Batch<'c, K, C> {
             .loading(item, chosen)
             .run(|bytes| self.open(bytes), |loaded| self.seal(loaded), load)
             .await?;
-        Ok(served.value.map(|value| (item.key.clone(), value)))
+        let source = served.source;
+        let served = served.value.map(|value| Served { value, source });
+        Ok(served.map(|served| (item.key.clone(), served)))
     }
 
     fn loading<'a>(&'a self, item: &'a Item<K>, chosen: &'a [Chosen]) -> Loading<'a> {

@@ -68,6 +68,12 @@ impl Policy {
 /// The setters of [`Policy`] on a builder with a field `policy`.
 macro_rules! policy_setters {
     () => {
+        /// Takes over what was decided elsewhere.
+        pub(crate) fn policy(mut self, policy: Policy) -> Self {
+            self.policy = policy;
+            self
+        }
+
         /// How long an entry is live. Default: the cache's. Zero: no expiry.
         pub fn ttl(mut self, ttl: Duration) -> Self {
             self.policy.ttl = Some(ttl);

@@ -14,8 +14,8 @@ use axum::http::header::{CACHE_CONTROL, HeaderName, HeaderValue};
 use axum::http::request::Parts;
 use axum::middleware::Next;
 use axum::response::Response;
-use mcache::Source;
 use mcache::graph::{GraphOptions, GraphQuery, GraphResult};
+use mcache::{Served, Source};
 use serde::de::DeserializeOwned;
 
 use crate::error::ApiError;
@@ -117,6 +117,47 @@ impl Reads {
         let served = self.store.catalogue.serve(query, &self.options).await?;
         self.tally.count(served.source);
         Ok(served.value)
+    }
+
+    /// The rows with each of these values, in their order. Each value's rows are kept by themselves: what one page showed
+    /// of a product or a variant is there for all others that show it.
+    ///
+    /// # Errors
+    ///
+    /// As [`catalogue`](Self::catalogue).
+    pub async fn each(
+        &self,
+        query: &GraphQuery,
+        field: &str,
+        values: &[&str],
+    ) -> Result<Vec<GraphResult>, ApiError> {
+        let _waiting = self.tally.begin();
+        let values = values.iter().copied();
+        let catalogue = &self.store.catalogue;
+        let served = catalogue
+            .serve_each(query, field, values, &self.options)
+            .await?;
+        let count = |served: Served<GraphResult>| {
+            self.tally.count(served.source);
+            served.value
+        };
+        Ok(served.into_iter().map(count).collect())
+    }
+
+    /// As [`each`](Self::each), typed, without saying which row is whose.
+    ///
+    /// # Errors
+    ///
+    /// As [`all`](Self::all).
+    pub async fn all_of_each<T: DeserializeOwned>(
+        &self,
+        query: &GraphQuery,
+        field: &str,
+        values: &[&str],
+    ) -> Result<Vec<T>, ApiError> {
+        let results = self.each(query, field, values).await?;
+        let rows: Result<Vec<_>, _> = results.into_iter().map(typed).collect();
+        Ok(rows?.into_iter().flatten().collect())
     }
 
     /// As [`catalogue`](Self::catalogue), typed.

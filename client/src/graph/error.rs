@@ -112,4 +112,14 @@ pub enum QueryError {
         /// The field.
         field: String,
     },
+    /// A query cannot be asked for each value of a field.
+    #[error("query: {entity} for each {field:?}: {why}")]
+    Each {
+        /// The entity.
+        entity: String,
+        /// The field.
+        field: String,
+        /// What is wrong.
+        why: &'static str,
+    },
 }

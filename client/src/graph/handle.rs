@@ -2,6 +2,7 @@
 //!
 //! Only wires the parts together: plan, load, tags, assemble, cache.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -23,7 +24,7 @@ use crate::{Cache, Codec, Json, Served, Source};
 /// Cheap to clone. See the [module](crate::graph) for an example.
 #[derive(Clone)]
 pub struct Graph<C = Json> {
-    schema: Arc<Schema>,
+    pub(super) schema: Arc<Schema>,
     resolver: Arc<dyn Resolver>,
     cache: Option<Cache<C>>,
     precision: Precision,
@@ -142,44 +143,31 @@ impl<C: Codec> Graph<C> {
         query: &GraphQuery,
         options: &GraphOptions,
     ) -> Result<Served<GraphResult>, GraphError> {
-        let caching = &options.cache;
-        let Some(cache) = self
-            .cache
-            .as_ref()
-            .filter(|cache| cache.is_enabled() && caching.is_enabled())
-        else {
+        let Some(cache) = self.cache_for(options) else {
             return Ok(Served {
                 value: self.load(query, options).await?.into_result(),
                 source: Source::Bypass,
             });
         };
-        let given = caching.key.as_deref().filter(|key| !key.is_empty());
-        let computed = given
-            .is_none()
-            .then(|| compute_key(&self.schema, query, options));
-        let mut entry = cache
-            .key(given.or(computed.as_deref()).unwrap_or_default())
-            .manual(caching.is_manual());
-        if let Some(ttl) = caching.ttl {
-            entry = entry.ttl(ttl);
-        }
-        if let Some(tags) = &caching.tags {
-            entry = entry.tags(tags);
-        }
-        if let Some(providers) = &caching.providers {
-            entry = entry.providers(providers.iter().cloned());
-        }
-        entry
+        let caching = &options.cache;
+        let key = match caching.given_key() {
+            Some(key) => Cow::Borrowed(key),
+            None => Cow::Owned(self.key(query, options)),
+        };
+        cache
+            .key(&*key)
+            .policy(caching.policy())
             .load(|| async {
                 let answer = self.load(query, options).await?;
-                let tags = caching.computes_tags().then(|| answer.tags());
-                let value = crate::Loaded::new(answer.into_result());
-                Ok(match tags {
-                    Some(tags) => value.tags(tags.tags.iter()),
-                    None => value,
-                })
+                Ok(self.finish(&answer.plan, answer.loaded, caching.computes_tags()))
             })
             .await
+    }
+
+    /// The cache, if these options ask for it and it is there and on.
+    pub(super) fn cache_for(&self, options: &GraphOptions) -> Option<&Cache<C>> {
+        let cache = self.cache.as_ref();
+        cache.filter(|cache| cache.is_enabled() && options.cache.is_enabled())
     }
 
     /// Loads a query without any cache: the result and the tags it would carry are then at hand.
@@ -208,23 +196,33 @@ impl<C: Codec> Graph<C> {
         options: &GraphOptions,
     ) -> Result<Answer<'_, C>, GraphError> {
         let plan = Plan::new(&self.schema, query)?;
+        let loaded = self.load_plan(&plan, query, options).await?;
+        Ok(Answer {
+            graph: self,
+            plan,
+            loaded,
+        })
+    }
+
+    pub(super) async fn load_plan(
+        &self,
+        plan: &Plan,
+        query: &GraphQuery,
+        options: &GraphOptions,
+    ) -> Result<Loaded, GraphError> {
         let loader = Loader {
             schema: &self.schema,
             resolver: &*self.resolver,
-            plan: &plan,
+            plan,
             query,
             locale: options.locale.as_deref(),
         };
         let loaded = loader.load().await?;
         self.counters.loads.fetch_add(1, Ordering::Relaxed);
         if options.throw_if_key_not_found {
-            self.require_ids(&plan, &loaded)?;
+            self.require_ids(plan, &loaded)?;
         }
-        Ok(Answer {
-            graph: self,
-            plan,
-            loaded,
-        })
+        Ok(loaded)
     }
 
     /// The key a query has if its options do not name another.
@@ -251,6 +249,30 @@ impl<C: Codec> Graph<C> {
             tags: read(&self.counters.tags),
             collapsed: read(&self.counters.collapsed),
         }
+    }
+
+    /// A result as the cache takes it, with its tags if it is to be tagged with them.
+    pub(super) fn finish(
+        &self,
+        plan: &Plan,
+        loaded: Loaded,
+        tagged: bool,
+    ) -> crate::Loaded<GraphResult> {
+        let tags = tagged.then(|| self.tags_of(plan, &loaded));
+        let value = crate::Loaded::new(assemble(plan, loaded));
+        match tags {
+            Some(tags) => value.tags(tags.tags.iter()),
+            None => value,
+        }
+    }
+
+    fn tags_of(&self, plan: &Plan, loaded: &Loaded) -> ResultTags {
+        let tags = tags_of_result(&self.schema, plan, loaded, self.precision, &self.limits);
+        let count =
+            |counter: &AtomicU64, more: usize| counter.fetch_add(more as u64, Ordering::Relaxed);
+        count(&self.counters.tags, tags.tags.len());
+        count(&self.counters.collapsed, tags.collapsed);
+        tags
     }
 
     /// Every row that the filters name by id must have been found.
@@ -282,22 +304,10 @@ pub struct Answer<'g, C = Json> {
     loaded: Loaded,
 }
 
-impl<C> Answer<'_, C> {
+impl<C: Codec> Answer<'_, C> {
     /// The tags of the result.
     pub fn tags(&self) -> ResultTags {
-        let graph = self.graph;
-        let tags = tags_of_result(
-            &graph.schema,
-            &self.plan,
-            &self.loaded,
-            graph.precision,
-            &graph.limits,
-        );
-        let count =
-            |counter: &AtomicU64, more: usize| counter.fetch_add(more as u64, Ordering::Relaxed);
-        count(&graph.counters.tags, tags.tags.len());
-        count(&graph.counters.collapsed, tags.collapsed);
-        tags
+        self.graph.tags_of(&self.plan, &self.loaded)
     }
 
     /// The result.

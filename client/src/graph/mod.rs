@@ -47,6 +47,7 @@
 mod assemble;
 mod compare;
 mod cover;
+mod each;
 mod error;
 mod filter;
 mod handle;

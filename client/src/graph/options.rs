@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::Target;
+use crate::policy::Policy;
 
 /// Options of a query beside what it asks for.
 #[derive(Clone, Debug, Default)]
@@ -153,6 +154,22 @@ impl CacheOptions {
     /// Whether the entry is to be spared by automatic invalidation.
     pub fn is_manual(&self) -> bool {
         self.auto_invalidate == Some(false)
+    }
+
+    /// The key, if one is given.
+    pub(super) fn given_key(&self) -> Option<&str> {
+        self.key.as_deref().filter(|key| !key.is_empty())
+    }
+
+    /// The same in terms of the cache.
+    pub(super) fn policy(&self) -> Policy {
+        Policy {
+            tags: self.tags.iter().flatten().collect(),
+            ttl: self.ttl,
+            manual: self.is_manual(),
+            targets: self.providers.clone().unwrap_or_default(),
+            ..Policy::default()
+        }
     }
 }
 

@@ -4,6 +4,7 @@
 use axum::Json;
 use axum::extract::Path;
 use axum::http::StatusCode;
+use futures_util::future::try_join;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -145,7 +146,12 @@ pub async fn add_item(
 ) -> Result<Json<Value>, ApiError> {
     let quantity = within("quantity", new.quantity, 1..=QUANTITY_MAX)? as i32;
     let cart = view::open_cart(&shop.reads, &id).await?;
-    let variants = lookup::variants(&shop.reads, &[&new.variant_id]).await?;
+    let ids = [new.variant_id.as_str()];
+    let (variants, price) = try_join(
+        lookup::variants(&shop.reads, &ids),
+        lookup::price(&shop.reads, &new.variant_id, &cart.currency_code),
+    )
+    .await?;
     let variant = variants.into_iter().next();
     let product = variant.and_then(|variant| variant.product);
     let product = product
@@ -156,7 +162,6 @@ pub async fn add_item(
                 new.variant_id
             ))
         })?;
-    let price = lookup::price(&shop.reads, &new.variant_id, &cart.currency_code).await?;
     let price = price.ok_or_else(|| {
         ApiError::Invalid(format!(
             "{:?} has no price in {:?}",

@@ -74,13 +74,8 @@ pub struct Promotion {
 
 /// The promotions with these codes; unknown codes are left out.
 pub async fn promotions(reads: &Reads, codes: &[&str]) -> Result<Vec<Promotion>, ApiError> {
-    if codes.is_empty() {
-        return Ok(Vec::new());
-    }
-    let query = GraphQuery::new("promotion")
-        .fields(["code", "percent", "is_active"])
-        .filters(json!({ "code": codes }));
-    reads.all(&query).await
+    let query = GraphQuery::new("promotion").fields(["code", "percent", "is_active"]);
+    reads.all_of_each(&query, "code", codes).await
 }
 
 /// How something can be sent.
@@ -132,17 +127,13 @@ pub struct Product {
 
 /// The variants with these ids.
 pub async fn variants(reads: &Reads, ids: &[&str]) -> Result<Vec<Variant>, ApiError> {
-    if ids.is_empty() {
-        return Ok(Vec::new());
-    }
     let query = GraphQuery::new("product_variant")
         .fields(["id", "title", "sku"])
         .fields(
             ["id", "title", "handle", "thumbnail", "status"]
                 .map(|field| format!("product.{field}")),
-        )
-        .filters(json!({ "id": ids }));
-    reads.all(&query).await
+        );
+    reads.all_of_each(&query, "id", ids).await
 }
 
 /// What a variant costs in a currency; none if it is not sold in it.

@@ -202,35 +202,24 @@ async fn with_figures(
     if ids.is_empty() {
         return Ok(products);
     }
-    let of_products = |field: &str, context| {
-        GraphQuery::new("product_variant")
-            .fields(["id", field])
-            .filters(json!({ "product_id": ids }))
-            .context(context)
+    // Kept per product: what a list has shown is there for the product's own page, and for other lists.
+    let of_products = async |field: &str, context| {
+        let query = GraphQuery::new("product_variant").fields(["id", field]);
+        let query = query.context(context);
+        let results = shop.reads.each(&query, "product_id", &ids).await?;
+        Ok::<_, ApiError>(by_id(results, field))
     };
     let prices = async {
         match currency {
-            Some(code) => {
-                let context = json!({ "currency_code": code });
-                shop.reads
-                    .catalogue(&of_products("calculated_price", context))
-                    .await
-            }
-            None => Ok(GraphResult::default()),
+            Some(code) => of_products("calculated_price", json!({ "currency_code": code })).await,
+            None => Ok(HashMap::new()),
         }
     };
     let stock = async {
         let locations = lookup::location_ids(&shop.reads, &shop.channel).await?;
-        let context = json!({ "location_ids": locations });
-        shop.reads
-            .catalogue(&of_products("inventory_quantity", context))
-            .await
+        of_products("inventory_quantity", json!({ "location_ids": locations })).await
     };
-    let (prices, stock) = try_join(prices, stock).await?;
-    let (mut prices, mut stock) = (
-        by_id(prices, "calculated_price"),
-        by_id(stock, "inventory_quantity"),
-    );
+    let (mut prices, mut stock) = try_join(prices, stock).await?;
     let variants = products
         .iter_mut()
         .filter_map(|product| product["variants"].as_array_mut())
@@ -246,8 +235,8 @@ async fn with_figures(
     Ok(products)
 }
 
-fn by_id(result: GraphResult, field: &str) -> HashMap<String, Value> {
-    let rows = result.data.into_iter();
+fn by_id(results: Vec<GraphResult>, field: &str) -> HashMap<String, Value> {
+    let rows = results.into_iter().flat_map(|result| result.data);
     rows.filter_map(|mut row| Some((row["id"].as_str()?.to_owned(), row[field].take())))
         .collect()
 }

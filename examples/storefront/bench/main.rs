@@ -1,6 +1,8 @@
 //! `make storefront-bench`: the storefront with the cache off and on, in alternating rounds.
 //!
-//! `storefront-bench [quick] [OUT]`: `quick` makes every round short; OUT is where the report goes.
+//! `storefront-bench [quick] [browse|order|hot] [local|hop] [OUT]`: `quick` makes every round short; a mix, a place of the
+//! database or both pick what is measured; OUT is the directory the report goes to (docs/results; if only a part is measured,
+//! target/storefront).
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -37,14 +39,7 @@ async fn main() -> ExitCode {
 
 /// Whether nothing was stale and nothing failed.
 async fn bench() -> Result<bool, BoxError> {
-    let mut arguments: Vec<String> = std::env::args().skip(1).collect();
-    let quick = arguments.first().is_some_and(|first| first == "quick");
-    if quick {
-        arguments.remove(0);
-    }
-    let out = arguments
-        .pop()
-        .map_or_else(|| PathBuf::from("docs/results"), PathBuf::from);
+    let wanted = Wanted::parse(std::env::args().skip(1))?;
     let began = Instant::now();
     eprintln!("Starting PostgreSQL and Redis, seeding:");
     let servers = Arc::new(tokio::task::spawn_blocking(Servers::start).await?);
@@ -57,22 +52,8 @@ async fn bench() -> Result<bool, BoxError> {
     };
 
     let mut scenarios = Vec::new();
-    for (mix, hop) in [
-        (Mix::BROWSE, false),
-        (Mix::ORDER, false),
-        (Mix::HOT, false),
-        (Mix::BROWSE, true),
-        (Mix::ORDER, true),
-        (Mix::HOT, true),
-    ] {
-        let plan = Plan {
-            mix,
-            hop,
-            pairs: if quick { 1 } else { 4 },
-            round: Duration::from_millis(if quick { 1_000 } else { 4_000 }),
-            visitors: 2,
-            seed: SEED,
-        };
+    for (mix, hop) in wanted.scenarios() {
+        let plan = wanted.plan(mix, hop);
         let base = if hop { &away } else { &local };
         let scenario = run(&servers, base, plan).await?;
         println!("{}", scenario.markdown());
@@ -85,10 +66,10 @@ async fn bench() -> Result<bool, BoxError> {
         std::thread::available_parallelism().map_or(0, usize::from),
         began.elapsed().as_secs_f64()
     );
-    write(&out, &scenarios, &outage, &how)?;
+    write(&wanted.out, &scenarios, &outage, &how)?;
     println!(
         "Written to {}/storefront.{{md,csv,svg,html}}",
-        out.display()
+        wanted.out.display()
     );
     let stale: usize = scenarios
         .iter()
@@ -96,4 +77,79 @@ async fn bench() -> Result<bool, BoxError> {
         .sum();
     let failures: u64 = scenarios.iter().map(|scenario| scenario.failures).sum();
     Ok(stale + outage.findings.stale.len() == 0 && failures + outage.failures == 0)
+}
+
+/// What the command line asks for.
+struct Wanted {
+    quick: bool,
+    mixes: Vec<Mix>,
+    /// Whether a millisecond lies between store and database.
+    hops: Vec<bool>,
+    out: PathBuf,
+}
+
+impl Wanted {
+    fn parse(arguments: impl Iterator<Item = String>) -> Result<Self, BoxError> {
+        let (mut quick, mut mixes, mut hops, mut out) = (false, Vec::new(), Vec::new(), None);
+        for argument in arguments {
+            match &*argument {
+                "quick" => quick = true,
+                "browse" => mixes.push(Mix::BROWSE),
+                "order" => mixes.push(Mix::ORDER),
+                "hot" => mixes.push(Mix::HOT),
+                "local" => hops.push(false),
+                "hop" => hops.push(true),
+                _ if argument.starts_with('-') || out.is_some() => {
+                    return Err(format!(
+                        "{argument:?}? usage: storefront-bench [quick] [browse|order|hot] [local|hop] [OUT]"
+                    )
+                    .into());
+                }
+                _ => out = Some(PathBuf::from(argument)),
+            }
+        }
+        let whole = mixes.is_empty() && hops.is_empty() && !quick;
+        let usual = if whole {
+            "docs/results"
+        } else {
+            "target/storefront"
+        };
+        let or_all = |mixes: Vec<Mix>| match mixes.is_empty() {
+            true => vec![Mix::BROWSE, Mix::ORDER, Mix::HOT],
+            false => mixes,
+        };
+        Ok(Self {
+            quick,
+            mixes: or_all(mixes),
+            hops: if hops.is_empty() {
+                vec![false, true]
+            } else {
+                hops
+            },
+            out: out.unwrap_or_else(|| PathBuf::from(usual)),
+        })
+    }
+
+    fn scenarios(&self) -> impl Iterator<Item = (Mix, bool)> {
+        let mixes = |&hop| self.mixes.iter().map(move |&mix| (mix, hop));
+        self.hops.iter().flat_map(mixes)
+    }
+
+    fn plan(&self, mix: Mix, hop: bool) -> Plan {
+        // Where few order and each takes long, it takes long until thirty have.
+        let seconds = if hop && mix == Mix::BROWSE { 20 } else { 4 };
+        Plan {
+            mix,
+            hop,
+            pairs: if self.quick { 1 } else { 4 },
+            round: if self.quick {
+                Duration::from_secs(1)
+            } else {
+                Duration::from_secs(seconds)
+            },
+            visitors: 2,
+            warm_up: if self.quick { 20 } else { 400 },
+            seed: SEED,
+        }
+    }
 }

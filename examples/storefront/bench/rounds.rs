@@ -19,6 +19,12 @@ use crate::{BoxError, schema};
 /// Between two changes of the back office.
 const BACK_OFFICE_RESTS: Duration = Duration::from_millis(250);
 
+/// Visits before a round without the cache: there is nothing to fill.
+const OFF_WARM_UP: u32 = 20;
+
+/// They come all at once: nobody looks at how long they take.
+const WARM_UP_VISITORS: u32 = 8;
+
 /// What is measured, and how long.
 #[derive(Clone, Debug)]
 pub struct Plan {
@@ -32,6 +38,8 @@ pub struct Plan {
     pub round: Duration,
     /// Visitors at a time.
     pub visitors: u32,
+    /// Visits before a round with the cache, other ones: what it has seen in the hour that an entry lives.
+    pub warm_up: u32,
     /// What the requests are drawn from.
     pub seed: u64,
 }
@@ -169,14 +177,7 @@ impl Round<'_> {
         };
         let server = Server::start(config).await?;
         let seed = self.plan.seed + u64::from(self.pair);
-        let warm_up = Recorder::default();
-        self.visit(
-            server.address,
-            &warm_up,
-            seed ^ 0xAAAA,
-            Some(visits.map_or(10, |n| n / 5 + 5)),
-        )
-        .await?;
+        self.warm_up(server.address, seed).await?;
         server.totals.reset();
 
         let stop = Arc::new(AtomicBool::new(false));
@@ -196,6 +197,27 @@ impl Round<'_> {
         }
         server.stop().await?;
         Ok(Outcome { totals, findings })
+    }
+
+    /// Visits that are not measured: they open connections, prepare statements and, with the cache on, fill it.
+    async fn warm_up(&self, address: SocketAddr, seed: u64) -> Result<(), BoxError> {
+        let visits = match self.caching {
+            true => self.plan.warm_up,
+            false => self.plan.warm_up.min(OFF_WARM_UP),
+        };
+        let plan = Plan {
+            visitors: WARM_UP_VISITORS,
+            ..self.plan.clone()
+        };
+        let recorder = Recorder::default();
+        let others = Round {
+            plan: &plan,
+            recorder: &recorder,
+            ..*self
+        };
+        let seed = seed ^ 0xAAAA;
+        others.visit(address, &recorder, seed, Some(visits)).await?;
+        Ok(())
     }
 
     /// Lets visitors in: so many visits, or as many as fit into the time. Returns how many it were.
@@ -301,6 +323,7 @@ pub async fn outage(servers: &Arc<Servers>, base: &Config, seed: u64) -> Result<
         pairs: 1,
         round: Duration::from_secs(2),
         visitors: 2,
+        warm_up: 0,
         seed,
     };
     let recorder = Recorder::default();

@@ -76,10 +76,12 @@ impl Visitor {
         self.get("GET /store/regions", "/store/regions").await?;
         self.get("GET /store/product-categories", "/store/product-categories")
             .await?;
+        let mut seen = Vec::new();
         for _ in 0..mix.pages {
             let list = self.list_path(region);
             self.get("GET /store/products", &list).await?;
-            let product = self.product(1);
+            let product = self.product();
+            seen.push(product);
             let path = format!(
                 "/store/products/prod_{product}?region_id=reg_{}",
                 REGIONS[region]
@@ -87,7 +89,7 @@ impl Visitor {
             self.get("GET /store/products/{id}", &path).await?;
         }
         if self.random.u32(..100) < mix.orders_percent {
-            self.order(region).await?;
+            self.order(region, &seen).await?;
         }
         Ok(())
     }
@@ -116,9 +118,9 @@ impl Visitor {
     }
 
     /// Some products sell better than others: the square of an even draw.
-    fn product(&mut self, least: u32) -> u32 {
+    fn product(&mut self) -> u32 {
         let draw = self.random.f64();
-        let product = least + (draw * draw * f64::from(self.products + 1 - least)) as u32;
+        let product = 1 + (draw * draw * f64::from(self.products)) as u32;
         // Every fiftieth is a draft.
         if product.is_multiple_of(50) {
             product - 1
@@ -127,7 +129,13 @@ impl Visitor {
         }
     }
 
-    async fn order(&mut self, region: usize) -> Result<(), BoxError> {
+    /// Orders one to three variants of what was looked at.
+    async fn order(&mut self, region: usize, seen: &[u32]) -> Result<(), BoxError> {
+        let seen: Vec<u32> = seen
+            .iter()
+            .copied()
+            .filter(|&product| product > RESERVED)
+            .collect();
         let email = format!("shopper{}@example.com", 1 + self.random.u32(..1_000));
         let new = json!({ "region_id": format!("reg_{}", REGIONS[region]), "email": email });
         let Some(cart) = self.post("POST /store/carts", "/store/carts", &new).await? else {
@@ -136,7 +144,11 @@ impl Visitor {
         let cart = cart["cart"]["id"].as_str().unwrap_or_default().to_owned();
         let path = format!("/store/carts/{cart}");
         for _ in 0..1 + self.random.u32(..3) {
-            let product = self.product(RESERVED + 1);
+            let product = match seen.is_empty() {
+                // What nobody but the back office changes is not for sale: something else, then.
+                true => self.product().max(RESERVED + 1),
+                false => seen[self.random.usize(..seen.len())],
+            };
             let variant = format!("variant_{product}_{}", 1 + self.random.u32(..11));
             let item = json!({ "variant_id": variant, "quantity": 1 });
             self.post(

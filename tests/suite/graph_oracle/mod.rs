@@ -7,6 +7,7 @@
 //! property at a time, and each breach must be noticed.
 
 mod changes;
+mod each;
 mod queries;
 mod shop;
 mod world;

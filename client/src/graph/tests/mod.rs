@@ -1,6 +1,7 @@
 //! A small store, and what graph queries on it must do.
 
 mod caching;
+mod each;
 mod input;
 mod precision;
 mod results;

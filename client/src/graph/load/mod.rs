@@ -2,6 +2,8 @@
 //!
 //! Knows how rows belong together, not how they are shown or tagged.
 
+mod split;
+
 use std::borrow::Cow;
 use std::cmp::Ordering;
 use std::collections::HashMap;
@@ -39,6 +41,13 @@ pub(crate) struct LoadedLevel {
     /// The rows of key `k` are `members[starts[k]..starts[k + 1]]`.
     starts: Vec<u32>,
     members: Vec<u32>,
+}
+
+impl Loaded {
+    /// The rows that were asked for, in order.
+    pub(crate) fn root_rows(&self) -> &[Row] {
+        self.levels.first().map_or(&[], |root| &root.rows)
+    }
 }
 
 impl LoadedLevel {

@@ -1,0 +1,170 @@
+//! A query for each of several values is the same as several queries: results, keys and tags.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use harness::Seed;
+use mcache::graph::{
+    Entity, FieldType, Graph, GraphError, GraphOptions, GraphQuery, MemoryResolver, QueryError,
+    Schema,
+};
+use mcache::{Cache, MemoryProvider, Source};
+use serde_json::{Value, json};
+
+use super::is_long;
+use super::queries::random_query;
+use super::world::{World, random_value};
+use crate::runtime;
+
+const CASES: u32 = 2_000;
+const CASES_LONG: u32 = 100_000;
+
+#[test]
+fn a_query_for_each_value_is_as_many_queries() {
+    let mut seed = Seed::draw("graph_oracle::a_query_for_each_value_is_as_many_queries");
+    let cases = if is_long() { CASES_LONG } else { CASES };
+    let mut compared = Compared::default();
+    runtime::run(async {
+        while compared.cases < cases {
+            let World { schema, store } = World::random(&mut seed);
+            let case = Case::new(schema, Arc::new(store)).await;
+            for _ in 0..10 {
+                case.run(&mut seed, &mut compared).await;
+            }
+        }
+    });
+    println!("{compared:?}");
+    assert!(
+        compared.rows > cases / 2,
+        "hardly anything was found: {compared:?}"
+    );
+    assert!(compared.hits > cases / 10, "{compared:?}");
+}
+
+#[derive(Debug, Default)]
+struct Compared {
+    cases: u32,
+    results: u32,
+    rows: u32,
+    hits: u32,
+}
+
+/// One store, asked in both ways.
+struct Case {
+    schema: Arc<Schema>,
+    alone: (Graph, Cache),
+    together: (Graph, Cache),
+}
+
+impl Case {
+    async fn new(schema: Arc<Schema>, store: Arc<MemoryResolver>) -> Self {
+        Self {
+            alone: graph(&schema, &store).await,
+            together: graph(&schema, &store).await,
+            schema,
+        }
+    }
+
+    async fn run(&self, seed: &mut Seed, compared: &mut Compared) {
+        let mut query = without_page(random_query(seed, &self.schema));
+        if seed.bool() {
+            // Few rows meet a random filter and a random value.
+            query.filters = Value::Null;
+        }
+        let entity = self
+            .schema
+            .entity(&query.entity)
+            .expect("it is drawn from the schema");
+        let Some(field) = random_field(seed, entity, &query.filters) else {
+            return;
+        };
+        let value = |seed: &mut Seed| random_value(seed, &self.schema, entity, &field, false);
+        let values: Vec<Value> = (0..seed.usize(1..6)).map(|_| value(seed)).collect();
+        let options = GraphOptions::cached();
+
+        // Some were asked for before.
+        for value in values.iter().filter(|_| seed.chance(30)) {
+            let _ = self
+                .together
+                .0
+                .query(&with(&query, &field, value), &options)
+                .await;
+        }
+        let each = self
+            .together
+            .0
+            .serve_each(&query, &field, values.clone(), &options);
+        let each = match each.await {
+            Ok(each) => each,
+            Err(GraphError::Query(QueryError::Cycle { .. })) => return,
+            Err(error) => panic!("{error} ({query:?}, {field}, {values:?}, {seed})"),
+        };
+        assert_eq!(each.len(), values.len());
+        compared.cases += 1;
+        for (value, served) in values.iter().zip(each) {
+            let single = with(&query, &field, value);
+            let what = || format!("{single:?} of {values:?} ({seed})");
+            let expected = self
+                .alone
+                .0
+                .query(&single, &options)
+                .await
+                .expect("it works together");
+            assert_eq!(served.value, expected, "{}", what());
+            assert_eq!(
+                self.tags(&self.together, &single).await,
+                self.tags(&self.alone, &single).await,
+                "{}",
+                what()
+            );
+            compared.results += 1;
+            compared.rows += expected.data.len() as u32;
+            compared.hits += u32::from(served.source == Source::Hit);
+        }
+    }
+
+    async fn tags(&self, (graph, cache): &(Graph, Cache), query: &GraphQuery) -> BTreeSet<Vec<u8>> {
+        let key = graph.key(query, &GraphOptions::cached());
+        let found = cache.inspect(key).await.expect("it is in this process");
+        let tags = found.expect("it was just put there").tags;
+        tags.iter().map(|tag| tag.to_vec()).collect()
+    }
+}
+
+async fn graph(schema: &Arc<Schema>, store: &Arc<MemoryResolver>) -> (Graph, Cache) {
+    let cache = Cache::builder_with(MemoryProvider::default()).caching(true);
+    let cache = cache.build().await.expect("it is in this process");
+    let graph = Graph::builder(schema.clone(), store.clone());
+    (graph.cache(cache.clone()).build(), cache)
+}
+
+fn without_page(mut query: GraphQuery) -> GraphQuery {
+    if let Some(pagination) = &mut query.pagination {
+        (pagination.skip, pagination.take) = (None, None);
+    }
+    query
+}
+
+/// One that rows can be told apart by, and that is not filtered by yet.
+fn random_field(seed: &mut Seed, entity: &Entity, filters: &Value) -> Option<String> {
+    let fields = entity.all_fields().iter().filter(|field| {
+        !field.is_computed()
+            && !matches!(field.kind(), FieldType::Timestamp | FieldType::Json)
+            && filters.get(field.name()).is_none()
+    });
+    let names: Vec<&str> = fields.map(|field| field.name()).collect();
+    // Mostly what they are made for.
+    match names.contains(&"id") && seed.bool() {
+        true => Some("id".to_owned()),
+        false => (!names.is_empty()).then(|| (*seed.pick(&names)).to_owned()),
+    }
+}
+
+fn with(query: &GraphQuery, field: &str, value: &Value) -> GraphQuery {
+    let mut filters = query.filters.clone();
+    if filters.is_null() {
+        filters = json!({});
+    }
+    filters[field] = value.clone();
+    query.clone().filters(filters)
+}
