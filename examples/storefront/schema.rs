@@ -224,7 +224,7 @@ pub fn sales() -> Result<Schema, SchemaError> {
     let buyer = ["region_id", "customer_id", "currency_code", "email"];
     let line = |name: &str, owner: &str| {
         Entity::new(name)
-            .fields([owner, "variant_id", "title"])
+            .fields([owner, "variant_id", "product_id", "title"])
             .field(Field::integer("quantity"))
             .field(Field::integer("unit_price"))
     };

@@ -75,7 +75,8 @@ CREATE TABLE cart (
     version integer NOT NULL DEFAULT 0, completed_at timestamptz, created_at timestamptz NOT NULL DEFAULT now());
 CREATE TABLE line_item (
     id text PRIMARY KEY DEFAULT 'cali_' || replace(gen_random_uuid()::text, '-', ''),
-    cart_id text NOT NULL REFERENCES cart, variant_id text NOT NULL REFERENCES product_variant, title text NOT NULL,
+    cart_id text NOT NULL REFERENCES cart, variant_id text NOT NULL REFERENCES product_variant,
+    product_id text NOT NULL REFERENCES product, title text NOT NULL,
     quantity integer NOT NULL CHECK (quantity > 0), unit_price bigint NOT NULL, UNIQUE (cart_id, variant_id));
 CREATE TABLE cart_promotion (
     id text PRIMARY KEY DEFAULT 'capro_' || replace(gen_random_uuid()::text, '-', ''),
@@ -100,7 +101,8 @@ CREATE TABLE "order" (
     shipping bigint NOT NULL, tax bigint NOT NULL, total bigint NOT NULL, created_at timestamptz NOT NULL DEFAULT now());
 CREATE TABLE order_item (
     id text PRIMARY KEY DEFAULT 'ordli_' || replace(gen_random_uuid()::text, '-', ''),
-    order_id text NOT NULL REFERENCES "order", variant_id text NOT NULL REFERENCES product_variant, title text NOT NULL,
+    order_id text NOT NULL REFERENCES "order", variant_id text NOT NULL REFERENCES product_variant,
+    product_id text NOT NULL REFERENCES product, title text NOT NULL,
     quantity integer NOT NULL, unit_price bigint NOT NULL);
 -- How often a code was used changes with each order and is checked where it changes: it is not part of a promotion.
 CREATE TABLE promotion_use (code text PRIMARY KEY, times integer NOT NULL);

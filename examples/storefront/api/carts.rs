@@ -4,12 +4,12 @@
 use axum::Json;
 use axum::extract::Path;
 use axum::http::StatusCode;
-use futures_util::future::try_join;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::auth::Shop;
 use super::lookup;
+use super::variants::variant_and_price;
 use super::view::{self, View};
 use crate::error::ApiError;
 use crate::input::{Body, email, within};
@@ -146,13 +146,8 @@ pub async fn add_item(
 ) -> Result<Json<Value>, ApiError> {
     let quantity = within("quantity", new.quantity, 1..=QUANTITY_MAX)? as i32;
     let cart = view::open_cart(&shop.reads, &id).await?;
-    let ids = [new.variant_id.as_str()];
-    let (variants, price) = try_join(
-        lookup::variants(&shop.reads, &ids),
-        lookup::price(&shop.reads, &new.variant_id, &cart.currency_code),
-    )
-    .await?;
-    let variant = variants.into_iter().next();
+    let found = variant_and_price(&shop.reads, &new.variant_id, &cart.currency_code).await?;
+    let (variant, price) = found.unzip();
     let product = variant.and_then(|variant| variant.product);
     let product = product
         .filter(|product| product.status == "published")
@@ -162,7 +157,7 @@ pub async fn add_item(
                 new.variant_id
             ))
         })?;
-    let price = price.ok_or_else(|| {
+    let price = price.flatten().ok_or_else(|| {
         ApiError::Invalid(format!(
             "{:?} has no price in {:?}",
             new.variant_id, cart.currency_code
@@ -179,8 +174,8 @@ pub async fn add_item(
                     JOIN sales_channel_location AS s ON s.stock_location_id = l.location_id
                     WHERE l.variant_id = $2 AND s.sales_channel_id = cart.sales_channel_id)
                 RETURNING id)
-             INSERT INTO line_item (cart_id, variant_id, title, quantity, unit_price)
-             SELECT open.id, $2, $3, $4, $5 FROM open
+             INSERT INTO line_item (cart_id, variant_id, product_id, title, quantity, unit_price)
+             SELECT open.id, $2, $6, $3, $4, $5 FROM open
              ON CONFLICT (cart_id, variant_id) DO UPDATE
                 SET quantity = line_item.quantity + excluded.quantity, unit_price = excluded.unit_price",
         )
@@ -188,7 +183,14 @@ pub async fn add_item(
     let added = client
         .execute(
             &statement,
-            &[&id, &new.variant_id, &product.title, &quantity, &price],
+            &[
+                &id,
+                &new.variant_id,
+                &product.title,
+                &quantity,
+                &price,
+                &product.id,
+            ],
         )
         .await?;
     drop(client);

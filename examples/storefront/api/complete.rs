@@ -193,8 +193,8 @@ async fn record(
                 SELECT id, region_id, customer_id, currency_code, email, shipping_address, $2, $3, $4, $5, $6, $7
                 FROM cart WHERE id = $1 RETURNING id),
              lines AS (
-                INSERT INTO order_item (order_id, variant_id, title, quantity, unit_price)
-                SELECT made.id, i.variant_id, i.title, i.quantity, i.unit_price FROM made, line_item AS i
+                INSERT INTO order_item (order_id, variant_id, product_id, title, quantity, unit_price)
+                SELECT made.id, i.variant_id, i.product_id, i.title, i.quantity, i.unit_price FROM made, line_item AS i
                 WHERE i.cart_id = $1)
              SELECT id FROM made"#,
         )

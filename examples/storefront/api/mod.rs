@@ -9,6 +9,7 @@ mod lookup;
 mod orders;
 mod payments;
 mod products;
+mod variants;
 mod view;
 
 use std::sync::Arc;

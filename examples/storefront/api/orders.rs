@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use super::auth::Shop;
 use super::lookup;
+use super::variants::variants;
 use crate::error::ApiError;
 
 /// `GET /store/orders/{id}`
@@ -21,6 +22,7 @@ pub async fn load(shop: &Shop, id: &str) -> Result<Value, ApiError> {
         .fields([
             "*",
             "items.variant_id",
+            "items.product_id",
             "items.title",
             "items.quantity",
             "items.unit_price",
@@ -31,8 +33,8 @@ pub async fn load(shop: &Shop, id: &str) -> Result<Value, ApiError> {
     let reads = &shop.reads;
     let text = |field: &str| order[field].as_str().unwrap_or_default();
     let items = order["items"].as_array().into_iter().flatten();
-    let variant_ids: Vec<&str> = items
-        .filter_map(|item| item["variant_id"].as_str())
+    let lines: Vec<(&str, &str)> = items
+        .filter_map(|item| Some((item["variant_id"].as_str()?, item["product_id"].as_str()?)))
         .collect();
     let customer = async {
         match order["customer_id"].as_str() {
@@ -42,7 +44,7 @@ pub async fn load(shop: &Shop, id: &str) -> Result<Value, ApiError> {
     };
     let (region, variants, customer) = try_join3(
         lookup::region(reads, text("region_id")),
-        lookup::variants(reads, &variant_ids),
+        variants(reads, &lines),
         customer,
     )
     .await?;
@@ -51,7 +53,7 @@ pub async fn load(shop: &Shop, id: &str) -> Result<Value, ApiError> {
     for item in order["items"].as_array_mut().into_iter().flatten() {
         let variant = variants
             .iter()
-            .find(|variant| item["variant_id"] == variant.id);
+            .find(|variant| item["variant_id"] == variant.stored.id);
         item["variant"] = json!(variant);
     }
     Ok(order)

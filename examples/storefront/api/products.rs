@@ -7,13 +7,13 @@ use std::collections::HashMap;
 
 use axum::Json;
 use axum::extract::Path;
-use futures_util::future::try_join;
+use futures_util::future::{try_join, try_join3};
 use mcache::graph::{Direction, GraphQuery, GraphResult, Pagination};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::auth::Shop;
-use super::lookup;
+use super::{lookup, variants};
 use crate::error::ApiError;
 use crate::input::{Params, within};
 use crate::reads::Reads;
@@ -91,15 +91,10 @@ pub async fn list(shop: Shop, Params(params): Params<ListParams>) -> Result<Json
         region_id: params.region_id,
         currency_code: params.currency_code,
     };
-    let (page, currency) = try_join(
-        shop.reads.catalogue(&query),
-        currency(&shop.reads, &pricing),
-    )
-    .await?;
+    let page = priced(&shop, &query, &pricing).await?;
     let count = page.metadata.map_or(0, |metadata| metadata.count);
-    let products = with_figures(&shop, page, currency.as_deref()).await?;
     Ok(Json(
-        json!({ "products": products, "count": count, "offset": offset, "limit": limit }),
+        json!({ "products": page.data, "count": count, "offset": offset, "limit": limit }),
     ))
 }
 
@@ -112,13 +107,8 @@ pub async fn one(
     let query = GraphQuery::new("product").fields(FIELDS).filters(
         json!({ "id": id, "status": "published", "sales_channels": { "id": shop.channel } }),
     );
-    let (found, currency) = try_join(
-        shop.reads.catalogue(&query),
-        currency(&shop.reads, &pricing),
-    )
-    .await?;
-    let products = with_figures(&shop, found, currency.as_deref()).await?;
-    let product = products.into_iter().next();
+    let found = priced(&shop, &query, &pricing).await?;
+    let product = found.data.into_iter().next();
     let product = product.ok_or_else(|| ApiError::not_found("product", id))?;
     Ok(Json(json!({ "product": product })))
 }
@@ -188,43 +178,34 @@ async fn currency(reads: &Reads, pricing: &Pricing) -> Result<Option<String>, Ap
     }
 }
 
-/// The products, each variant with its price and its stock.
-async fn with_figures(
+/// The products of a query, each variant with its price and its stock.
+async fn priced(
     shop: &Shop,
-    found: GraphResult,
-    currency: Option<&str>,
-) -> Result<Vec<Value>, ApiError> {
-    let mut products = found.data;
+    query: &GraphQuery,
+    pricing: &Pricing,
+) -> Result<GraphResult, ApiError> {
+    let reads = &shop.reads;
+    let (mut found, currency, locations) = try_join3(
+        reads.catalogue(query),
+        currency(reads, pricing),
+        lookup::location_ids(reads, &shop.channel),
+    )
+    .await?;
+    let products = found.data.iter();
     let ids: Vec<&str> = products
-        .iter()
         .filter_map(|product| product["id"].as_str())
         .collect();
-    if ids.is_empty() {
-        return Ok(products);
-    }
-    // Kept per product: what a list has shown is there for the product's own page, and for other lists.
-    let of_products = async |field: &str, context| {
-        let query = GraphQuery::new("product_variant").fields(["id", field]);
-        let query = query.context(context);
-        let results = shop.reads.each(&query, "product_id", &ids).await?;
-        Ok::<_, ApiError>(by_id(results, field))
-    };
     let prices = async {
-        match currency {
-            Some(code) => of_products("calculated_price", json!({ "currency_code": code })).await,
+        match &currency {
+            Some(currency) => variants::prices(reads, &ids, currency).await,
             None => Ok(HashMap::new()),
         }
     };
-    let stock = async {
-        let locations = lookup::location_ids(&shop.reads, &shop.channel).await?;
-        of_products("inventory_quantity", json!({ "location_ids": locations })).await
-    };
+    let stock = variants::stock(reads, &ids, &locations);
     let (mut prices, mut stock) = try_join(prices, stock).await?;
-    let variants = products
-        .iter_mut()
-        .filter_map(|product| product["variants"].as_array_mut())
-        .flatten();
-    for variant in variants {
+    let products = found.data.iter_mut();
+    let shown = products.filter_map(|product| product["variants"].as_array_mut());
+    for variant in shown.flatten() {
         let id = variant["id"].as_str().unwrap_or_default().to_owned();
         variant["calculated_price"] = prices.remove(&id).unwrap_or(Value::Null);
         variant["inventory_quantity"] = stock
@@ -232,11 +213,5 @@ async fn with_figures(
             .filter(|n| !n.is_null())
             .unwrap_or(json!(0));
     }
-    Ok(products)
-}
-
-fn by_id(results: Vec<GraphResult>, field: &str) -> HashMap<String, Value> {
-    let rows = results.into_iter().flat_map(|result| result.data);
-    rows.filter_map(|mut row| Some((row["id"].as_str()?.to_owned(), row[field].take())))
-        .collect()
+    Ok(found)
 }

@@ -6,7 +6,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::auth::Shop;
-use super::lookup::{self, Promotion, Region, Variant};
+use super::lookup::{self, Promotion, Region};
+use super::variants::{Variant, variants};
 use crate::error::ApiError;
 use crate::reads::Reads;
 
@@ -34,6 +35,7 @@ pub struct Cart {
 pub struct Item {
     pub id: String,
     pub variant_id: String,
+    pub product_id: String,
     pub title: String,
     pub quantity: i32,
     pub unit_price: i64,
@@ -89,9 +91,10 @@ pub struct View {
     customer: Option<Value>,
 }
 
-const CART_FIELDS: [&str; 16] = [
+const CART_FIELDS: [&str; 17] = [
     "*",
     "items.variant_id",
+    "items.product_id",
     "items.title",
     "items.quantity",
     "items.unit_price",
@@ -135,10 +138,9 @@ impl View {
     /// What a cart refers to.
     pub async fn of(shop: &Shop, cart: Cart) -> Result<Self, ApiError> {
         let reads = &shop.reads;
-        let variant_ids: Vec<&str> = cart
-            .items
-            .iter()
-            .map(|item| item.variant_id.as_str())
+        let items = cart.items.iter();
+        let lines: Vec<(&str, &str)> = items
+            .map(|item| (&*item.variant_id, &*item.product_id))
             .collect();
         let codes: Vec<&str> = cart
             .promotions
@@ -153,7 +155,7 @@ impl View {
         };
         let (region, variants, promotions, customer) = try_join4(
             lookup::region(reads, &cart.region_id),
-            lookup::variants(reads, &variant_ids),
+            variants(reads, &lines),
             lookup::promotions(reads, &codes),
             customer,
         )
@@ -192,7 +194,7 @@ pub fn item_json(item: &Item, variants: &[Variant]) -> Value {
     shown["variant"] = json!(
         variants
             .iter()
-            .find(|variant| variant.id == item.variant_id)
+            .find(|variant| variant.stored.id == item.variant_id)
     );
     shown
 }
