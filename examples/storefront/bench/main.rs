@@ -1,6 +1,7 @@
 //! `make storefront-bench`: the storefront with the cache off and on, in alternating rounds.
 //!
-//! `storefront-bench [quick] [browse|order|hot] [local|hop] [OUT]`: `quick` makes every round short; a mix, a place of the
+//! `storefront-bench [quick] [cold] [browse|order|hot] [local|hop] [OUT]`: `quick` makes every round short; `cold` begins each
+//! with an empty cache; a mix, a place of the
 //! database or both pick what is measured; OUT is the directory the report goes to (docs/results; if only a part is measured,
 //! target/storefront).
 
@@ -82,6 +83,7 @@ async fn bench() -> Result<bool, BoxError> {
 /// What the command line asks for.
 struct Wanted {
     quick: bool,
+    cold: bool,
     mixes: Vec<Mix>,
     /// Whether a millisecond lies between store and database.
     hops: Vec<bool>,
@@ -90,10 +92,12 @@ struct Wanted {
 
 impl Wanted {
     fn parse(arguments: impl Iterator<Item = String>) -> Result<Self, BoxError> {
-        let (mut quick, mut mixes, mut hops, mut out) = (false, Vec::new(), Vec::new(), None);
+        let (mut quick, mut cold, mut mixes, mut hops, mut out) =
+            (false, false, Vec::new(), Vec::new(), None);
         for argument in arguments {
             match &*argument {
                 "quick" => quick = true,
+                "cold" => cold = true,
                 "browse" => mixes.push(Mix::BROWSE),
                 "order" => mixes.push(Mix::ORDER),
                 "hot" => mixes.push(Mix::HOT),
@@ -101,14 +105,14 @@ impl Wanted {
                 "hop" => hops.push(true),
                 _ if argument.starts_with('-') || out.is_some() => {
                     return Err(format!(
-                        "{argument:?}? usage: storefront-bench [quick] [browse|order|hot] [local|hop] [OUT]"
+                        "{argument:?}? usage: storefront-bench [quick] [cold] [browse|order|hot] [local|hop] [OUT]"
                     )
                     .into());
                 }
                 _ => out = Some(PathBuf::from(argument)),
             }
         }
-        let whole = mixes.is_empty() && hops.is_empty() && !quick;
+        let whole = mixes.is_empty() && hops.is_empty() && !quick && !cold;
         let usual = if whole {
             "docs/results"
         } else {
@@ -120,6 +124,7 @@ impl Wanted {
         };
         Ok(Self {
             quick,
+            cold,
             mixes: or_all(mixes),
             hops: if hops.is_empty() {
                 vec![false, true]
@@ -148,7 +153,11 @@ impl Wanted {
                 Duration::from_secs(seconds)
             },
             visitors: 2,
-            warm_up: if self.quick { 20 } else { 400 },
+            warm_up: match (self.cold, self.quick) {
+                (true, _) => 0,
+                (_, true) => 20,
+                _ => 400,
+            },
             seed: SEED,
         }
     }

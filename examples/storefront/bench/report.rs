@@ -63,6 +63,45 @@ impl Scenario {
         format!("{}{hop}", self.plan.mix.name)
     }
 
+    /// Which rows save what is published, and which are slower with the cache than without.
+    fn verdict(&self) -> String {
+        let names = |rows: Vec<&Row>| -> String {
+            let names = rows.iter().map(|row| {
+                format!(
+                    "{} ({:.0} % of {} %; cacheable {:.0} %)",
+                    row.endpoint,
+                    row.saved_percent(),
+                    published_of(row).saved_percent,
+                    row.cacheable.min(1.0) * 100.0
+                )
+            });
+            names.collect::<Vec<_>>().join(", ")
+        };
+        let saves =
+            |row: &&Row| row.saved_percent().round() >= f64::from(published_of(row).saved_percent);
+        let (reached, below): (Vec<&Row>, Vec<&Row>) = self.rows.iter().partition(saves);
+        let slower: Vec<&Row> = below
+            .iter()
+            .copied()
+            .filter(|row| row.saved_percent() < 0.0)
+            .collect();
+        let mut text = format!(
+            "{} of {} rows save at least what is published",
+            reached.len(),
+            self.rows.len()
+        );
+        if !below.is_empty() {
+            let _ = write!(text, "; less: {}", names(below));
+        }
+        match slower.is_empty() {
+            true => text += ". No row is slower with the cache.",
+            false => {
+                let _ = write!(text, ". **Slower with the cache:** {}.", names(slower));
+            }
+        }
+        text
+    }
+
     /// The table of this scenario.
     pub fn markdown(&self) -> String {
         let mut text = format!("## {}\n\n", self.title());
@@ -87,13 +126,15 @@ impl Scenario {
             );
         }
         let found = &self.findings;
+        let _ = writeln!(text, "\n{}", self.verdict());
         let _ = writeln!(
             text,
-            "\n{} rounds of each kind, {} visits a round by {} visitors at a time. Changes by the back office: {}; answers compared: {}, \
+            "\n{} rounds of each kind, {} visits a round by {} visitors at a time, {} other visits before a round with the cache. Changes by the back office: {}; answers compared: {}, \
              inconclusive {}; **stale: {}**. Requests that failed: {}.\n",
             self.plan.pairs,
             self.visits,
             self.plan.visitors,
+            self.plan.warm_up,
             found.changes,
             found.compared,
             found.inconclusive,
@@ -131,6 +172,10 @@ fn markdown(scenarios: &[Scenario], outage: &Outage, how: &str) -> String {
         text,
         "\n{how}\n\n![time saved per endpoint](storefront.svg)\n"
     );
+    for scenario in scenarios {
+        let _ = writeln!(text, "- **{}:** {}", scenario.title(), scenario.verdict());
+    }
+    text += "\n";
     for scenario in scenarios {
         text += &scenario.markdown();
     }
@@ -176,14 +221,15 @@ fn csv(scenarios: &[Scenario]) -> String {
     text
 }
 
-/// Bars: time saved with the database a hop away, beside what is published.
+/// Bars: time saved beside what is published; with the database a hop away if that was measured.
 fn svg(scenarios: &[Scenario]) -> String {
     const ROW: usize = 34;
     // The mix in which every endpoint is asked often.
-    let hop = scenarios.iter().filter(|scenario| scenario.plan.hop);
-    let Some(shown) =
-        hop.max_by_key(|scenario| (scenario.rows.len(), scenario.plan.mix.orders_percent))
-    else {
+    let shown = scenarios.iter().max_by_key(|scenario| {
+        let plan = &scenario.plan;
+        (plan.hop, scenario.rows.len(), plan.mix.orders_percent)
+    });
+    let Some(shown) = shown else {
         return "<svg xmlns=\"http://www.w3.org/2000/svg\"/>".to_owned();
     };
     let height = 60 + shown.rows.len() * ROW;
@@ -218,7 +264,7 @@ fn svg(scenarios: &[Scenario]) -> String {
     chart + "</svg>\n"
 }
 
-/// The Markdown as a page: tables and paragraphs are all it has.
+/// The Markdown as a page: tables, lists and paragraphs are all it has.
 fn html(markdown: &str, chart: &str) -> String {
     let mut page = String::from(
         "<!doctype html><meta charset=\"utf-8\"><title>mcache: storefront</title><style>body{font:15px/1.5 sans-serif;max-width:70rem;\
@@ -247,6 +293,9 @@ fn html(markdown: &str, chart: &str) -> String {
                 let _ = writeln!(page, "<tr>{cells}</tr>");
             }
             _ if line.starts_with("![") => page += chart,
+            _ if line.starts_with("- ") => {
+                let _ = writeln!(page, "<li>{}</li>", escape(&line[2..]));
+            }
             _ => {
                 let level = line.chars().take_while(|c| *c == '#').count();
                 let tag = if level == 0 {
