@@ -1,14 +1,15 @@
 //! Products: lists and single ones, with calculated prices and stock.
 //!
-//! A page is three reads rather than one: what the products are, what they cost in a currency, how many are there. They
-//! change at different rates, and an order, which changes stock only, leaves the other two where they are.
+//! A list is a list of ids. Of each product three things are kept, by themselves because they change at different rates: what
+//! it is, what it costs in a currency, how many are there. All lists and the product's own page share them, and an order,
+//! which changes stock only, leaves the rest where it is.
 
 use std::collections::HashMap;
 
 use axum::Json;
 use axum::extract::Path;
 use futures_util::future::{try_join, try_join3};
-use mcache::graph::{Direction, GraphQuery, GraphResult, Pagination};
+use mcache::graph::{Direction, GraphQuery, Pagination};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -78,23 +79,25 @@ pub async fn list(shop: Shop, Params(params): Params<ListParams>) -> Result<Json
     let limit = within("limit", params.limit.unwrap_or(PAGE_DEFAULT), 1..=PAGE_MAX)?;
     let offset = within("offset", params.offset.unwrap_or(0), 0..=OFFSET_MAX)?;
     let (field, direction) = order(params.order.as_deref())?;
+    let page = Pagination::new().skip(offset as u64).take(limit as u64);
     let query = GraphQuery::new("product")
-        .fields(FIELDS)
+        .fields(["id"])
         .filters(filters(&shop.channel, &params)?)
-        .pagination(
-            Pagination::new()
-                .skip(offset as u64)
-                .take(limit as u64)
-                .order(field, direction),
-        );
+        .pagination(page.order(field, direction));
     let pricing = Pricing {
         region_id: params.region_id,
         currency_code: params.currency_code,
     };
-    let page = priced(&shop, &query, &pricing).await?;
+    let (page, terms) = try_join(shop.reads.catalogue(&query), Terms::of(&shop, &pricing)).await?;
+    let ids: Vec<&str> = page
+        .data
+        .iter()
+        .filter_map(|product| product["id"].as_str())
+        .collect();
+    let products = products(&shop, &ids, &terms).await?;
     let count = page.metadata.map_or(0, |metadata| metadata.count);
     Ok(Json(
-        json!({ "products": page.data, "count": count, "offset": offset, "limit": limit }),
+        json!({ "products": products, "count": count, "offset": offset, "limit": limit }),
     ))
 }
 
@@ -104,17 +107,20 @@ pub async fn one(
     Path(id): Path<String>,
     Params(pricing): Params<Pricing>,
 ) -> Result<Json<Value>, ApiError> {
-    let query = GraphQuery::new("product").fields(FIELDS).filters(
-        json!({ "id": id, "status": "published", "sales_channels": { "id": shop.channel } }),
-    );
-    let found = priced(&shop, &query, &pricing).await?;
-    let product = found.data.into_iter().next();
+    let terms = Terms::of(&shop, &pricing).await?;
+    let products = products(&shop, &[&id], &terms).await?;
+    let product = products.into_iter().next();
     let product = product.ok_or_else(|| ApiError::not_found("product", id))?;
     Ok(Json(json!({ "product": product })))
 }
 
+/// What a shop of this channel sells.
+fn for_sale(channel: &str) -> Value {
+    json!({ "status": "published", "sales_channels": { "id": channel } })
+}
+
 fn filters(channel: &str, params: &ListParams) -> Result<Value, ApiError> {
-    let mut filters = json!({ "status": "published", "sales_channels": { "id": channel } });
+    let mut filters = for_sale(channel);
     if let Some(ids) = &params.id {
         let ids: Vec<&str> = ids.split(',').filter(|id| !id.is_empty()).collect();
         if ids.len() > IDS_MAX {
@@ -156,6 +162,26 @@ fn order(given: Option<&str>) -> Result<(&str, Direction), ApiError> {
     }
 }
 
+/// In which currency prices are shown, and where stock is counted.
+struct Terms {
+    currency: Option<String>,
+    location_ids: Vec<String>,
+}
+
+impl Terms {
+    async fn of(shop: &Shop, pricing: &Pricing) -> Result<Self, ApiError> {
+        let (currency, location_ids) = try_join(
+            currency(&shop.reads, pricing),
+            lookup::location_ids(&shop.reads, &shop.channel),
+        )
+        .await?;
+        Ok(Self {
+            currency,
+            location_ids,
+        })
+    }
+}
+
 /// The currency to show prices in; none if it was not asked for.
 async fn currency(reads: &Reads, pricing: &Pricing) -> Result<Option<String>, ApiError> {
     match (&pricing.region_id, &pricing.currency_code) {
@@ -178,33 +204,27 @@ async fn currency(reads: &Reads, pricing: &Pricing) -> Result<Option<String>, Ap
     }
 }
 
-/// The products of a query, each variant with its price and its stock.
-async fn priced(
-    shop: &Shop,
-    query: &GraphQuery,
-    pricing: &Pricing,
-) -> Result<GraphResult, ApiError> {
+/// The products with these ids that are for sale, each variant with its price and its stock.
+async fn products(shop: &Shop, ids: &[&str], terms: &Terms) -> Result<Vec<Value>, ApiError> {
     let reads = &shop.reads;
-    let (mut found, currency, locations) = try_join3(
-        reads.catalogue(query),
-        currency(reads, pricing),
-        lookup::location_ids(reads, &shop.channel),
-    )
-    .await?;
-    let products = found.data.iter();
-    let ids: Vec<&str> = products
-        .filter_map(|product| product["id"].as_str())
-        .collect();
+    let query = GraphQuery::new("product")
+        .fields(FIELDS)
+        .filters(for_sale(&shop.channel));
     let prices = async {
-        match &currency {
-            Some(currency) => variants::prices(reads, &ids, currency).await,
+        match &terms.currency {
+            Some(currency) => variants::prices(reads, ids, currency).await,
             None => Ok(HashMap::new()),
         }
     };
-    let stock = variants::stock(reads, &ids, &locations);
-    let (mut prices, mut stock) = try_join(prices, stock).await?;
-    let products = found.data.iter_mut();
-    let shown = products.filter_map(|product| product["variants"].as_array_mut());
+    let (mut products, mut prices, mut stock) = try_join3(
+        reads.all_of_each::<Value>(&query, "id", ids),
+        prices,
+        variants::stock(reads, ids, &terms.location_ids),
+    )
+    .await?;
+    let shown = products
+        .iter_mut()
+        .filter_map(|product| product["variants"].as_array_mut());
     for variant in shown.flatten() {
         let id = variant["id"].as_str().unwrap_or_default().to_owned();
         variant["calculated_price"] = prices.remove(&id).unwrap_or(Value::Null);
@@ -213,5 +233,5 @@ async fn priced(
             .filter(|n| !n.is_null())
             .unwrap_or(json!(0));
     }
-    Ok(found)
+    Ok(products)
 }
