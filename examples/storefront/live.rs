@@ -74,11 +74,10 @@ impl Live {
             .iter()
             .map(|known| {
                 let [off, on] = [&self.off, &self.on].map(|recorder| recorder.figures(known.endpoint));
-                let hits = on.hits as f64 / on.requests.max(1) as f64;
                 json!({
                     "endpoint": known.endpoint, "published": known.saved_percent, "requests": on.requests,
                     "off_p50_ms": off.p50_ms, "on_p50_ms": on.p50_ms, "off_p95_ms": off.p95_ms,
-                    "on_p95_ms": on.p95_ms, "hit_ratio": hits, "failures": off.failures + on.failures,
+                    "on_p95_ms": on.p95_ms, "reads": on.reads, "read_hits": on.read_hits, "failures": off.failures + on.failures,
                 })
             })
             .collect();
