@@ -1,5 +1,5 @@
-//! What caching a graph query costs the client: its key, and the tags of its result against
-//! serializing it.
+//! What caching a graph query costs the client: its key, the tags of its result against
+//! serializing it, and dividing one load into several results.
 //!
 //! Question: is the key of a real query computed within 2 us, and are the tags of the workload trace's
 //! largest result (386 KB of JSON, 675 ids) computed within a tenth of the time its serialization takes?
@@ -79,13 +79,16 @@ fn schema() -> Schema {
         .expect("a well-formed schema")
 }
 
+fn id(prefix: &str, number: usize) -> String {
+    format!("{prefix}_01JCYQ8X4ZB9V6T2M{number:09}")
+}
+
 /// The trace's largest result, in shape and size.
 fn store(schema: Arc<Schema>) -> MemoryResolver {
     let store = MemoryResolver::new(schema);
     let put = |entity: &str, row: Value| {
         store.put(entity, row).expect("a row of the schema");
     };
-    let id = |prefix: &str, number: usize| format!("{prefix}_01JCYQ8X4ZB9V6T2M{number:09}");
     for collection in 0..COLLECTIONS {
         put(
             "ProductCollection",
@@ -214,6 +217,27 @@ fn change(c: &mut Criterion) {
     });
 }
 
+/// The same rows, as one result and as one for each product: what dividing and tagging them apart costs a load.
+fn each(c: &mut Criterion) {
+    let graph = Graph::builder(schema(), store(Arc::new(schema()))).build();
+    let options = GraphOptions::cached();
+    let fields = ["*", "collection.*", "variants.*", "variants.prices.*"];
+    let query = GraphQuery::new("product").fields(fields);
+    let ids: Vec<String> = (0..PRODUCTS).map(|number| id("prod", number)).collect();
+    let together = query.clone().filters(json!({ "id": ids }));
+    c.bench_function("each/loaded_as_one", |b| {
+        b.iter(|| {
+            let answer = ready(graph.load(&together, &options)).expect("a good query");
+            (answer.tags(), answer.into_result())
+        });
+    });
+    c.bench_function("each/loaded_as_twelve", |b| {
+        b.iter(|| {
+            ready(graph.query_each(&query, "id", ids.clone(), &options)).expect("a good query")
+        });
+    });
+}
+
 /// The output of a future that never waits.
 fn ready<F: Future>(future: F) -> F::Output {
     match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
@@ -222,5 +246,5 @@ fn ready<F: Future>(future: F) -> F::Output {
     }
 }
 
-criterion_group!(benches, key, tags, change);
+criterion_group!(benches, key, tags, change, each);
 criterion_main!(benches);

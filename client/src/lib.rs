@@ -62,6 +62,7 @@
 //! | renew what is read often before it expires | [`Entry::early_refresh`] |
 //! | know where a value came from | [`Entry::load`], [`Source`] |
 //! | cache graph queries with tags that nobody writes | [`graph`] |
+//! | keep what many pages are made of once each | [`Graph::query_each`](graph::Graph::query_each), [`Batch`] |
 //! | invalidate what changes in the database | [`change`]; with the feature `postgres`, its source for PostgreSQL |
 //! | test without a server | [`MemoryProvider`] |
 //! | keep entries somewhere else | [`Provider`] |

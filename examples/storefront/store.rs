@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use deadpool_postgres::{Manager, Pool, Runtime};
+use deadpool_postgres::{Manager, Pool, QueueMode, Runtime};
 use mcache::Cache;
 use mcache::change::{Invalidator, InvalidatorStats};
 use mcache::graph::Graph;
@@ -78,6 +78,8 @@ impl Store {
             sales: Graph::builder(sales.schema().clone(), sales_rows).build(),
             database: Pool::builder(Manager::new(database, NoTls))
                 .max_size(config.connections)
+                // The last one used has prepared what is asked most.
+                .queue_mode(QueueMode::Lifo)
                 .runtime(Runtime::Tokio1)
                 .wait_timeout(Some(POOL_PATIENCE))
                 .create_timeout(Some(POOL_PATIENCE))

@@ -56,9 +56,9 @@ impl<C: Codec> Graph<C> {
     ///
     /// ```
     /// # use std::sync::Arc;
-    /// # use mcache::graph::{Entity, Graph, GraphOptions, GraphQuery, MemoryResolver, Schema};
+    /// # use mcache::graph::{Entity, Field, Graph, GraphOptions, GraphQuery, MemoryResolver, Schema};
     /// # use serde_json::json;
-    /// # let schema = Arc::new(Schema::builder().entity(Entity::new("Variant").fields(["sku", "product_id"])).build()?);
+    /// # let schema = Arc::new(Schema::builder().entity(Entity::new("Variant").field("sku").field(Field::text("product_id").lookup())).build()?);
     /// # let store = Arc::new(MemoryResolver::new(schema.clone()));
     /// # for (id, product) in [("v1", "p1"), ("v2", "p1"), ("v3", "p2")] {
     /// #     store.put("Variant", json!({ "id": id, "sku": id, "product_id": product }))?;
@@ -75,8 +75,8 @@ impl<C: Codec> Graph<C> {
     ///
     /// # Errors
     ///
-    /// As [`query`](Self::query), and [`QueryError::Each`] if the query is one for a page, if its filters name the field already,
-    /// if the field is one that rows cannot be told apart by (a timestamp, JSON, a computed one), if a value is not a single
+    /// As [`query`](Self::query), and [`QueryError::Each`] if the field is neither the id nor a [lookup](super::Field::lookup)
+    /// (keys of relations are), if the query is one for a page, if its filters name the field already, if a value is not a single
     /// one, and if the options give a key.
     ///
     /// # Cancel safety
@@ -163,8 +163,9 @@ impl<C: Codec> Graph<C> {
                 entity: entity.name().into(),
                 field: field.into(),
             })?;
-        if known.computed || !known.kind.has_canonical_text() {
-            return Err(refuse("rows cannot be told apart by it").into());
+        // Equal values of other fields may be written differently, and then nobody knows whose a row is.
+        if !known.lookup && &*known.name != "id" {
+            return Err(refuse("it is neither the id nor a lookup").into());
         }
         if plan.paged {
             return Err(refuse("a page is of one list, not of several").into());

@@ -6,7 +6,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, RecyclingMethod, Runtime};
+use deadpool_postgres::{
+    Manager, ManagerConfig, Object, Pool, QueueMode, RecyclingMethod, Runtime,
+};
 use futures_util::future::{OptionFuture, try_join, try_join_all};
 use serde_json::Value;
 use tokio_postgres::tls::{MakeTlsConnect, TlsConnect};
@@ -105,6 +107,8 @@ impl PostgresResolver {
         };
         let pool = Pool::builder(Manager::from_config(config, tls, recycling))
             .max_size(connections)
+            // The last one used has prepared what is asked most; in turn, every connection would have to.
+            .queue_mode(QueueMode::Lifo)
             .runtime(Runtime::Tokio1)
             .wait_timeout(Some(CONNECTION_TIMEOUT))
             .create_timeout(Some(CONNECTION_TIMEOUT))

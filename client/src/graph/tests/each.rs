@@ -110,7 +110,7 @@ async fn what_makes_no_sense_is_refused_and_nothing_is_kept() {
             "stock",
             json!(1),
             plain(),
-            "query: Variant for each \"stock\": rows cannot be told apart by it",
+            "query: Variant for each \"stock\": it is neither the id nor a lookup",
         ),
         (
             page,
@@ -157,9 +157,16 @@ async fn what_makes_no_sense_is_refused_and_nothing_is_kept() {
         (
             variants(),
             "rank",
-            json!("first"),
+            json!(1),
             plain(),
-            "query: filter on Variant, at \"rank\": a value in the list does not fit the field's type",
+            "query: Variant for each \"rank\": it is neither the id nor a lookup",
+        ),
+        (
+            variants(),
+            "id",
+            json!(true),
+            plain(),
+            "query: filter on Variant, at \"id\": a value in the list does not fit the field's type",
         ),
     ] {
         let error = graph
