@@ -4,12 +4,13 @@
 use axum::Json;
 use axum::extract::Path;
 use axum::http::StatusCode;
+use futures_util::future::try_join;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::auth::Shop;
 use super::lookup;
-use super::variants::variant_and_price;
+use super::variants;
 use super::view::{self, View};
 use crate::error::ApiError;
 use crate::input::{Body, email, within};
@@ -145,22 +146,26 @@ pub async fn add_item(
     Body(new): Body<NewItem>,
 ) -> Result<Json<Value>, ApiError> {
     let quantity = within("quantity", new.quantity, 1..=QUANTITY_MAX)? as i32;
-    let cart = view::open_cart(&shop.reads, &id).await?;
-    let found = variant_and_price(&shop.reads, &new.variant_id, &cart.currency_code).await?;
-    let (variant, price) = found.unzip();
-    let product = variant.and_then(|variant| variant.product);
-    let product = product
-        .filter(|product| product.status == "published")
-        .ok_or_else(|| {
-            ApiError::Invalid(format!(
-                "variant_id: nothing is sold as {:?}",
-                new.variant_id
-            ))
-        })?;
-    let price = price.flatten().ok_or_else(|| {
+    let (cart, variant) = try_join(
+        view::open_cart(&shop.reads, &id),
+        variants::variant(&shop.reads, &new.variant_id),
+    )
+    .await?;
+    let for_sale = variant.and_then(|variant| {
+        let product = variant.product?;
+        (product.status == "published").then_some((variant.stored, product))
+    });
+    let (variant, product) = for_sale.ok_or_else(|| {
+        ApiError::Invalid(format!(
+            "variant_id: nothing is sold as {:?}",
+            new.variant_id
+        ))
+    })?;
+    let price = variants::price(&shop.reads, &variant, &cart.currency_code).await?;
+    let price = price.ok_or_else(|| {
         ApiError::Invalid(format!(
             "{:?} has no price in {:?}",
-            new.variant_id, cart.currency_code
+            variant.id, cart.currency_code
         ))
     })?;
     let client = shop.store.database.get().await?;
@@ -185,7 +190,7 @@ pub async fn add_item(
             &statement,
             &[
                 &id,
-                &new.variant_id,
+                &variant.id,
                 &product.title,
                 &quantity,
                 &price,

@@ -49,24 +49,25 @@ pub async fn variants(reads: &Reads, lines: &[(&str, &str)]) -> Result<Vec<Varia
     Ok(stored.into_iter().map(with_product).collect())
 }
 
-/// A variant, and what it costs in a currency if it is sold in it.
-pub async fn variant_and_price(
+/// The variant with this id.
+pub async fn variant(reads: &Reads, id: &str) -> Result<Option<Variant>, ApiError> {
+    let Some(stored) = stored(reads, &[id]).await?.pop() else {
+        return Ok(None);
+    };
+    let mut products = products(reads, vec![&stored.product_id]).await?;
+    let product = products.remove(&stored.product_id);
+    Ok(Some(Variant { stored, product }))
+}
+
+/// What a variant costs in a currency; none if it is not sold in it.
+pub async fn price(
     reads: &Reads,
-    id: &str,
+    variant: &StoredVariant,
     currency: &str,
-) -> Result<Option<(Variant, Option<i64>)>, ApiError> {
-    let stored = stored(reads, &[id]).await?;
-    let product_ids: Vec<&str> = stored.iter().map(|variant| &*variant.product_id).collect();
-    let (products, prices) = try_join(
-        products(reads, product_ids.clone()),
-        prices(reads, &product_ids, currency),
-    )
-    .await?;
-    Ok(stored.into_iter().next().map(|stored| {
-        let price = prices.get(id).and_then(|price| price["amount"].as_i64());
-        let product = products.get(&stored.product_id).cloned();
-        (Variant { stored, product }, price)
-    }))
+) -> Result<Option<i64>, ApiError> {
+    let prices = prices(reads, &[&variant.product_id], currency).await?;
+    let price = prices.get(&variant.id);
+    Ok(price.and_then(|price| price["amount"].as_i64()))
 }
 
 async fn stored(reads: &Reads, ids: &[&str]) -> Result<Vec<StoredVariant>, ApiError> {

@@ -142,7 +142,7 @@ impl Wanted {
 
     fn plan(&self, mix: Mix, hop: bool) -> Plan {
         // Where few order and each takes long, it takes long until thirty have.
-        let seconds = if hop && mix == Mix::BROWSE { 26 } else { 4 };
+        let seconds = if hop && mix == Mix::BROWSE { 32 } else { 4 };
         Plan {
             mix,
             hop,
