@@ -4,6 +4,7 @@
 //! but the counted instructions, which need valgrind (`--instructions`); `--only <part>` picks one.
 
 mod against_plain;
+mod client;
 mod cpu;
 mod instructions;
 mod large_tags;
@@ -15,10 +16,11 @@ mod shop;
 use std::process::ExitCode;
 
 /// What can be picked, in the order of running.
-const PARTS: [(&str, fn()); 3] = [
+const PARTS: [(&str, fn()); 4] = [
     ("plain", against_plain::run),
     ("large", large_tags::run),
     ("memory", memory::run),
+    ("client", client::run),
 ];
 
 fn main() -> ExitCode {

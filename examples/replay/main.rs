@@ -6,7 +6,6 @@
 //! by itself, with status 1 if a comparison failed.
 
 mod inside;
-mod page;
 mod report;
 mod shop;
 

@@ -5,10 +5,9 @@
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
+use harness::page::Page;
 use harness::trace::{Call, Trace};
 use mcache::Cache;
-
-use crate::page::Page;
 
 /// What happened during a replay.
 #[derive(Default)]

@@ -21,11 +21,13 @@
 //! | cut, delay or stall the network | [`Proxy`] |
 //! | read what a server tells its replicas | [`ReplicationStream`] |
 //! | start other programs, and end them | [`KillOnDrop`] |
+//! | replay a shop's recorded calls, with values of the recorded sizes | [`trace`], [`page`] |
 //! | draw random operations that can be drawn again | [`Seed`] |
 
 mod index;
 pub mod line;
 pub mod locate;
+pub mod page;
 mod postgres;
 mod process;
 mod proxy;

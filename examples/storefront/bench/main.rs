@@ -141,8 +141,12 @@ impl Wanted {
     }
 
     fn plan(&self, mix: Mix, hop: bool) -> Plan {
-        // Where few order and each takes long, it takes long until thirty have.
-        let seconds = if hop && mix == Mix::BROWSE { 32 } else { 4 };
+        // Where few order, it takes long until thirty have.
+        let seconds = match (mix, hop) {
+            (Mix::BROWSE, true) => 32,
+            (Mix::BROWSE, false) => 12,
+            _ => 4,
+        };
         Plan {
             mix,
             hop,

@@ -268,7 +268,7 @@ fn svg(scenarios: &[Scenario]) -> String {
 fn html(markdown: &str, chart: &str) -> String {
     let mut page = String::from(
         "<!doctype html><meta charset=\"utf-8\"><title>mcache: storefront</title><style>body{font:15px/1.5 sans-serif;max-width:70rem;\
-         margin:2rem auto;padding:0 1rem}table{border-collapse:collapse}td,th{border:1px solid #ccc;padding:.25rem .6rem;text-align:right}\
+         margin:2rem auto;padding:0 1rem}table{border-collapse:collapse}td,th{border:1px solid #ccc;padding:.25rem .6rem;text-align:right;white-space:nowrap}\
          td:first-child,th:first-child{text-align:left}svg{max-width:860px}</style>\n",
     );
     let escape = |text: &str| {
