@@ -369,9 +369,48 @@ fn a_query_costs_one_statement_a_level() {
         .block_on(graph.query(&query, &GraphOptions::default()))
         .unwrap();
     assert_eq!(result.data[0]["items"].as_array().unwrap().len(), 700);
+    assert_eq!(statements(&postgres), 3);
+
+    // However many are asked for one by one.
+    let query = GraphQuery::new("item").fields(["title", "parts.id", "brand.name"]);
+    let ids = (1..=100).map(|number| format!("i{number}"));
+    let options = GraphOptions::default();
+    let results = runtime().block_on(graph.query_each(&query, "id", ids, &options));
+    let results = results.unwrap();
+    assert_eq!(results.len(), 100);
+    for result in results {
+        assert_eq!(result.data[0]["parts"].as_array().unwrap().len(), 3);
+        assert_eq!(result.data[0]["brand"]["name"], "x");
+    }
+    assert_eq!(statements(&postgres), 3 + 3);
+}
+
+/// How many statements the server was given with parameters.
+fn statements(postgres: &Postgres) -> usize {
     let log = postgres.log();
-    let statements = log.lines().filter(|line| line.contains("execute")).count();
-    assert_eq!(statements, 3, "{log}");
+    log.lines().filter(|line| line.contains("execute")).count()
+}
+
+#[test]
+fn the_connection_used_last_is_used_next() {
+    let postgres = Postgres::start();
+    postgres.psql(TABLES);
+    let graph = Graph::builder(schema(), resolver(&postgres)).build();
+    let runtime = runtime();
+    let query = GraphQuery::new("brand").fields(["name"]);
+    let options = GraphOptions::default();
+    let crowd = (0..8).map(|_| graph.query(&query, &options));
+    for result in runtime.block_on(futures_util::future::join_all(crowd)) {
+        result.unwrap();
+    }
+    let count = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'mcache'";
+    assert_eq!(postgres.psql(count), "8");
+    let since = postgres.psql("SELECT clock_timestamp()");
+    for _ in 0..20 {
+        runtime.block_on(graph.query(&query, &options)).unwrap();
+    }
+    let busy = postgres.psql(&format!("{count} AND query_start > '{since}'"));
+    assert_eq!(busy, "1", "statements are prepared on each connection anew");
 }
 
 #[test]
