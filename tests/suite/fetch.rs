@@ -1,75 +1,13 @@
 //! Of all who miss one key, one fills it; the others wait in the server and get what it filled.
 
-use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
+use std::thread;
+use std::time::Duration;
 
 use harness::topology::Replicated;
-use harness::{Server, Session, wait};
+use harness::{Server, wait};
 use redis::{Value, from_redis_value};
 
-/// What FETCH replied: state, value, token.
-type Fetched = (String, Option<String>, Option<String>);
-
-fn fetch(redis: &mut Session, line: &str) -> Fetched {
-    redis.typed(&format!("MCACHE.FETCH {line}"))
-}
-
-fn hit(value: &str) -> Fetched {
-    ("hit".into(), Some(value.into()), None)
-}
-
-fn busy() -> Fetched {
-    ("busy".into(), None, None)
-}
-
-/// The token of a `miss`.
-#[track_caller]
-fn missed(fetched: Fetched) -> String {
-    let (state, value, token) = fetched;
-    assert_eq!((state.as_str(), value), ("miss", None));
-    token.expect("a miss comes with a token")
-}
-
-/// A client that fetches on a thread of its own.
-struct Waiting {
-    id: i64,
-    thread: JoinHandle<(Fetched, Duration, Session)>,
-}
-
-impl Waiting {
-    /// Sends the command and returns when the server has parked the client.
-    fn park(server: &Server, line: &str) -> Self {
-        let mut session = server.session();
-        let id = session.int("CLIENT ID");
-        let before = server.session().stat("parked_clients");
-        let line = line.to_owned();
-        let thread = thread::spawn(move || {
-            let start = Instant::now();
-            (fetch(&mut session, &line), start.elapsed(), session)
-        });
-        let mut observer = server.session();
-        wait::until("the client is parked", || {
-            observer.stat("parked_clients") > before
-        });
-        Self { id, thread }
-    }
-
-    fn result(self) -> Fetched {
-        self.timed().0
-    }
-
-    /// What it got, and how long that took.
-    fn timed(self) -> (Fetched, Duration) {
-        let (fetched, waited, _) = self.thread.join().expect("the client got a reply");
-        (fetched, waited)
-    }
-
-    /// What it got, and the connection: whoever holds a lease and disconnects, loses it.
-    fn connected(self) -> (Fetched, Session) {
-        let (fetched, _, session) = self.thread.join().expect("the client got a reply");
-        (fetched, session)
-    }
-}
+use crate::fetching::{Fetched, Waiting, busy, fetch, hit, missed};
 
 #[test]
 fn a_hit_is_the_value_and_a_miss_is_a_token() {
@@ -106,7 +44,7 @@ fn those_who_wait_get_the_value_from_the_fill() {
         .collect();
     redis.ok(&format!("MCACHE.SET k 0 v TOKEN {token}"));
     for client in waiting {
-        assert_eq!(client.result(), hit("v"));
+        assert_eq!(client.fetched(), hit("v"));
     }
     assert_eq!(redis.stat("parked_clients"), 0);
 }
@@ -118,7 +56,7 @@ fn a_fill_by_somebody_else_wakes_as_well() {
     missed(fetch(&mut redis, "k"));
     let client = Waiting::park(&server, "k WAIT 30000");
     server.session().ok("MCACHE.SET k 0 other");
-    assert_eq!(client.result(), hit("other"));
+    assert_eq!(client.fetched(), hit("other"));
 }
 
 #[test]
@@ -137,7 +75,7 @@ fn release_makes_the_next_in_line_the_one_who_fills() {
         "no longer the holder"
     );
     redis.ok(&format!("MCACHE.SET k 0 v TOKEN {next}"));
-    assert_eq!(third.result(), hit("v"));
+    assert_eq!(third.fetched(), hit("v"));
 }
 
 #[test]
@@ -171,7 +109,7 @@ fn the_holders_disconnect_makes_the_next_in_line_the_one_who_fills() {
     missed(fetch(&mut holder, "k LEASE 600000"));
     let second = Waiting::park(&server, "k WAIT 30000");
     drop(holder);
-    missed(second.result());
+    missed(second.fetched());
 }
 
 #[test]
@@ -182,7 +120,7 @@ fn a_killed_holder_is_a_disconnected_one() {
     missed(fetch(&mut holder, "k LEASE 600000"));
     let second = Waiting::park(&server, "k WAIT 30000");
     assert_eq!(server.session().int(&format!("CLIENT KILL ID {id}")), 1);
-    missed(second.result());
+    missed(second.fetched());
 }
 
 #[test]
@@ -203,7 +141,7 @@ fn a_client_that_is_gone_or_unblocked_leaves_the_line() {
     let token = missed(fetch(&mut redis, "k LEASE 600000"));
     let unblocked = Waiting::park(&server, "k WAIT 600000");
     assert_eq!(redis.int(&format!("CLIENT UNBLOCK {}", unblocked.id)), 1);
-    assert_eq!(unblocked.result(), busy());
+    assert_eq!(unblocked.fetched(), busy());
 
     let mut gone = server.session();
     let id = gone.int("CLIENT ID");
@@ -213,7 +151,7 @@ fn a_client_that_is_gone_or_unblocked_leaves_the_line() {
     redis.int(&format!("CLIENT KILL ID {id}"));
     assert!(gone.join().expect("it was told").is_err());
     redis.int(&format!("MCACHE.RELEASE k {token}"));
-    missed(last.result());
+    missed(last.fetched());
 }
 
 #[test]
@@ -227,7 +165,7 @@ fn a_refused_fill_hands_the_key_on() {
         redis.run(&format!("MCACHE.SET k 0 old TOKEN {token} TAGS t")),
         Value::Nil
     );
-    let next = missed(second.result());
+    let next = missed(second.fetched());
     redis.ok(&format!("MCACHE.SET k 0 new TOKEN {next} TAGS t"));
 }
 
@@ -241,7 +179,7 @@ fn what_was_invalidated_while_somebody_waited_is_not_what_they_get() {
     redis.run(&format!("MCACHE.SET k 0 v TOKEN {token} TAGS t"));
     redis.run("MCACHE.INVALIDATE TAGS t");
     redis.run("EXEC");
-    let (state, value, _) = second.result();
+    let (state, value, _) = second.fetched();
     assert_eq!((state.as_str(), value), ("miss", None));
 }
 
@@ -256,7 +194,7 @@ fn flush_and_swap_make_those_who_wait_look_again() {
         missed(fetch(&mut redis, "k LEASE 600000"));
         let second = Waiting::park(&server, "k WAIT 30000");
         redis.ok(line);
-        let fetched = second.result();
+        let fetched = second.fetched();
         if line.starts_with("SWAPDB") {
             assert_eq!(fetched, hit("v"), "{line}");
         } else {
@@ -275,7 +213,7 @@ fn a_deleted_key_makes_those_who_wait_look_again() {
         // There must be something to delete: Redis says nothing of a key that is not there.
         redis.ok("SET k foreign");
         redis.int(delete);
-        missed(waiting.result());
+        missed(waiting.fetched());
     }
 }
 
@@ -301,7 +239,7 @@ fn nobody_is_parked_where_they_must_not_be() {
     let parked = Waiting::park(&server, "k WAIT 600000");
     assert_eq!(fetch(&mut other, "k WAIT 600000"), busy());
     other.ok("MCACHE.SET k 0 v");
-    assert_eq!(parked.result(), hit("v"));
+    assert_eq!(parked.fetched(), hit("v"));
 }
 
 #[test]

@@ -12,6 +12,7 @@ mod client_topology;
 mod cluster;
 mod commands;
 mod fetch;
+mod fetching;
 mod fullsync;
 mod fuzz;
 mod graph_oracle;

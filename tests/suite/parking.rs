@@ -1,78 +1,16 @@
 //! Those who wait for somebody else's fill when things go wrong: ends on time, clients that vanish in every way, servers
 //! that change their role. Nobody is stuck, and nothing is left behind.
 
-use std::thread::{self, JoinHandle};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use harness::topology::Replicated;
-use harness::{Server, Session, wait};
+use harness::{Server, wait};
 
-/// What FETCH replied: state, value, token.
-type Fetched = (String, Option<String>, Option<String>);
+use crate::fetching::{Fetched, Waiting, fetch, missed};
 
 /// Longer than any test: what ends earlier was ended by something else.
 const LONG: &str = "LEASE 600000 WAIT 600000";
-
-fn fetch(redis: &mut Session, line: &str) -> Fetched {
-    redis.typed(&format!("MCACHE.FETCH {line}"))
-}
-
-/// The token of a `miss`.
-#[track_caller]
-fn missed(fetched: Fetched) -> String {
-    let (state, value, token) = fetched;
-    assert_eq!((state.as_str(), value), ("miss", None));
-    token.expect("a miss comes with a token")
-}
-
-/// A client that fetches on a thread of its own.
-struct Waiting {
-    id: i64,
-    thread: JoinHandle<(Result<Fetched, String>, Session)>,
-}
-
-impl Waiting {
-    /// Sends the command and returns when the server has parked the client.
-    fn park(server: &Server, line: &str) -> Self {
-        Self::park_as(server, server.session(), line)
-    }
-
-    fn park_as(server: &Server, mut session: Session, line: &str) -> Self {
-        let mut observer = server.session();
-        let before = observer.stat("parked_clients");
-        let id = session.int("CLIENT ID");
-        let line = format!("MCACHE.FETCH {line}");
-        let thread = thread::Builder::new()
-            .stack_size(256 * 1024)
-            .spawn(move || {
-                let reply = session.try_run(&line);
-                let fetched =
-                    reply.map(|value| redis::from_redis_value(value).expect("three parts"));
-                (fetched, session)
-            })
-            .expect("a thread");
-        wait::until("the client is parked", || {
-            observer.stat("parked_clients") > before
-        });
-        Self { id, thread }
-    }
-
-    fn result(self) -> Result<Fetched, String> {
-        self.thread.join().expect("the client got a reply").0
-    }
-
-    #[track_caller]
-    fn fetched(self) -> Fetched {
-        self.result().expect("no error")
-    }
-
-    /// As [`Waiting::fetched`], with the connection, which a drop would close.
-    #[track_caller]
-    fn with_session(self) -> (Fetched, Session) {
-        let (fetched, session) = self.thread.join().expect("the client got a reply");
-        (fetched.expect("no error"), session)
-    }
-}
 
 #[track_caller]
 fn assert_nothing_left(server: &Server) {
@@ -164,7 +102,7 @@ fn an_unblocked_connection_is_as_good_as_before() {
     for how in ["TIMEOUT", "ERROR"] {
         let client = Waiting::park(&server, &format!("k {LONG}"));
         redis.int(&format!("CLIENT UNBLOCK {} {how}", client.id));
-        let (_, mut session) = client.thread.join().expect("a reply");
+        let mut session = client.ended().session;
         assert_eq!(session.text("PING").as_deref(), Some("PONG"), "after {how}");
         let again = Waiting::park_as(&server, session, &format!("k {LONG}"));
         redis.ok(&format!("MCACHE.SET k 0 v TOKEN {token}"));
@@ -188,7 +126,7 @@ fn a_hundred_holders_in_a_row_vanish_and_the_last_in_line_fills() {
     for client in line {
         drop(holder);
         // In order of arrival, each with the lease.
-        let (fetched, session) = client.with_session();
+        let (fetched, session) = client.connected();
         (token, holder) = (missed(fetched), session);
         assert_eq!(redis.stat("leases"), 1);
     }
@@ -402,7 +340,7 @@ fn a_key_that_became_another_type_is_handed_on_until_it_is_gone() {
     let error = holder.error(&format!("MCACHE.SET k 0 v TOKEN {token}"));
     assert!(error.starts_with("WRONGTYPE"), "{error}");
     assert_eq!(holder.int(&format!("MCACHE.RELEASE k {token}")), 1);
-    let (fetched, mut next) = parked.with_session();
+    let (fetched, mut next) = parked.connected();
     let token = missed(fetched);
     holder.int("DEL k");
     next.ok(&format!("MCACHE.SET k 0 v TOKEN {token}"));

@@ -2,11 +2,7 @@
 
 use harness::{Server, Session, wait};
 
-type Fetched = (String, Option<String>, Option<String>);
-
-fn fetch(redis: &mut Session, line: &str) -> Fetched {
-    redis.typed(&format!("MCACHE.FETCH {line}"))
-}
+use crate::fetching::fetch;
 
 /// A server with an entry `k` past its ttl and within its window.
 fn with_stale_entry(options: &str) -> (Server, Session) {
