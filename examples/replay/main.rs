@@ -9,7 +9,7 @@ mod inside;
 mod report;
 mod shop;
 
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -23,10 +23,9 @@ use shop::Shop;
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    // Ctrl-C ends the replay and the waiting alike; the server is stopped on the way out, with its directory.
-    let server = Server::builder().tcp().apart_from_terminal().start();
+    // Being asked to stop ends the replay and the waiting alike; the server is stopped on the way out, with its directory.
     tokio::select! {
-        outcome = run(&server) => match outcome {
+        outcome = run() => match outcome {
             Ok(true) => ExitCode::SUCCESS,
             Ok(false) => ExitCode::FAILURE,
             Err(error) => {
@@ -34,15 +33,18 @@ async fn main() -> ExitCode {
                 ExitCode::FAILURE
             }
         },
-        _ = tokio::signal::ctrl_c() => {
-            println!();
+        () = storefront::stop::asked() => {
+            // A terminal that is gone is no reason to end badly.
+            let _ = writeln!(std::io::stdout());
             ExitCode::SUCCESS
         }
     }
 }
 
 /// The whole show; whether every comparison held.
-async fn run(server: &Server) -> Result<bool, Box<dyn std::error::Error>> {
+async fn run() -> Result<bool, Box<dyn std::error::Error>> {
+    let start = || Server::builder().tcp().apart_from_terminal().start();
+    let server = tokio::task::spawn_blocking(start).await?;
     let path = std::env::args_os()
         .nth(1)
         .map_or_else(Trace::recorded, PathBuf::from);

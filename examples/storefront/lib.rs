@@ -24,6 +24,7 @@ pub mod schema;
 pub mod seed;
 pub mod serve;
 pub mod servers;
+pub mod stop;
 pub mod store;
 
 /// What goes wrong outside of requests: while starting, seeding, measuring.

@@ -1,6 +1,7 @@
 //! `make storefront`: the store on PostgreSQL and Redis servers of its own, and a page that shows it at work, until
 //! Ctrl-C.
 
+use std::io::Write;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -9,10 +10,11 @@ use storefront::config::Config;
 use storefront::live::Live;
 use storefront::serve::Server;
 use storefront::servers::Servers;
+use storefront::stop;
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    // Ctrl-C at any time, in the middle of seeding too, drops everything that was started.
+    // Being asked at any time, in the middle of seeding too, drops everything that was started.
     tokio::select! {
         outcome = run() => match outcome {
             Ok(()) => ExitCode::SUCCESS,
@@ -21,8 +23,9 @@ async fn main() -> ExitCode {
                 ExitCode::FAILURE
             }
         },
-        _ = tokio::signal::ctrl_c() => {
-            println!("\nStopping everything that was started.");
+        () = stop::asked() => {
+            // A terminal that is gone is no reason to end badly.
+            let _ = writeln!(std::io::stdout(), "\nStopping everything that was started.");
             ExitCode::SUCCESS
         }
     }

@@ -246,7 +246,9 @@ pub async fn tell_source(
     let word = least_cached.map_or("bypass", |(word, _)| word);
     let headers = response.headers_mut();
     headers.insert(X_CACHE, HeaderValue::from_static(word));
-    if let Ok(read) = HeaderValue::from_str(&read.join(", ")) {
+    if let Ok(read) = HeaderValue::from_str(&read.join(", "))
+        && !read.is_empty()
+    {
         headers.insert(X_CACHE_READS, read);
     }
     response

@@ -1,8 +1,11 @@
 //! The storefront: what a shopper and a back office may rely on while everything they read is cached.
 
+use std::io::{BufRead, BufReader};
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 
-use harness::{ScratchDir, wait};
+use harness::{KillOnDrop, ScratchDir, wait};
 use serde_json::{Value, json};
 use storefront::bench::{Checker, outage};
 use storefront::config::Config;
@@ -553,4 +556,42 @@ async fn the_page_fills_in_a_browser_while_visitors_come() {
     drop(visitors);
     on.stop().await.unwrap();
     off.stop().await.unwrap();
+}
+
+/// The path behind `before` in what the program prints.
+fn path_after(said: &[String], before: &str) -> PathBuf {
+    let mut found = said.iter().filter_map(|line| line.split_once(before));
+    let (_, path) = found.next().expect("it says where its servers are");
+    PathBuf::from(path.split(' ').next().unwrap())
+}
+
+#[test]
+fn whoever_stops_it_stops_everything_it_started() {
+    for signal in ["-INT", "-TERM", "-HUP"] {
+        let program = Command::new(env!("CARGO_BIN_EXE_storefront"))
+            .env("STOREFRONT_LISTEN", "127.0.0.1:0")
+            .env("STOREFRONT_PRODUCTS", "50")
+            .env("MEDUSA_FF_CACHING", "true")
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn();
+        let mut program = KillOnDrop(program.unwrap());
+        let mut said = Vec::new();
+        for line in BufReader::new(program.stdout.take().unwrap()).lines() {
+            said.push(line.unwrap());
+            if said.last().unwrap().contains("Ctrl-C stops everything") {
+                break;
+            }
+        }
+        let database = path_after(&said, "host=");
+        let cache = path_after(&said, "redis-cli -s ");
+        assert!(database.is_dir() && cache.exists(), "{said:?}");
+        let id = program.id().to_string();
+        let sent = Command::new("kill").args([signal, &id]).status();
+        assert!(sent.unwrap().success());
+        let ended = program.wait().unwrap();
+        assert!(ended.success(), "{signal}: {ended}");
+        assert!(!database.exists(), "{signal} leaves {}", database.display());
+        assert!(!cache.exists(), "{signal} leaves {}", cache.display());
+    }
 }

@@ -5,6 +5,7 @@
 //! database or both pick what is measured; OUT is the directory the report goes to (docs/results; if only a part is measured,
 //! target/storefront).
 
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -15,13 +16,14 @@ use storefront::bench::{Hop, Plan, outage, run, write};
 use storefront::config::Config;
 use storefront::load::Mix;
 use storefront::servers::Servers;
+use storefront::stop;
 
 /// What the requests are drawn from, so that a run can be repeated.
 const SEED: u64 = 20_260_107;
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    // Ctrl-C at any time drops everything that was started.
+    // Being asked at any time drops everything that was started.
     tokio::select! {
         outcome = bench() => match outcome {
             Ok(true) => ExitCode::SUCCESS,
@@ -31,8 +33,9 @@ async fn main() -> ExitCode {
                 ExitCode::FAILURE
             }
         },
-        _ = tokio::signal::ctrl_c() => {
-            eprintln!("Stopping everything that was started.");
+        () = stop::asked() => {
+            // A terminal that is gone is no reason to end badly.
+            let _ = writeln!(std::io::stderr(), "Stopping everything that was started.");
             ExitCode::FAILURE
         }
     }
