@@ -22,6 +22,10 @@ use crate::{
     telemetry,
 };
 
+/// How often all that is left is looked at again after one of them was waited for. Each time somebody else filled some and
+/// others are still being filled; beyond that they are waited for one by one.
+const ROUNDS_MAX: usize = 8;
+
 /// Several keys, with how their entries are to be kept; ends in one of the operations.
 #[must_use = "nothing happens until one of the operations is called"]
 pub struct Batch<'c, K, C = Json> {
@@ -99,8 +103,7 @@ impl<'c, K: AsRef<[u8]>, C: Codec> Batch<'c, K, C> {
     ///
     /// The loader is called once with all keys that nobody has and nobody is loading, and returns what it found; keys it
     /// leaves out have no value, which is remembered only with [`negative_ttl`](Self::negative_ttl). Values that another
-    /// caller is loading are waited for; only if nothing comes of that, the loader is called again, for one key at a
-    /// time.
+    /// caller is loading are waited for; only if nothing comes of that, the loader is called again, for what is then left.
     ///
     /// ```
     /// # use std::collections::HashMap;
@@ -182,33 +185,37 @@ impl<'c, K: AsRef<[u8]>, C: Codec> Batch<'c, K, C> {
         Fut: Future<Output = Result<HashMap<K, Loaded<T>>, E>>,
     {
         let items = self.items();
-        let first = join_all(items.iter().map(|item| self.first_look(item, chosen))).await;
         let mut values = HashMap::with_capacity(items.len());
-        let mut fills = Vec::new();
-        let mut later = Vec::new();
-        for (item, first) in items.iter().zip(first) {
-            match first {
-                First::Found(value, source) => {
-                    telemetry::read(source);
-                    let served = value.map(|value| Served { value, source });
-                    values.extend(served.map(|served| (item.key.clone(), served)));
+        let mut left: Vec<&Item<K>> = items.iter().collect();
+        for _ in 0..ROUNDS_MAX {
+            let looks = join_all(left.iter().map(|item| self.first_look(item, chosen))).await;
+            let mut fills = Vec::new();
+            let mut later = Vec::new();
+            for (item, look) in left.into_iter().zip(looks) {
+                match look {
+                    First::Found(value, source) => {
+                        telemetry::read(source);
+                        let served = value.map(|value| Served { value, source });
+                        values.extend(served.map(|served| (item.key.clone(), served)));
+                    }
+                    First::Fill(fill) => fills.push((item, fill)),
+                    First::Later => later.push(item),
                 }
-                First::Fill(fill) => fills.push((item, fill)),
-                First::Later => later.push(item),
             }
+            // Ours first, and to the end: somebody may be waiting for them while he fills what we wait for next.
+            if !fills.is_empty() {
+                values.extend(self.fill_all(fills, &loader).await?);
+            }
+            // One is waited for, over one connection. The others are mostly filled by the same caller at the same time: then
+            // they are there, or all of them are ours.
+            let Some(one) = later.pop() else {
+                return Ok(values);
+            };
+            values.extend(self.wait_for(one, chosen, &loader).await?);
+            left = later;
         }
-        // Ours first, and to the end: somebody may be waiting for them while he fills what we wait for next.
-        if !fills.is_empty() {
-            values.extend(self.fill_all(fills, &loader).await?);
-        }
-        let rest = join_all(
-            later
-                .into_iter()
-                .map(|item| self.wait_for(item, chosen, &loader)),
-        )
-        .await;
-        for found in rest {
-            values.extend(found?);
+        for item in left {
+            values.extend(self.wait_for(item, chosen, &loader).await?);
         }
         Ok(values)
     }

@@ -1,13 +1,15 @@
 //! Of all callers in all processes that miss one key, one loads. Each cache here has its own connections, as a process
 //! would.
 
-use std::sync::Arc;
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 use harness::{Server, wait};
 use mcache::{Cache, Error, Loaded, Source, server::RedisOptions};
+use tokio::sync::oneshot;
 use tokio::time::sleep;
 
 use crate::runtime::run;
@@ -233,4 +235,82 @@ fn batches_of_two_processes_that_overlap_load_each_key_once() {
     loaded.sort();
     loaded.dedup();
     assert_eq!((loaded.len(), all), (100, 100));
+}
+
+/// Two processes want the same many keys; the first is let go when the second waits. What the second then loads, call by
+/// call.
+async fn second_of_two_batches(server: &Server, first_fails: bool) -> Vec<usize> {
+    const KEYS: usize = 40;
+    let caches = caches(server, 2, Duration::from_secs(30)).await;
+    let (first, second) = (caches[0].clone(), caches[1].clone());
+    let keys = || (0..KEYS).map(|number| format!("k{number}"));
+    let loaded = |missing: Vec<String>, value: usize| -> HashMap<_, _> {
+        missing
+            .into_iter()
+            .map(|key| (key, Loaded::new(value)))
+            .collect()
+    };
+
+    let (go, gone) = oneshot::channel::<()>();
+    let gone = Mutex::new(Some(gone));
+    let leader = tokio::spawn(async move {
+        let load = |missing: Vec<String>| {
+            let gone = gone.lock().expect("nobody panics").take();
+            async move {
+                gone.expect("it loads once")
+                    .await
+                    .expect("it is told to go on");
+                match first_fails {
+                    true => Err("the database is down"),
+                    false => Ok(loaded(missing, 1)),
+                }
+            }
+        };
+        first.keys(keys()).get_or_load_many(load).await
+    });
+    let mut redis = server.session();
+    wait::until("the first has all leases", || {
+        redis.stat("leases") == KEYS as i64
+    });
+
+    let calls = Arc::new(Mutex::new(Vec::new()));
+    let noted = calls.clone();
+    let follower = tokio::spawn(async move {
+        let load = |missing: Vec<String>| {
+            noted.lock().expect("nobody panics").push(missing.len());
+            async move { Ok::<_, Error>(loaded(missing, 2)) }
+        };
+        second.keys(keys()).get_or_load_many(load).await
+    });
+    wait::until("the second waits", || redis.stat("parked_clients") > 0);
+    assert_eq!(redis.stat("parked_clients"), 1, "over one connection");
+    go.send(()).expect("the first is there");
+    assert_eq!(leader.await.expect("nobody panics").is_err(), first_fails);
+    let values = follower.await.expect("nobody panics").expect("loaded");
+    assert_eq!(values.len(), KEYS);
+    let expected = if first_fails { 2 } else { 1 };
+    assert!(
+        values.values().all(|value| *value == expected),
+        "{values:?}"
+    );
+    let calls = calls.lock().expect("nobody panics").clone();
+    calls
+}
+
+#[test]
+fn a_batch_that_waits_for_another_takes_what_it_loads_over_one_connection() {
+    let server = Server::start();
+    assert_eq!(
+        run(second_of_two_batches(&server, false)),
+        Vec::<usize>::new()
+    );
+}
+
+#[test]
+fn a_batch_that_waited_in_vain_loads_the_rest_together() {
+    let server = Server::start();
+    let calls = run(second_of_two_batches(&server, true));
+    // The one it waited for, then the others: all of them, unless some leases are still on their way back.
+    assert_eq!(calls.iter().sum::<usize>(), 40, "{calls:?}");
+    assert!(calls.len() <= 10, "{calls:?}");
 }
