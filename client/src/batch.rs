@@ -17,13 +17,13 @@ use tracing::Instrument;
 use crate::{
     Cache, Codec, Json, Loaded, Result, Served, Source, Target,
     cache::{Chosen, Opened},
-    load::{Asked, Fill, Loading, Sealed},
+    load::{Asked, Fill, Loading, PATIENCE, Sealed},
     policy::{Policy, policy_setters},
     telemetry,
 };
 
-/// How often all that is left is looked at again after one of them was waited for. Each time somebody else filled some and
-/// others are still being filled; beyond that they are waited for one by one.
+/// How often what is left is looked at as a whole, after one of it was waited for. Each time somebody else filled some and
+/// others are still being filled; beyond that each is waited for by itself.
 const ROUNDS_MAX: usize = 8;
 
 /// Several keys, with how their entries are to be kept; ends in one of the operations.
@@ -187,7 +187,11 @@ impl<'c, K: AsRef<[u8]>, C: Codec> Batch<'c, K, C> {
         let items = self.items();
         let mut values = HashMap::with_capacity(items.len());
         let mut left: Vec<&Item<K>> = items.iter().collect();
-        for _ in 0..ROUNDS_MAX {
+        let patience = self.cache.core().loader_timeout.saturating_mul(PATIENCE);
+        let began = Instant::now();
+        let mut rounds = 0;
+        while rounds < ROUNDS_MAX && (rounds == 0 || began.elapsed() < patience) {
+            rounds += 1;
             let looks = join_all(left.iter().map(|item| self.first_look(item, chosen))).await;
             let mut fills = Vec::new();
             let mut later = Vec::new();
@@ -214,8 +218,13 @@ impl<'c, K: AsRef<[u8]>, C: Codec> Batch<'c, K, C> {
             values.extend(self.wait_for(one, chosen, &loader).await?);
             left = later;
         }
-        for item in left {
-            values.extend(self.wait_for(item, chosen, &loader).await?);
+        // Everybody stalls, or they are invalidated as fast as they are filled: an end in bounded time matters more now than
+        // connections and calls of the loader.
+        let rest = left
+            .into_iter()
+            .map(|item| self.wait_for(item, chosen, &loader));
+        for found in join_all(rest).await {
+            values.extend(found?);
         }
         Ok(values)
     }

@@ -40,7 +40,7 @@ const ROUNDS_MAX: usize = 8;
 /// How many loader timeouts a caller waits for others before it loads on its own. More than one: when a holder of the
 /// lease stalls until it ends, the next in line takes over, and those behind that one must still be there to get its
 /// result. With one they would all run out of patience at the moment at which the lease ends, and all load at once.
-const PATIENCE: u32 = 2;
+pub(crate) const PATIENCE: u32 = 2;
 
 /// One caller's way to one value.
 pub(crate) struct Loading<'a> {
