@@ -293,8 +293,8 @@ async fn second_of_two_batches(server: &Server, first_fails: bool) -> Vec<usize>
         values.values().all(|value| *value == expected),
         "{values:?}"
     );
-    let calls = calls.lock().expect("nobody panics").clone();
-    calls
+    let calls = calls.lock().expect("nobody panics");
+    calls.clone()
 }
 
 #[test]
