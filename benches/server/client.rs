@@ -10,6 +10,7 @@ use mcache::Cache;
 use redis::aio::MultiplexedConnection;
 use tokio::runtime::{Builder, Runtime};
 
+use crate::cpu::median;
 use crate::results::{Goal, Part};
 use crate::shop;
 
@@ -119,8 +120,7 @@ impl Spent {
     fn median(runs: impl Iterator<Item = Self> + Clone) -> Self {
         let middle = |figure: fn(Self) -> f64| {
             let mut figures: Vec<f64> = runs.clone().map(figure).collect();
-            figures.sort_unstable_by(f64::total_cmp);
-            figures[figures.len() / 2]
+            median(&mut figures)
         };
         Self {
             wall_us: middle(|run| run.wall_us),
@@ -175,12 +175,11 @@ fn day(runtime: &Runtime, part: &mut Part) {
         })
         .collect();
     let mut seconds: Vec<f64> = runs.iter().map(Duration::as_secs_f64).collect();
-    seconds.sort_unstable_by(f64::total_cmp);
-    let median = seconds[seconds.len() / 2];
+    let ours_s = median(&mut seconds);
     part.add(
         "the recorded day: CPU of the provider in use today / ours",
-        format!("{PROVIDER_IN_USE_S} s, observed elsewhere, beside {median:.3} s"),
-        PROVIDER_IN_USE_S / median,
+        format!("{PROVIDER_IN_USE_S} s, observed elsewhere, beside {ours_s:.3} s"),
+        PROVIDER_IN_USE_S / ours_s,
         Goal::AtLeast(20.0),
     );
 }

@@ -306,11 +306,7 @@ impl<'c, C: Codec> Entry<'c, C> {
         });
         if chosen.is_empty() {
             telemetry::read(Source::Bypass);
-            let value = loader().await?.value;
-            return Ok(Served {
-                value,
-                source: Source::Bypass,
-            });
+            return Ok(Served::bypass(loader().await?.value));
         }
         let span = tracing::debug_span!("mcache.load", key = %self.key.escape_ascii());
         self.loading(&chosen)

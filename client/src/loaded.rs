@@ -83,6 +83,16 @@ pub struct Served<T> {
     pub source: Source,
 }
 
+impl<T> Served<T> {
+    /// A value that no cache was asked for.
+    pub(crate) fn bypass(value: T) -> Self {
+        Self {
+            value,
+            source: Source::Bypass,
+        }
+    }
+}
+
 /// Where a value came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]

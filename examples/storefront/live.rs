@@ -1,7 +1,6 @@
 //! The page at `/`: the table, filling while a built-in load runs against a store with the cache and one without it.
 
-use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use axum::response::Html;
@@ -12,6 +11,8 @@ use tokio::task::JoinSet;
 
 use crate::bench::PUBLISHED;
 use crate::load::{Mix, Recorder, Visitor};
+use crate::reads::Totals;
+use crate::serve::Server;
 use crate::servers::Servers;
 
 const PAGE: &str = include_str!("page.html");
@@ -25,6 +26,8 @@ pub struct Live {
     servers: Arc<Servers>,
     off: Recorder,
     on: Recorder,
+    /// What the store with the cache counts itself, once it is there.
+    reads: Arc<OnceLock<Totals>>,
 }
 
 impl Live {
@@ -34,6 +37,7 @@ impl Live {
             servers,
             off: Recorder::default(),
             on: Recorder::default(),
+            reads: Arc::default(),
         }
     }
 
@@ -46,14 +50,16 @@ impl Live {
     }
 
     /// Sends one visitor at a time to each store, with the same wishes, until it is dropped. One visit in three orders.
-    pub fn visitors(&self, off: SocketAddr, on: SocketAddr, products: u32) -> JoinSet<()> {
+    pub fn visitors(&self, off: &Server, on: &Server) -> JoinSet<()> {
+        let products = on.store.config.products;
+        self.reads.get_or_init(|| on.totals.clone());
         let mix = Mix {
             name: "live",
             orders_percent: 33,
             pages: 3,
         };
         let mut visitors = JoinSet::new();
-        for (address, recorder) in [(off, &self.off), (on, &self.on)] {
+        for (address, recorder) in [(off.address, &self.off), (on.address, &self.on)] {
             let recorder = recorder.clone();
             visitors.spawn(async move {
                 for number in 0.. {
@@ -74,10 +80,12 @@ impl Live {
             .iter()
             .map(|known| {
                 let [off, on] = [&self.off, &self.on].map(|recorder| recorder.figures(known.endpoint));
+                let reads = self.reads.get().map(|totals| totals.of(known.endpoint));
+                let reads = reads.unwrap_or_default();
                 json!({
                     "endpoint": known.endpoint, "published": known.saved_percent, "requests": on.requests,
                     "off_p50_ms": off.p50_ms, "on_p50_ms": on.p50_ms, "off_p95_ms": off.p95_ms,
-                    "on_p95_ms": on.p95_ms, "reads": on.reads, "read_hits": on.read_hits, "failures": off.failures + on.failures,
+                    "on_p95_ms": on.p95_ms, "reads": reads.reads, "read_hits": reads.hits, "failures": off.failures + on.failures,
                 })
             })
             .collect();

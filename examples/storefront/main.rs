@@ -47,7 +47,6 @@ async fn run() -> Result<(), BoxError> {
         ..config.clone()
     };
     let live = Live::new(servers.clone());
-    let products = config.products;
     let on = Server::start_with(config, live.router()).await?;
     let off = Server::start(without).await?;
     let caching = if on.store.cache.is_enabled() {
@@ -68,7 +67,7 @@ async fn run() -> Result<(), BoxError> {
         servers.redis().socket().display()
     );
     println!("\nCaching is {caching}. Ctrl-C stops everything.");
-    let mut visitors = live.visitors(off.address, on.address, products);
+    let mut visitors = live.visitors(&off, &on);
     while visitors.join_next().await.is_some() {}
     Ok(())
 }

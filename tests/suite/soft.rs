@@ -10,7 +10,7 @@ use harness::topology::{Replicated, follow};
 use harness::{Seed, Server, ServerBuilder, Session, wait};
 use redis::{Value, from_redis_value};
 
-use crate::fetching::Fetched;
+use crate::fetching::fetch;
 
 /// Few entries are dealt with at once, many later: the same must be true of both.
 const INLINE_MAX: [usize; 2] = [10_000, 0];
@@ -42,7 +42,7 @@ fn assert_not_live(redis: &mut Session, key: &str, context: &str) {
         None,
         "{key} {context}"
     );
-    let (state, ..) = redis.typed::<Fetched>(&format!("MCACHE.FETCH {key}"));
+    let (state, ..) = fetch(redis, key);
     assert_ne!(state, "hit", "{key} {context}");
 }
 
@@ -119,16 +119,8 @@ fn a_hard_invalidation_of_another_of_its_tags_kills_it() {
                     false => drop(at_once(&mut redis, &order)),
                 }
                 let context = format!("{order:?}, drained {drained}");
-                assert_eq!(
-                    redis.typed::<Fetched>("MCACHE.FETCH k").0,
-                    "miss",
-                    "{context}"
-                );
-                assert_eq!(
-                    redis.typed::<Fetched>("MCACHE.FETCH only-t").0,
-                    "stale",
-                    "{context}"
-                );
+                assert_eq!(fetch(&mut redis, "k").0, "miss", "{context}");
+                assert_eq!(fetch(&mut redis, "only-t").0, "stale", "{context}");
             }
         }
     }
@@ -213,7 +205,7 @@ fn ten_thousand_at_once_are_stale_on_the_replica_too() {
         for session in [&mut primary, &mut replica] {
             assert!(!session.is_live(&format!("k{n}")), "k{n}");
         }
-        let fetched: Fetched = replica.typed(&format!("MCACHE.FETCH k{n}"));
+        let fetched = fetch(&mut replica, &format!("k{n}"));
         assert_eq!(fetched, ("stale".into(), Some("v".into()), None));
     }
     wait::until("all have been dealt with", || {
@@ -226,7 +218,7 @@ fn ten_thousand_at_once_are_stale_on_the_replica_too() {
         replica.state("k0").as_deref() != Some("stale")
     });
     for n in (0..ENTRIES).step_by(97) {
-        let fetched: Fetched = replica.typed(&format!("MCACHE.FETCH k{n}"));
+        let fetched = fetch(&mut replica, &format!("k{n}"));
         assert_eq!(fetched, ("miss".into(), None, None));
     }
 }

@@ -519,7 +519,7 @@ async fn the_page_fills_in_a_browser_while_visitors_come() {
         "{rows:?}"
     );
 
-    let visitors = live.visitors(off.address, on.address, PRODUCTS);
+    let visitors = live.visitors(&off, &on);
     let deadline = std::time::Instant::now() + 2 * wait::PATIENCE;
     let (document, rows) = loop {
         let (document, complaints) = browse(&url).await;

@@ -14,7 +14,8 @@ use super::handle::Graph;
 use super::options::GraphOptions;
 use super::plan::Plan;
 use super::query::{GraphQuery, GraphResult};
-use crate::{Codec, Loaded, Served, Source};
+use super::schema::{Entity, Field};
+use crate::{Codec, Loaded, Served};
 
 /// One of the values, and the key of the query for it.
 #[derive(Clone)]
@@ -117,27 +118,21 @@ impl<C: Codec> Graph<C> {
                 batch.policy(options.cache.policy()).load_many(load).await?
             }
             None => {
-                let bypassed = |(each, loaded): (Each, Loaded<GraphResult>)| {
-                    let (value, source) = (loaded.value, Source::Bypass);
-                    (each, Served { value, source })
-                };
-                let loaded = load(asked.clone()).await?;
-                loaded.into_iter().map(bypassed).collect()
+                let loaded = load(asked.clone()).await?.into_iter();
+                loaded
+                    .map(|(each, loaded)| (each, Served::bypass(loaded.value)))
+                    .collect()
             }
         };
-        let mut left = times(&asked);
+        let positions = asked.iter().enumerate();
+        let last: HashMap<&Each, usize> = positions.map(|(at, each)| (each, at)).collect();
         let mut results = Vec::with_capacity(asked.len());
-        for each in &asked {
+        for (at, each) in asked.iter().enumerate() {
             // Whoever asks twice for the same gets a copy.
-            let again = left.get_mut(each).is_some_and(|left| {
-                *left -= 1;
-                *left > 0
+            results.extend(match last[each] == at {
+                true => found.remove(each),
+                false => found.get(each).cloned(),
             });
-            let served = match again {
-                true => found.get(each).cloned(),
-                false => found.remove(each),
-            };
-            results.extend(served);
         }
         Ok(results)
     }
@@ -150,20 +145,15 @@ impl<C: Codec> Graph<C> {
         values: Vec<Value>,
         options: &GraphOptions,
     ) -> Result<Vec<Each>, GraphError> {
-        let plan = Plan::new(&self.schema, query)?;
-        let entity = self.schema.at(plan.levels[0].entity);
+        let plan = Plan::new(self.schema(), query)?;
+        let entity = self.schema().at(plan.levels[0].entity);
         let refuse = |why| QueryError::Each {
             entity: entity.name().into(),
             field: field.into(),
             why,
         };
-        let known = entity
-            .get_field(field)
-            .ok_or_else(|| QueryError::UnknownField {
-                entity: entity.name().into(),
-                field: field.into(),
-            })?;
         // Equal values of other fields may be written differently, and then nobody knows whose a row is.
+        let known = known_field(entity, field)?;
         if !known.lookup && &*known.name != "id" {
             return Err(refuse("it is neither the id nor a lookup").into());
         }
@@ -205,11 +195,9 @@ impl<C: Codec> Graph<C> {
         let mut query = query.clone();
         let values = missing.iter().map(|each| each.value.clone()).collect();
         set_filter(&mut query, field, Value::Array(values));
-        let mut plan = Plan::new(&self.schema, &query)?;
-        let entity = self.schema.at(plan.levels[0].entity);
-        let Some(known) = entity.get_field(field) else {
-            return Ok(HashMap::new()); // It was looked for before.
-        };
+        let mut plan = Plan::new(self.schema(), &query)?;
+        let entity = self.schema().at(plan.levels[0].entity);
+        let known = known_field(entity, field)?;
         // To know whose a row is; it is not shown for that.
         if !plan.levels[0].fetch.contains(&known.name) {
             plan.levels[0].fetch.push(known.name.clone());
@@ -222,7 +210,7 @@ impl<C: Codec> Graph<C> {
             askers.entry(text).or_default().push(asker);
         }
         let mut groups: Vec<Vec<u32>> = vec![Vec::new(); missing.len()];
-        for (position, row) in loaded.root_rows().iter().enumerate() {
+        for (position, row) in loaded.levels[0].rows.iter().enumerate() {
             let text = row
                 .get(field)
                 .and_then(|value| known.kind.canonical_text(value));
@@ -240,11 +228,19 @@ impl<C: Codec> Graph<C> {
         let mut results = HashMap::with_capacity(missing.len());
         for (each, loaded) in missing.iter().zip(parts) {
             set_filter(&mut query, field, each.value.clone());
-            plan.filter = Filter::parse(&self.schema, entity, &query.filters)?;
+            plan.filter = Filter::parse(self.schema(), entity, &query.filters)?;
             results.insert(each.clone(), self.finish(&plan, loaded, tagged));
         }
         Ok(results)
     }
+}
+
+fn known_field<'e>(entity: &'e Entity, field: &str) -> Result<&'e Field, QueryError> {
+    let known = entity.get_field(field);
+    known.ok_or_else(|| QueryError::UnknownField {
+        entity: entity.name().into(),
+        field: field.into(),
+    })
 }
 
 fn set_filter(query: &mut GraphQuery, field: &str, value: Value) {
@@ -254,13 +250,4 @@ fn set_filter(query: &mut GraphQuery, field: &str, value: Value) {
     if let Value::Object(filters) = &mut query.filters {
         filters.insert(field.to_owned(), value);
     }
-}
-
-/// How often each is asked for.
-fn times(asked: &[Each]) -> HashMap<Each, usize> {
-    let mut times = HashMap::with_capacity(asked.len());
-    for each in asked {
-        *times.entry(each.clone()).or_default() += 1;
-    }
-    times
 }

@@ -17,14 +17,14 @@ use super::query::{GraphQuery, GraphResult};
 use super::resolver::Resolver;
 use super::schema::Schema;
 use super::tags::{ChangeTags, Precision, ResultTags, TagLimits, tags_of_result};
-use crate::{Cache, Codec, Json, Served, Source};
+use crate::{Cache, Codec, Json, Served};
 
 /// Answers graph queries through a resolver, and keeps the answers until the data they were made from changes.
 ///
 /// Cheap to clone. See the [module](crate::graph) for an example.
 #[derive(Clone)]
 pub struct Graph<C = Json> {
-    pub(super) schema: Arc<Schema>,
+    schema: Arc<Schema>,
     resolver: Arc<dyn Resolver>,
     cache: Option<Cache<C>>,
     precision: Precision,
@@ -144,10 +144,8 @@ impl<C: Codec> Graph<C> {
         options: &GraphOptions,
     ) -> Result<Served<GraphResult>, GraphError> {
         let Some(cache) = self.cache_for(options) else {
-            return Ok(Served {
-                value: self.load(query, options).await?.into_result(),
-                source: Source::Bypass,
-            });
+            let answer = self.load(query, options).await?;
+            return Ok(Served::bypass(answer.into_result()));
         };
         let caching = &options.cache;
         let key = match caching.given_key() {

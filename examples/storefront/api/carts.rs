@@ -9,9 +9,8 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::auth::Shop;
-use super::lookup;
-use super::variants;
 use super::view::{self, View};
+use super::{lookup, variants};
 use crate::error::ApiError;
 use crate::input::{Body, email, within};
 

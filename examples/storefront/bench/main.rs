@@ -1,9 +1,8 @@
 //! `make storefront-bench`: the storefront with the cache off and on, in alternating rounds.
 //!
 //! `storefront-bench [quick] [cold] [browse|order|hot] [local|hop] [OUT]`: `quick` makes every round short; `cold` begins each
-//! with an empty cache; a mix, a place of the
-//! database or both pick what is measured; OUT is the directory the report goes to (docs/results; if only a part is measured,
-//! target/storefront).
+//! with an empty cache; a mix, a place of the database or both pick what is measured; OUT is the directory the report goes to
+//! (docs/results; if only a part is measured, target/storefront).
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -121,19 +120,11 @@ impl Wanted {
         } else {
             "target/storefront"
         };
-        let or_all = |mixes: Vec<Mix>| match mixes.is_empty() {
-            true => vec![Mix::BROWSE, Mix::ORDER, Mix::HOT],
-            false => mixes,
-        };
         Ok(Self {
             quick,
             cold,
-            mixes: or_all(mixes),
-            hops: if hops.is_empty() {
-                vec![false, true]
-            } else {
-                hops
-            },
+            mixes: or_all(mixes, [Mix::BROWSE, Mix::ORDER, Mix::HOT]),
+            hops: or_all(hops, [false, true]),
             out: out.unwrap_or_else(|| PathBuf::from(usual)),
         })
     }
@@ -154,11 +145,7 @@ impl Wanted {
             mix,
             hop,
             pairs: if self.quick { 1 } else { 4 },
-            round: if self.quick {
-                Duration::from_secs(1)
-            } else {
-                Duration::from_secs(seconds)
-            },
+            round: Duration::from_secs(if self.quick { 1 } else { seconds }),
             visitors: 2,
             warm_up: match (self.cold, self.quick) {
                 (true, _) => 0,
@@ -167,5 +154,13 @@ impl Wanted {
             },
             seed: SEED,
         }
+    }
+}
+
+/// What was picked; everything if nothing was.
+fn or_all<T, const N: usize>(picked: Vec<T>, all: [T; N]) -> Vec<T> {
+    match picked.is_empty() {
+        true => all.into(),
+        false => picked,
     }
 }

@@ -72,7 +72,7 @@ impl Scenario {
                     row.endpoint,
                     row.saved_percent(),
                     published_of(row).saved_percent,
-                    row.cacheable.min(1.0) * 100.0
+                    row.cacheable_percent()
                 )
             });
             names.collect::<Vec<_>>().join(", ")
@@ -122,7 +122,7 @@ impl Scenario {
                 row.saved_percent(),
                 known.saved_percent,
                 row.hit_percent(),
-                row.cacheable.min(1.0) * 100.0,
+                row.cacheable_percent(),
             );
         }
         let found = &self.findings;
@@ -214,7 +214,7 @@ fn csv(scenarios: &[Scenario]) -> String {
                 row.saved_percent(),
                 published_of(row).saved_percent,
                 row.hit_percent(),
-                row.cacheable.min(1.0) * 100.0
+                row.cacheable_percent()
             );
         }
     }

@@ -29,10 +29,6 @@ pub struct Reply {
     pub status: StatusCode,
     /// `X-Cache`.
     pub cache: String,
-    /// Cacheable reads that went into it, as `X-Cache-Reads` counts them.
-    pub reads: u64,
-    /// Those that the cache answered.
-    pub read_hits: u64,
     /// The body, as sent.
     pub body: Bytes,
     /// From sending to the last byte.
@@ -126,20 +122,15 @@ impl Client {
         let sender = self.sender().await?;
         let response = sender.send_request(request).await?;
         let status = response.status();
-        let header = |name| {
-            let value = response.headers().get(name);
-            value
-                .and_then(|value| value.to_str().ok())
-                .unwrap_or_default()
-        };
-        let cache = header("x-cache").to_owned();
-        let (reads, read_hits) = count_reads(header("x-cache-reads"));
+        let cache = response.headers().get("x-cache");
+        let cache = cache
+            .and_then(|value| value.to_str().ok())
+            .unwrap_or_default()
+            .to_owned();
         let body = response.into_body().collect().await?.to_bytes();
         Ok(Reply {
             status,
             cache,
-            reads,
-            read_hits,
             body,
             took: began.elapsed(),
         })
@@ -164,16 +155,4 @@ impl Client {
         };
         Ok(self.sender.insert(sender))
     }
-}
-
-/// All, and those that were hits, of `hit=3, miss=1`.
-fn count_reads(header: &str) -> (u64, u64) {
-    let counts = header.split(", ").filter_map(|count| {
-        let (word, count) = count.split_once('=')?;
-        Some((word, count.parse::<u64>().ok()?))
-    });
-    counts.fold((0, 0), |(reads, hits), (word, count)| {
-        let is_hit = word == "hit" || word == "stale";
-        (reads + count, hits + if is_hit { count } else { 0 })
-    })
 }

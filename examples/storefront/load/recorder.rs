@@ -18,8 +18,6 @@ struct Endpoint {
     took_us: Vec<u32>,
     next: usize,
     requests: u64,
-    reads: u64,
-    read_hits: u64,
     failures: u64,
 }
 
@@ -28,10 +26,6 @@ struct Endpoint {
 pub struct Figures {
     /// Requests answered.
     pub requests: u64,
-    /// Cacheable reads that went into the answers.
-    pub reads: u64,
-    /// Those that the cache answered.
-    pub read_hits: u64,
     /// Answered with a status of 500 or more, or not at all.
     pub failures: u64,
     /// Half of the requests took no longer, in milliseconds.
@@ -45,8 +39,6 @@ impl Recorder {
     pub fn record(&self, endpoint: &'static str, reply: &Reply) {
         self.with(endpoint, |seen| {
             seen.requests += 1;
-            seen.reads += reply.reads;
-            seen.read_hits += reply.read_hits;
             seen.failures += u64::from(reply.status.is_server_error());
             let took_us = u32::try_from(reply.took.as_micros()).unwrap_or(u32::MAX);
             if seen.took_us.len() < SAMPLES_MAX {
@@ -70,8 +62,6 @@ impl Recorder {
             sorted.sort_unstable();
             Figures {
                 requests: seen.requests,
-                reads: seen.reads,
-                read_hits: seen.read_hits,
                 failures: seen.failures,
                 p50_ms: quantile_ms(&sorted, 0.50),
                 p95_ms: quantile_ms(&sorted, 0.95),

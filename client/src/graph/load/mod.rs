@@ -43,13 +43,6 @@ pub(crate) struct LoadedLevel {
     members: Vec<u32>,
 }
 
-impl Loaded {
-    /// The rows that were asked for, in order.
-    pub(crate) fn root_rows(&self) -> &[Row] {
-        self.levels.first().map_or(&[], |root| &root.rows)
-    }
-}
-
 impl LoadedLevel {
     /// The positions of the rows that belong to a row of the level above, in order.
     pub(crate) fn rows_of(&self, parent_row: usize) -> &[u32] {

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::{Loaded, LoadedLevel, NO_KEY};
+use super::{Loaded, LoadedLevel, NO_KEY, group};
 use crate::graph::plan::Plan;
 use crate::graph::resolver::Row;
 
@@ -65,44 +65,26 @@ impl Loaded {
 impl LoadedLevel {
     /// What belongs to these rows of the level above.
     fn share_below(&self, above: &[u32]) -> Share {
-        let mut keys: Vec<u32> = Vec::new();
-        let mut positions: HashMap<u32, u32> = HashMap::new();
         let mut level = Self::default();
+        let mut new_keys: HashMap<u32, u32> = HashMap::new();
+        let mut members: Vec<(u32, u32)> = Vec::new();
         for &row in above {
-            let key = match self.parent_keys.get(row as usize) {
+            let row = row as usize;
+            let key = match self.parent_keys.get(row) {
                 None | Some(&NO_KEY) => NO_KEY,
-                Some(&key) => *positions.entry(key).or_insert_with(|| {
-                    keys.push(key);
-                    keys.len() as u32 - 1
+                Some(&key) => *new_keys.entry(key).or_insert_with(|| {
+                    let new = level.keys.len() as u32;
+                    level.keys.push(self.keys[key as usize].clone());
+                    // A row has one key, so no two keys have a row in common.
+                    members.extend(self.rows_of(row).iter().map(|&member| (member, new)));
+                    new
                 }),
             };
             level.parent_keys.push(key);
         }
-        let members_of = |key: u32| -> &[u32] {
-            let key = key as usize;
-            match (self.starts.get(key), self.starts.get(key + 1)) {
-                (Some(&from), Some(&to)) => &self.members[from as usize..to as usize],
-                _ => &[],
-            }
-        };
-        // A row has one key, so no two keys have a row in common.
-        let mut rows: Vec<u32> = keys
-            .iter()
-            .flat_map(|&key| members_of(key))
-            .copied()
-            .collect();
-        rows.sort_unstable();
-        level.keys = keys
-            .iter()
-            .map(|&key| self.keys[key as usize].clone())
-            .collect();
-        level.starts.push(0);
-        for &key in &keys {
-            let members = members_of(key).iter();
-            let new = members.filter_map(|row| rows.binary_search(row).ok());
-            level.members.extend(new.map(|position| position as u32));
-            level.starts.push(level.members.len() as u32);
-        }
+        members.sort_unstable();
+        let (rows, keys_of_rows): (Vec<u32>, Vec<u32>) = members.into_iter().unzip();
+        (level.starts, level.members) = group(&keys_of_rows, level.keys.len());
         Share { rows, level }
     }
 }
