@@ -55,8 +55,11 @@ impl Caching {
             let connection = client.get_multiplexed_async_connection().await;
             return Self::ByHand(connection.expect("a connection"));
         }
+        let redis = RedisOptions::default()
+            .breaker(5, Duration::from_millis(100))
+            .command_deadline(loader_timeout.max(Duration::from_millis(500)));
         let cache = Cache::builder(url)
-            .redis(RedisOptions::default().breaker(5, Duration::from_millis(100)))
+            .redis(redis)
             .loader_timeout(loader_timeout)
             .caching(true)
             .build()
