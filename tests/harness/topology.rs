@@ -190,6 +190,20 @@ impl Sentinels {
         sentinels
     }
 
+    /// Waits until each of them leads to this server.
+    pub fn await_primary(&self, primary: &Server) {
+        let line = format!("SENTINEL GET-MASTER-ADDR-BY-NAME {}", self.name);
+        let port = primary.port().to_string();
+        wait::until("all sentinels name the new primary", || {
+            self.ports.iter().all(|sentinel| {
+                session_on(*sentinel)
+                    .and_then(|mut session| session.try_run(&line).ok())
+                    .and_then(|value| redis::from_redis_value::<(String, String)>(value).ok())
+                    .is_some_and(|(_, named)| named == port)
+            })
+        });
+    }
+
     fn add(&mut self, primary_port: u16) {
         let dir = ScratchDir::new("sentinel");
         let port = free_port();
