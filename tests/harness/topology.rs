@@ -2,6 +2,7 @@
 //!
 //! Owns how they find each other and when they are ready. It must not know how one server is run.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
@@ -171,16 +172,8 @@ impl Sentinels {
         let replicas = replicated.replicas.len();
         wait::until("the sentinels know each other and the replicas", || {
             sentinels.ports.iter().all(|port| {
-                let Some(mut session) = session_on(*port) else {
-                    return false;
-                };
-                let Ok(Some(state)) = session
-                    .try_run(&format!("SENTINEL MASTER {}", sentinels.name))
-                    .map(|value| {
-                        redis::from_redis_value::<std::collections::BTreeMap<String, String>>(value)
-                            .ok()
-                    })
-                else {
+                let line = format!("SENTINEL MASTER {}", sentinels.name);
+                let Some(state) = ask::<BTreeMap<String, String>>(*port, &line) else {
                     return false;
                 };
                 state["num-slaves"] == replicas.to_string()
@@ -196,10 +189,7 @@ impl Sentinels {
         let port = primary.port().to_string();
         wait::until("all sentinels name the new primary", || {
             self.ports.iter().all(|sentinel| {
-                session_on(*sentinel)
-                    .and_then(|mut session| session.try_run(&line).ok())
-                    .and_then(|value| redis::from_redis_value::<(String, String)>(value).ok())
-                    .is_some_and(|(_, named)| named == port)
+                ask::<(String, String)>(*sentinel, &line).is_some_and(|(_, named)| named == port)
             })
         });
     }
@@ -400,7 +390,9 @@ fn cli() -> PathBuf {
     locate::redis("redis-cli")
 }
 
-fn session_on(port: u16) -> Option<Session> {
+/// What a server that may not be there yet says to this; `None` if it says nothing, or something else.
+fn ask<T: redis::FromRedisValue>(port: u16, line: &str) -> Option<T> {
     let client = redis::Client::open(("127.0.0.1", port)).ok()?;
-    client.get_connection().ok().map(Session::new)
+    let mut session = Session::new(client.get_connection().ok()?);
+    redis::from_redis_value(session.try_run(line).ok()?).ok()
 }

@@ -55,6 +55,7 @@ impl Caching {
             let connection = client.get_multiplexed_async_connection().await;
             return Self::ByHand(connection.expect("a connection"));
         }
+        // The client's own half second, or as long as the herd may wait: a busy machine is no server that hangs.
         let redis = RedisOptions::default()
             .breaker(5, Duration::from_millis(100))
             .command_deadline(loader_timeout.max(Duration::from_millis(500)));
