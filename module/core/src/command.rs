@@ -1,6 +1,6 @@
 //! Commands as clients write them, parsed into types that need no further checks. Arguments left over are errors.
 
-use crate::entry::MAX_BYTES;
+use crate::entry::{MAX_BYTES, MAX_KEY_BYTES};
 use crate::epoch::Token;
 use crate::error::Error;
 use crate::index::Scope;
@@ -77,12 +77,13 @@ impl Set {
     pub fn parse<A: Arguments + ?Sized>(args: &A, limits: Limits) -> Result<Set, Error> {
         let ttl_ms =
             seconds_ms(args.get(2), MAX_TTL_S).ok_or_else(|| Error::Ttl(args.get(2).to_vec()))?;
-        for (what, at) in [("key", Set::KEY), ("value", Set::VALUE)] {
-            if args.get(at).len() > MAX_BYTES {
-                return Err(Error::TooLong {
-                    what,
-                    got: args.get(at).len(),
-                });
+        for (what, at, max) in [
+            ("key", Set::KEY, MAX_KEY_BYTES),
+            ("value", Set::VALUE, MAX_BYTES),
+        ] {
+            let got = args.get(at).len();
+            if got > max {
+                return Err(Error::TooLong { what, got, max });
             }
         }
         let mut set = Set {

@@ -4,7 +4,7 @@
 
 use mcache_core::command::{Fetch, Invalidate, Limits, Scan, Set};
 use mcache_core::encode::{self, decode, encode};
-use mcache_core::entry::Attributes;
+use mcache_core::entry::{Attributes, NEVER};
 use mcache_core::epoch::{Epoch, Token};
 
 const LIMITS: Limits = Limits {
@@ -157,6 +157,7 @@ fn no_mutated_entry_panics_and_what_is_read_is_written_the_same() {
             manual: rng.bool(),
             softened: rng.bool(),
             swr_ms: rng.u32(..),
+            ends_ms: rng.u64(..=NEVER),
         };
         let saved = Token {
             epoch: Epoch(rng.u64(..Epoch::END.0)),
@@ -168,7 +169,7 @@ fn no_mutated_entry_panics_and_what_is_read_is_written_the_same() {
         assert!(decoded.tags.iter().map(|tag| &**tag).eq(&tags));
 
         mutate(&mut rng, &mut bytes);
-        for version in [encode::VERSION, 0, -1, i32::MAX] {
+        for version in [encode::VERSION, 0, -1, 3, i32::MAX] {
             let Some(decoded) = decode(version, &bytes) else {
                 continue;
             };
@@ -189,6 +190,7 @@ fn a_count_that_lies_allocates_nothing() {
         manual: false,
         softened: false,
         swr_ms: 0,
+        ends_ms: NEVER,
     };
     let saved = Token {
         incarnation: 1,

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use mcache_core::entry::{Attributes, Entry};
+use mcache_core::entry::{Attributes, Entry, NEVER};
 use mcache_core::epoch::Epoch;
 use mcache_core::index::{Index, Scope, Task, Verdict};
 
@@ -78,6 +78,7 @@ impl World {
             manual,
             swr_ms: u32::from(swr) * 100,
             softened: false,
+            ends_ms: NEVER,
         };
         let mut records = Vec::new();
         self.index
@@ -230,7 +231,7 @@ impl World {
                     // From here on a mark in the entry says so, and its tags are live.
                     model.soft = false;
                     // SAFETY: alive and linked.
-                    unsafe { self.index.shortened(db, entry) };
+                    unsafe { self.index.shortened(db, entry, NEVER) };
                     assert!(entry.is_softened());
                 }
             }
