@@ -7,6 +7,31 @@ use mcache_core::encode::{self, decode, encode};
 use mcache_core::entry::{Attributes, NEVER};
 use mcache_core::epoch::{Epoch, Token};
 
+#[path = "../fuzz/checks.rs"]
+mod checks;
+
+/// What the fuzzer (`make fuzz`) starts from, and what it once failed on.
+#[test]
+fn the_fuzzers_corpus_holds() {
+    let targets: [(&str, fn(&[u8])); 3] = [
+        ("command", checks::command),
+        ("encode", checks::encode),
+        ("text", checks::text),
+    ];
+    for (name, check) in targets {
+        let folder = format!("{}/fuzz/corpus/{name}", env!("CARGO_MANIFEST_DIR"));
+        let files: Vec<_> = std::fs::read_dir(&folder)
+            .expect("a corpus")
+            .map(|file| file.expect("a file").path())
+            .collect();
+        assert!(files.len() >= 10, "{folder}");
+        for file in files {
+            println!("{}", file.display());
+            check(&std::fs::read(&file).expect("readable"));
+        }
+    }
+}
+
 const LIMITS: Limits = Limits {
     tags: 8,
     tag_bytes: 12,
