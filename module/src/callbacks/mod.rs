@@ -1,7 +1,6 @@
-//! Everything that is `unsafe` because Redis is written in C: the API wrapped, the callbacks it makes, the guard around
-//! them. Nothing here decides anything.
+//! The roof: what calls the module. Each callback is a few lines: guard, cast, call safe code.
 
-pub mod api;
-pub mod datatype;
-pub mod events;
-pub mod guard;
+mod datatype;
+mod events;
+mod info;
+mod load;

@@ -1,12 +1,13 @@
 //! Parked clients and timers.
 
-use std::ffi::c_void;
+use std::ffi::{c_int, c_void};
 use std::ptr::null_mut;
 
 use mcache_core::lease::Answer;
 use redis_module::raw;
 
-use super::{Ctx, rm};
+use super::guard::guard;
+use super::{Args, Ctx, Str, rm};
 
 /// A parked client. A number, for the pure logic to know it by; Redis frees what it stands for after [`unblock`].
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -26,32 +27,79 @@ unsafe extern "C" fn free_answer(_: *mut raw::RedisModuleCtx, data: *mut c_void)
     drop(unsafe { Box::from_raw(data.cast::<Answer>()) });
 }
 
+/// What becomes of a parked client: the callbacks that Redis makes for it.
+pub trait Parked {
+    /// [`unblock`] gave it an answer: replies.
+    fn answered(ctx: Ctx<'_>, args: Args<'_>, answer: Answer);
+    /// CLIENT UNBLOCK, or the last resort, ended the wait: replies. [`unblock`] must be called for it as well.
+    fn timed_out(ctx: Ctx<'_>, args: Args<'_>, blocked: Blocked);
+    /// It disconnected. [`unblock`] must be called for it as well.
+    fn gone(blocked: Blocked);
+}
+
+unsafe extern "C" fn on_answer<P: Parked>(
+    ctx: *mut raw::RedisModuleCtx,
+    argv: *mut Str,
+    argc: c_int,
+) -> c_int {
+    guard((), || {
+        // SAFETY: valid during the callback.
+        let (ctx, args) = unsafe { (Ctx::new(ctx), Args::new(argv, argc)) };
+        P::answered(ctx, args, ctx.answer().unwrap_or(Answer::Busy));
+    });
+    raw::REDISMODULE_OK as c_int
+}
+
+unsafe extern "C" fn on_timeout<P: Parked>(
+    ctx: *mut raw::RedisModuleCtx,
+    argv: *mut Str,
+    argc: c_int,
+) -> c_int {
+    guard((), || {
+        // SAFETY: valid during the callback.
+        let (ctx, args) = unsafe { (Ctx::new(ctx), Args::new(argv, argc)) };
+        P::timed_out(ctx, args, ctx.blocked());
+    });
+    raw::REDISMODULE_OK as c_int
+}
+
+unsafe extern "C" fn on_gone<P: Parked>(
+    _: *mut raw::RedisModuleCtx,
+    blocked: *mut raw::RedisModuleBlockedClient,
+) {
+    guard((), || P::gone(Blocked(blocked as usize)));
+}
+
+unsafe extern "C" fn on_timer(ctx: *mut raw::RedisModuleCtx, function: *mut c_void) {
+    guard((), || {
+        // SAFETY: `start_timer` made the pointer of such a function; the context is valid during the callback.
+        let (function, ctx) = unsafe {
+            let function = std::mem::transmute::<*mut c_void, fn(Ctx<'_>)>(function);
+            (function, Ctx::new(ctx))
+        };
+        function(ctx);
+    });
+}
+
 impl Ctx<'_> {
-    /// Parks the client. `reply` is called with what [`unblock`] is given, `timeout` when somebody else ends the wait
-    /// (or after `most_ms`), `gone` when the client disconnects; the last two must call [`unblock`] as well.
-    pub fn block(
-        self,
-        reply: raw::RedisModuleCmdFunc,
-        timeout: raw::RedisModuleCmdFunc,
-        gone: raw::RedisModuleDisconnectFunc,
-        most_ms: u64,
-    ) -> Blocked {
+    /// Parks the client. Redis's own timeout comes after `most_ms`.
+    pub fn block<P: Parked>(self, most_ms: u64) -> Blocked {
         // SAFETY: valid context, and functions that live as long as the module.
         unsafe {
             let blocked = rm!(RedisModule_BlockClient)(
                 self.raw(),
-                reply,
-                timeout,
+                Some(on_answer::<P>),
+                Some(on_timeout::<P>),
                 Some(free_answer),
                 most_ms as i64,
             );
-            rm!(RedisModule_SetDisconnectCallback)(blocked, gone);
+            rm!(RedisModule_SetDisconnectCallback)(blocked, Some(on_gone::<P>));
             Blocked(blocked as usize)
         }
     }
 
-    /// In `reply`: what [`unblock`] was given.
-    pub fn answer(self) -> Option<Answer> {
+    /// In [`Parked::answered`]: what [`unblock`] was given.
+    fn answer(self) -> Option<Answer> {
         // SAFETY: valid context of a reply callback; the data came from `unblock`.
         unsafe {
             rm!(RedisModule_GetBlockedClientPrivateData)(self.raw())
@@ -61,16 +109,23 @@ impl Ctx<'_> {
         }
     }
 
-    /// In `timeout`: who it is about.
-    pub fn blocked(self) -> Blocked {
+    /// In [`Parked::timed_out`]: who it is about.
+    fn blocked(self) -> Blocked {
         // SAFETY: valid context of a timeout callback.
         Blocked(unsafe { rm!(RedisModule_GetBlockedClientHandle)(self.raw()) } as usize)
     }
 
     /// Calls a function after a number of milliseconds.
-    pub fn start_timer(self, after_ms: u64, function: raw::RedisModuleTimerProc) -> u64 {
-        // SAFETY: valid context, and a function that lives as long as the module.
-        unsafe { rm!(RedisModule_CreateTimer)(self.raw(), after_ms as i64, function, null_mut()) }
+    pub fn start_timer(self, after_ms: u64, function: fn(Ctx<'_>)) -> u64 {
+        // SAFETY: valid context, and functions that live as long as the module.
+        unsafe {
+            rm!(RedisModule_CreateTimer)(
+                self.raw(),
+                after_ms as i64,
+                Some(on_timer),
+                function as *mut c_void,
+            )
+        }
     }
 
     /// Takes a timer back.

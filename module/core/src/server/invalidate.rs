@@ -82,21 +82,32 @@ impl<W> Server<W> {
         }
     }
 
-    /// When the key of an entry that was softly invalidated at `epoch` expires: one SWR window after that, and never
-    /// later than it would have.
-    pub fn shortened_deadline_ms(
-        entry: &Entry,
-        epoch: Epoch,
-        deadline_ms: Option<u64>,
-        now_ms: u64,
-    ) -> u64 {
-        // Epochs may run ahead of the wall clock; deadlines are the wall clock's.
-        let wanted_ms = epoch.unix_ms().min(now_ms) + u64::from(entry.swr_ms());
-        deadline_ms.map_or(wanted_ms, |at_ms| at_ms.min(wanted_ms))
-    }
-
     /// The key got its shorter deadline: from now on a mark in the entry says that it is stale.
     pub fn shortened(&mut self, db: usize, entry: Entry) {
         self.index.shortened(db, entry);
     }
+
+    /// The keyspace does not hold under its name what the index handed out as entry number `id`: true if the index still
+    /// lists it, which is a bug. Then it is taken out, so that reclaim cannot meet it again and again; else it expired when
+    /// the key was opened, and is gone already.
+    pub fn absent(&mut self, db: usize, id: u32, entry: Entry) -> bool {
+        let listed = self.index.lists(db, id, entry);
+        if listed {
+            self.index.unlink(db, entry);
+        }
+        listed
+    }
+}
+
+/// When the key of an entry that was softly invalidated at `epoch` expires: one SWR window after that, and never
+/// later than it would have.
+pub fn shortened_deadline_ms(
+    entry: &Entry,
+    epoch: Epoch,
+    deadline_ms: Option<u64>,
+    now_ms: u64,
+) -> u64 {
+    // Epochs may run ahead of the wall clock; deadlines are the wall clock's.
+    let wanted_ms = epoch.unix_ms().min(now_ms) + u64::from(entry.swr_ms());
+    deadline_ms.map_or(wanted_ms, |at_ms| at_ms.min(wanted_ms))
 }

@@ -32,7 +32,7 @@ use arrive::Pending;
 use life::Phase;
 
 pub use condition::{Condition, fresh_ms};
-pub use invalidate::Invalidated;
+pub use invalidate::{Invalidated, shortened_deadline_ms};
 pub use pace::Pace;
 pub use read::{Fetched, Fetcher};
 pub use waiting::{Alarm, Gone};

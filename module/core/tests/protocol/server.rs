@@ -509,12 +509,8 @@ impl Server {
                     return;
                 }
                 let held = self.keyspace.get_mut(&key).expect("just opened");
-                held.deadline_ms = server::Server::<u64>::shortened_deadline_ms(
-                    &entry,
-                    epoch,
-                    Some(held.deadline_ms),
-                    now_ms,
-                );
+                held.deadline_ms =
+                    server::shortened_deadline_ms(&entry, epoch, Some(held.deadline_ms), now_ms);
                 let deadline_ms = held.deadline_ms;
                 self.core.shortened(db, entry);
                 self.log.push(Op::Shorten { key, deadline_ms });
