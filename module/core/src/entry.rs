@@ -387,8 +387,9 @@ impl Entry {
         self.header_mut().checked = checked;
     }
 
+    /// Its number in the index of its database, while it is linked.
     #[inline]
-    pub(crate) fn id(&self) -> u32 {
+    pub fn id(&self) -> u32 {
         self.header().id
     }
 
