@@ -189,6 +189,11 @@ impl Fills {
         self.floor = self.clock.tick(now_ms);
     }
 
+    /// A new epoch, later than all before.
+    pub fn tick(&mut self, now_ms: u64) -> Epoch {
+        self.clock.tick(now_ms)
+    }
+
     /// A new epoch to which the index's floor is to be raised: everything stored so far is to be dead.
     pub fn new_floor(&mut self, now_ms: u64) -> Epoch {
         self.clock.tick(now_ms)

@@ -114,7 +114,7 @@ pub enum Op {
     Invalidate(Invalidation, Epoch),
     Shorten {
         key: Key,
-        deadline_ms: u64,
+        ends_ms: u64,
     },
     Flush,
 }
@@ -210,8 +210,8 @@ impl Server {
     ) -> Option<Reply> {
         Some(match request {
             Request::Get(key) => {
-                let (entry, deadline_ms) = self.open(key, now_ms);
-                let found = self.core.lookup(entry, || deadline_ms, || now_ms);
+                let entry = self.open(key, now_ms);
+                let found = self.core.lookup(entry, || now_ms);
                 found.map_or(Reply::Nothing, |e| Reply::Hit(decode(e.value()), None))
             }
             Request::Fetch {
@@ -264,7 +264,7 @@ impl Server {
             wait_ms,
             early_ms,
         } = wanted;
-        let (entry, deadline_ms) = self.open(key, now_ms);
+        let entry = self.open(key, now_ms);
         let caller = Fetcher {
             db: DB,
             key: &[key],
@@ -275,7 +275,7 @@ impl Server {
             max_waiters: usize::MAX,
         };
         let moment = self.moment(now_ms, random);
-        let fetched = self.core.fetch(&caller, entry, || deadline_ms, &moment);
+        let fetched = self.core.fetch(&caller, entry, &moment);
         if let Fetched::Hit(_, Some(token))
         | Fetched::Stale(_, Some(token))
         | Fetched::Miss(Some(token)) = fetched
@@ -352,7 +352,7 @@ impl Server {
             manual: is_manual(key),
             tags_from: 0,
         };
-        let (present, _) = self.open(key, now_ms);
+        let present = self.open(key, now_ms);
         let tags = names.iter().map(Vec::as_slice);
         let Some(admitted) = self.core.admit(&set, tags, present, now_ms) else {
             self.release(key, token, now_ms);
@@ -447,16 +447,13 @@ impl Server {
 
     // ---- the keyspace ----
 
-    /// What a key holds, and until when; whoever opens a key finds what expired gone.
-    fn open(&mut self, key: Key, now_ms: u64) -> (Option<Entry>, Option<u64>) {
+    /// What a key holds; whoever opens a key finds what expired gone.
+    fn open(&mut self, key: Key, now_ms: u64) -> Option<Entry> {
         let over = |held: &Held| held.deadline_ms <= now_ms;
         if self.keyspace.get(&key).is_some_and(over) {
             self.unlink(key);
         }
-        match self.keyspace.get(&key) {
-            Some(held) => (Some(held.entry), Some(held.deadline_ms)),
-            None => (None, None),
-        }
+        self.keyspace.get(&key).map(|held| held.entry)
     }
 
     fn store(&mut self, key: Key, value: Value, attributes: Attributes, deadline_ms: u64) {
@@ -505,15 +502,13 @@ impl Server {
             Task::Delete { entry, .. } => self.unlink(entry.key()[0]),
             Task::Shorten { db, entry, epoch } => {
                 let key = entry.key()[0];
-                if self.open(key, now_ms).0 != Some(entry) {
+                if self.open(key, now_ms) != Some(entry) {
                     return;
                 }
-                let held = self.keyspace.get_mut(&key).expect("just opened");
-                held.deadline_ms =
-                    server::shortened_deadline_ms(&entry, epoch, Some(held.deadline_ms), now_ms);
-                let deadline_ms = held.deadline_ms;
-                self.core.shortened(db, entry);
-                self.log.push(Op::Shorten { key, deadline_ms });
+                let ends_ms = server::softened_end_ms(&entry, epoch);
+                self.core.shortened(db, entry, ends_ms);
+                self.correct_deadline(key);
+                self.log.push(Op::Shorten { key, ends_ms });
             }
         }
     }
@@ -544,9 +539,8 @@ impl Server {
     pub fn served(&mut self, now_ms: u64) -> Vec<(Key, Value, bool)> {
         let keys: Vec<Key> = self.keyspace.keys().copied().collect();
         let look = |key| {
-            let (found, deadline_ms) = self.open(key, now_ms);
-            let mut entry = found?;
-            match self.core.condition(&mut entry, || deadline_ms, || now_ms) {
+            let mut entry = self.open(key, now_ms)?;
+            match self.core.condition(&mut entry, || now_ms) {
                 Condition::Dead => None,
                 condition => Some((key, decode(entry.value()), condition == Condition::Stale)),
             }
@@ -570,12 +564,24 @@ impl Server {
 
     /// The value of a key that Redis is given from elsewhere, and its announcement.
     fn take_over(&mut self, dump: &Dump, deadline_ms: u64, drop: bool, loading: bool, now_ms: u64) {
-        let decoded = encode::decode(encode::VERSION, &dump.meta).expect("what we wrote");
+        let read = encode::decode(encode::VERSION, &dump.meta);
         let (key, moment) = (dump.key, self.moment(now_ms, 0));
-        let entry = self.core.load(&[key], &dump.value, decoded, drop, &moment);
+        let Some(entry) = self.core.load(&[key], &dump.value, read, drop, &moment) else {
+            return;
+        };
         self.remove(key);
         self.keyspace.insert(key, Held { entry, deadline_ms });
-        self.core.arrived(DB, &[key], Some(entry), loading);
+        let found = Some((entry, Some(deadline_ms)));
+        self.core.arrived(DB, &[key], found, loading);
+        self.correct_deadline(key);
+    }
+
+    /// What the module does whenever the deadline of a key was moved.
+    fn correct_deadline(&mut self, key: Key) {
+        if let Some(held) = self.keyspace.get_mut(&key) {
+            let corrected = server::corrected_deadline(&held.entry, Some(held.deadline_ms));
+            held.deadline_ms = corrected.unwrap_or(held.deadline_ms);
+        }
     }
 
     /// What a full synchronisation or a file holds.
@@ -609,9 +615,9 @@ impl Server {
                 attributes,
                 deadline_ms,
             } => {
-                if self.core.admit_replicated(attributes.birth, true) {
-                    self.store(*key, *value, *attributes, *deadline_ms);
-                }
+                let moment = self.moment(now_ms, 0);
+                let admitted = self.core.admit_replicated(*attributes, true, &moment);
+                self.store(*key, *value, admitted, *deadline_ms);
             }
             Op::Restore(dump, deadline_ms) => {
                 self.take_over(dump, *deadline_ms, true, false, now_ms);
@@ -622,13 +628,14 @@ impl Server {
             Op::Invalidate(invalidation, epoch) => {
                 let (name, scope) = (name(invalidation.tag), invalidation.scope());
                 let (names, soft) = (std::iter::once(&name[..]), invalidation.soft);
+                let moment = self.moment(now_ms, 0);
                 self.core
-                    .invalidate_replicated(DB, names, scope, soft, *epoch);
+                    .invalidate_replicated(DB, names, scope, soft, *epoch, &moment);
             }
-            Op::Shorten { key, deadline_ms } => {
-                if let Some(held) = self.keyspace.get_mut(key) {
-                    held.deadline_ms = *deadline_ms;
-                    self.core.shortened(DB, held.entry);
+            Op::Shorten { key, ends_ms } => {
+                if let Some(held) = self.keyspace.get(key) {
+                    self.core.shortened(DB, held.entry, *ends_ms);
+                    self.correct_deadline(*key);
                 }
             }
             Op::Flush => self.flush(now_ms),
