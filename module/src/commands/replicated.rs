@@ -3,15 +3,15 @@
 //! They carry absolute deadlines and epochs and are applied without asking again: limits, permissions, conditions and
 //! tokens were checked where the decision was made.
 
-use mcache_core::command::{Invalidate, Set};
-use mcache_core::entry::Attributes;
+use mcache_core::command::{Arguments, Invalidate, Set};
+use mcache_core::entry::{Attributes, Entry, NEVER};
 use mcache_core::epoch::Epoch;
 use mcache_core::error::Error;
 use mcache_core::server::Store;
 
 use super::set::put;
 use crate::config;
-use crate::redis::{Args, Ctx, Held, Mode};
+use crate::redis::{Args, Ctx, Held, Mode, Redis};
 use crate::state;
 
 fn integer(args: Args<'_>, at: usize, what: &'static str) -> Result<i64, Error> {
@@ -35,38 +35,41 @@ fn check_origin(ctx: Ctx<'_>, name: &'static str) -> Result<(), Error> {
     }
 }
 
-/// `MCACHE.REPLSET key deadline-ms birth attributes value [tag ...]`; a deadline of -1 is none.
+/// `MCACHE.REPLSET key end-ms birth attributes value [tag ...]`; an end of -1 is none.
 pub fn replset(ctx: Ctx<'_>, args: Args<'_>) -> Result<(), Error> {
     const VALUE: usize = 5;
     check_origin(ctx, "MCACHE.REPLSET")?;
-    let deadline = integer(args, 2, "deadline")?;
+    let ends_ms = u64::try_from(integer(args, 2, "end")?).ok();
     let birth = Epoch(integer(args, 3, "birth")? as u64);
-    let packed = integer(args, 4, "attributes")?;
-    let attributes = Attributes::unpack(packed as u64, birth).ok_or_else(|| Error::Integer {
-        what: "attributes",
-        got: args.bytes(4).to_vec(),
-        min: 0,
-        max: u64::from(u32::MAX) << 2 | 3,
-    })?;
+    let packed = integer(args, 4, "attributes")? as u64;
+    let attributes = Attributes::unpack(packed, birth, ends_ms.unwrap_or(NEVER))
+        .filter(|_| Entry::fits(args.bytes(Set::KEY), args.bytes(VALUE)))
+        .ok_or_else(|| Error::Integer {
+            what: "attributes",
+            got: args.bytes(4).to_vec(),
+            min: 0,
+            max: u64::from(u32::MAX) << 2 | 3,
+        })?;
     let drop = config::on_restart() == config::OnRestart::Drop;
-    if state::with(|s| s.admit_replicated(birth, drop)) {
-        let key = ctx.open(args.string(Set::KEY), Mode::Write);
-        let present = match key.held() {
-            Held::Nothing => None,
-            Held::Entry(entry) => Some(entry),
-            Held::Foreign => return Err(Error::WrongType),
-        };
-        let store = Store {
-            db: ctx.db(),
-            key: args.bytes(Set::KEY),
-            value: args.bytes(VALUE),
-            tags: args.tail_bytes(VALUE + 1),
-            attributes,
-            present,
-        };
-        put(&key, store);
-        key.set_deadline(u64::try_from(deadline).ok());
-    }
+    let admitted = state::with(|s| s.admit_replicated(attributes, drop, &Redis));
+    let key = ctx.open(args.string(Set::KEY), Mode::Write);
+    let present = match key.held() {
+        Held::Nothing => None,
+        Held::Entry(entry) => Some(entry),
+        Held::Foreign => return Err(Error::WrongType),
+    };
+    let kept = admitted.is_some();
+    let store = Store {
+        db: ctx.db(),
+        key: args.bytes(Set::KEY),
+        value: if kept { args.bytes(VALUE) } else { b"" },
+        tags: args.tail_bytes(if kept { VALUE + 1 } else { args.len() }),
+        attributes: admitted.unwrap_or(Attributes::HUSK),
+        present,
+    };
+    put(&key, store);
+    key.set_deadline(ends_ms);
+    std::mem::drop(key);
     ctx.replicate_verbatim();
     ctx.reply_ok();
     Ok(())
@@ -88,20 +91,20 @@ pub fn replinvalidate(ctx: Ctx<'_>, args: Args<'_>) -> Result<(), Error> {
         max: 3,
     })?;
     let (db, tags) = (ctx.db(), args.tail_bytes(tags_from));
-    let concerned = state::with(|s| s.invalidate_replicated(db, tags, scope, soft, epoch));
+    let concerned = state::with(|s| s.invalidate_replicated(db, tags, scope, soft, epoch, &Redis));
     ctx.replicate_verbatim();
     ctx.reply_integer(concerned as i64);
     Ok(())
 }
 
-/// `MCACHE.REPLSHORTEN key deadline-ms`: the primary dealt with a softly invalidated entry.
+/// `MCACHE.REPLSHORTEN key end-ms`: the primary dealt with a softly invalidated entry.
 pub fn replshorten(ctx: Ctx<'_>, args: Args<'_>) -> Result<(), Error> {
     check_origin(ctx, "MCACHE.REPLSHORTEN")?;
-    let deadline = integer(args, 2, "deadline")?;
+    let ends_ms = integer(args, 2, "end")?.max(0) as u64;
     let key = ctx.open(args.string(1), Mode::Write);
     if let Held::Entry(entry) = key.held() {
-        key.set_deadline(u64::try_from(deadline).ok());
-        state::with(|s| s.shortened(ctx.db(), entry));
+        state::with(|s| s.shortened(ctx.db(), entry, ends_ms));
+        key.correct_deadline(entry);
     }
     drop(key);
     ctx.replicate_verbatim();

@@ -90,18 +90,18 @@ impl<W> Server<W> {
     }
 
     /// What is to be stored of an entry that a primary stored, or that stands in an append-only file: what it says, or a
-    /// husk. Nothing at all would not do: RENAME, COPY and SET XX, which may follow in the file, must find the key.
+    /// husk (`None`). Nothing at all would not do: RENAME, COPY and SET XX, which may follow in the file, must find the key.
     pub fn admit_replicated(
         &mut self,
         attributes: Attributes,
         drop_on_restart: bool,
         edge: &impl Edge,
-    ) -> Attributes {
+    ) -> Option<Attributes> {
         if self.drops_what_it_loads(drop_on_restart) || !self.credible(attributes.birth, edge) {
-            return Attributes::HUSK;
+            return None;
         }
         self.fills.observe(attributes.birth);
-        attributes
+        Some(attributes)
     }
 
     /// Puts a value into the index: into the same memory, into a new entry in the same place of the index, or into a new

@@ -617,7 +617,8 @@ impl Server {
             } => {
                 let moment = self.moment(now_ms, 0);
                 let admitted = self.core.admit_replicated(*attributes, true, &moment);
-                self.store(*key, *value, admitted, *deadline_ms);
+                let attributes = admitted.unwrap_or(Attributes::HUSK);
+                self.store(*key, *value, attributes, *deadline_ms);
             }
             Op::Restore(dump, deadline_ms) => {
                 self.take_over(dump, *deadline_ms, true, false, now_ms);
