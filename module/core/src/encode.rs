@@ -19,7 +19,7 @@
 
 use std::collections::HashSet;
 
-use crate::entry::{Attributes, MAX_TAGS, NEVER};
+use crate::entry::{Attributes, MAX_TAG_BYTES, MAX_TAGS, NEVER};
 use crate::epoch::{Epoch, Token};
 
 /// The version that is written.
@@ -94,7 +94,7 @@ pub fn decode(version: i32, mut bytes: &[u8]) -> Option<Decoded> {
         let length = u32::from_le_bytes(take(bytes)?) as usize;
         let (tag, rest) = bytes.split_at_checked(length)?;
         *bytes = rest;
-        if tag.is_empty() || !seen.insert(tag) {
+        if tag.is_empty() || tag.len() > MAX_TAG_BYTES || !seen.insert(tag) {
             return None;
         }
         tags.push(tag);
@@ -207,6 +207,12 @@ mod tests {
             decode(2, &encode(ATTRIBUTES, SAVED, twice.into_iter())),
             None
         );
+        let longest: [&[u8]; 1] = [&[1; MAX_TAG_BYTES]];
+        let bytes = encode(ATTRIBUTES, SAVED, longest.into_iter());
+        assert!(decode(2, &bytes).is_some());
+        let longer: [&[u8]; 1] = [&[1; MAX_TAG_BYTES + 1]];
+        let bytes = encode(ATTRIBUTES, SAVED, longer.into_iter());
+        assert_eq!(decode(2, &bytes), None, "a tag that no option allows");
         let empty: [&[u8]; 1] = [b""];
         assert_eq!(
             decode(2, &encode(ATTRIBUTES, SAVED, empty.into_iter())),

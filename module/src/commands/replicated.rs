@@ -3,9 +3,8 @@
 //! They carry absolute deadlines and epochs and are applied without asking again: limits, permissions, conditions and
 //! tokens were checked where the decision was made.
 
-use mcache_core::command::{Arguments, Invalidate, Set};
-use mcache_core::entry::{Attributes, Entry, NEVER};
-use mcache_core::epoch::Epoch;
+use mcache_core::command::{ReplInvalidate, ReplSet, shortened_end_ms};
+use mcache_core::entry::{Attributes, MAX_KEY_BYTES};
 use mcache_core::error::Error;
 use mcache_core::server::Store;
 
@@ -13,18 +12,6 @@ use super::set::put;
 use crate::config;
 use crate::redis::{Args, Ctx, Held, Mode, Redis};
 use crate::state;
-
-fn integer(args: Args<'_>, at: usize, what: &'static str) -> Result<i64, Error> {
-    std::str::from_utf8(args.bytes(at))
-        .ok()
-        .and_then(|text| text.parse().ok())
-        .ok_or_else(|| Error::Integer {
-            what,
-            got: args.bytes(at).to_vec(),
-            min: 0,
-            max: i64::MAX as u64,
-        })
-}
 
 fn check_origin(ctx: Ctx<'_>, name: &'static str) -> Result<(), Error> {
     let flags = ctx.flags();
@@ -35,40 +22,39 @@ fn check_origin(ctx: Ctx<'_>, name: &'static str) -> Result<(), Error> {
     }
 }
 
-/// `MCACHE.REPLSET key end-ms birth attributes value [tag ...]`; an end of -1 is none.
+/// `MCACHE.REPLSET key end-ms birth attributes value [tag ...]`; an end of -1 is none. What cannot be read, or is not to be
+/// served, is stored dead: what follows in the stream may name its key.
 pub fn replset(ctx: Ctx<'_>, args: Args<'_>) -> Result<(), Error> {
-    const VALUE: usize = 5;
     check_origin(ctx, "MCACHE.REPLSET")?;
-    let ends_ms = u64::try_from(integer(args, 2, "end")?).ok();
-    let birth = Epoch(integer(args, 3, "birth")? as u64);
-    let packed = integer(args, 4, "attributes")? as u64;
-    let attributes = Attributes::unpack(packed, birth, ends_ms.unwrap_or(NEVER))
-        .filter(|_| Entry::fits(args.bytes(Set::KEY), args.bytes(VALUE)))
-        .ok_or_else(|| Error::Integer {
-            what: "attributes",
-            got: args.bytes(4).to_vec(),
-            min: 0,
-            max: u64::from(u32::MAX) << 2 | 3,
-        })?;
-    let drop = config::on_restart() == config::OnRestart::Drop;
-    let admitted = state::with(|s| s.admit_replicated(attributes, drop, &Redis));
-    let key = ctx.open(args.string(Set::KEY), Mode::Write);
+    let got = args.bytes(ReplSet::KEY).len();
+    if got > MAX_KEY_BYTES {
+        let (what, max) = ("key", MAX_KEY_BYTES);
+        return Err(Error::TooLong { what, got, max });
+    }
+    let key = ctx.open(args.string(ReplSet::KEY), Mode::Write);
     let present = match key.held() {
         Held::Nothing => None,
         Held::Entry(entry) => Some(entry),
         Held::Foreign => return Err(Error::WrongType),
     };
-    let kept = admitted.is_some();
+    let read = ReplSet::parse(&args);
+    let drop = config::on_restart() == config::OnRestart::Drop;
+    let attributes =
+        read.and_then(|read| state::with(|s| s.admit_replicated(read.attributes, drop, &Redis)));
+    let (value, tags_from) = match attributes {
+        Some(_) => (args.bytes(ReplSet::VALUE), ReplSet::TAGS),
+        None => (&b""[..], usize::MAX),
+    };
     let store = Store {
         db: ctx.db(),
-        key: args.bytes(Set::KEY),
-        value: if kept { args.bytes(VALUE) } else { b"" },
-        tags: args.tail_bytes(if kept { VALUE + 1 } else { args.len() }),
-        attributes: admitted.unwrap_or(Attributes::HUSK),
+        key: args.bytes(ReplSet::KEY),
+        value,
+        tags: args.tail_bytes(tags_from),
+        attributes: attributes.unwrap_or(Attributes::HUSK),
         present,
     };
     put(&key, store);
-    key.set_deadline(ends_ms);
+    key.set_deadline(read.and_then(|read| read.deadline_ms));
     std::mem::drop(key);
     ctx.replicate_verbatim();
     ctx.reply_ok();
@@ -78,20 +64,11 @@ pub fn replset(ctx: Ctx<'_>, args: Args<'_>) -> Result<(), Error> {
 /// `MCACHE.REPLINVALIDATE epoch mode tag [tag ...]`
 pub fn replinvalidate(ctx: Ctx<'_>, args: Args<'_>) -> Result<(), Error> {
     check_origin(ctx, "MCACHE.REPLINVALIDATE")?;
-    let epoch = Epoch(integer(args, 1, "epoch")? as u64);
-    let mode = integer(args, 2, "mode")? as u64;
-    let Invalidate {
-        scope,
-        soft,
-        tags_from,
-    } = Invalidate::from_mode(mode, 3).ok_or_else(|| Error::Integer {
-        what: "mode",
-        got: args.bytes(2).to_vec(),
-        min: 0,
-        max: 3,
-    })?;
-    let (db, tags) = (ctx.db(), args.tail_bytes(tags_from));
-    let concerned = state::with(|s| s.invalidate_replicated(db, tags, scope, soft, epoch, &Redis));
+    let ReplInvalidate { epoch, what } =
+        ReplInvalidate::parse(&args).unwrap_or(ReplInvalidate::DOUBTFUL);
+    let (db, tags) = (ctx.db(), args.tail_bytes(what.tags_from));
+    let concerned =
+        state::with(|s| s.invalidate_replicated(db, tags, what.scope, what.soft, epoch, &Redis));
     ctx.replicate_verbatim();
     ctx.reply_integer(concerned as i64);
     Ok(())
@@ -100,10 +77,9 @@ pub fn replinvalidate(ctx: Ctx<'_>, args: Args<'_>) -> Result<(), Error> {
 /// `MCACHE.REPLSHORTEN key end-ms`: the primary dealt with a softly invalidated entry.
 pub fn replshorten(ctx: Ctx<'_>, args: Args<'_>) -> Result<(), Error> {
     check_origin(ctx, "MCACHE.REPLSHORTEN")?;
-    let ends_ms = integer(args, 2, "end")?.max(0) as u64;
     let key = ctx.open(args.string(1), Mode::Write);
     if let Held::Entry(entry) = key.held() {
-        state::with(|s| s.shortened(ctx.db(), entry, ends_ms));
+        state::with(|s| s.shortened(ctx.db(), entry, shortened_end_ms(args.bytes(2))));
         key.correct_deadline(entry);
     }
     drop(key);
