@@ -34,7 +34,7 @@ type TriggerId = (u32, String);
 /// #     graph: mcache_graph::Graph,
 /// #     cache: mcache::Cache,
 /// # ) -> Result<(), Box<dyn std::error::Error>> {
-/// use mcache::mcache::Invalidator;
+/// use mcache::change::Invalidator;
 /// use mcache_postgres::Outbox;
 /// use tokio_postgres::{Config, NoTls};
 ///

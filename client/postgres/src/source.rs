@@ -41,7 +41,7 @@ const STANDBY: Duration = Duration::from_millis(200);
 /// The floor is a shortcut for what transactions write. Rows restored from a dump ignore it, so now and then it is too.
 const FLOOR_LIFE: Duration = Duration::from_secs(60);
 
-/// The changes that wait in an [`Outbox`], to be driven by an [`Invalidator`](mcache::mcache::Invalidator).
+/// The changes that wait in an [`Outbox`], to be driven by an [`Invalidator`](mcache::change::Invalidator).
 ///
 /// Several processes may each drive one: they share a lease, one of them works and the others take over when it ends,
 /// at once if its connection is gone, after three seconds if it is stuck.
