@@ -20,12 +20,14 @@ pub mod entry;
 pub mod epoch;
 pub mod error;
 pub mod fills;
+pub mod host;
 pub mod index;
 pub mod lease;
 mod members;
 pub mod memory;
 pub mod server;
 mod slab;
+pub mod slots;
 mod tags;
 mod text;
 
