@@ -18,12 +18,14 @@ pub mod encode;
 pub mod entry;
 pub mod epoch;
 pub mod error;
+pub mod feed;
 pub mod fills;
 #[allow(unsafe_code)]
 pub mod index;
 pub mod lease;
 mod members;
 pub mod memory;
+pub mod near;
 mod slab;
 mod tags;
 mod text;
