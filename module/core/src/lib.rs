@@ -19,12 +19,14 @@ pub mod entry;
 pub mod epoch;
 pub mod error;
 pub mod fills;
+pub mod host;
 #[allow(unsafe_code)]
 pub mod index;
 pub mod lease;
 mod members;
 pub mod memory;
 mod slab;
+pub mod slots;
 mod tags;
 mod text;
 
