@@ -20,6 +20,7 @@ pub mod epoch;
 pub mod error;
 pub mod feed;
 pub mod fills;
+pub mod host;
 #[allow(unsafe_code)]
 pub mod index;
 pub mod lease;
@@ -27,6 +28,7 @@ mod members;
 pub mod memory;
 pub mod near;
 mod slab;
+pub mod slots;
 mod tags;
 mod text;
 
