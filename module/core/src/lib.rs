@@ -11,6 +11,7 @@
 //! comes and goes, so there is never an orphan to sweep up.
 #![deny(unsafe_code)]
 
+pub mod alloc;
 pub mod command;
 pub mod early;
 pub mod encode;
@@ -19,14 +20,19 @@ pub mod entry;
 pub mod epoch;
 pub mod error;
 pub mod fills;
+pub mod hash;
 #[allow(unsafe_code)]
 pub mod index;
 pub mod lease;
 mod members;
 pub mod memory;
+mod names;
+mod queue;
 mod slab;
+mod soft;
+mod table;
 mod tags;
 mod text;
+pub mod work;
 
-pub use tags::hash;
-pub use text::matches;
+pub use text::{Pattern, matches};
