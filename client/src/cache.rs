@@ -10,7 +10,7 @@ use tracing::Instrument;
 
 use crate::{
     Batch, Builder, Codec, Entry, Error, ErrorKind, Invalidation, Json, Provider, Result, Tags,
-    entry::Target,
+    Target,
     envelope::{Envelope, Payload},
     flight::Flights,
     outbox::{Order, Outbox},
