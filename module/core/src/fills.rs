@@ -72,6 +72,11 @@ impl Fills {
         }
     }
 
+    /// The key of the hash of tag names.
+    pub fn key(&self) -> Key {
+        self.key
+    }
+
     /// This run of the server.
     pub fn incarnation(&self) -> u64 {
         self.incarnation

@@ -168,14 +168,13 @@ fn unit(pattern: &[u8], mut allow: impl FnMut(u8)) -> &[u8] {
     }
 }
 
-/// Whether a text matches a pattern; false for a pattern that is too long.
-pub fn matches(pattern: &[u8], text: &[u8]) -> bool {
-    Pattern::new(pattern).is_some_and(|pattern| pattern.matches(text, &mut 0))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn matches(pattern: &[u8], text: &[u8]) -> bool {
+        Pattern::new(pattern).is_some_and(|pattern| pattern.matches(text, &mut 0))
+    }
 
     #[test]
     fn seconds() {

@@ -242,6 +242,7 @@ impl Index {
 }
 
 #[cfg(test)]
+#[allow(unsafe_code)]
 mod tests {
     use super::*;
     use crate::entry::Attributes;
@@ -263,8 +264,7 @@ mod tests {
             let names = tags.iter().map(|tag| tag.as_bytes());
             index.resolve(0, names, false, &mut records);
             let entry = Entry::new(tags[0].as_bytes(), b"v", attributes, &records);
-            // SAFETY: alive until the end of the test; resolved just now.
-            unsafe { index.link(0, entry) };
+            index.link(0, entry);
             entry
         };
         let kill = |index: &mut Index, tag: &str| {

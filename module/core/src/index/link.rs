@@ -51,10 +51,9 @@ impl Index {
 
     /// Puts an entry into the index. O(tags).
     ///
-    /// # Safety
-    /// The entry is alive, unlinked, and carries record ids of this index resolved for this database; it stays alive
-    /// until [`Index::unlink`] or [`Index::discard`].
-    pub unsafe fn link(&mut self, db: usize, entry: Entry) {
+    /// The entry is unlinked and carries record ids of this index resolved for this database; it stays alive until
+    /// [`Index::unlink`] or [`Index::discard`].
+    pub fn link(&mut self, db: usize, entry: Entry) {
         let kills = self.kills;
         let floor = self.floor;
         link_in(&mut self.tags, grow(&mut self.dbs, db), entry, kills, floor);
@@ -64,9 +63,8 @@ impl Index {
     ///
     /// While a second data set is being loaded and `loading` is true, it goes there.
     ///
-    /// # Safety
     /// As for [`Index::link`]; the names are all different and as many as the entry was made with tags.
-    pub unsafe fn adopt<'a>(
+    pub fn adopt<'a>(
         &mut self,
         db: usize,
         mut entry: Entry,
@@ -90,10 +88,7 @@ impl Index {
     }
 
     /// Takes an entry out of the index. O(tags). Unlinked entries are left alone.
-    ///
-    /// # Safety
-    /// The entry is alive.
-    pub unsafe fn unlink(&mut self, db: usize, mut entry: Entry) {
+    pub fn unlink(&mut self, db: usize, mut entry: Entry) {
         self.settle();
         let id = entry.id();
         let Some(home) = self.dbs.get_mut(db) else {
@@ -123,10 +118,9 @@ impl Index {
     /// Puts `new` where `old` stands; `old` is unlinked afterwards. O(tags), but only tags that differ cost more than a
     /// comparison: an overwrite mostly carries the tags that were there, in the same order.
     ///
-    /// # Safety
-    /// Both are alive, `old` is linked in `db`, `new` is not linked and carries records resolved in `db` just now; `new`
+    /// `old` is linked in `db`, `new` is not linked and carries records resolved in `db` just now; `new`
     /// stays alive as [`Index::link`] demands.
-    pub unsafe fn replace(&mut self, db: usize, mut old: Entry, mut new: Entry) {
+    pub fn replace(&mut self, db: usize, mut old: Entry, mut new: Entry) {
         let Some(home) = self.dbs.get_mut(db) else {
             return;
         };
@@ -204,11 +198,8 @@ impl Index {
     }
 
     /// A softly invalidated entry got the deadline it deserves: from now on a mark in the entry tells that it is stale, and
-    /// its tags are live ones again, so that a hard invalidation reaches it. O(tags).
-    ///
-    /// # Safety
-    /// The entry is alive and linked in this database.
-    pub unsafe fn shortened(&mut self, db: usize, mut entry: Entry) {
+    /// its tags are live ones again, so that a hard invalidation reaches it. O(tags). The entry is linked in this database.
+    pub fn shortened(&mut self, db: usize, mut entry: Entry) {
         self.settle();
         let Some(home) = self.dbs.get_mut(db) else {
             return;

@@ -122,6 +122,12 @@ impl Index {
         entry.tags().iter().map(|record| self.tags.name(*record))
     }
 
+    /// Whether entry number `id` of a database is this one. Looks at the pointer only, so the entry may be freed.
+    pub fn lists(&self, db: usize, id: u32, entry: Entry) -> bool {
+        let home = self.dbs.get(db);
+        home.is_some_and(|home| home.entries.get(id) == Some(&entry))
+    }
+
     /// The name of a tag by its record.
     pub fn name(&self, record: u32) -> &[u8] {
         self.tags.name(record)

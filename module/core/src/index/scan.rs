@@ -71,14 +71,9 @@ impl Index {
             .sum::<usize>()
     }
 
-    /// [`Index::scan_tags_matching`] without a pattern.
-    pub fn scan_tags(&self, db: usize, cursor: u64, count: usize) -> Page<(&[u8], usize)> {
-        self.scan_tags_matching(db, cursor, count, None)
-    }
-
     /// Tags of a database with their numbers of entries, those that match the pattern if there is one. A tag that is there
     /// during the whole scan is returned exactly once. O(count), and a page ends early when that took many steps.
-    pub fn scan_tags_matching(
+    pub fn scan_tags(
         &self,
         db: usize,
         cursor: u64,
