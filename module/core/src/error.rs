@@ -47,6 +47,8 @@ pub enum Error {
     TooLong { what: &'static str, got: usize },
     #[error("ERR pattern too long: {0} bytes, at most {MAX_PATTERN_BYTES}")]
     PatternTooLong(usize),
+    #[error("ERR too many prefixes: at most {max}")]
+    TooManyPrefixes { max: usize },
     #[error("ERR {0} is for replication and the append-only file only")]
     Internal(&'static str),
     #[error("NOPERM this user has no permission to access the tag '{}'", shown(.0))]

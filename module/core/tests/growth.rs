@@ -81,7 +81,6 @@ impl World {
         while self.index.has_pending() {
             let (steps, ()) = work::of(|| match self.index.next_task() {
                 None => _ = self.index.bury(),
-                // SAFETY: alive and linked.
                 Some(Task::Shorten { db, entry, .. }) => self.index.shortened(db, entry),
                 Some(Task::Delete { entry, .. }) => _ = self.delete(entry),
             });
