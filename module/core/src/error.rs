@@ -1,6 +1,6 @@
 //! What is said to a client whose command is refused. The text is the whole reply: code word first.
 
-use crate::text::MAX_TTL_S;
+use crate::text::{MAX_PATTERN_BYTES, MAX_TTL_S};
 
 /// A refused command; nothing was changed.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -48,6 +48,10 @@ pub enum Error {
         got: usize,
         max: usize,
     },
+    #[error("ERR pattern too long: {0} bytes, at most {MAX_PATTERN_BYTES}")]
+    PatternTooLong(usize),
+    #[error("ERR too many prefixes: at most {max}")]
+    TooManyPrefixes { max: usize },
     #[error("ERR {0} is for replication and the append-only file only")]
     Internal(&'static str),
     #[error("NOPERM this user has no permission to access the tag '{}'", shown(.0))]

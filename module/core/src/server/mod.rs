@@ -94,7 +94,8 @@ impl<W: Copy + Eq + Hash> Server<W> {
     /// A server that has just started and has read nothing yet.
     pub fn new(fills: Fills) -> Self {
         Server {
-            index: Index::new(),
+            // One key for both, so that a tag is hashed once where both are asked.
+            index: Index::with_key(fills.key()),
             fills,
             leases: Leases::default(),
             stats: Stats::default(),
