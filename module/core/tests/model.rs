@@ -7,7 +7,9 @@ use mcache_core::entry::{Attributes, Entry};
 use mcache_core::epoch::Epoch;
 use mcache_core::fills::Fills;
 use mcache_core::index::{Scope, Task, Verdict};
-use mcache_core::server::{Server, Store, Stored};
+use mcache_core::server::{Awaited, Server, Store, Stored};
+
+static AWAITED: Awaited = Awaited::new();
 
 const DBS: usize = 3;
 const TAGS: usize = 40;
@@ -45,7 +47,7 @@ impl World {
     fn new(seed: u64) -> Self {
         World {
             rng: fastrand::Rng::with_seed(seed),
-            server: Server::new(Fills::new(1, 0, 64)),
+            server: Server::new(Fills::new(1, 0, 64), &AWAITED),
             keyspace: vec![BTreeMap::new(); DBS],
             model: vec![BTreeMap::new(); DBS],
             epoch: 10,

@@ -73,6 +73,8 @@ pub struct Index {
     /// name before they announce the new one, so an empty record keeps its name until the next change.
     limbo: Vec<u32>,
     limbo_db: usize,
+    /// The entry of the most recent unlink, until the next change: its records are still there.
+    just_left: Option<Entry>,
     /// Dead and soft records in all databases; 0 means that no entry can be anything but alive by its tags.
     doubtful_records: usize,
     /// When each soft record became soft.
@@ -98,6 +100,7 @@ impl Index {
             graveyard: Vec::new(),
             limbo: Vec::new(),
             limbo_db: 0,
+            just_left: None,
             doubtful_records: 0,
             soft_epochs: HashMap::new(),
             kills: 0,
@@ -192,6 +195,7 @@ impl Index {
             }
         }
         self.limbo_db = db;
+        self.just_left = Some(entry);
         self.drop_empty(db);
     }
 
@@ -255,6 +259,7 @@ impl Index {
 
     /// Drops the records that the most recent unlink left without members.
     pub fn settle(&mut self) {
+        self.just_left = None;
         let Some(home) = self.dbs.get_mut(self.limbo_db) else {
             return;
         };
@@ -264,6 +269,12 @@ impl Index {
                 self.tags.remove(record);
             }
         }
+    }
+
+    /// Whether this entry was unlinked by the most recent change, so that the names of its tags are known. Looks at the
+    /// pointer only.
+    pub fn just_left(&self, entry: Entry) -> bool {
+        self.just_left == Some(entry)
     }
 
     /// The names of an entry's tags, also for an entry that was unlinked most recently.
