@@ -5,6 +5,7 @@
 //! `&mut`, and the guard at the boundary turns that into an error reply.
 
 use mcache_core::fills::Fills;
+use mcache_core::hash::Key;
 use mcache_core::server::{Awaited, Server};
 
 use crate::redis::global::MainThread;
@@ -20,8 +21,10 @@ pub static AWAITED: Awaited = Awaited::new();
 
 /// Begins with nothing; called once, when the module is loaded.
 pub fn init(invalidation_memory_tags: usize) {
+    // Of this process only: it is never saved, replicated or shown.
+    let key = Key::new([redis::random_u64(), redis::random_u64()]);
     let (incarnation, now_ms) = (redis::random_u64(), redis::now_ms());
-    let fills = Fills::new(incarnation, now_ms, invalidation_memory_tags);
+    let fills = Fills::with_key(key, incarnation, now_ms, invalidation_memory_tags);
     STATE.set(Server::new(fills, &AWAITED));
 }
 

@@ -97,7 +97,8 @@ impl<W: Copy + Eq + Hash> Server<W> {
     /// A server that has just started and has read nothing yet. `awaited` is told of every entry that is freed.
     pub fn new(fills: Fills, awaited: &'static Awaited) -> Self {
         Server {
-            index: Index::new(),
+            // One key for both, so that a tag is hashed once where both are asked.
+            index: Index::with_key(fills.key()),
             fills,
             leases: Leases::default(),
             stats: Stats::default(),
