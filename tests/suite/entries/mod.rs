@@ -1,6 +1,7 @@
-//! What an entry is through its life: how long it is fresh, what files and dumps make of it, whatever stands in them.
+//! How entries come and go, how long they are fresh, and what files and dumps make of them, whatever stands in those.
 
 mod dump;
 mod files;
 mod freshness;
 mod hostile;
+mod unannounced;

@@ -1,7 +1,7 @@
 //! Entries that enter and leave the keyspace without a command of ours: loaded, restored, copied, renamed, deleted.
 //!
 //! Redis asks for the value of a loaded or copied key first and announces the key afterwards, or never: what it frees
-//! unannounced was never linked.
+//! unannounced was never linked (`awaited.rs`).
 
 use super::{Edge, Server, softened_end_ms};
 use crate::encode::Decoded;
@@ -78,7 +78,7 @@ impl<W> Server<W> {
 
     /// Makes a copy of an entry for another key; `None` if that is too long a key.
     pub fn duplicate(&mut self, key: &[u8], entry: &Entry) -> Option<Entry> {
-        let Some(attributes) = self.worth(entry) else {
+        let Some(attributes) = self.travels(entry) else {
             return self.prepare_husk(key);
         };
         let tags = self.index.names(entry).map(Box::from).collect();
@@ -101,6 +101,7 @@ impl<W> Server<W> {
             return None;
         }
         let entry = Entry::new(key, value, attributes, &vec![0; tags.len()]);
+        self.awaited.begin(entry);
         self.pending = Some(Pending {
             entry,
             key: key.into(),
@@ -130,8 +131,9 @@ impl<W> Server<W> {
             return;
         };
         let mut entry = pending.entry;
+        let is_alive = self.awaited.end(entry);
         let found = found.filter(|(found, _)| *found == entry);
-        if *pending.key != *key || !loading && found.is_none() {
+        if !is_alive || *pending.key != *key || !loading && found.is_none() {
             return;
         }
         if !pending.says_its_end {
@@ -151,7 +153,12 @@ impl<W> Server<W> {
         if entry.is_linked() {
             return Renamed::Known;
         }
-        let (value, attributes, tags): (&[u8], _, Vec<Box<[u8]>>) = match self.worth(&entry) {
+        // If anything changed since it left, its records and their names may be gone.
+        let worth = match self.index.just_left(entry) {
+            true => self.worth(&entry),
+            false => None,
+        };
+        let (value, attributes, tags): (&[u8], _, Vec<Box<[u8]>>) = match worth {
             None => (b"", Attributes::HUSK, Vec::new()),
             Some(attributes) => {
                 let tags = self.index.names(&entry).map(Box::from).collect();
@@ -177,5 +184,14 @@ impl<W> Server<W> {
             self.index.shortened(db, entry, ends_ms);
         }
         self.index.unlink(db, entry);
+    }
+
+    /// What of an entry may travel to a file, another server or another key; `None` if nothing but the key. Of one that no
+    /// index holds no invalidation could tell.
+    pub(super) fn travels(&self, entry: &Entry) -> Option<Attributes> {
+        match entry.is_linked() {
+            true => self.worth(entry),
+            false => None,
+        }
     }
 }

@@ -29,9 +29,13 @@ impl Condition {
 
 impl<W> Server<W> {
     /// Looks at what the index says and, only for entries with an SWR window, at the clock: others are live until Redis
-    /// removes their key, which is not later than their end ([`corrected_deadline`]).
+    /// removes their key, which is not later than their end ([`corrected_deadline`]). An entry that no index holds is dead: no
+    /// invalidation would reach it.
     #[inline]
     pub fn condition(&self, entry: &mut Entry, now_ms: impl FnOnce() -> u64) -> Condition {
+        if !entry.is_linked() {
+            return Condition::Dead;
+        }
         match self.index.verdict(entry) {
             Verdict::Live if !entry.has_swr() => Condition::Live,
             Verdict::Dead => Condition::Dead,
@@ -39,8 +43,8 @@ impl<W> Server<W> {
         }
     }
 
-    /// What of an entry may travel, to a file, another server or another key; `None` if nothing but the key. A softly
-    /// invalidated one travels as what it is about to become.
+    /// What is left of an entry, by its tags and its birth; `None` if it is dead. A softly invalidated one counts as what it
+    /// is about to become.
     pub(super) fn worth(&self, entry: &Entry) -> Option<Attributes> {
         match self.index.judge(entry) {
             Verdict::Live => Some(entry.attributes()),

@@ -91,7 +91,9 @@ impl<W> Server<W> {
     /// A softly invalidated entry ends at `ends_ms` or earlier: from now on a mark in it says that it is stale. The deadline
     /// of its key is to be corrected.
     pub fn shortened(&mut self, db: usize, entry: Entry, ends_ms: u64) {
-        self.index.shortened(db, entry, ends_ms);
+        if entry.is_linked() {
+            self.index.shortened(db, entry, ends_ms);
+        }
     }
 
     /// The keyspace does not hold under its name what the index handed out as entry number `id`: true if the index still

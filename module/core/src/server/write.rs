@@ -122,6 +122,11 @@ impl<W> Server<W> {
             index.link(db, new);
             return Stored::New(new);
         };
+        if !old.is_linked() {
+            let new = Entry::new(key, value, attributes, records);
+            index.link(db, new);
+            return Stored::Replaced(new);
+        }
         let before = old.value().len();
         if old.tags() == &records[..]
             && old.is_manual() == attributes.manual
