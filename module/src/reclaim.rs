@@ -170,6 +170,7 @@ impl Job {
         let Some(epoch) = self.soft else {
             key.unlink();
             drop(key);
+            ctx.announce(c"mcache.invalidated", self.name.as_raw());
             deleted.push(self.name);
             return true;
         };
@@ -177,6 +178,7 @@ impl Job {
         state::with(|s| s.shortened(self.db, self.entry, ends_ms));
         key.correct_deadline(self.entry);
         drop(key);
+        ctx.announce(c"mcache.stale", self.name.as_raw());
         ctx.replicate_shorten(&self.name, ends_ms);
         true
     }

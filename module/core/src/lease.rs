@@ -20,6 +20,15 @@ use crate::epoch::Token;
 pub const MAX_LEASES: usize = 200_000;
 /// Longest key for which a lease is kept, in bytes.
 pub const MAX_KEY_BYTES: usize = 8 * 1024;
+/// Bytes that all leases together may take, about.
+pub const MAX_BYTES: usize = 64 << 20;
+/// What a lease takes beside its key, about: its places in five tables.
+const OVERHEAD_BYTES: usize = 400;
+
+/// What the lease of a key takes, about: the key stands in two places.
+fn bytes_of(key: &[u8]) -> usize {
+    OVERHEAD_BYTES + 2 * key.len()
+}
 
 /// Somebody in line.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -104,6 +113,8 @@ pub struct Leases<W> {
     ends: BTreeSet<(u64, End)>,
     /// Numbers leases and places in line.
     next: u64,
+    /// What the leases take, about.
+    bytes: usize,
 }
 
 impl<W: Copy + Eq + Hash> Default for Leases<W> {
@@ -115,6 +126,7 @@ impl<W: Copy + Eq + Hash> Default for Leases<W> {
             by_handle: HashMap::new(),
             ends: BTreeSet::new(),
             next: 0,
+            bytes: 0,
         }
     }
 }
@@ -129,6 +141,19 @@ impl<W: Copy + Eq + Hash> Leases<W> {
     /// How many leases are held.
     pub fn len(&self) -> usize {
         self.leases.len()
+    }
+
+    /// What they take, about; counted by Redis's allocator as well.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Whether a caller would be told that another fills the key.
+    pub fn is_held(&self, db: usize, key: &[u8], now_ms: u64) -> bool {
+        self.find(db, key).is_some_and(|id| {
+            let lease = &self.leases[&id];
+            lease.ends_ms > now_ms || !lease.line.is_empty()
+        })
     }
 
     /// How many clients are parked.
@@ -162,12 +187,14 @@ impl<W: Copy + Eq + Hash> Leases<W> {
             }
             self.end(id);
         }
-        if self.leases.len() >= MAX_LEASES || key.len() > MAX_KEY_BYTES {
+        let is_full = self.leases.len() >= MAX_LEASES || self.bytes + bytes_of(key) > MAX_BYTES;
+        if is_full || key.len() > MAX_KEY_BYTES {
             return Asked::Granted(token);
         }
         self.next += 1;
         let id = self.next;
         let ends_ms = now_ms.saturating_add(lease_ms);
+        self.bytes += bytes_of(key);
         self.by_key.insert((db, key.into()), id);
         self.by_client.entry(client).or_default().insert(id);
         self.ends.insert((ends_ms, End::Lease(id)));
@@ -346,6 +373,7 @@ impl<W: Copy + Eq + Hash> Leases<W> {
         let Some(lease) = self.leases.remove(&id) else {
             return Vec::new();
         };
+        self.bytes -= bytes_of(&lease.key);
         self.by_key.remove(&(lease.db, lease.key));
         self.ends.remove(&(lease.ends_ms, End::Lease(id)));
         if let Some(held) = self.by_client.get_mut(&lease.client) {
@@ -470,6 +498,27 @@ mod tests {
         assert!(leases.forget(7));
         assert_eq!(leases.disconnected(1, 1_010, || token(2)), []);
         assert!(leases.is_empty() && leases.parked() == 0);
+    }
+
+    #[test]
+    fn all_leases_together_take_a_bounded_number_of_bytes() {
+        let mut leases: Leases<u32> = Leases::default();
+        let mut kept = 0;
+        for n in 0..10_000u32 {
+            let mut key = vec![7; MAX_KEY_BYTES];
+            key[..4].copy_from_slice(&n.to_le_bytes());
+            let asked = leases.ask(0, &key, 1, token(1), 1_000, 50);
+            assert_eq!(
+                asked,
+                Asked::Granted(token(1)),
+                "with a token, and maybe no lease"
+            );
+            kept += usize::from(leases.is_held(0, &key, 1_000));
+            assert!(leases.bytes() <= MAX_BYTES);
+        }
+        assert!((3_000..5_000).contains(&kept), "{kept} leases");
+        leases.clear(None);
+        assert_eq!(leases.bytes(), 0);
     }
 
     #[test]
