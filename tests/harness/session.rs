@@ -170,6 +170,14 @@ impl Session {
         });
     }
 
+    /// The next message of a connection that has subscribed: its last part.
+    #[track_caller]
+    pub fn message(&mut self) -> String {
+        let message = self.connection.recv_response().expect("a message");
+        let mut parts: Vec<String> = redis::from_redis_value(message).expect("strings");
+        parts.pop().expect("a message has parts")
+    }
+
     /// Everything a SCAN-like command finds: `line` with `{}` where the cursor goes.
     #[track_caller]
     pub fn scan(&mut self, line: &str) -> Vec<String> {

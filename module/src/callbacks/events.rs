@@ -247,9 +247,12 @@ unsafe extern "C" fn on_key(
             };
             // SAFETY: alive during the callback.
             let name = unsafe { bytes(key) };
-            match state::with(|s| s.renamed(ctx.db(), name, entry)) {
+            match state::with(|s| s.renamed(ctx.db(), name, entry, redis::now_ms())) {
                 Renamed::Known => {}
-                Renamed::Fresh(fresh) => open.replace(fresh),
+                Renamed::Fresh(fresh) => {
+                    open.replace(fresh);
+                    open.correct_deadline(fresh);
+                }
                 Renamed::TooLong => open.unlink(),
             }
         }),

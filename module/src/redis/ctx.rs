@@ -96,6 +96,12 @@ impl<'a> Ctx<'a> {
         Flags(unsafe { rm!(RedisModule_GetContextFlags)(self.raw) })
     }
 
+    /// Tells those who watch or track the key that it changed. Does not come back.
+    pub fn signal_modified(self, key: Str) {
+        // SAFETY: valid context, and a string that outlives the call.
+        unsafe { rm!(RedisModule_SignalModifiedKey)(self.raw, key) };
+    }
+
     /// Announces a keyspace event of the class `d` (events of modules).
     #[inline]
     pub fn announce(self, event: &CStr, key: Str) {

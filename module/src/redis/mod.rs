@@ -141,6 +141,7 @@ required![
     RedisModule_SetCommandInfo,
     RedisModule_SetModuleOptions,
     RedisModule_SetModuleUserACL,
+    RedisModule_SignalModifiedKey,
     RedisModule_StringPtrLen,
     RedisModule_SubscribeToKeyspaceEvents,
     RedisModule_SubscribeToServerEvent,
