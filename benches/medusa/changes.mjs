@@ -36,8 +36,7 @@ export const CHANGES = [
     const { product } = await admin.get(`/admin/products/${w.product}?fields=*options,*options.values,*variants,*variants.options`)
     // A combination that no variant has yet needs a value more.
     const [first, ...rest] = product.options
-    await admin.post(`/admin/product-options/${first.id}/values`, { value: `value ${n}` })
-    await admin.post(`/admin/products/${w.product}/options/batch`, { update: [{ product_option_id: first.id, add: [`value ${n}`] }] }).catch(() => {})
+    await admin.post(`/admin/products/${w.product}/options/batch`, { update: [{ product_option_id: first.id, add: [{ value: `value ${n}` }] }] })
     const options = Object.fromEntries([[first.title, `value ${n}`], ...rest.map((option) => [option.title, option.values[0].value])])
     const { product: now } = await admin.post(`/admin/products/${w.product}/variants`, {
       title: `Variant ${n}`, sku: `SKU-${n}`, options, prices: price(10), manage_inventory: false,
