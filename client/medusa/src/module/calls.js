@@ -6,7 +6,7 @@
  */
 const { keyOf } = require("./keys")
 const { isWhole } = require("./context")
-const { describe } = require("./reads")
+const { describe, rowsOf, tagsOf } = require("./reads")
 const { MODULES, TYPES } = require("./policy")
 
 const READS = /^(list|listAndCount|retrieve)(?=[A-Z]|$)/
@@ -152,6 +152,7 @@ class Calls {
       return value
     }
     // Before the caller gets it, who may change it.
+    if (method !== CALCULATE) read.addRows(this.schema, rowsOf(value))
     const sealed = this.store.seal({ value }, { isExact: true })
     this.#keep(shape, key, sealed, read).catch(() => {})
     return value
@@ -167,7 +168,7 @@ class Calls {
 
   async #keep(shape, key, sealed, read) {
     const seconds = await this.ttl(read)
-    const tags = [...read.tags]
+    const tags = tagsOf(this.schema, [read], undefined)
     shape.tags = tags
     if (seconds === undefined) return this.store.release(key)
     if (await this.store.set({ key, sealed, ttl: seconds, tags })) shape.fills += 1
