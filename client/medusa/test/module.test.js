@@ -179,6 +179,22 @@ test("prices end with their lists", async (t) => {
   assert.ok(lives.length > 0 && lives.every((seconds) => seconds <= 60), `${lives}`)
 })
 
+test("what the index engine found depends on all rows that it may have looked at; rows that are given belong to no key", async (t) => {
+  const shop = await startShop(t, { extensions: { modules: false } })
+  const { Query } = shop.classes
+  const index = (input, cache) => inRequest(true, async () => {
+    const result = await new Query().index(input, { cache })
+    await shop.stored
+    return result
+  })
+  await shop.rows.createProducts(product("prod_1"))
+  for (let n = 0; n < 3; n += 1) assert.equal(await shop.readsOf(() => index(PAGE)), 1, "not asked for by Medusa")
+  await index(PAGE, { enable: true })
+  assert.equal(await shop.readsOf(() => index(PAGE, { enable: true })), 0)
+  await shop.rows.createProducts(product("prod_2"))
+  assert.equal(await shop.readsOf(() => index(PAGE, { enable: true })), 1, "another product may belong to it now")
+})
+
 test("nothing is stored twice: what a stored query asks within is part of it", async (t) => {
   const shop = await startShop(t)
   await shop.rows.createProducts(product("prod_1"))

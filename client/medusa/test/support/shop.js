@@ -138,7 +138,7 @@ function queryClasses(shop) {
     }
 
     async index(input, options) {
-      return await this.graph(input, options)
+      return await this.graph(input, { ...options, initialData: [] })
     }
 
     async query(input) {
