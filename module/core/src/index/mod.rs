@@ -7,6 +7,7 @@
 //! - this file: the structures, and the way in and out
 //! - `life.rs`: what an entry is worth, invalidations, the floor
 //! - `reclaim.rs`: tasks, and databases that go away as a whole
+//! - `leave.rs`: whole slots that go, and entries that the allocator moves
 //! - `scan.rs`: numbers and listings; `verify.rs`: the self-check
 //!
 //! Invariants (checked entry by entry in [`Index::verify`]):
@@ -16,6 +17,7 @@
 //! - a soft record is in the table of soft names and in the queue of soft records;
 //! - a dead record is in no table and in exactly one queue of dead records.
 
+mod leave;
 mod life;
 mod reclaim;
 mod scan;
