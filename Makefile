@@ -29,9 +29,16 @@ storefront-bench: build ## the store with the cache off and on, in alternating r
 	$(CARGO) run --release -p mcache-examples --bin storefront-bench
 
 .PHONY: test
-test: build ## every test: pure logic, client, real servers, the store's page in a browser
-	@.ci/setup chromium
+test: build ## every test: pure logic, client, real servers, the store's page in a browser, the package for Medusa
+	@.ci/setup chromium npm
 	@CARGO=$(CARGO) .ci/test --workspace
+	@$(MAKE) --no-print-directory test-medusa
+
+.PHONY: test-medusa
+test-medusa: build ## the npm package for Medusa, on Node, against real servers; NAME=... picks a file of client/medusa/test
+	@.ci/setup npm
+	@cd client/medusa && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error >/dev/null && \
+		node --test --test-timeout=300000 test/$(if $(NAME),$(NAME),*).test.js
 
 .PHONY: test-unit
 test-unit: ## tests that start no server

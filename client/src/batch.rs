@@ -15,8 +15,8 @@ use tokio::time::{Instant, timeout};
 use tracing::Instrument;
 
 use crate::{
-    Cache, Codec, Json, Loaded, Result, Served, Source,
-    cache::{Chosen, Opened},
+    Codec, Json, Loaded, Result, Served, Source,
+    core::{Chosen, Handle, Opened},
     load::{Asked, Fill, Loading, PATIENCE, Sealed},
     policy::{Policy, policy_setters},
     telemetry,
@@ -29,7 +29,7 @@ const ROUNDS_MAX: usize = 8;
 /// Several keys, with how their entries are to be kept; ends in one of the operations.
 #[must_use = "nothing happens until one of the operations is called"]
 pub struct Batch<'c, K, C = Json> {
-    cache: &'c Cache<C>,
+    handle: &'c Handle<C>,
     keys: Vec<K>,
     policy: Policy,
 }
@@ -49,9 +49,9 @@ enum First<T> {
 }
 
 impl<'c, K: AsRef<[u8]>, C: Codec> Batch<'c, K, C> {
-    pub(crate) fn new(cache: &'c Cache<C>, keys: Vec<K>) -> Self {
+    pub(crate) fn new(handle: &'c Handle<C>, keys: Vec<K>) -> Self {
         Self {
-            cache,
+            handle,
             keys,
             policy: Policy::default(),
         }
@@ -72,37 +72,47 @@ impl<'c, K: AsRef<[u8]>, C: Codec> Batch<'c, K, C> {
     ///
     /// As [`Entry::get`](crate::Entry::get).
     pub async fn get_many<T: DeserializeOwned>(self) -> Result<Vec<Option<T>>> {
-        let namespace = &self.cache.core().namespace;
+        let namespace = &self.handle.core.namespace;
         let keys: Vec<Bytes> = self
             .keys
             .iter()
             .map(|key| namespace.qualify(key.as_ref()))
             .collect();
+        let chosen = self.handle.core.choose(&self.policy.targets)?;
+        let values = self.live_values(&keys, &chosen).await?;
+        let found = values.iter().flatten().count();
+        telemetry::reads(Source::Hit, found);
+        telemetry::reads(Source::Loaded, keys.len() - found);
+        Ok(values)
+    }
+
+    /// The live values of these full keys, each of the first provider that has it.
+    async fn live_values<T: DeserializeOwned>(
+        &self,
+        keys: &[Bytes],
+        chosen: &[Chosen],
+    ) -> Result<Vec<Option<T>>> {
         let mut values: Vec<Option<T>> = keys.iter().map(|_| None).collect();
-        let mut missing: Vec<usize> = (0..keys.len()).collect();
-        for chosen in self.cache.choose(&self.policy.targets)?.iter() {
-            if chosen.outbox.is_waiting() || missing.is_empty() {
+        for chosen in chosen {
+            let provider = &chosen.provider;
+            let missing: Vec<usize> = (0..keys.len())
+                .filter(|at| values[*at].is_none() && !chosen.pending.holds_back(&keys[*at]))
+                .collect();
+            if missing.is_empty() {
                 continue;
             }
-            let provider = &chosen.provider;
-            let asked: Vec<Bytes> = missing
-                .iter()
-                .map(|position| keys[*position].clone())
-                .collect();
+            let asked: Vec<Bytes> = missing.iter().map(|at| keys[*at].clone()).collect();
             match provider.get_many(&asked).await {
                 Ok(found) => {
-                    for (position, found) in missing.iter().zip(found) {
-                        let opened = found.and_then(|found| self.cache.open(&found));
-                        values[*position] = opened.and_then(Opened::value);
+                    for (at, found) in missing.iter().zip(found) {
+                        let opened = found.and_then(|found| self.handle.open(&found));
+                        values[*at] = opened.and_then(Opened::value);
                     }
-                    missing.retain(|position| values[*position].is_none());
                 }
                 Err(error) if error.is_refused() => return Err(error),
                 Err(error) => telemetry::failed_open(provider.id(), "get_many", &error),
             }
         }
-        telemetry::reads(Source::Hit, keys.len() - missing.len());
-        telemetry::reads(Source::Loaded, missing.len());
         Ok(values)
     }
 
@@ -158,7 +168,8 @@ impl<'c, K: AsRef<[u8]>, C: Codec> Batch<'c, K, C> {
         Fut: Future<Output = Result<HashMap<K, Loaded<T>>, E>>,
     {
         let chosen = self
-            .cache
+            .handle
+            .core
             .choose(&self.policy.targets)
             .unwrap_or_else(|error| {
                 tracing::warn!(%error, "loading without a cache");
@@ -194,7 +205,7 @@ impl<'c, K: AsRef<[u8]>, C: Codec> Batch<'c, K, C> {
         let items = self.items();
         let mut values = HashMap::with_capacity(items.len());
         let mut left: Vec<&Item<K>> = items.iter().collect();
-        let patience = self.cache.core().loader_timeout.saturating_mul(PATIENCE);
+        let patience = self.handle.core.loader_timeout.saturating_mul(PATIENCE);
         let began = Instant::now();
         let mut rounds = 0;
         while rounds < ROUNDS_MAX && (rounds == 0 || began.elapsed() < patience) {
@@ -245,14 +256,14 @@ impl<'c, K: AsRef<[u8]>, C: Codec> Batch<'c, K, C> {
         distinct
             .map(|key| Item {
                 key: key.clone(),
-                full_key: self.cache.core().namespace.qualify(key.as_ref()),
+                full_key: self.handle.core.namespace.qualify(key.as_ref()),
             })
             .collect()
     }
 
     async fn first_look<T: DeserializeOwned>(&self, item: &Item<K>, chosen: &[Chosen]) -> First<T> {
         let loading = self.loading(item, chosen);
-        if self.cache.core().flights.follow(&item.full_key).is_some() {
+        if self.handle.core.flights.follow(&item.full_key).is_some() {
             return First::Later;
         }
         let fill = match loading.ask(Duration::ZERO, &|bytes| self.open(bytes)).await {
@@ -276,7 +287,7 @@ impl<'c, K: AsRef<[u8]>, C: Codec> Batch<'c, K, C> {
         F: Fn(Vec<K>) -> Fut,
         Fut: Future<Output = Result<HashMap<K, Loaded<T>>, E>>,
     {
-        let core = self.cache.core();
+        let core = &self.handle.core;
         let began = Instant::now();
         let missing = fills.iter().map(|(item, _)| item.key.clone()).collect();
         let mut load = pin!(loader(missing));
@@ -338,7 +349,7 @@ impl<'c, K: AsRef<[u8]>, C: Codec> Batch<'c, K, C> {
 
     fn loading<'a>(&'a self, item: &'a Item<K>, chosen: &'a [Chosen]) -> Loading<'a> {
         Loading {
-            core: self.cache.core(),
+            core: &self.handle.core,
             key: &item.full_key,
             chosen,
             stale_if_error: self.policy.stale_if_error,
@@ -347,17 +358,17 @@ impl<'c, K: AsRef<[u8]>, C: Codec> Batch<'c, K, C> {
     }
 
     fn open<T: DeserializeOwned>(&self, bytes: &Bytes) -> Option<Option<T>> {
-        self.cache.open(bytes).map(Opened::value)
+        self.handle.open(bytes).map(Opened::value)
     }
 
     fn seal<T: Serialize>(&self, loaded: &Loaded<Option<T>>) -> Sealed {
         match &loaded.value {
             Some(value) => Sealed {
-                value: self.cache.seal(value),
+                value: self.handle.seal(value),
                 terms: self.policy.terms(loaded),
             },
             None => Sealed {
-                value: Some(self.cache.core().envelope.absent()),
+                value: Some(self.handle.core.envelope.absent()),
                 terms: self.policy.negative_terms(loaded),
             },
         }

@@ -6,10 +6,11 @@ use futures_util::future::join_all;
 
 use crate::{
     Cache, Codec, Error, ErrorKind, Json, Provider, RedisProvider, Result,
-    cache::{Chosen, Core},
+    background::Background,
+    core::{Chosen, Core},
     envelope::Envelope,
     flight::Flights,
-    outbox::Outbox,
+    pending::{Pending, PendingLimits},
     server::RedisOptions,
     tags::Namespace,
 };
@@ -32,6 +33,7 @@ pub struct Builder<C = Json> {
     schema_version: u16,
     value_bytes_max: usize,
     pending_max: usize,
+    pending_bytes_max: usize,
     retry_min: Duration,
 }
 
@@ -50,6 +52,7 @@ impl Builder<Json> {
             schema_version: 0,
             value_bytes_max: 64 * 1024 * 1024,
             pending_max: 10_000,
+            pending_bytes_max: 4 * 1024 * 1024,
             retry_min: Duration::from_secs(24 * 60 * 60),
         }
     }
@@ -135,6 +138,7 @@ impl<C: Codec> Builder<C> {
             schema_version: self.schema_version,
             value_bytes_max: self.value_bytes_max,
             pending_max: self.pending_max,
+            pending_bytes_max: self.pending_bytes_max,
             retry_min: self.retry_min,
         }
     }
@@ -168,6 +172,15 @@ impl<C: Codec> Builder<C> {
         self
     }
 
+    /// How many bytes the unacknowledged tags and keys of one provider may take, by the cache's own count and whoever waits
+    /// for them. Default: 4 MiB. Beyond it they become one [`Cache::clear_all`], as with
+    /// [`pending_invalidations_max`](Self::pending_invalidations_max).
+    #[must_use]
+    pub fn pending_invalidations_bytes_max(mut self, bytes: usize) -> Self {
+        self.pending_bytes_max = bytes;
+        self
+    }
+
     /// How long an unacknowledged invalidation is retried at least. Default: 24 hours. Longer if this cache has stored
     /// entries that live longer; for ever if some do not expire. Must not be shorter than the longest life (time to live
     /// and stale window) that any process gives to entries of the namespace.
@@ -196,12 +209,18 @@ impl<C: Codec> Builder<C> {
             warn_of_absent(&self.providers).await;
         }
         let namespace = Namespace::new(&self.namespace);
+        let background = Background::new();
+        let limits = PendingLimits {
+            items_max: self.pending_max,
+            bytes_max: self.pending_bytes_max,
+            retry_min: self.retry_min,
+        };
         let attach = |provider: Arc<dyn Provider>| Chosen {
-            outbox: Outbox::new(
+            pending: Pending::new(
                 provider.clone(),
                 namespace.everything(),
-                self.pending_max,
-                self.retry_min,
+                limits,
+                background.clone(),
             ),
             provider,
             ttl: None,
@@ -219,6 +238,7 @@ impl<C: Codec> Builder<C> {
             loader_timeout: self.loader_timeout,
             providers,
             flights: Flights::new(),
+            background,
             namespace,
         };
         Ok(Cache::from_core(core, self.codec))

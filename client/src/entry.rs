@@ -7,8 +7,8 @@ use serde::{Serialize, de::DeserializeOwned};
 use tracing::Instrument;
 
 use crate::{
-    Cache, Codec, Json, Loaded, Result, Served, Source,
-    cache::{Chosen, Opened},
+    Codec, Json, Loaded, Result, Served, Source,
+    core::{Chosen, Handle, Opened},
     grant::Grants,
     load::{Loading, Sealed},
     policy::{Policy, policy_setters},
@@ -19,15 +19,15 @@ use crate::{
 /// One key, with how its entry is to be kept; ends in one of the operations.
 #[must_use = "nothing happens until one of the operations is called"]
 pub struct Entry<'c, C = Json> {
-    cache: &'c Cache<C>,
+    handle: &'c Handle<C>,
     key: Bytes,
     policy: Policy,
 }
 
 impl<'c, C: Codec> Entry<'c, C> {
-    pub(crate) fn new(cache: &'c Cache<C>, key: Bytes) -> Self {
+    pub(crate) fn new(handle: &'c Handle<C>, key: Bytes) -> Self {
         Self {
-            cache,
+            handle,
             key,
             policy: Policy::default(),
         }
@@ -51,12 +51,12 @@ impl<'c, C: Codec> Entry<'c, C> {
     /// `Ok(None)`.
     pub async fn get<T: DeserializeOwned>(self) -> Result<Option<T>> {
         for chosen in self.chosen()?.iter() {
-            if chosen.outbox.is_waiting() {
+            if chosen.pending.holds_back(&self.key) {
                 continue;
             }
             match chosen.provider.get(&self.key).await {
                 Ok(Some(found)) => {
-                    if let Some(value) = self.cache.open(&found).and_then(Opened::value) {
+                    if let Some(value) = self.handle.open(&found).and_then(Opened::value) {
                         telemetry::read(Source::Hit);
                         return Ok(Some(value));
                     }
@@ -81,12 +81,12 @@ impl<'c, C: Codec> Entry<'c, C> {
     /// after all were tried: unlike a read, a write that did not arrive is told. What was stored before is then still
     /// there.
     pub async fn set<T: Serialize + ?Sized>(self, value: &T) -> Result<bool> {
-        let core = self.cache.core();
+        let core = &self.handle.core;
         let chosen = self.chosen()?;
         if chosen.is_empty() {
             return Ok(false);
         }
-        let Some(value) = self.cache.try_seal(value)? else {
+        let Some(value) = self.handle.try_seal(value)? else {
             return Ok(false);
         };
         let tags = core.namespace.stored_tags(&self.policy.tags);
@@ -95,7 +95,7 @@ impl<'c, C: Codec> Entry<'c, C> {
             let ttl = chosen.ttl.or(self.policy.ttl).unwrap_or(core.ttl);
             let ttl = (!ttl.is_zero()).then_some(ttl);
             let swr = self.policy.swr;
-            chosen.outbox.note_life(ttl, swr);
+            chosen.pending.note_life(ttl, swr);
             let provider = &chosen.provider;
             let stored = provider
                 .store(Store {
@@ -144,7 +144,7 @@ impl<'c, C: Codec> Entry<'c, C> {
         let chosen = self.chosen()?;
         let grants = self.loading(&chosen).tokens().await;
         Ok(Filling {
-            cache: self.cache,
+            handle: self.handle,
             grants,
             policy: self.policy,
         })
@@ -216,17 +216,17 @@ impl<'c, C: Codec> Entry<'c, C> {
         Fut: Future<Output = Result<Option<T>, E>>,
     {
         let loader = || async move { loader().await.map(Loaded::new) };
-        let open = |bytes: &Bytes| match self.cache.open(bytes)? {
+        let open = |bytes: &Bytes| match self.handle.open(bytes)? {
             Opened::Value(value) => Some(Some(value)),
             Opened::Absent => Some(None),
         };
         let seal = |loaded: &Loaded<Option<T>>| match &loaded.value {
             Some(value) => Sealed {
-                value: self.cache.seal(value),
+                value: self.handle.seal(value),
                 terms: self.policy.terms(loaded),
             },
             None => Sealed {
-                value: Some(self.cache.core().envelope.absent()),
+                value: Some(self.handle.core.envelope.absent()),
                 terms: self.policy.negative_terms(loaded),
             },
         };
@@ -246,9 +246,9 @@ impl<'c, C: Codec> Entry<'c, C> {
         F: FnOnce() -> Fut,
         Fut: Future<Output = Result<Loaded<T>, E>>,
     {
-        let open = |bytes: &Bytes| self.cache.open(bytes).and_then(Opened::value);
+        let open = |bytes: &Bytes| self.handle.open(bytes).and_then(Opened::value);
         let seal = |loaded: &Loaded<T>| Sealed {
-            value: self.cache.seal(&loaded.value),
+            value: self.handle.seal(&loaded.value),
             terms: self.policy.terms(loaded),
         };
         self.run(open, seal, loader).await
@@ -280,7 +280,7 @@ impl<'c, C: Codec> Entry<'c, C> {
 
     fn loading<'a>(&'a self, chosen: &'a [Chosen]) -> Loading<'a> {
         Loading {
-            core: self.cache.core(),
+            core: &self.handle.core,
             key: &self.key,
             chosen,
             stale_if_error: self.policy.stale_if_error,
@@ -289,14 +289,14 @@ impl<'c, C: Codec> Entry<'c, C> {
     }
 
     fn chosen(&self) -> Result<Cow<'c, [Chosen]>> {
-        self.cache.choose(&self.policy.targets)
+        self.handle.core.choose(&self.policy.targets)
     }
 }
 
 /// A fill begun with [`Entry::begin`].
 #[must_use = "a fill that stores nothing was begun for nothing"]
 pub struct Filling<'c, C = Json> {
-    cache: &'c Cache<C>,
+    handle: &'c Handle<C>,
     grants: Grants,
     policy: Policy,
 }
@@ -319,11 +319,11 @@ impl<C: Codec> Filling<'_, C> {
     ///
     /// As [`Entry::set`].
     pub async fn store<T: Serialize + ?Sized>(self, value: &T) -> Result<bool> {
-        let Some(value) = self.cache.try_seal(value)? else {
+        let Some(value) = self.handle.try_seal(value)? else {
             return Ok(false);
         };
         let terms = self.policy.bare_terms();
-        let stored = self.grants.store(self.cache.core(), value, &terms).await?;
+        let stored = self.grants.store(&self.handle.core, value, &terms).await?;
         Ok(stored.accepted > 0 && stored.refused == 0)
     }
 }

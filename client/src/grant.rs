@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use crate::{
     Result,
-    cache::{Chosen, Core},
+    core::{Chosen, Core},
     flight::{Leader, Outcome},
     policy::Terms,
     provider::{Store, Token},
@@ -110,7 +110,7 @@ impl Grants {
                 manual: terms.manual,
                 token: Some(&grant.token),
             };
-            grant.chosen.outbox.note_life(ttl, terms.swr);
+            grant.chosen.pending.note_life(ttl, terms.swr);
             match provider.store(entry).await {
                 Ok(accepted) => {
                     telemetry::store(provider.id(), if accepted { "stored" } else { "refused" });
@@ -148,7 +148,9 @@ impl Grants {
         if let Some(leader) = &leader {
             leader.close();
         }
+        let running = core.background.enter();
         let mut store = Box::pin(async move {
+            let _running = running;
             let stored = self.store(&core, value.clone(), &terms).await;
             let Some(leader) = leader else { return };
             // One provider that accepted the token is proof: an invalidation that anybody has seen acknowledged would

@@ -92,6 +92,7 @@
 //! | `mcache_client_invalidations_pending` | `provider` | gauge: tags and keys still to be acknowledged |
 //! | `mcache_client_invalidations_folded_total` | `provider` | times too many were pending and became one of everything |
 
+mod background;
 mod batch;
 mod cache;
 pub mod change;
@@ -99,6 +100,7 @@ mod codec;
 mod config;
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;
+mod core;
 mod entry;
 mod envelope;
 mod error;
@@ -108,7 +110,7 @@ mod invalidation;
 mod load;
 mod loaded;
 pub mod memory;
-mod outbox;
+mod pending;
 mod policy;
 pub mod provider;
 pub mod server;
@@ -119,7 +121,7 @@ pub use bytes::Bytes;
 
 pub use crate::{
     batch::Batch,
-    cache::Cache,
+    cache::{Cache, Unfinished},
     codec::{Codec, Json},
     config::Builder,
     entry::{Entry, Filling},

@@ -25,7 +25,7 @@ use tokio::{
 
 use crate::{
     Loaded, Served, Source,
-    cache::{Chosen, Core},
+    core::{Chosen, Core},
     flight::{Arrival, Leader, Outcome},
     grant::Grants,
     policy::Terms,
@@ -115,7 +115,10 @@ impl Loading<'_> {
     async fn look<V>(&self, open: &impl Fn(&Bytes) -> Option<V>) -> Look<V> {
         let arrival = Arrival {
             at: Instant::now(),
-            in_doubt: self.chosen.iter().any(|chosen| chosen.outbox.is_waiting()),
+            in_doubt: self
+                .chosen
+                .iter()
+                .any(|chosen| chosen.pending.holds_back(self.key)),
         };
         let patience_max = self.core.loader_timeout.saturating_mul(PATIENCE);
         let patience = || patience_max.saturating_sub(arrival.at.elapsed());
@@ -350,7 +353,7 @@ impl Loading<'_> {
     fn reachable(&self) -> impl Iterator<Item = &Chosen> {
         self.chosen
             .iter()
-            .filter(|chosen| !chosen.outbox.is_waiting())
+            .filter(|chosen| !chosen.pending.holds_back(self.key))
     }
 }
 

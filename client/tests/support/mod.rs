@@ -3,7 +3,7 @@
 use std::{
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::SeqCst},
     },
     time::Duration,
 };
@@ -30,6 +30,8 @@ struct LineState {
     cut: AtomicBool,
     /// Calls fail after a while.
     hung: AtomicBool,
+    /// How long each call takes, in microseconds.
+    delay_us: AtomicU64,
     /// Invalidations that name this tag are refused for good.
     forbidden: Mutex<Option<String>>,
     calls: Mutex<Vec<&'static str>>,
@@ -68,6 +70,16 @@ impl Line {
 
     pub fn hang(&self) {
         self.state.hung.store(true, SeqCst);
+    }
+
+    /// Ends [`hang`](Self::hang).
+    pub fn answer(&self) {
+        self.state.hung.store(false, SeqCst);
+    }
+
+    /// Each call takes so long from now on.
+    pub fn delay(&self, delay: Duration) {
+        self.state.delay_us.store(delay.as_micros() as u64, SeqCst);
     }
 
     /// How many callers wait for somebody else's fill.
@@ -115,6 +127,10 @@ impl Line {
             if self.state.hung.load(SeqCst) {
                 tokio::time::sleep(DEADLINE).await;
                 return Err(ErrorKind::Timeout(DEADLINE).into());
+            }
+            let delay_us = self.state.delay_us.load(SeqCst);
+            if delay_us > 0 {
+                tokio::time::sleep(Duration::from_micros(delay_us)).await;
             }
             match self.state.cut.load(SeqCst) {
                 true => Err(ErrorKind::Unavailable("the line is cut".to_owned()).into()),

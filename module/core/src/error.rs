@@ -45,6 +45,8 @@ pub enum Error {
     TagTooLong { got: usize, max: usize },
     #[error("ERR {what} too long: {got} bytes, at most {MAX_BYTES}")]
     TooLong { what: &'static str, got: usize },
+    #[error("ERR too many prefixes: at most {max}")]
+    TooManyPrefixes { max: usize },
     #[error("ERR {0} is for replication and the append-only file only")]
     Internal(&'static str),
     #[error("NOPERM this user has no permission to access the tag '{}'", shown(.0))]
