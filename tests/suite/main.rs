@@ -41,3 +41,4 @@ mod runtime;
 mod soft;
 mod stale;
 mod tokens;
+mod topology;
