@@ -1,0 +1,4 @@
+//! Entries in the keyspace, beside everything else that is there.
+
+mod defragmented;
+mod neighbours;
