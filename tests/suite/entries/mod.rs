@@ -1,4 +1,5 @@
-//! Entries in the keyspace, beside everything else that is there.
+//! How entries come and go, beside everything else that is in the keyspace: memory, persistence, replication.
 
 mod defragmented;
 mod neighbours;
+mod unannounced;

@@ -11,7 +11,7 @@ impl Index {
     /// so between its last moment in the keyspace and its end.
     pub fn moved(&mut self, db: usize, old: Entry, new: Entry) -> bool {
         let home = self.dbs.get_mut(db);
-        let held = home.and_then(|home| home.entries.0.get_mut(new.id()));
+        let held = home.and_then(|home| home.entries.get_mut(new.id()));
         match held {
             Some(held) if *held == old => {
                 *held = new;
@@ -30,8 +30,8 @@ impl Index {
             }
         }
         for db in 0..self.dbs.len() {
-            for id in 0..self.dbs[db].entries.0.bound() {
-                let entry = self.dbs[db].entries.0.get(id).copied();
+            for id in 0..self.dbs[db].entries.bound() {
+                let entry = self.dbs[db].entries.get(id).copied();
                 if let Some(entry) = entry.filter(|entry| gone[usize::from(slot(entry.key()))]) {
                     self.unlink(db, entry);
                 }

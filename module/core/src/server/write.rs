@@ -65,7 +65,7 @@ impl<W> Server<W> {
     ) -> Option<Admitted> {
         let live = present
             .as_mut()
-            .is_some_and(|entry| self.index.verdict(entry) != Verdict::Dead);
+            .is_some_and(|entry| entry.is_linked() && self.index.verdict(entry) != Verdict::Dead);
         let allowed = match set.condition {
             When::Always => true,
             When::Absent => !live,
@@ -140,12 +140,17 @@ impl<W> Server<W> {
             present,
         } = store;
         let Server { index, records, .. } = self;
-        index.resolve(db, tags, attributes.manual, records);
+        index.resolve_like(db, tags, attributes.manual, present, records);
         let Some(mut old) = present else {
             let new = Entry::new(key, value, attributes, records);
             index.link(db, new);
             return Stored::New(new);
         };
+        if !old.is_linked() {
+            let new = Entry::new(key, value, attributes, records);
+            index.link(db, new);
+            return Stored::Replaced(new);
+        }
         let before = old.value().len();
         if old.tags() == &records[..]
             && old.is_manual() == attributes.manual
@@ -168,6 +173,7 @@ mod tests {
     use crate::epoch::{Clock, Epoch};
     use crate::fills::{Fills, MAX_SKEW_MS};
     use crate::index::Scope;
+    use crate::server::Awaited;
 
     const NOW_MS: u64 = 1_000_000;
 
@@ -200,7 +206,8 @@ mod tests {
 
     /// A server that has just heard of an invalidation of `t`, and when that was.
     fn server() -> (Server<u32>, Epoch) {
-        let mut server = Server::new(Fills::new(7, NOW_MS - 60_000, 64));
+        static AWAITED: Awaited = Awaited::new();
+        let mut server = Server::new(Fills::new(7, NOW_MS - 60_000, 64), &AWAITED);
         let tag = || std::iter::once(&b"t"[..]);
         let invalidated = server.invalidate(0, tag(), Scope::Auto, false, 10, NOW_MS);
         (server, invalidated.epoch)
