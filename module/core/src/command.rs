@@ -271,27 +271,25 @@ pub struct ReplInvalidate {
 }
 
 impl ReplInvalidate {
-    /// Index of the first tag.
-    pub const TAGS: usize = 3;
-
-    /// Parses; `None` for what no server writes.
-    pub fn parse<A: Arguments + ?Sized>(args: &A) -> Option<ReplInvalidate> {
-        Some(ReplInvalidate {
-            epoch: Epoch(integer(args.get(1))?),
-            what: Invalidate::from_mode(integer(args.get(2))?, Self::TAGS)?,
+    /// Parses what stands from `from` on. What no server writes invalidates everything named, at an epoch that no server
+    /// reaches, which is taken for now.
+    pub fn parse<A: Arguments + ?Sized>(args: &A, from: usize) -> ReplInvalidate {
+        let tags_from = from + 2;
+        let read = || {
+            Some(ReplInvalidate {
+                epoch: Epoch(integer(args.get(from))?),
+                what: Invalidate::from_mode(integer(args.get(from + 1))?, tags_from)?,
+            })
+        };
+        read().unwrap_or(ReplInvalidate {
+            epoch: Epoch::END,
+            what: Invalidate {
+                scope: Scope::All,
+                soft: false,
+                tags_from,
+            },
         })
     }
-
-    /// What is done instead of what cannot be read: everything named is invalidated, and an epoch that no server reaches is
-    /// taken for now.
-    pub const DOUBTFUL: ReplInvalidate = ReplInvalidate {
-        epoch: Epoch::END,
-        what: Invalidate {
-            scope: Scope::All,
-            soft: false,
-            tags_from: Self::TAGS,
-        },
-    };
 }
 
 /// When an entry ends that a primary dealt with, as `MCACHE.REPLSHORTEN key end-ms` says; at once, if that cannot be read.

@@ -6,12 +6,14 @@
 use std::ffi::{CStr, c_char, c_int, c_void};
 
 use mcache_core::entry::Entry;
+use mcache_core::host::SlotMigration;
 use mcache_core::server::{Renamed, corrected_deadline};
 use redis_module::raw;
 
+use super::slots;
 use crate::config::{OnPromote, on_promote};
 use crate::redis::guard::guard;
-use crate::redis::{self, Ctx, Held, Mode, OwnedStr, Str, bytes, rm};
+use crate::redis::{self, Ctx, Held, Mode, OwnedStr, Str, bytes, host, rm};
 use crate::{listeners, parking, reclaim, state};
 
 /// Redis's `RedisModuleFlushInfo`, which the bindings leave out.
@@ -79,7 +81,12 @@ pub unsafe fn subscribe(ctx: *mut raw::RedisModuleCtx) -> Result<(), &'static st
             return Err(name);
         }
     }
-    let kinds = raw::REDISMODULE_NOTIFY_GENERIC | raw::REDISMODULE_NOTIFY_LOADED;
+    // SAFETY: the caller's promise.
+    unsafe { slots::subscribe(ctx)? };
+    let mut kinds = (raw::REDISMODULE_NOTIFY_GENERIC | raw::REDISMODULE_NOTIFY_LOADED) as c_int;
+    if host::slot_migration() == SlotMigration::Redis {
+        kinds |= slots::KEY_TRIMMED;
+    }
     // SAFETY: as above.
     match unsafe { rm!(RedisModule_SubscribeToKeyspaceEvents)(ctx, kinds, Some(on_key)) } as isize {
         raw::REDISMODULE_OK => Ok(()),
@@ -234,8 +241,9 @@ unsafe extern "C" fn on_key(
         b"restore" | b"copy_to" => guard((), || {
             // SAFETY: alive during the callback.
             let name = unsafe { bytes(key) };
+            let db = ctx.open(key, Mode::Peek).db().unwrap_or_else(|| ctx.db());
             let found = found(ctx, key);
-            state::with(|s| s.arrived(ctx.db(), name, found, false));
+            state::with(|s| s.arrived(db, name, found, false));
             correct_deadline(ctx, key);
         }),
         // Freshness is the entry's: its key may go earlier, and not later.
@@ -245,9 +253,10 @@ unsafe extern "C" fn on_key(
             let Held::Entry(entry) = open.held() else {
                 return;
             };
+            let db = open.db().unwrap_or_else(|| ctx.db());
             // SAFETY: alive during the callback.
             let name = unsafe { bytes(key) };
-            match state::with(|s| s.renamed(ctx.db(), name, entry, redis::now_ms())) {
+            match state::with(|s| s.renamed(db, name, entry, redis::now_ms())) {
                 Renamed::Known => {}
                 Renamed::Fresh(fresh) => {
                     open.replace(fresh);

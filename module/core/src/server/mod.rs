@@ -29,6 +29,7 @@ use std::hash::Hash;
 use crate::fills::Fills;
 use crate::index::Index;
 use crate::lease::Leases;
+use crate::slots::Exports;
 
 use arrive::Pending;
 use life::Phase;
@@ -79,6 +80,8 @@ pub struct Server<W> {
     pub fills: Fills,
     /// Who fills which key, and who waits for it.
     pub leases: Leases<W>,
+    /// Which slots are on their way to other servers.
+    pub exports: Exports,
     /// Counters.
     pub stats: Stats,
     /// How long the next slice of reclaim may take.
@@ -102,6 +105,7 @@ impl<W: Copy + Eq + Hash> Server<W> {
             index: Index::with_key(fills.key()),
             fills,
             leases: Leases::default(),
+            exports: Exports::default(),
             stats: Stats::default(),
             pace: Pace::default(),
             phase: Phase::Starting,

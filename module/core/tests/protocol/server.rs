@@ -634,8 +634,12 @@ impl Server {
                 attributes,
                 deadline_ms,
             } => {
+                let names = tags_of(*key).map(name);
+                let names = names.iter().map(Vec::as_slice);
                 let moment = self.moment(now_ms, 0);
-                let admitted = self.core.admit_replicated(*attributes, true, &moment);
+                let admitted = self
+                    .core
+                    .admit_replicated(*attributes, names, true, &moment);
                 let attributes = admitted.unwrap_or(Attributes::HUSK);
                 self.store(*key, *value, attributes, *deadline_ms);
             }
