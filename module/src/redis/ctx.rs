@@ -121,9 +121,6 @@ impl<'a> Ctx<'a> {
     }
 }
 
-/// `REDISMODULE_CLIENTINFO_FLAG_TRACKING`.
-const TRACKING: u64 = 1 << 1;
-
 impl Ctx<'_> {
     /// Whether the client has tracking on, so that it must hear of changes to every key that it has read. Redis remembers
     /// the keys of a command when it replies at once, and cannot for a client that a module has parked. With BCAST it
@@ -140,7 +137,9 @@ impl Ctx<'_> {
         };
         // SAFETY: Redis fills in version 1 of this structure, for an id of any value.
         let known = unsafe { rm!(RedisModule_GetClientInfoById)((&raw mut info).cast(), id) } == 0;
-        known && info.flags & TRACKING != 0 && !self.tracks_by_broadcast(id)
+        known
+            && info.flags & u64::from(raw::REDISMODULE_CLIENTINFO_FLAG_TRACKING) != 0
+            && !self.tracks_by_broadcast(id)
     }
 
     /// Whether a client that tracks does so in broadcasting mode: `B` among its flags in CLIENT LIST.
