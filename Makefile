@@ -68,6 +68,11 @@ bench-ir: build ## instructions per operation, counted by valgrind; adds to benc
 	@.ci/setup valgrind
 	$(CARGO) run --release -p mcache-benches --bin server-bench -- --instructions
 
+.PHONY: dist
+dist: ## the module as .deb, tarball and the zip for Redis Software, in target/dist
+	@.ci/setup
+	@packaging/dist
+
 .PHONY: docs
 docs: ## the API documentation, in target/doc
 	$(CARGO) doc --workspace --no-deps

@@ -26,6 +26,7 @@ mod memory;
 mod migration;
 mod model;
 mod orphans;
+mod packaging;
 mod parking;
 mod persistence;
 mod postgres_capture;
