@@ -16,6 +16,7 @@
 //! |---|---|
 //! | start, restart, kill or pause a Redis server with the module | [`Server`] |
 //! | talk to it in lines, as `redis-cli` would | [`Session`] |
+//! | know which server it is, and leave out what it cannot do | [`host`] |
 //! | have replicas, a Sentinel, a Cluster | [`topology`] |
 //! | have a PostgreSQL server | [`Postgres`] |
 //! | cut, delay or stall the network | [`Proxy`] |
@@ -24,6 +25,7 @@
 //! | replay a shop's recorded calls, with values of the recorded sizes | [`trace`], [`page`] |
 //! | draw random operations that can be drawn again | [`Seed`] |
 
+pub mod host;
 mod index;
 pub mod line;
 pub mod locate;
