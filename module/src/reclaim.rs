@@ -87,6 +87,9 @@ pub fn run(ctx: Ctx<'_>, end_ns: Option<u64>) -> usize {
     let over = || end_ns.is_some_and(|at_ns| redis::monotonic_ns() >= at_ns);
     let mut freed = 0;
     let selected = ctx.db();
+    if let Some(epoch) = state::with(|s| s.floor_to_tell()) {
+        ctx.replicate_floor(epoch.0);
+    }
     // A failover may pause writes meanwhile; then nothing that expired can be deleted, however often it is tried.
     while state::with(|s| s.index.has_pending()) && !over() && !writes_are_paused() {
         let mut deleted: Vec<OwnedStr> = Vec::with_capacity(BATCH);

@@ -42,7 +42,7 @@ struct ClientInfo {
 /// # Safety
 /// `ctx` is the context of the module's load function.
 pub unsafe fn subscribe(ctx: *mut raw::RedisModuleCtx) -> Result<(), &'static str> {
-    let callbacks: [(u64, raw::RedisModuleEventCallback, &'static str); 8] = [
+    let callbacks: [(u64, raw::RedisModuleEventCallback, &'static str); 9] = [
         (raw::REDISMODULE_EVENT_FLUSHDB, Some(on_flush), "FlushDB"),
         (raw::REDISMODULE_EVENT_SWAPDB, Some(on_swap), "SwapDB"),
         (raw::REDISMODULE_EVENT_LOADING, Some(on_loading), "Loading"),
@@ -55,6 +55,11 @@ pub unsafe fn subscribe(ctx: *mut raw::RedisModuleCtx) -> Result<(), &'static st
             raw::REDISMODULE_EVENT_REPLICATION_ROLE_CHANGED,
             Some(on_role),
             "ReplicationRoleChanged",
+        ),
+        (
+            raw::REDISMODULE_EVENT_MASTER_LINK_CHANGE,
+            Some(on_link),
+            "MasterLinkChange",
         ),
         (
             raw::REDISMODULE_EVENT_CLIENT_CHANGE,
@@ -139,7 +144,12 @@ unsafe extern "C" fn on_loading(
     _: *mut c_void,
 ) {
     guard((), || {
-        state::with(|s| s.loading(sub < raw::REDISMODULE_SUBEVENT_LOADING_ENDED));
+        if sub < raw::REDISMODULE_SUBEVENT_LOADING_ENDED {
+            let as_primary = !redis::is_replica();
+            state::with(|s| s.load_begins(as_primary));
+        } else {
+            state::with(|s| s.load_ended());
+        }
     });
 }
 
@@ -183,6 +193,17 @@ unsafe extern "C" fn on_role(
             parking::look_again(state::with(|s| s.demoted()));
         }
     });
+}
+
+unsafe extern "C" fn on_link(
+    _: *mut raw::RedisModuleCtx,
+    _: raw::RedisModuleEvent,
+    sub: u64,
+    _: *mut c_void,
+) {
+    if sub == raw::REDISMODULE_SUBEVENT_MASTER_LINK_UP {
+        guard((), || state::with(|s| s.linked()));
+    }
 }
 
 unsafe extern "C" fn on_cron(

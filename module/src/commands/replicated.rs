@@ -1,4 +1,4 @@
-//! `MCACHE.REPLSET`, `MCACHE.REPLINVALIDATE` and `MCACHE.REPLSHORTEN`: what a primary decided, for its replicas and for the append-only file.
+//! `MCACHE.REPLSET`, `MCACHE.REPLINVALIDATE`, `MCACHE.REPLSHORTEN` and `MCACHE.REPLFLOOR`: what a primary decided, for its replicas and for the append-only file.
 //!
 //! They carry absolute deadlines and epochs and are applied without asking again: limits, permissions, conditions and
 //! tokens were checked where the decision was made.
@@ -104,6 +104,16 @@ pub fn replshorten(ctx: Ctx<'_>, args: Args<'_>) -> Result<(), Error> {
         state::with(|s| s.shortened(ctx.db(), entry));
     }
     drop(key);
+    ctx.replicate_verbatim();
+    ctx.reply_ok();
+    Ok(())
+}
+
+/// `MCACHE.REPLFLOOR epoch`: the primary made everything dead that was born before.
+pub fn replfloor(ctx: Ctx<'_>, args: Args<'_>) -> Result<(), Error> {
+    check_origin(ctx, "MCACHE.REPLFLOOR")?;
+    let epoch = Epoch(integer(args, 1, "epoch")? as u64);
+    state::with(|s| s.floor_replicated(epoch));
     ctx.replicate_verbatim();
     ctx.reply_ok();
     Ok(())

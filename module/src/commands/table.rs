@@ -14,7 +14,7 @@ const COUNT: Arg = Arg::new(c"count", INTEGER)
     .flagged(OPTIONAL);
 
 /// Every command.
-static COMMANDS: [Command; 16] = [
+static COMMANDS: [Command; 17] = [
     Command {
         name: c"mcache.set",
         syntax: "MCACHE.SET key ttl value [SWR seconds] [TOKEN token] [NX|XX] [MANUAL] [TAGS tag [tag ...]]",
@@ -230,6 +230,18 @@ static COMMANDS: [Command; 16] = [
         keys: Keys::None,
         args: &[Arg::new(c"epoch", INTEGER), Arg::new(c"mode", INTEGER), TAGS],
         function: function(replicated::replinvalidate),
+    },
+    Command {
+        name: c"mcache.replfloor",
+        syntax: "",
+        summary: c"For replication and the append-only file: everything born before an epoch is dead.",
+        complexity: c"O(1)",
+        flags: c"write",
+        tips: None,
+        arity: 2,
+        keys: Keys::None,
+        args: &[Arg::new(c"epoch", INTEGER)],
+        function: function(replicated::replfloor),
     },
     Command {
         name: c"mcache.replshorten",

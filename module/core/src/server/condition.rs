@@ -28,7 +28,8 @@ impl Condition {
 
 impl<W> Server<W> {
     /// Looks at what the index says and, only for entries with an SWR window, at the key's deadline and the clock. An entry
-    /// that no index holds is dead: no invalidation would reach it.
+    /// that no index holds is dead: no invalidation would reach it. So is one that a replica read from its own file, as long
+    /// as its primary has not confirmed it.
     #[inline]
     pub fn condition(
         &self,
@@ -36,7 +37,7 @@ impl<W> Server<W> {
         deadline_ms: impl FnOnce() -> Option<u64>,
         now_ms: impl FnOnce() -> u64,
     ) -> Condition {
-        if !entry.is_linked() {
+        if self.unconfirmed || !entry.is_linked() {
             return Condition::Dead;
         }
         let swr_ms = u64::from(entry.swr_ms());

@@ -26,6 +26,7 @@ mod write;
 
 use std::hash::Hash;
 
+use crate::epoch::Epoch;
 use crate::fills::Fills;
 use crate::index::Index;
 use crate::lease::Leases;
@@ -85,6 +86,12 @@ pub struct Server<W> {
     phase: Phase,
     /// An RDB or AOF file is being read.
     loading: bool,
+    /// It is read by a replica.
+    loads_as_replica: bool,
+    /// A replica read entries from its own file and has not reached its primary since: none is served.
+    unconfirmed: bool,
+    /// A floor that replicas have not been told of.
+    untold_floor: Option<Epoch>,
     pending: Option<Pending>,
     awaited: &'static Awaited,
     /// The timer for the next end of a lease or of a wait.
@@ -105,6 +112,9 @@ impl<W: Copy + Eq + Hash> Server<W> {
             pace: Pace::default(),
             phase: Phase::Starting,
             loading: false,
+            loads_as_replica: false,
+            unconfirmed: false,
+            untold_floor: None,
             pending: None,
             awaited,
             alarm: None,

@@ -119,6 +119,8 @@ pub enum Op {
         key: Key,
         deadline_ms: u64,
     },
+    /// Everything born before is dead.
+    Floor(Epoch),
     Flush,
 }
 
@@ -454,6 +456,10 @@ impl Server {
     fn open(&mut self, key: Key, now_ms: u64) -> (Option<Entry>, Option<u64>) {
         let over = |held: &Held| held.deadline_ms <= now_ms;
         if self.keyspace.get(&key).is_some_and(over) {
+            if !self.is_primary {
+                // It waits for its primary to delete it.
+                return (None, None);
+            }
             self.unlink(key);
         }
         match self.keyspace.get(&key) {
@@ -531,6 +537,7 @@ impl Server {
 
     /// One piece of reclaim. Primaries only. Whether there was anything to do.
     pub fn reclaim(&mut self, now_ms: u64) -> bool {
+        self.log.extend(self.core.floor_to_tell().map(Op::Floor));
         match self.core.index.next_task() {
             Some(task) => self.perform(task, now_ms),
             None => {
@@ -606,11 +613,11 @@ impl Server {
 
     /// Reads such a data set: at its start what an earlier run left on disk, later what its primary sends.
     pub fn load(&mut self, file: &[Dump], drop: bool, now_ms: u64) {
-        self.core.loading(true);
+        self.core.load_begins(self.is_primary);
         for dump in file {
             self.take_over(dump, dump.deadline_ms, drop, true, now_ms);
         }
-        self.core.loading(false);
+        self.core.load_ended();
     }
 
     /// Whatever was on disk has been read.
@@ -649,8 +656,27 @@ impl Server {
                     self.core.shortened(DB, held.entry);
                 }
             }
+            Op::Floor(epoch) => self.core.floor_replicated(*epoch),
             Op::Flush => self.flush(now_ms),
         }
+    }
+
+    /// A replica has found its primary, and goes on where it was.
+    pub fn linked(&mut self) {
+        self.core.linked();
+    }
+
+    /// What `DEBUG DIGEST` sees: every key that is there, with what is kept of its entry.
+    pub fn digest(&mut self) -> BTreeMap<Key, Option<(Attributes, Vec<u8>, Vec<Vec<u8>>)>> {
+        let kept = |held: &Held| {
+            let (attributes, tags) = self.core.kept(&held.entry)?;
+            let tags = tags.map(<[u8]>::to_vec).collect();
+            Some((attributes, held.entry.value().to_vec(), tags))
+        };
+        self.keyspace
+            .iter()
+            .map(|(k, held)| (*k, kept(held)))
+            .collect()
     }
 
     /// It takes the place of its primary.
