@@ -71,7 +71,6 @@ impl<W: Copy + Eq + Hash> Server<W> {
 
     /// A bug was caught half-way through a change: nothing that was stored can be trusted.
     pub fn repaired(&mut self, now_ms: u64) {
-        self.stats.panics += 1;
         self.forget_everything(now_ms);
     }
 

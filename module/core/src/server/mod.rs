@@ -34,9 +34,10 @@ use crate::lease::Leases;
 use arrive::Pending;
 use life::Phase;
 
+pub use arrive::Renamed;
 pub use awaited::Awaited;
-pub use condition::{Condition, fresh_ms};
-pub use invalidate::{Invalidated, shortened_deadline_ms};
+pub use condition::{Condition, corrected_deadline, fresh_ms, softened_end_ms};
+pub use invalidate::Invalidated;
 pub use pace::Pace;
 pub use read::{Fetched, Fetcher};
 pub use waiting::{Alarm, Gone};
