@@ -294,6 +294,11 @@ impl ReplInvalidate {
     };
 }
 
+/// The epoch that `MCACHE.REPLFLOOR epoch` names; one that no server reaches, if it cannot be read.
+pub fn floor_epoch(text: &[u8]) -> Epoch {
+    integer(text).map_or(Epoch::END, Epoch)
+}
+
 /// When an entry ends that a primary dealt with, as `MCACHE.REPLSHORTEN key end-ms` says; at once, if that cannot be read.
 pub fn shortened_end_ms(text: &[u8]) -> u64 {
     integer(text).unwrap_or(0)

@@ -1,9 +1,10 @@
-//! `MCACHE.REPLSET`, `MCACHE.REPLINVALIDATE`, `MCACHE.REPLSHORTEN` and `MCACHE.REPLFLOOR`: what a primary decided, for its replicas and for the append-only file.
+//! `MCACHE.REPLSET`, `MCACHE.REPLINVALIDATE`, `MCACHE.REPLSHORTEN` and `MCACHE.REPLFLOOR`: what a primary decided, for its
+//! replicas and for the append-only file.
 //!
 //! They carry absolute deadlines and epochs and are applied without asking again: limits, permissions, conditions and
 //! tokens were checked where the decision was made.
 
-use mcache_core::command::{ReplInvalidate, ReplSet, shortened_end_ms};
+use mcache_core::command::{ReplInvalidate, ReplSet, floor_epoch, shortened_end_ms};
 use mcache_core::entry::{Attributes, MAX_KEY_BYTES};
 use mcache_core::error::Error;
 use mcache_core::server::Store;
@@ -91,8 +92,8 @@ pub fn replshorten(ctx: Ctx<'_>, args: Args<'_>) -> Result<(), Error> {
 /// `MCACHE.REPLFLOOR epoch`: the primary made everything dead that was born before.
 pub fn replfloor(ctx: Ctx<'_>, args: Args<'_>) -> Result<(), Error> {
     check_origin(ctx, "MCACHE.REPLFLOOR")?;
-    let epoch = Epoch(integer(args, 1, "epoch")? as u64);
-    state::with(|s| s.floor_replicated(epoch));
+    let epoch = floor_epoch(args.bytes(1));
+    state::with(|s| s.floor_replicated(epoch, &Redis));
     ctx.replicate_verbatim();
     ctx.reply_ok();
     Ok(())

@@ -2,7 +2,7 @@
 
 use std::hash::Hash;
 
-use super::Server;
+use super::{Edge, Server};
 use crate::epoch::Epoch;
 use crate::lease::Wake;
 
@@ -87,7 +87,12 @@ impl<W: Copy + Eq + Hash> Server<W> {
     }
 
     /// The primary raised its floor.
-    pub fn floor_replicated(&mut self, epoch: Epoch) {
+    pub fn floor_replicated(&mut self, epoch: Epoch, edge: &impl Edge) {
+        // What cannot be true makes everything dead all the same, up to now.
+        let epoch = match self.credible(epoch, edge) {
+            true => epoch,
+            false => self.fills.tick(edge.now_ms()),
+        };
         self.fills.observe(epoch);
         self.index.raise_floor(epoch);
     }

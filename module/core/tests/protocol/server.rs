@@ -676,7 +676,10 @@ impl Server {
                     self.correct_deadline(*key);
                 }
             }
-            Op::Floor(epoch) => self.core.floor_replicated(*epoch),
+            Op::Floor(epoch) => {
+                let moment = self.moment(now_ms, 0);
+                self.core.floor_replicated(*epoch, &moment);
+            }
             Op::Flush => self.flush(now_ms),
         }
     }
