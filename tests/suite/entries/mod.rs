@@ -4,4 +4,5 @@ mod dump;
 mod files;
 mod freshness;
 mod hostile;
+mod replicas;
 mod unannounced;
