@@ -75,6 +75,10 @@ valgrind: build ## some of the tests with Redis and the module under memcheck, t
 	@.ci/setup valgrind
 	@.ci/memcheck $(NAME)
 
+.PHONY: fuzz
+fuzz: ## coverage-guided fuzzing of parser, encoding and patterns, TIME=60 seconds each; NAME=... picks, SANITIZER=address
+	@.ci/fuzz $(NAME)
+
 .PHONY: lint
 lint: ## formatting, clippy and rustdoc, warnings are errors
 	$(CARGO) fmt --all --check

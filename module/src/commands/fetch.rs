@@ -33,7 +33,7 @@ fn look(ctx: Ctx<'_>, args: Args<'_>, fetch: Fetch, may_wait: bool) -> Result<()
         may_wait: may_wait && !ctx.flags().denies_blocking(),
         max_waiters: config::max_waiters(),
     };
-    match state::with(|s| s.fetch(&caller, found, || key.deadline_ms(), &Redis)) {
+    match state::with(|s| s.fetch(&caller, found, &Redis)) {
         Fetched::Hit(entry, token) => reply(ctx, c"hit", Some(entry.value()), token),
         Fetched::Stale(entry, token) => reply(ctx, c"stale", Some(entry.value()), token),
         Fetched::Miss(token) => reply(ctx, c"miss", None, token),

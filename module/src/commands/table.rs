@@ -3,7 +3,7 @@
 use super::{debug, fetch, get, inspect, invalidate, replicated, scan, set, token};
 use crate::redis::command::{
     Arg, Command, DOUBLE, INTEGER, KEY, Keys, MANY, ONE_OF, OPTIONAL, PATTERN, READS, ROUTES,
-    STRING, WRITES, function,
+    STRING, WRITES, function, reader,
 };
 use crate::redis::{Args, Ctx};
 use mcache_core::error::Error;
@@ -14,7 +14,7 @@ const COUNT: Arg = Arg::new(c"count", INTEGER)
     .flagged(OPTIONAL);
 
 /// Every command.
-static COMMANDS: [Command; 16] = [
+static COMMANDS: [Command; 17] = [
     Command {
         name: c"mcache.set",
         syntax: "MCACHE.SET key ttl value [SWR seconds] [TOKEN token] [NX|XX] [MANUAL] [TAGS tag [tag ...]]",
@@ -49,7 +49,7 @@ static COMMANDS: [Command; 16] = [
         arity: 2,
         keys: Keys::One(READS),
         args: &[Arg::new(c"key", KEY)],
-        function: function(get::get),
+        function: reader(get::get),
     },
     Command {
         name: c"mcache.mget",
@@ -61,7 +61,7 @@ static COMMANDS: [Command; 16] = [
         arity: -2,
         keys: Keys::All,
         args: &[Arg::new(c"key", KEY).flagged(MANY)],
-        function: function(get::mget),
+        function: reader(get::mget),
     },
     Command {
         name: c"mcache.fetch",
@@ -78,7 +78,7 @@ static COMMANDS: [Command; 16] = [
             Arg::new(c"wait", INTEGER).after(c"WAIT").flagged(OPTIONAL),
             Arg::new(c"early", INTEGER).after(c"EARLY").flagged(OPTIONAL),
         ],
-        function: function(fetch::fetch),
+        function: reader(fetch::fetch),
     },
     Command {
         name: c"mcache.release",
@@ -90,7 +90,7 @@ static COMMANDS: [Command; 16] = [
         arity: 3,
         keys: Keys::One(ROUTES),
         args: &[Arg::new(c"key", KEY), Arg::new(c"token", STRING)],
-        function: function(fetch::release),
+        function: reader(fetch::release),
     },
     Command {
         name: c"mcache.token",
@@ -102,7 +102,7 @@ static COMMANDS: [Command; 16] = [
         arity: 2,
         keys: Keys::One(ROUTES),
         args: &[Arg::new(c"key", KEY)],
-        function: function(token::token),
+        function: reader(token::token),
     },
     Command {
         name: c"mcache.invalidate",
@@ -131,7 +131,7 @@ static COMMANDS: [Command; 16] = [
         arity: 2,
         keys: Keys::One(READS),
         args: &[Arg::new(c"key", KEY)],
-        function: function(inspect::inspect),
+        function: reader(inspect::inspect),
     },
     Command {
         name: c"mcache.tags",
@@ -147,7 +147,7 @@ static COMMANDS: [Command; 16] = [
             Arg::new(c"pattern", PATTERN).after(c"MATCH").flagged(OPTIONAL),
             COUNT,
         ],
-        function: function(scan::tags),
+        function: reader(scan::tags),
     },
     Command {
         name: c"mcache.entries",
@@ -159,7 +159,7 @@ static COMMANDS: [Command; 16] = [
         arity: -3,
         keys: Keys::None,
         args: &[Arg::new(c"tag", STRING), Arg::new(c"cursor", INTEGER), COUNT],
-        function: function(scan::entries),
+        function: reader(scan::entries),
     },
     Command {
         name: c"mcache.taginfo",
@@ -171,7 +171,7 @@ static COMMANDS: [Command; 16] = [
         arity: 2,
         keys: Keys::None,
         args: &[Arg::new(c"tag", STRING)],
-        function: function(inspect::taginfo),
+        function: reader(inspect::taginfo),
     },
     Command {
         name: c"mcache.help",
@@ -183,7 +183,7 @@ static COMMANDS: [Command; 16] = [
         arity: 1,
         keys: Keys::None,
         args: &[],
-        function: function(help),
+        function: reader(help),
     },
     Command {
         name: c"mcache.debug",
@@ -230,6 +230,18 @@ static COMMANDS: [Command; 16] = [
         keys: Keys::None,
         args: &[Arg::new(c"epoch", INTEGER), Arg::new(c"mode", INTEGER), TAGS],
         function: function(replicated::replinvalidate),
+    },
+    Command {
+        name: c"mcache.replfloor",
+        syntax: "",
+        summary: c"For replication and the append-only file: everything born before an epoch is dead.",
+        complexity: c"O(1)",
+        flags: c"write",
+        tips: None,
+        arity: 2,
+        keys: Keys::None,
+        args: &[Arg::new(c"epoch", INTEGER)],
+        function: function(replicated::replfloor),
     },
     Command {
         name: c"mcache.replshorten",

@@ -7,7 +7,7 @@ use std::ptr::{NonNull, null, null_mut};
 use mcache_core::error::Error;
 use redis_module::raw;
 
-use super::guard::guard;
+use super::guard::{guard, guard_reading};
 use super::{Args, Ctx, Str, rm};
 
 /// How a command uses the keys it names.
@@ -120,12 +120,18 @@ impl<F: for<'a> Fn(Ctx<'a>, Args<'a>) -> Result<(), Error> + Copy + 'static> Han
 /// The C function that runs a handler inside the guard.
 pub const fn function<H: Handler>(_: H) -> raw::RedisModuleCmdFunc {
     const { assert!(size_of::<H>() == 0, "a function item, not a pointer") };
-    Some(run::<H>)
+    Some(run::<H, true>)
+}
+
+/// The same for a handler that changes no entry and nothing in the index.
+pub const fn reader<H: Handler>(_: H) -> raw::RedisModuleCmdFunc {
+    const { assert!(size_of::<H>() == 0, "a function item, not a pointer") };
+    Some(run::<H, false>)
 }
 
 /// # Safety
 /// The arguments are those of a call of Redis's.
-unsafe extern "C" fn run<H: Handler>(
+unsafe extern "C" fn run<H: Handler, const CHANGES: bool>(
     ctx: *mut raw::RedisModuleCtx,
     argv: *mut Str,
     argc: c_int,
@@ -135,6 +141,7 @@ unsafe extern "C" fn run<H: Handler>(
         let handler = NonNull::<H>::dangling().read();
         (Ctx::new(ctx), Args::new(argv, argc), handler)
     };
+    let guard = if CHANGES { guard } else { guard_reading };
     match guard(None, || Some(handler(ctx, args))) {
         Some(Ok(())) => {}
         Some(Err(error)) => refuse(ctx, &error),

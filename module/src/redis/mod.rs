@@ -32,7 +32,7 @@ use std::time::Instant;
 use mcache_core::server::Edge;
 use redis_module::raw;
 
-pub use ctx::{Ctx, server_flags, writes_are_paused};
+pub use ctx::{Ctx, is_replica, server_flags, writes_are_paused};
 pub use key::{Held, Key, Mode};
 pub use replicate::{is_heard, set_heard};
 pub use reply::prepare as prepare_replies;
@@ -88,6 +88,8 @@ required![
     RedisModule_FreeString,
     RedisModule_GetAbsExpire,
     RedisModule_GetClientId,
+    RedisModule_GetClusterNodeInfo,
+    RedisModule_GetMyClusterID,
     RedisModule_GetClientUserNameById,
     RedisModule_GetCommand,
     RedisModule_GetContextFlags,

@@ -56,14 +56,9 @@ pub enum Fetched {
 impl<W: Copy + Eq + Hash> Server<W> {
     /// GET: the entry, if it is to be served.
     #[inline]
-    pub fn lookup(
-        &mut self,
-        found: Option<Entry>,
-        deadline_ms: impl FnOnce() -> Option<u64>,
-        now_ms: impl FnOnce() -> u64,
-    ) -> Option<Entry> {
+    pub fn lookup(&mut self, found: Option<Entry>, now_ms: impl FnOnce() -> u64) -> Option<Entry> {
         if let Some(mut entry) = found {
-            match self.condition(&mut entry, deadline_ms, now_ms) {
+            match self.condition(&mut entry, now_ms) {
                 Condition::Live => {
                     self.stats.hits += 1;
                     return Some(entry);
@@ -81,17 +76,16 @@ impl<W: Copy + Eq + Hash> Server<W> {
         &mut self,
         caller: &Fetcher<'_>,
         found: Option<Entry>,
-        deadline_ms: impl Fn() -> Option<u64>,
         edge: &impl Edge,
     ) -> Fetched {
         let condition = match found {
-            Some(mut entry) => self.condition(&mut entry, &deadline_ms, || edge.now_ms()),
+            Some(mut entry) => self.condition(&mut entry, || edge.now_ms()),
             None => Condition::Dead,
         };
         match (condition, found) {
             (Condition::Live, Some(entry)) => {
                 let due = caller.early_ms > 0
-                    && fresh_ms(&entry, deadline_ms(), edge.now_ms())
+                    && fresh_ms(&entry, edge.now_ms())
                         .is_some_and(|left| early::is_due(left, caller.early_ms, edge.random()));
                 let token = due.then(|| self.ask(caller, edge)?.token()).flatten();
                 self.stats.hits += 1;

@@ -1,11 +1,9 @@
 //! SET: whether it stores, and the cheapest way of storing that keeps the index exact.
 
-use super::Server;
+use super::{Condition, Edge, Server};
 use crate::command::{Condition as When, Set};
-use crate::entry::{Attributes, Entry};
-use crate::epoch::Epoch;
+use crate::entry::{Attributes, Entry, NEVER};
 use crate::fills::Refusal;
-use crate::index::Verdict;
 
 /// What a SET stores, once it is decided that it does.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -53,9 +51,10 @@ impl<W> Server<W> {
         mut present: Option<Entry>,
         now_ms: u64,
     ) -> Option<Admitted> {
+        // Live is what GET would serve.
         let live = present
             .as_mut()
-            .is_some_and(|entry| entry.is_linked() && self.index.verdict(entry) != Verdict::Dead);
+            .is_some_and(|entry| self.condition(entry, || now_ms) == Condition::Live);
         let allowed = match set.condition {
             When::Always => true,
             When::Absent => !live,
@@ -74,26 +73,35 @@ impl<W> Server<W> {
             }
         };
         self.stats.fills += 1;
+        let deadline_ms = set
+            .ttl_ms
+            .map(|ttl_ms| now_ms + ttl_ms + u64::from(set.swr_ms));
         let attributes = Attributes {
             birth,
             manual: set.manual,
             swr_ms: set.swr_ms,
             softened: false,
+            ends_ms: deadline_ms.map_or(NEVER, |ms| ms.min(NEVER)),
         };
-        let deadline_ms = set
-            .ttl_ms
-            .map(|ttl_ms| now_ms + ttl_ms + u64::from(set.swr_ms));
         Some(Admitted {
             attributes,
             deadline_ms,
         })
     }
 
-    /// Whether an entry that a primary stored, or that stands in an append-only file, is to be stored here.
-    pub fn admit_replicated(&mut self, birth: Epoch, drop_on_restart: bool) -> bool {
-        self.fills.observe(birth);
-        // Not stored, rather than stored and dead: nothing in the file can make it live again.
-        !self.drops_what_it_loads(drop_on_restart)
+    /// What is to be stored of an entry that a primary stored, or that stands in an append-only file: what it says, or a
+    /// husk (`None`). Nothing at all would not do: RENAME, COPY and SET XX, which may follow in the file, must find the key.
+    pub fn admit_replicated(
+        &mut self,
+        attributes: Attributes,
+        drop_on_restart: bool,
+        edge: &impl Edge,
+    ) -> Option<Attributes> {
+        if self.drops_what_it_loads(drop_on_restart) || !self.credible(attributes.birth, edge) {
+            return None;
+        }
+        self.fills.observe(attributes.birth);
+        Some(attributes)
     }
 
     /// Puts a value into the index: into the same memory, into a new entry in the same place of the index, or into a new
