@@ -8,7 +8,7 @@ use mcache_core::error::Error;
 
 use super::check_tags;
 use crate::config;
-use crate::reclaim::{self, Job};
+use crate::reclaim::Job;
 use crate::redis::{self, Access, Args, Ctx};
 use crate::state;
 
@@ -37,7 +37,7 @@ pub fn invalidate(ctx: Ctx<'_>, args: Args<'_>) -> Result<(), Error> {
     }
     if later > 0 {
         ctx.replicate_invalidate(epoch.0, invalidate.mode(), args.tail(tags_from));
-        reclaim::arm(ctx);
+        rounds::begin();
     }
     state::with(|s| {
         s.stats.reclaimed += deleted.len() as u64;
