@@ -10,7 +10,7 @@ use super::check_tags;
 use crate::config;
 use crate::reclaim::Job;
 use crate::redis::{self, Access, Args, Ctx};
-use crate::state;
+use crate::{rounds, state};
 
 /// `MCACHE.INVALIDATE`. Replies how many entries it concerned; beyond `mcache.reclaim-inline-max` an entry that carries
 /// two of the tags counts twice, because the entries are not looked at.
