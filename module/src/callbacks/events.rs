@@ -12,7 +12,7 @@ use redis_module::raw;
 use crate::config::{OnPromote, on_promote};
 use crate::redis::guard::guard;
 use crate::redis::{self, Ctx, Held, Mode, OwnedStr, Str, bytes, rm};
-use crate::{listeners, parking, reclaim, state};
+use crate::{listeners, parking, reclaim, rounds, state};
 
 /// Redis's `RedisModuleFlushInfo`, which the bindings leave out.
 #[repr(C)]
@@ -192,7 +192,7 @@ unsafe extern "C" fn on_role(
             state::with(|s| s.promoted(redis::random_u64(), drop, redis::now_ms()));
         } else {
             // A replica hands out no leases; Redis has already sent its parked clients away.
-            parking::look_again(state::with(|s| s.demoted()));
+            parking::look_again(state::with(|s| s.demoted(redis::now_ms())));
         }
     });
 }
@@ -219,9 +219,11 @@ unsafe extern "C" fn on_cron(
         state::with(|s| s.started());
         // SAFETY: valid during the callback.
         let ctx = unsafe { Ctx::new(ctx) };
-        reclaim::arm(ctx);
-        reclaim::bury();
-        parking::expire(ctx);
+        if reclaim::is_wanted(ctx) {
+            rounds::begin();
+        }
+        rounds::tidy();
+        parking::advance(ctx);
         listeners::look(ctx);
     });
 }
@@ -250,7 +252,7 @@ unsafe extern "C" fn on_key(
         // A client that waits for a fill of what was just deleted asks again. Reclaim and expiry are no such events.
         b"del" if parking::anybody_waits() => guard((), || {
             // SAFETY: alive during the callback.
-            parking::filled(ctx, unsafe { bytes(key) });
+            parking::filled(ctx, unsafe { bytes(key) }, 0);
         }),
         b"restore" | b"copy_to" => guard((), || {
             // SAFETY: alive during the callback.

@@ -8,9 +8,9 @@ use mcache_core::error::Error;
 
 use super::check_tags;
 use crate::config;
-use crate::reclaim::{self, Job};
+use crate::reclaim::Job;
 use crate::redis::{self, Access, Args, Ctx};
-use crate::state;
+use crate::{rounds, state};
 
 /// `MCACHE.INVALIDATE`. Replies how many entries it concerned; beyond `mcache.reclaim-inline-max` an entry that carries
 /// two of the tags counts twice, because the entries are not looked at.
@@ -37,7 +37,7 @@ pub fn invalidate(ctx: Ctx<'_>, args: Args<'_>) -> Result<(), Error> {
     }
     if later > 0 {
         ctx.replicate_invalidate(epoch.0, invalidate.mode(), args.tail(tags_from));
-        reclaim::arm(ctx);
+        rounds::begin();
     }
     state::with(|s| {
         s.stats.reclaimed += deleted.len() as u64;

@@ -51,7 +51,7 @@ pub fn set(ctx: Ctx<'_>, args: Args<'_>) -> Result<(), Error> {
         args.string(Set::VALUE),
         args.tail(set.tags_from),
     );
-    parking::filled(ctx, args.bytes(Set::KEY));
+    parking::filled(ctx, args.bytes(Set::KEY), args.bytes(Set::VALUE).len());
     ctx.reply_ok();
     Ok(())
 }

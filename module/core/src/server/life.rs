@@ -45,14 +45,14 @@ impl<W: Copy + Eq + Hash> Server<W> {
             None => self.index.discard_all(),
         }
         self.fills.refuse_all(now_ms);
-        self.look_again(db)
+        self.look_again(db, now_ms)
     }
 
     /// Two databases were exchanged.
     pub fn swapped(&mut self, first: usize, second: usize, now_ms: u64) -> Vec<Wake<W>> {
         self.index.swap(first, second);
         self.fills.refuse_all(now_ms);
-        self.look_again(None)
+        self.look_again(None, now_ms)
     }
 
     /// The server became the primary: tokens of the run before are worth nothing, and with `drop` nor are its entries.
@@ -65,8 +65,8 @@ impl<W: Copy + Eq + Hash> Server<W> {
     }
 
     /// The server became a replica: it hands out no leases.
-    pub fn demoted(&mut self) -> Vec<Wake<W>> {
-        self.look_again(None)
+    pub fn demoted(&mut self, now_ms: u64) -> Vec<Wake<W>> {
+        self.look_again(None, now_ms)
     }
 
     /// A bug was caught half-way through a change: nothing that was stored can be trusted.
