@@ -28,6 +28,7 @@ pub fn fields() -> Vec<(&'static str, u64)> {
             ("pending_reclaim", sizes.pending_reclaim as u64),
             ("longest_slice_us", s.stats.longest_slice_us),
             ("leases", s.leases.len() as u64),
+            ("lease_bytes", s.leases.bytes() as u64),
             ("parked_clients", s.leases.parked() as u64),
             ("replicating", u64::from(redis::is_heard())),
             ("panics", s.stats.panics),

@@ -137,6 +137,7 @@ impl Job {
         let Some(epoch) = self.soft else {
             key.unlink();
             drop(key);
+            ctx.announce(c"mcache.invalidated", self.name.as_raw());
             deleted.push(self.name);
             return true;
         };
@@ -144,6 +145,7 @@ impl Job {
         state::with(|s| s.shortened(self.db, self.entry, ends_ms));
         key.correct_deadline(self.entry);
         drop(key);
+        ctx.announce(c"mcache.stale", self.name.as_raw());
         ctx.replicate_shorten(&self.name, ends_ms);
         true
     }

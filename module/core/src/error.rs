@@ -52,6 +52,8 @@ pub enum Error {
     PatternTooLong(usize),
     #[error("ERR too many prefixes: at most {max}")]
     TooManyPrefixes { max: usize },
+    #[error("ERR writes are paused, and dead entries cannot be freed")]
+    Paused,
     #[error("ERR {0} is for replication and the append-only file only")]
     Internal(&'static str),
     #[error("NOPERM this user has no permission to access the tag '{}'", shown(.0))]

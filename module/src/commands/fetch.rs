@@ -8,7 +8,7 @@ use mcache_core::lease::Answer;
 use mcache_core::server::{Fetched, Fetcher};
 
 use crate::config::{self, MAX_MS};
-use crate::redis::{Args, Blocked, Ctx, Held, Mode, Parked, Redis};
+use crate::redis::{Access, Args, Blocked, Ctx, Held, Mode, Parked, Redis, Str};
 use crate::{parking, state};
 
 /// `MCACHE.FETCH key [LEASE ms] [WAIT ms] [EARLY ms]`
@@ -30,10 +30,11 @@ fn look(ctx: Ctx<'_>, args: Args<'_>, fetch: Fetch, may_wait: bool) -> Result<()
         client: ctx.client(),
         lease_ms: fetch.lease_ms,
         early_ms: fetch.early_ms,
-        may_wait: may_wait && !ctx.flags().denies_blocking(),
+        may_wait: may_wait && !ctx.flags().denies_blocking() && !ctx.must_not_wait(),
         max_waiters: config::max_waiters(),
     };
-    match state::with(|s| s.fetch(&caller, found, &Redis)) {
+    let may_fill = || !ctx.flags().is_out_of_memory() && may_write(ctx, args.string(1));
+    match state::with(|s| s.fetch(&caller, found, &Redis, may_fill)) {
         Fetched::Hit(entry, token) => reply(ctx, c"hit", Some(entry.value()), token),
         Fetched::Stale(entry, token) => reply(ctx, c"stale", Some(entry.value()), token),
         Fetched::Miss(token) => reply(ctx, c"miss", None, token),
@@ -44,6 +45,11 @@ fn look(ctx: Ctx<'_>, args: Args<'_>, fetch: Fetch, may_wait: bool) -> Result<()
         }
     }
     Ok(())
+}
+
+/// A lease goes only to who may write the key: Redis has checked that the caller may read it.
+fn may_write(ctx: Ctx<'_>, key: Str) -> bool {
+    ctx.user().is_none_or(|user| user.may(Access::Write, key))
 }
 
 /// What a parked client replies once it is woken.

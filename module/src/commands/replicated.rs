@@ -57,6 +57,7 @@ pub fn replset(ctx: Ctx<'_>, args: Args<'_>) -> Result<(), Error> {
     put(&key, store);
     key.set_deadline(read.and_then(|read| read.deadline_ms));
     std::mem::drop(key);
+    ctx.announce(c"mcache.set", args.string(ReplSet::KEY));
     ctx.replicate_verbatim();
     ctx.reply_ok();
     Ok(())

@@ -38,6 +38,7 @@ static COMMANDS: [Command; 17] = [
             Arg::new(c"tag", STRING).after(c"TAGS").flagged(OPTIONAL | MANY),
         ],
         function: function(set::set),
+        subcommands: &[],
     },
     Command {
         name: c"mcache.get",
@@ -50,6 +51,7 @@ static COMMANDS: [Command; 17] = [
         keys: Keys::One(READS),
         args: &[Arg::new(c"key", KEY)],
         function: reader(get::get),
+        subcommands: &[],
     },
     Command {
         name: c"mcache.mget",
@@ -62,6 +64,7 @@ static COMMANDS: [Command; 17] = [
         keys: Keys::All,
         args: &[Arg::new(c"key", KEY).flagged(MANY)],
         function: reader(get::mget),
+        subcommands: &[],
     },
     Command {
         name: c"mcache.fetch",
@@ -79,6 +82,7 @@ static COMMANDS: [Command; 17] = [
             Arg::new(c"early", INTEGER).after(c"EARLY").flagged(OPTIONAL),
         ],
         function: reader(fetch::fetch),
+        subcommands: &[],
     },
     Command {
         name: c"mcache.release",
@@ -91,6 +95,7 @@ static COMMANDS: [Command; 17] = [
         keys: Keys::One(ROUTES),
         args: &[Arg::new(c"key", KEY), Arg::new(c"token", STRING)],
         function: reader(fetch::release),
+        subcommands: &[],
     },
     Command {
         name: c"mcache.token",
@@ -103,6 +108,7 @@ static COMMANDS: [Command; 17] = [
         keys: Keys::One(ROUTES),
         args: &[Arg::new(c"key", KEY)],
         function: reader(token::token),
+        subcommands: &[],
     },
     Command {
         name: c"mcache.invalidate",
@@ -120,6 +126,7 @@ static COMMANDS: [Command; 17] = [
             TAGS,
         ],
         function: function(invalidate::invalidate),
+        subcommands: &[],
     },
     Command {
         name: c"mcache.inspect",
@@ -132,6 +139,7 @@ static COMMANDS: [Command; 17] = [
         keys: Keys::One(READS),
         args: &[Arg::new(c"key", KEY)],
         function: reader(inspect::inspect),
+        subcommands: &[],
     },
     Command {
         name: c"mcache.tags",
@@ -148,6 +156,7 @@ static COMMANDS: [Command; 17] = [
             COUNT,
         ],
         function: reader(scan::tags),
+        subcommands: &[],
     },
     Command {
         name: c"mcache.entries",
@@ -160,6 +169,7 @@ static COMMANDS: [Command; 17] = [
         keys: Keys::None,
         args: &[Arg::new(c"tag", STRING), Arg::new(c"cursor", INTEGER), COUNT],
         function: reader(scan::entries),
+        subcommands: &[],
     },
     Command {
         name: c"mcache.taginfo",
@@ -172,6 +182,7 @@ static COMMANDS: [Command; 17] = [
         keys: Keys::None,
         args: &[Arg::new(c"tag", STRING)],
         function: reader(inspect::taginfo),
+        subcommands: &[],
     },
     Command {
         name: c"mcache.help",
@@ -184,21 +195,47 @@ static COMMANDS: [Command; 17] = [
         keys: Keys::None,
         args: &[],
         function: reader(help),
+        subcommands: &[],
     },
     Command {
         name: c"mcache.debug",
         syntax: "MCACHE.DEBUG SELFCHECK|DRAIN",
         summary: c"Compares index and keyspace, or frees all that is dead. Blocks the server: for tests.",
-        complexity: c"O(N) with N the number of entries and their tags",
+        complexity: c"Depends on subcommand.",
         flags: c"admin",
         tips: None,
-        arity: 2,
+        arity: -2,
         keys: Keys::None,
-        args: &[Arg {
-            choices: &[Arg::word(c"selfcheck", c"SELFCHECK"), Arg::word(c"drain", c"DRAIN")],
-            ..Arg::new(c"subject", ONE_OF)
-        }],
-        function: function(debug::debug),
+        args: &[],
+        function: None,
+        subcommands: &[
+            Command {
+                name: c"selfcheck",
+                syntax: "",
+                summary: c"Compares index and keyspace.",
+                complexity: c"O(N) with N the number of entries and their tags",
+                flags: c"admin",
+                tips: None,
+                arity: 2,
+                keys: Keys::None,
+                args: &[],
+                function: reader(debug::selfcheck),
+                subcommands: &[],
+            },
+            Command {
+                name: c"drain",
+                syntax: "",
+                summary: c"Frees all that is dead.",
+                complexity: c"O(N) with N the number of dead entries and their tags",
+                flags: c"write admin",
+                tips: None,
+                arity: 2,
+                keys: Keys::None,
+                args: &[],
+                function: function(debug::drain),
+                subcommands: &[],
+            },
+        ],
     },
     Command {
         name: c"mcache.replset",
@@ -211,13 +248,14 @@ static COMMANDS: [Command; 17] = [
         keys: Keys::One(WRITES),
         args: &[
             Arg::new(c"key", KEY),
-            Arg::new(c"deadline-ms", INTEGER),
+            Arg::new(c"end-ms", INTEGER),
             Arg::new(c"birth", INTEGER),
             Arg::new(c"attributes", INTEGER),
             Arg::new(c"value", STRING),
             Arg::new(c"tag", STRING).flagged(OPTIONAL | MANY),
         ],
         function: function(replicated::replset),
+        subcommands: &[],
     },
     Command {
         name: c"mcache.replinvalidate",
@@ -230,6 +268,7 @@ static COMMANDS: [Command; 17] = [
         keys: Keys::None,
         args: &[Arg::new(c"epoch", INTEGER), Arg::new(c"mode", INTEGER), TAGS],
         function: function(replicated::replinvalidate),
+        subcommands: &[],
     },
     Command {
         name: c"mcache.replfloor",
@@ -252,8 +291,9 @@ static COMMANDS: [Command; 17] = [
         tips: None,
         arity: 3,
         keys: Keys::One(WRITES),
-        args: &[Arg::new(c"key", KEY), Arg::new(c"deadline-ms", INTEGER)],
+        args: &[Arg::new(c"key", KEY), Arg::new(c"end-ms", INTEGER)],
         function: function(replicated::replshorten),
+        subcommands: &[],
     },
 ];
 
@@ -269,6 +309,7 @@ static RECLAIM: Command = Command {
     keys: Keys::None,
     args: &[],
     function: function(debug::reclaim),
+    subcommands: &[],
 };
 
 /// Every command, those that are not for people included.

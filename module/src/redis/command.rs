@@ -1,7 +1,7 @@
 //! Commands: what Redis is told of each, so that cluster clients route it, `redis-cli` hints at its arguments and ACL rules
 //! apply to it; and how Redis calls it.
 
-use std::ffi::{CStr, c_int};
+use std::ffi::{CStr, CString, c_int};
 use std::ptr::{NonNull, null, null_mut};
 
 use mcache_core::error::Error;
@@ -109,7 +109,9 @@ pub struct Command {
     pub arity: c_int,
     pub keys: Keys,
     pub args: &'static [Arg],
+    /// Nothing where there are subcommands.
     pub function: raw::RedisModuleCmdFunc,
+    pub subcommands: &'static [Command],
 }
 
 /// What a command does. An error is the whole reply, and nothing was changed. Function items implement it.
@@ -170,11 +172,58 @@ impl Command {
     /// # Safety
     /// `ctx` is the context of the module's load function.
     pub unsafe fn register(&self, ctx: *mut raw::RedisModuleCtx) -> Option<()> {
-        let (first, last, step) = match self.keys {
+        let ok = raw::REDISMODULE_OK as c_int;
+        let (first, last, step) = self.positions();
+        // SAFETY: the caller's promise; C strings, and a function that lives as long as the module.
+        unsafe {
+            let created = rm!(RedisModule_CreateCommand)(
+                ctx,
+                self.name.as_ptr(),
+                self.function,
+                self.flags.as_ptr(),
+                first,
+                last,
+                step,
+            );
+            if created != ok {
+                return None;
+            }
+            self.describe(ctx, self.name)?;
+            let parent = rm!(RedisModule_GetCommand)(ctx, self.name.as_ptr());
+            self.subcommands.iter().try_for_each(|command| {
+                let (first, last, step) = command.positions();
+                let created = rm!(RedisModule_CreateSubcommand)(
+                    parent,
+                    command.name.as_ptr(),
+                    command.function,
+                    command.flags.as_ptr(),
+                    first,
+                    last,
+                    step,
+                );
+                if created != ok {
+                    return None;
+                }
+                let name = [self.name.to_bytes(), b"|", command.name.to_bytes()].concat();
+                command.describe(ctx, &CString::new(name).ok()?)
+            })
+        }
+    }
+
+    /// Where its keys are, as Redis asked for them before there were key specs.
+    fn positions(&self) -> (c_int, c_int, c_int) {
+        match self.keys {
             Keys::None => (0, 0, 0),
             Keys::One(_) => (1, 1, 1),
             Keys::All => (1, -1, 1),
-        };
+        }
+    }
+
+    /// Tells Redis the rest of it, under the name that it was registered with.
+    ///
+    /// # Safety
+    /// As for [`Command::register`].
+    unsafe fn describe(&self, ctx: *mut raw::RedisModuleCtx, name: &CStr) -> Option<()> {
         let mut args = Arguments::of(self.args);
         let mut specs = self.key_specs();
         let info = raw::RedisModuleCommandInfo {
@@ -192,26 +241,14 @@ impl Command {
             },
             args: args.as_mut_ptr(),
         };
-        let ok = raw::REDISMODULE_OK as c_int;
         // SAFETY: everything the structures point to lives until the end of this function, and Redis copies it.
         unsafe {
-            let created = rm!(RedisModule_CreateCommand)(
-                ctx,
-                self.name.as_ptr(),
-                self.function,
-                self.flags.as_ptr(),
-                first,
-                last,
-                step,
-            );
-            if created != ok {
-                return None;
-            }
-            let command = rm!(RedisModule_GetCommand)(ctx, self.name.as_ptr());
+            let command = rm!(RedisModule_GetCommand)(ctx, name.as_ptr());
             if command.is_null() {
                 return None;
             }
-            (rm!(RedisModule_SetCommandInfo)(command, &raw const info) == ok).then_some(())
+            let set = rm!(RedisModule_SetCommandInfo)(command, &raw const info);
+            (set == raw::REDISMODULE_OK as c_int).then_some(())
         }
     }
 

@@ -37,7 +37,7 @@ pub use key::{Held, Key, Mode};
 pub use replicate::{is_heard, set_heard};
 pub use reply::prepare as prepare_replies;
 pub use string::{Args, OwnedStr, Str, bytes};
-pub use user::{Access, User};
+pub use user::{Access, Permitted};
 pub use waiting::{Blocked, Parked, unblock};
 
 /// A function of the API. Reading it is part of the `unsafe` block that calls it: sound because [`check`] refused to
@@ -68,13 +68,17 @@ required![
     RedisModule_GetBlockedClientPrivateData,
     RedisModule_CreateTimer,
     RedisModule_StopTimer,
+    RedisModule_ACLCheckCommandPermissions,
     RedisModule_ACLCheckKeyPermissions,
     RedisModule_AvoidReplicaTraffic,
     RedisModule_Call,
+    RedisModule_CallReplyStringPtr,
     RedisModule_CloseKey,
     RedisModule_CreateCommand,
     RedisModule_CreateDataType,
+    RedisModule_CreateModuleUser,
     RedisModule_CreateString,
+    RedisModule_CreateSubcommand,
     RedisModule_DigestAddLongLong,
     RedisModule_DigestAddStringBuffer,
     RedisModule_DigestEndSequence,
@@ -88,6 +92,7 @@ required![
     RedisModule_FreeString,
     RedisModule_GetAbsExpire,
     RedisModule_GetClientId,
+    RedisModule_GetClientInfoById,
     RedisModule_GetClusterNodeInfo,
     RedisModule_GetMyClusterID,
     RedisModule_GetClientUserNameById,
@@ -115,6 +120,7 @@ required![
     RedisModule_ModuleTypeGetValue,
     RedisModule_ModuleTypeReplaceValue,
     RedisModule_ModuleTypeSetValue,
+    RedisModule_NotifyKeyspaceEvent,
     RedisModule_OpenKey,
     RedisModule_RegisterInfoFunc,
     RedisModule_Replicate,
@@ -136,6 +142,7 @@ required![
     RedisModule_SetAbsExpire,
     RedisModule_SetCommandInfo,
     RedisModule_SetModuleOptions,
+    RedisModule_SetModuleUserACL,
     RedisModule_StringPtrLen,
     RedisModule_SubscribeToKeyspaceEvents,
     RedisModule_SubscribeToServerEvent,

@@ -280,7 +280,7 @@ impl Server {
             max_waiters: usize::MAX,
         };
         let moment = self.moment(now_ms, random);
-        let fetched = self.core.fetch(&caller, entry, &moment);
+        let fetched = self.core.fetch(&caller, entry, &moment, || true);
         if let Fetched::Hit(_, Some(token))
         | Fetched::Stale(_, Some(token))
         | Fetched::Miss(Some(token)) = fetched
