@@ -49,6 +49,14 @@ pub enum PostgresError {
         #[source]
         source: tokio_postgres::Error,
     },
+    /// Sessions are shared by a pooler where one of our own is needed.
+    #[error("{what} needs a session of its own, and a pooler shares them: {advice}")]
+    Pooler {
+        /// What was to be done.
+        what: &'static str,
+        /// What to change.
+        advice: &'static str,
+    },
     /// A filter compares a field with a value that its type does not have, in a way that has no answer.
     #[error("{field} cannot be compared with a value that its column cannot hold")]
     Value {
