@@ -36,7 +36,7 @@ test: build ## every test: pure logic, client, real servers, the store's page in
 .PHONY: test-unit
 test-unit: ## tests that start no server
 	$(CARGO) test -p mcache-core
-	$(CARGO) test -p mcache --lib
+	$(CARGO) test -p mcache -p mcache-graph -p mcache-postgres --lib
 
 .PHONY: test-server
 test-server: build ## tests on real servers, one file per property; NAME=... picks some

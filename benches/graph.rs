@@ -18,7 +18,7 @@ use std::task::{Context, Poll, Waker};
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use mcache::change::{ChangeEvent, Operation};
-use mcache::graph::{
+use mcache_graph::{
     ChangeTags, Direction, Entity, Field, Graph, GraphOptions, GraphQuery, MemoryResolver,
     Pagination, Precision, Relation, Schema,
 };

@@ -6,9 +6,9 @@
 use std::{env, error::Error, io, io::Write, process::Command, sync::Arc, time::Duration};
 
 use mcache::change::Invalidator;
-use mcache::graph::{Entity, Graph, GraphOptions, GraphQuery, Relation, Schema};
-use mcache::postgres::{Mapping, Outbox, PostgresResolver};
 use mcache::{Cache, Source};
+use mcache_graph::{Entity, Graph, GraphOptions, GraphQuery, Relation, Schema};
+use mcache_postgres::{Mapping, Outbox, PostgresResolver};
 use tokio_postgres::{Config, NoTls};
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;

@@ -15,7 +15,7 @@ use tokio::time::{Instant, timeout};
 use tracing::Instrument;
 
 use crate::{
-    Cache, Codec, Json, Loaded, Result, Served, Source, Target,
+    Cache, Codec, Json, Loaded, Result, Served, Source,
     cache::{Chosen, Opened},
     load::{Asked, Fill, Loading, PATIENCE, Sealed},
     policy::{Policy, policy_setters},
@@ -57,7 +57,14 @@ impl<'c, K: AsRef<[u8]>, C: Codec> Batch<'c, K, C> {
         }
     }
 
-    policy_setters!();
+    policy_setters!(policy);
+
+    /// Takes over how entries are kept, instead of what was set before.
+    #[must_use]
+    pub fn policy(mut self, policy: Policy) -> Self {
+        self.policy = policy;
+        self
+    }
 
     /// The live values, in the order of the keys: each of the first provider that has it.
     ///

@@ -10,7 +10,7 @@ use tracing::Instrument;
 
 use crate::{
     Batch, Builder, Codec, Entry, Error, ErrorKind, Invalidation, Json, Provider, Result, Tags,
-    entry::Target,
+    Target,
     envelope::{Envelope, Payload},
     flight::Flights,
     outbox::{Order, Outbox},
@@ -252,6 +252,18 @@ impl<C: Codec> Cache<C> {
             true => &self.core.providers,
             false => &[],
         }
+    }
+
+    /// What tells this cache from others: its namespace and where its providers keep entries. Two processes with one name
+    /// read and write the same entries.
+    pub fn name(&self) -> String {
+        let namespace = self.core.namespace.everything();
+        let mut name = String::from_utf8_lossy(namespace.strip_suffix(b"*").unwrap_or(namespace)).into_owned();
+        for (position, chosen) in self.core.providers.iter().enumerate() {
+            name.push(if position == 0 { '@' } else { '+' });
+            name.push_str(chosen.provider.place());
+        }
+        name
     }
 
     pub(crate) fn core(&self) -> &Arc<Core> {

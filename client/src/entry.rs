@@ -24,42 +24,6 @@ pub struct Entry<'c, C = Json> {
     policy: Policy,
 }
 
-/// A provider chosen for one operation, optionally with its own time to live.
-///
-/// ```
-/// use std::{borrow::Cow, time::Duration};
-/// use mcache::Target;
-///
-/// let _default_ttl = Target::from("redis");
-/// let _own_ttl = Target::from(("memory", Duration::from_secs(5)));
-/// ```
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Target {
-    pub(crate) id: String,
-    pub(crate) ttl: Option<Duration>,
-}
-
-impl From<&str> for Target {
-    fn from(id: &str) -> Self {
-        id.to_owned().into()
-    }
-}
-
-impl From<String> for Target {
-    fn from(id: String) -> Self {
-        Self { id, ttl: None }
-    }
-}
-
-impl<S: Into<String>> From<(S, Duration)> for Target {
-    fn from((id, ttl): (S, Duration)) -> Self {
-        Self {
-            id: id.into(),
-            ttl: Some(ttl),
-        }
-    }
-}
-
 impl<'c, C: Codec> Entry<'c, C> {
     pub(crate) fn new(cache: &'c Cache<C>, key: Bytes) -> Self {
         Self {
@@ -69,13 +33,12 @@ impl<'c, C: Codec> Entry<'c, C> {
         }
     }
 
-    policy_setters!();
+    policy_setters!(policy);
 
-    /// If the source fails, or takes longer than the [loader timeout](crate::Builder::loader_timeout), while a stale
-    /// value is at hand, serves that. There is one only within the [stale window](Self::swr). Default: no, the
-    /// loader's error is the answer.
-    pub fn stale_if_error(mut self, stale_if_error: bool) -> Self {
-        self.policy.stale_if_error = stale_if_error;
+    /// Takes over how entries are kept, instead of what was set before.
+    #[must_use]
+    pub fn policy(mut self, policy: Policy) -> Self {
+        self.policy = policy;
         self
     }
 

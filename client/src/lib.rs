@@ -61,9 +61,8 @@
 //! | serve stale values while one caller refreshes | [`Entry::swr`], [`Entry::stale_if_error`], [`Cache::soft_invalidate`] |
 //! | renew what is read often before it expires | [`Entry::early_refresh`] |
 //! | know where a value came from | [`Entry::load`], [`Source`] |
-//! | cache graph queries with tags that nobody writes | [`graph`] |
-//! | keep what many pages are made of once each | [`Graph::query_each`](graph::Graph::query_each), [`Batch`] |
-//! | invalidate what changes in the database | [`change`]; with the feature `postgres`, its source for PostgreSQL |
+//! | cache graph queries with tags computed from query, schema and result | the crate `mcache-graph` |
+//! | invalidate what changes in the database | [`change`]; the crate `mcache-postgres` is its source for PostgreSQL |
 //! | test without a server | [`MemoryProvider`] |
 //! | keep entries somewhere else | [`Provider`] |
 //!
@@ -72,7 +71,6 @@
 //! | feature | adds |
 //! |---|---|
 //! | `tls` | `rediss://` addresses |
-//! | `postgres` | changes captured in PostgreSQL, and graph queries over it |
 //! | `conformance` | the tests a [`Provider`] must pass |
 //!
 //! None is on by default.
@@ -106,15 +104,12 @@ mod envelope;
 mod error;
 mod flight;
 mod grant;
-pub mod graph;
 mod invalidation;
 mod load;
 mod loaded;
 pub mod memory;
 mod outbox;
 mod policy;
-#[cfg(feature = "postgres")]
-pub mod postgres;
 pub mod provider;
 pub mod server;
 mod tags;
@@ -127,11 +122,12 @@ pub use crate::{
     cache::Cache,
     codec::{Codec, Json},
     config::Builder,
-    entry::{Entry, Filling, Target},
+    entry::{Entry, Filling},
     error::{Error, ErrorKind, Result},
     invalidation::{Invalidation, Settled},
     loaded::{Loaded, Served, Source},
     memory::MemoryProvider,
+    policy::{Policy, Target},
     provider::Provider,
     server::RedisProvider,
     tags::Tags,

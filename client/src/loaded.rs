@@ -85,7 +85,7 @@ pub struct Served<T> {
 
 impl<T> Served<T> {
     /// A value that no cache was asked for.
-    pub(crate) fn bypass(value: T) -> Self {
+    pub fn bypass(value: T) -> Self {
         Self {
             value,
             source: Source::Bypass,

@@ -2,10 +2,26 @@
 
 use std::time::Duration;
 
-use crate::{Loaded, Tags, entry::Target};
+use crate::{Loaded, Tags};
 
+/// How entries are to be kept, said once and used for many: [`Entry`](crate::Entry) and [`Batch`](crate::Batch) take one
+/// over with `policy`, and have the same setters.
+///
+/// ```
+/// use std::time::Duration;
+/// use mcache::{Cache, MemoryProvider, Policy};
+///
+/// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+/// # let cache = Cache::builder_with(MemoryProvider::default()).caching(true).build().await?;
+/// let pages = Policy::new().ttl(Duration::from_secs(60)).swr(Duration::from_secs(600)).tags(["page"]);
+/// cache.key("page:home").policy(pages.clone()).set("<h1>home</h1>").await?;
+/// cache.key("page:about").policy(pages).set("<h1>about</h1>").await?;
+/// assert_eq!(cache.invalidate(["page"]).await?.entries(), 2);
+/// # Ok::<(), mcache::Error>(())
+/// # }).unwrap();
+/// ```
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Policy {
+pub struct Policy {
     pub(crate) tags: Tags,
     pub(crate) ttl: Option<Duration>,
     pub(crate) swr: Duration,
@@ -14,6 +30,42 @@ pub(crate) struct Policy {
     pub(crate) early: Duration,
     pub(crate) negative_ttl: Option<Duration>,
     pub(crate) targets: Vec<Target>,
+}
+
+/// A provider chosen for one operation, optionally with its own time to live.
+///
+/// ```
+/// use std::time::Duration;
+/// use mcache::Target;
+///
+/// let _default_ttl = Target::from("redis");
+/// let _own_ttl = Target::from(("memory", Duration::from_secs(5)));
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Target {
+    pub(crate) id: String,
+    pub(crate) ttl: Option<Duration>,
+}
+
+impl From<&str> for Target {
+    fn from(id: &str) -> Self {
+        id.to_owned().into()
+    }
+}
+
+impl From<String> for Target {
+    fn from(id: String) -> Self {
+        Self { id, ttl: None }
+    }
+}
+
+impl<S: Into<String>> From<(S, Duration)> for Target {
+    fn from((id, ttl): (S, Duration)) -> Self {
+        Self {
+            id: id.into(),
+            ttl: Some(ttl),
+        }
+    }
 }
 
 /// What is decided about a value once it is loaded.
@@ -29,6 +81,12 @@ pub(crate) struct Terms {
 }
 
 impl Policy {
+    /// The defaults: the cache's time to live, no tags, nothing stale.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
     /// The terms for what a loader returned.
     pub(crate) fn terms<T>(&self, loaded: &Loaded<T>) -> Terms {
         let mut tags = self.tags.clone();
@@ -41,7 +99,7 @@ impl Policy {
         }
     }
 
-    /// The terms for a value nobody said more about.
+    /// The terms for a value of which nothing more was said.
     pub(crate) fn bare_terms(&self) -> Terms {
         Terms {
             tags: self.tags.clone(),
@@ -65,26 +123,22 @@ impl Policy {
     }
 }
 
-/// The setters of [`Policy`] on a builder with a field `policy`.
+/// The setters of [`Policy`], on itself and on the builders that hold one: `$field` leads from `self` to it.
 macro_rules! policy_setters {
-    () => {
-        /// Takes over what was decided elsewhere.
-        pub(crate) fn policy(mut self, policy: Policy) -> Self {
-            self.policy = policy;
-            self
-        }
-
+    ($($field:ident)?) => {
         /// How long an entry is live. Default: the cache's. Zero: no expiry.
+        #[must_use]
         pub fn ttl(mut self, ttl: Duration) -> Self {
-            self.policy.ttl = Some(ttl);
+            self$(.$field)?.ttl = Some(ttl);
             self
         }
 
         /// Stale-while-revalidate: how long after its time to live, or after a
-        /// [soft invalidation](Cache::soft_invalidate), an entry may still be served while one caller refreshes it.
+        /// [soft invalidation](crate::Cache::soft_invalidate), an entry may still be served while one caller refreshes it.
         /// Default: zero. An entry that never expires has no such window.
+        #[must_use]
         pub fn swr(mut self, window: Duration) -> Self {
-            self.policy.swr = window;
+            self$(.$field)?.swr = window;
             self
         }
 
@@ -92,45 +146,64 @@ macro_rules! policy_setters {
         /// served, so that a key under load never expires. Who does is drawn by lot, the likelier the nearer the end
         /// (XFetch); `load` is how long a load takes, more refreshes earlier. If that load fails, its caller gets the
         /// value that is still live. Default: zero, never.
+        #[must_use]
         pub fn early_refresh(mut self, load: Duration) -> Self {
-            self.policy.early = load;
+            self$(.$field)?.early = load;
+            self
+        }
+
+        /// If the source fails, or takes longer than the [loader timeout](crate::Builder::loader_timeout), while a stale
+        /// value is at hand, serves that. There is one only within the [stale window](Self::swr). Default: no, the
+        /// loader's error is the answer.
+        #[must_use]
+        pub fn stale_if_error(mut self, stale_if_error: bool) -> Self {
+            self$(.$field)?.stale_if_error = stale_if_error;
             self
         }
 
         /// Adds tags.
+        #[must_use]
         pub fn tags<I>(mut self, tags: I) -> Self
         where
             I: IntoIterator,
             I::Item: AsRef<[u8]>,
         {
-            self.policy.tags.extend(tags);
+            self$(.$field)?.tags.extend(tags);
             self
         }
 
-        /// Automatic invalidation ([`Cache::invalidate_auto`]) spares the entry. Default: it does not.
+        /// Automatic invalidation ([`Cache::invalidate_auto`](crate::Cache::invalidate_auto)) spares the entry. Default: it
+        /// does not.
+        #[must_use]
         pub fn manual(mut self, manual: bool) -> Self {
-            self.policy.manual = manual;
+            self$(.$field)?.manual = manual;
             self
         }
 
         /// Keeps "there is nothing" for this long, where the loader can say so. Default: it is not kept, and the
         /// source is asked again each time.
+        #[must_use]
         pub fn negative_ttl(mut self, ttl: Duration) -> Self {
-            self.policy.negative_ttl = Some(ttl);
+            self$(.$field)?.negative_ttl = Some(ttl);
             self
         }
 
         /// The providers to use, in order, instead of all of them; each optionally with its own time to live, which
         /// then wins.
+        #[must_use]
         pub fn providers<I>(mut self, providers: I) -> Self
         where
             I: IntoIterator,
-            I::Item: Into<Target>,
+            I::Item: Into<$crate::Target>,
         {
-            self.policy.targets = providers.into_iter().map(Into::into).collect();
+            self$(.$field)?.targets = providers.into_iter().map(Into::into).collect();
             self
         }
     };
+}
+
+impl Policy {
+    policy_setters!();
 }
 
 pub(crate) use policy_setters;

@@ -3,7 +3,7 @@
 use axum::Json;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use mcache::graph::GraphError;
+use mcache_graph::GraphError;
 use serde_json::json;
 use tokio_postgres::error::SqlState;
 

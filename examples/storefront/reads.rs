@@ -14,8 +14,8 @@ use axum::http::header::{CACHE_CONTROL, HeaderName, HeaderValue};
 use axum::http::request::Parts;
 use axum::middleware::Next;
 use axum::response::Response;
-use mcache::graph::{GraphOptions, GraphQuery, GraphResult};
 use mcache::{Served, Source};
+use mcache_graph::{GraphOptions, GraphQuery, GraphResult};
 use serde::de::DeserializeOwned;
 
 use crate::error::ApiError;

@@ -4,8 +4,8 @@
 //! everybody and cached; [`sales`], carts and orders, belong to one shopper each and are never cached. The second graph
 //! has no cache at all, so that nobody can cache a cart by mistake.
 
-use mcache::graph::{Dependency, Entity, Field, Relation, Schema, SchemaError};
-use mcache::postgres::{PostgresError, PostgresResolver};
+use mcache_graph::{Dependency, Entity, Field, Relation, Schema, SchemaError};
+use mcache_postgres::{PostgresError, PostgresResolver};
 
 /// What is sold, where, at which price: read by everybody, changed by the back office.
 ///
@@ -19,7 +19,7 @@ pub fn catalogue() -> Result<Schema, SchemaError> {
     places(builder).build()
 }
 
-type Builder = mcache::graph::SchemaBuilder;
+type Builder = mcache_graph::SchemaBuilder;
 
 fn products(builder: Builder) -> Builder {
     builder

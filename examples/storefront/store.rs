@@ -6,8 +6,8 @@ use std::time::Duration;
 use deadpool_postgres::{Manager, Pool, QueueMode, Runtime};
 use mcache::Cache;
 use mcache::change::{Invalidator, InvalidatorStats};
-use mcache::graph::Graph;
-use mcache::postgres::{Mapping, Outbox, PostgresResolver};
+use mcache_graph::Graph;
+use mcache_postgres::{Mapping, Outbox, PostgresResolver};
 use tokio_postgres::NoTls;
 
 use crate::config::Config;

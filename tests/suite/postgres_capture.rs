@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use harness::wait;
 use mcache::change::{ChangeEvent, Operation};
-use mcache::postgres::{Mapping, Outbox, PostgresError, Table};
+use mcache_postgres::{Mapping, Outbox, PostgresError, Table};
 use serde_json::json;
 
 use crate::postgres_shop::{Recorder, Shop, connect, schema};
@@ -306,8 +306,8 @@ fn installing_again_changes_nothing_and_repairs_what_is_missing() {
 #[test]
 fn a_smaller_mapping_drops_its_triggers_and_uninstalling_drops_everything() {
     let shop = Shop::open();
-    let small = mcache::graph::Schema::builder()
-        .entity(mcache::graph::Entity::new("SalesChannel").field("name"))
+    let small = mcache_graph::Schema::builder()
+        .entity(mcache_graph::Entity::new("SalesChannel").field("name"))
         .build()
         .unwrap();
     let small = Outbox::new(Mapping::builder(small.into()).build().unwrap().into());

@@ -229,7 +229,7 @@ fn victim() {
     };
     let recorder = Recorder::new();
     recorder.set_down(Some(Down::Hangs));
-    let source = mcache::postgres::Outbox::new(mapping()).source(config, NoTls);
+    let source = mcache_postgres::Outbox::new(mapping()).source(config, NoTls);
     let _invalidator = {
         let _inside = runtime.enter();
         Invalidator::builder(source, |event: &ChangeEvent| Ok(tags_of(event)))

@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 
 use harness::{Postgres, Seed, Server, wait};
 use mcache::change::Invalidator;
-use mcache::graph::{Graph, GraphOptions, GraphQuery, Pagination};
-use mcache::postgres::PostgresResolver;
 use mcache::{Cache, Source};
+use mcache_graph::{Graph, GraphOptions, GraphQuery, Pagination};
+use mcache_postgres::PostgresResolver;
 use serde_json::{Value, json};
 use tokio_postgres::NoTls;
 

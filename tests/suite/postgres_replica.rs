@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use harness::wait;
 use mcache::change::Invalidator;
-use mcache::graph::{Graph, GraphOptions, GraphQuery};
-use mcache::postgres::PostgresResolver;
 use mcache::{Cache, MemoryProvider, Source};
+use mcache_graph::{Graph, GraphOptions, GraphQuery};
+use mcache_postgres::PostgresResolver;
 use serde_json::json;
 use tokio_postgres::NoTls;
 

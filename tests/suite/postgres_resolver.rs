@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use harness::{Postgres, Seed, wait};
-use mcache::graph::{
+use mcache_graph::{
     Direction, Entity, Field, FieldType, Graph, GraphOptions, GraphQuery, GraphResult,
     MemoryResolver, Pagination, Relation, Schema,
 };
-use mcache::postgres::{Mapping, PostgresError, PostgresResolver, Table};
+use mcache_postgres::{Mapping, PostgresError, PostgresResolver, Table};
 use serde_json::{Map, Value, json};
 use tokio_postgres::NoTls;
 

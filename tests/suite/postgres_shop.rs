@@ -11,8 +11,8 @@ use harness::{Postgres, wait};
 use mcache::change::{
     BoxError, BoxFuture, ChangeEvent, InvalidationTarget, Invalidator, InvalidatorBuilder,
 };
-use mcache::graph::{Entity, Field, Relation, Schema};
-use mcache::postgres::{Mapping, Outbox, OutboxSource, Table};
+use mcache_graph::{Entity, Field, Relation, Schema};
+use mcache_postgres::{Mapping, Outbox, OutboxSource, Table};
 use tokio::runtime::Runtime;
 use tokio_postgres::{Client, Config, NoTls};
 

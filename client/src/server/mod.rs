@@ -27,7 +27,7 @@ use bytes::Bytes;
 use redis::{Cmd, RedisError, Value};
 
 use self::{
-    address::Address,
+    address::{Address, without_credentials},
     cluster::Cluster,
     dial::Dialer,
     link::{Link, LinkOptions, Urgency},
@@ -45,6 +45,8 @@ const TAGS_PER_INVALIDATE: usize = 1000;
 #[derive(Clone)]
 pub struct RedisProvider {
     id: Arc<str>,
+    /// The address without credentials.
+    place: Arc<str>,
     topology: Topology,
 }
 
@@ -183,6 +185,7 @@ impl RedisProvider {
         };
         Ok(Self {
             id: options.id.into(),
+            place: without_credentials(url).into(),
             topology,
         })
     }
@@ -230,6 +233,10 @@ impl Topology {
 impl Provider for RedisProvider {
     fn id(&self) -> &str {
         &self.id
+    }
+
+    fn place(&self) -> &str {
+        &self.place
     }
 
     fn ping(&self) -> BoxFuture<'_, Result<()>> {

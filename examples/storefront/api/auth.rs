@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::extract::FromRequestParts;
 use axum::http::header::AUTHORIZATION;
 use axum::http::request::Parts;
-use mcache::graph::GraphQuery;
+use mcache_graph::GraphQuery;
 use serde::Deserialize;
 use serde_json::json;
 

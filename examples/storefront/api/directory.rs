@@ -2,7 +2,7 @@
 
 use axum::Json;
 use futures_util::future::try_join;
-use mcache::graph::{Direction, GraphQuery, Pagination};
+use mcache_graph::{Direction, GraphQuery, Pagination};
 use serde::Deserialize;
 use serde_json::{Value, json};
 

@@ -1,6 +1,6 @@
 //! Small reads that several endpoints need: a region, a channel's locations, promotions, a customer.
 
-use mcache::graph::GraphQuery;
+use mcache_graph::GraphQuery;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 

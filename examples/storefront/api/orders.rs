@@ -3,7 +3,7 @@
 use axum::Json;
 use axum::extract::Path;
 use futures_util::future::try_join3;
-use mcache::graph::GraphQuery;
+use mcache_graph::GraphQuery;
 use serde_json::{Value, json};
 
 use super::auth::Shop;

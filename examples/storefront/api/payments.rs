@@ -3,7 +3,7 @@
 use axum::Json;
 use axum::extract::Path;
 use axum::http::StatusCode;
-use mcache::graph::GraphQuery;
+use mcache_graph::GraphQuery;
 use serde::Deserialize;
 use serde_json::{Value, json};
 

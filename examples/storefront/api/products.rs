@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use axum::Json;
 use axum::extract::Path;
 use futures_util::future::{try_join, try_join3};
-use mcache::graph::{Direction, GraphQuery, Pagination};
+use mcache_graph::{Direction, GraphQuery, Pagination};
 use serde::Deserialize;
 use serde_json::{Value, json};
 

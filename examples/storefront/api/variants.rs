@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 
 use futures_util::future::try_join;
-use mcache::graph::GraphQuery;
+use mcache_graph::GraphQuery;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 

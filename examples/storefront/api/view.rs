@@ -1,7 +1,7 @@
 //! A cart as it is shown: its own state from the database, what it is about from the catalogue.
 
 use futures_util::future::try_join4;
-use mcache::graph::GraphQuery;
+use mcache_graph::GraphQuery;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use mcache::postgres::{Mapping, Outbox};
+use mcache_postgres::{Mapping, Outbox};
 use tokio::task::JoinSet;
 
 use super::checker::{Checker, Findings};

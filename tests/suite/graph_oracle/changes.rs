@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use harness::Seed;
 use mcache::change::{ChangeEvent, Operation, RowsById};
-use mcache::graph::{Entity, MemoryResolver, Row, Schema};
+use mcache_graph::{Entity, MemoryResolver, Row, Schema};
 use serde_json::{Map, Value, json};
 
 use super::world::{random_row, random_value};

@@ -4,10 +4,10 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use harness::Seed;
-use mcache::graph::{
+use mcache::{Cache, MemoryProvider, Source};
+use mcache_graph::{
     Entity, Graph, GraphError, GraphOptions, GraphQuery, MemoryResolver, QueryError, Schema,
 };
-use mcache::{Cache, MemoryProvider, Source};
 use serde_json::{Value, json};
 
 use super::is_long;

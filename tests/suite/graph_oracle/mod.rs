@@ -19,7 +19,7 @@ use std::task::{Context, Poll, Waker};
 
 use harness::Seed;
 use mcache::change::ChangeEvent;
-use mcache::graph::{
+use mcache_graph::{
     Answer, BoxFuture, Fetch, Graph, GraphError, GraphOptions, GraphQuery, GraphResult,
     MemoryResolver, Precision, QueryError, Resolver, ResolverError, Rows, Schema, TagLimits,
     TagSet,

@@ -1,7 +1,7 @@
 //! Random queries on a random data model.
 
 use harness::Seed;
-use mcache::graph::{Direction, Entity, FieldType, GraphQuery, Pagination, Schema};
+use mcache_graph::{Direction, Entity, FieldType, GraphQuery, Pagination, Schema};
 use serde_json::{Map, Value, json};
 
 use super::world::random_value;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use harness::Seed;
 use mcache::change::ChangeEvent;
-use mcache::graph::{
+use mcache_graph::{
     Dependency, Direction, Entity, Field, Graph, GraphOptions, GraphQuery, GraphResult,
     MemoryResolver, Pagination, Precision, Relation, Row, Schema, Tables, TagSet,
 };

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use harness::Seed;
-use mcache::graph::{
+use mcache_graph::{
     Dependency, Entity, Field, FieldType, MemoryResolver, Relation, Row, Schema, Tables,
 };
 use serde_json::{Value, json};

@@ -1,0 +1,315 @@
+//! The handle callers hold: a query in, a result out, from the cache if it may and can be.
+//!
+//! Only wires the parts together: plan, load, tags, assemble, cache.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::assemble::assemble;
+use super::cover::Cover;
+use super::error::GraphError;
+use super::key::compute_key;
+use super::load::{Loaded, Loader};
+use super::options::GraphOptions;
+use super::plan::Plan;
+use super::query::{GraphQuery, GraphResult};
+use super::resolver::Resolver;
+use super::schema::Schema;
+use super::tags::{ChangeTags, Precision, ResultTags, TagLimits, tags_of_result};
+use mcache::{Cache, Codec, Json, Served};
+
+/// Answers graph queries through a resolver, and keeps the answers until the data they were made from changes.
+///
+/// Cheap to clone. See the [crate](crate) for an example.
+#[derive(Clone)]
+pub struct Graph<C = Json> {
+    schema: Arc<Schema>,
+    resolver: Arc<dyn Resolver>,
+    cache: Option<Cache<C>>,
+    precision: Precision,
+    limits: TagLimits,
+    counters: Arc<Counters>,
+}
+
+#[derive(Debug, Default)]
+struct Counters {
+    loads: AtomicU64,
+    tags: AtomicU64,
+    collapsed: AtomicU64,
+}
+
+/// What a graph has done since it was built.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct GraphStats {
+    /// Results made by the resolver.
+    pub loads: u64,
+    /// Tags computed for results.
+    pub tags: u64,
+    /// How often one entity had too many tags in one result and got coarser ones.
+    pub collapsed: u64,
+}
+
+/// Configures a [`Graph`].
+pub struct GraphBuilder<C = Json> {
+    graph: Graph<C>,
+}
+
+impl Graph {
+    /// A graph over a schema and a resolver, without a cache until it is given one.
+    pub fn builder(
+        schema: impl Into<Arc<Schema>>,
+        resolver: impl Resolver + 'static,
+    ) -> GraphBuilder {
+        GraphBuilder {
+            graph: Graph {
+                schema: schema.into(),
+                resolver: Arc::new(resolver),
+                cache: None,
+                precision: Precision::default(),
+                limits: TagLimits::default(),
+                counters: Arc::default(),
+            },
+        }
+    }
+}
+
+impl<C> GraphBuilder<C> {
+    /// Keeps results in this cache when a query's options ask for it.
+    #[must_use]
+    pub fn cache<D>(self, cache: Cache<D>) -> GraphBuilder<D> {
+        let graph = self.graph;
+        GraphBuilder {
+            graph: Graph {
+                cache: Some(cache),
+                schema: graph.schema,
+                resolver: graph.resolver,
+                precision: graph.precision,
+                limits: graph.limits,
+                counters: graph.counters,
+            },
+        }
+    }
+
+    /// Sets how much tags say. Default: [`Precision::Precise`].
+    #[must_use]
+    pub fn precision(mut self, precision: Precision) -> Self {
+        self.graph.precision = precision;
+        self
+    }
+
+    /// Sets how many tags of one entity an entry may carry. Default: [`TagLimits::default`].
+    #[must_use]
+    pub fn limits(mut self, limits: TagLimits) -> Self {
+        self.graph.limits = limits;
+        self
+    }
+
+    /// Makes the graph.
+    pub fn build(self) -> Graph<C> {
+        self.graph
+    }
+}
+
+impl<C: Codec> Graph<C> {
+    /// Answers a query.
+    ///
+    /// If the options ask for caching and there is a cache, from the cache or into it; concurrent
+    /// callers share one load. A cache that is away is passed by.
+    ///
+    /// # Errors
+    ///
+    /// [`GraphError`]: the query does not fit the schema, or the resolver failed. Errors are never
+    /// cached. A query answered from the cache was checked when it was put there.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future abandons the caller's interest; as [`Entry::load`](mcache::Entry::load).
+    pub async fn query(
+        &self,
+        query: &GraphQuery,
+        options: &GraphOptions,
+    ) -> Result<GraphResult, GraphError> {
+        Ok(self.serve(query, options).await?.value)
+    }
+
+    /// As [`query`](Self::query), and says where the result came from.
+    ///
+    /// # Errors
+    ///
+    /// As [`query`](Self::query).
+    pub async fn serve(
+        &self,
+        query: &GraphQuery,
+        options: &GraphOptions,
+    ) -> Result<Served<GraphResult>, GraphError> {
+        let Some(cache) = self.cache_for(options) else {
+            let answer = self.load(query, options).await?;
+            return Ok(Served::bypass(answer.into_result()));
+        };
+        let caching = &options.cache;
+        let key = match caching.given_key() {
+            Some(key) => Cow::Borrowed(key),
+            None => Cow::Owned(self.key(query, options)),
+        };
+        cache
+            .key(&*key)
+            .policy(caching.policy())
+            .load(|| async {
+                let answer = self.load(query, options).await?;
+                Ok(self.finish(&answer.plan, answer.loaded, caching.computes_tags()))
+            })
+            .await
+    }
+
+    /// The cache, if these options ask for it and it is there and on.
+    pub(super) fn cache_for(&self, options: &GraphOptions) -> Option<&Cache<C>> {
+        let cache = self.cache.as_ref();
+        cache.filter(|cache| cache.is_enabled() && options.cache.is_enabled())
+    }
+
+    /// Loads a query without any cache: the result and the tags it would carry are then at hand.
+    ///
+    /// ```
+    /// # use std::sync::Arc;
+    /// # use mcache_graph::{Entity, Graph, GraphOptions, GraphQuery, MemoryResolver, Schema};
+    /// # let schema = Arc::new(Schema::builder().entity(Entity::new("Product").field("title")).build()?);
+    /// # let store = MemoryResolver::new(schema.clone());
+    /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+    /// let graph = Graph::builder(schema, store).build();
+    /// let query = GraphQuery::new("product").fields(["title"]);
+    /// let answer = graph.load(&query, &GraphOptions::default()).await?;
+    /// assert!(answer.tags().tags.contains("Product:list:+"), "any new product would change it");
+    /// assert!(answer.into_result().data.is_empty());
+    /// # Ok::<(), mcache_graph::GraphError>(()) }).unwrap();
+    /// # Ok::<(), mcache_graph::SchemaError>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`query`](Self::query).
+    pub async fn load(
+        &self,
+        query: &GraphQuery,
+        options: &GraphOptions,
+    ) -> Result<Answer<'_, C>, GraphError> {
+        let plan = Plan::new(&self.schema, query)?;
+        let loaded = self.load_plan(&plan, query, options).await?;
+        Ok(Answer {
+            graph: self,
+            plan,
+            loaded,
+        })
+    }
+
+    pub(super) async fn load_plan(
+        &self,
+        plan: &Plan,
+        query: &GraphQuery,
+        options: &GraphOptions,
+    ) -> Result<Loaded, GraphError> {
+        let loader = Loader {
+            schema: &self.schema,
+            resolver: &*self.resolver,
+            plan,
+            query,
+            locale: options.locale.as_deref(),
+        };
+        let loaded = loader.load().await?;
+        self.counters.loads.fetch_add(1, Ordering::Relaxed);
+        if options.throw_if_key_not_found {
+            self.require_ids(plan, &loaded)?;
+        }
+        Ok(loaded)
+    }
+
+    /// The key a query has if its options do not name another.
+    pub fn key(&self, query: &GraphQuery, options: &GraphOptions) -> String {
+        compute_key(&self.schema, query, options)
+    }
+
+    /// What turns changes into the tags they clear, to be given to an
+    /// [`Invalidator`](mcache::change::Invalidator).
+    pub fn change_tags(&self) -> ChangeTags {
+        ChangeTags::new(self.schema.clone()).limits(self.limits)
+    }
+
+    /// The schema.
+    pub fn schema(&self) -> &Arc<Schema> {
+        &self.schema
+    }
+
+    /// What the graph and its clones have done.
+    pub fn stats(&self) -> GraphStats {
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        GraphStats {
+            loads: read(&self.counters.loads),
+            tags: read(&self.counters.tags),
+            collapsed: read(&self.counters.collapsed),
+        }
+    }
+
+    /// A result as the cache takes it, with its tags if it is to be tagged with them.
+    pub(super) fn finish(
+        &self,
+        plan: &Plan,
+        loaded: Loaded,
+        tagged: bool,
+    ) -> mcache::Loaded<GraphResult> {
+        let tags = tagged.then(|| self.tags_of(plan, &loaded));
+        let value = mcache::Loaded::new(assemble(plan, loaded));
+        match tags {
+            Some(tags) => value.tags(tags.tags.iter()),
+            None => value,
+        }
+    }
+
+    fn tags_of(&self, plan: &Plan, loaded: &Loaded) -> ResultTags {
+        let tags = tags_of_result(&self.schema, plan, loaded, self.precision, &self.limits);
+        let count =
+            |counter: &AtomicU64, more: usize| counter.fetch_add(more as u64, Ordering::Relaxed);
+        count(&self.counters.tags, tags.tags.len());
+        count(&self.counters.collapsed, tags.collapsed);
+        tags
+    }
+
+    /// Every row that the filters name by id must have been found.
+    fn require_ids(&self, plan: &Plan, loaded: &Loaded) -> Result<(), GraphError> {
+        let entity = self.schema.at(plan.levels[0].entity);
+        let cover = Cover::of(&self.schema, entity, &plan.filter);
+        let kind = entity.all_fields()[0].kind();
+        let rows = &loaded.levels[0].rows;
+        let found = |id: &str| {
+            let ids = rows
+                .iter()
+                .filter_map(|row| kind.canonical_text(row.get("id")?));
+            ids.into_iter().any(|text| text == id)
+        };
+        match cover.ids().into_iter().flatten().find(|id| !found(id)) {
+            Some(id) => Err(GraphError::NotFound {
+                entity: entity.name().into(),
+                id: id.clone(),
+            }),
+            None => Ok(()),
+        }
+    }
+}
+
+/// The rows a query was answered with, not yet made into a result.
+pub struct Answer<'g, C = Json> {
+    graph: &'g Graph<C>,
+    plan: Plan,
+    loaded: Loaded,
+}
+
+impl<C: Codec> Answer<'_, C> {
+    /// The tags of the result.
+    pub fn tags(&self) -> ResultTags {
+        self.graph.tags_of(&self.plan, &self.loaded)
+    }
+
+    /// The result.
+    pub fn into_result(self) -> GraphResult {
+        assemble(&self.plan, self.loaded)
+    }
+}

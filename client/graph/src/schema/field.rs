@@ -1,0 +1,324 @@
+//! Fields of an entity and what their values are. Knows nothing of relations or queries.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use super::Dependency;
+
+/// A name out of the schema, cheap to clone.
+pub type Name = Arc<str>;
+
+/// What the values of a field are: which filters make sense, and when two values are the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum FieldType {
+    /// A string; equal when its characters are.
+    Text,
+    /// A whole number.
+    Integer,
+    /// Any number; decimals may also be written as strings in rows.
+    Number,
+    /// `true` or `false`.
+    Boolean,
+    /// A point in time, written as a string. Comparable, never a lookup: one instant has many spellings.
+    Timestamp,
+    /// A UUID, written as a string; equal whatever the case and the grouping of its digits.
+    Uuid,
+    /// Anything else: arrays, objects. Only its being null can be filtered by.
+    Json,
+}
+
+impl FieldType {
+    /// Whether `value` may stand in a filter on a field of this type. `null` is not asked about.
+    pub(crate) fn accepts(self, value: &Value) -> bool {
+        match self {
+            Self::Text | Self::Timestamp | Self::Uuid => value.is_string(),
+            Self::Integer => value.is_i64() || value.is_u64(),
+            Self::Number => value.is_number(),
+            Self::Boolean => value.is_boolean(),
+            Self::Json => false,
+        }
+    }
+
+    /// Whether values of this type have an order that `$gt` and `order` can use.
+    pub(crate) const fn is_ordered(self) -> bool {
+        !matches!(self, Self::Boolean | Self::Json)
+    }
+
+    /// Whether equal values have one spelling, so that a value can be part of a tag.
+    pub(crate) const fn has_canonical_text(self) -> bool {
+        !matches!(self, Self::Timestamp | Self::Json)
+    }
+
+    /// The one spelling of a value. Two equal values have the same text; two different ones may
+    /// (`null` and the string "null" do), which costs precision and nothing else.
+    ///
+    /// `None` if the value is not of this type at all: the caller must treat it as unknown.
+    pub fn canonical_text(self, value: &Value) -> Option<Cow<'_, str>> {
+        match (self, value) {
+            (_, Value::Null) => Some(Cow::Borrowed("null")),
+            (_, Value::String(text)) => self.canonical_str(text),
+            // Keys are sometimes numbers in one place and strings in another.
+            (Self::Text, Value::Number(number)) => Some(Cow::Owned(number.to_string())),
+            (Self::Boolean, Value::Bool(true)) => Some(Cow::Borrowed("true")),
+            (Self::Boolean, Value::Bool(false)) => Some(Cow::Borrowed("false")),
+            (Self::Integer, Value::Number(number)) if !number.is_f64() => {
+                Some(Cow::Owned(number.to_string()))
+            }
+            (Self::Integer, Value::Number(number)) => whole_text(number.as_f64()?),
+            (Self::Number, Value::Number(number)) => float_text(number.as_f64()?),
+            _ => None,
+        }
+    }
+
+    /// As [`canonical_text`](Self::canonical_text), of a value written as a string.
+    pub(crate) fn canonical_str(self, text: &str) -> Option<Cow<'_, str>> {
+        match self {
+            Self::Text => Some(Cow::Borrowed(text)),
+            Self::Uuid => Some(uuid_text(text)),
+            Self::Integer => match text.parse::<i128>() {
+                Ok(whole) => Some(Cow::Owned(whole.to_string())),
+                Err(_) => whole_text(text.parse().ok()?),
+            },
+            Self::Number => float_text(text.parse().ok()?),
+            Self::Boolean | Self::Timestamp | Self::Json => None,
+        }
+    }
+}
+
+/// Decimals of more digits than this has are the same text as their neighbours, which is allowed.
+fn float_text(number: f64) -> Option<Cow<'static, str>> {
+    // There are two zeros, and they are equal.
+    let number = if number == 0.0 { 0.0 } else { number };
+    number.is_finite().then(|| Cow::Owned(number.to_string()))
+}
+
+fn whole_text(number: f64) -> Option<Cow<'static, str>> {
+    let is_whole = number.is_finite() && number.fract() == 0.0;
+    is_whole.then(|| Cow::Owned((number as i128).to_string()))
+}
+
+/// Lower-case digits in groups of 8-4-4-4-12, however they were grouped.
+fn uuid_text(text: &str) -> Cow<'_, str> {
+    let is_canonical = |(position, byte): (usize, u8)| match position {
+        8 | 13 | 18 | 23 => byte == b'-',
+        _ => matches!(byte, b'0'..=b'9' | b'a'..=b'f'),
+    };
+    if text.len() == 36 && text.bytes().enumerate().all(is_canonical) {
+        return Cow::Borrowed(text);
+    }
+    let digits: Vec<char> = text.chars().filter(char::is_ascii_hexdigit).collect();
+    if digits.len() != 32 {
+        return Cow::Owned(text.to_ascii_lowercase());
+    }
+    let mut canonical = String::with_capacity(36);
+    for (position, digit) in digits.into_iter().enumerate() {
+        if matches!(position, 8 | 12 | 16 | 20) {
+            canonical.push('-');
+        }
+        canonical.push(digit.to_ascii_lowercase());
+    }
+    Cow::Owned(canonical)
+}
+
+/// The one text of a key of several parts, given the text of each. No two keys have the same.
+pub fn key_text(parts: &[&str]) -> String {
+    let mut text = String::new();
+    for (position, part) in parts.iter().enumerate() {
+        if position > 0 {
+            text.push('|');
+        }
+        // A key of one part is that part.
+        if parts.len() == 1 || !part.contains(['|', '\\']) {
+            text.push_str(part);
+        } else {
+            for c in part.chars() {
+                if matches!(c, '|' | '\\') {
+                    text.push('\\');
+                }
+                text.push(c);
+            }
+        }
+    }
+    text
+}
+
+/// One field of an entity.
+///
+/// ```
+/// use mcache_graph::{Dependency, Field};
+///
+/// let handle = Field::text("handle").lookup();
+/// let stock = Field::computed("stock").depends_on(Dependency::on("InventoryLevel"));
+/// assert!(handle.is_lookup() && stock.is_computed());
+/// ```
+#[derive(Clone, Debug)]
+pub struct Field {
+    pub(crate) name: Name,
+    pub(crate) kind: FieldType,
+    pub(crate) lookup: bool,
+    pub(crate) computed: bool,
+    pub(crate) depends: Vec<Dependency>,
+}
+
+impl Field {
+    /// A stored field of the given type.
+    pub fn new(name: &str, kind: FieldType) -> Self {
+        Self {
+            name: name.into(),
+            kind,
+            lookup: false,
+            computed: false,
+            depends: Vec::new(),
+        }
+    }
+
+    /// A stored string.
+    pub fn text(name: &str) -> Self {
+        Self::new(name, FieldType::Text)
+    }
+
+    /// A stored whole number.
+    pub fn integer(name: &str) -> Self {
+        Self::new(name, FieldType::Integer)
+    }
+
+    /// A stored number.
+    pub fn number(name: &str) -> Self {
+        Self::new(name, FieldType::Number)
+    }
+
+    /// A stored truth value.
+    pub fn boolean(name: &str) -> Self {
+        Self::new(name, FieldType::Boolean)
+    }
+
+    /// A stored point in time.
+    pub fn timestamp(name: &str) -> Self {
+        Self::new(name, FieldType::Timestamp)
+    }
+
+    /// A stored UUID.
+    pub fn uuid(name: &str) -> Self {
+        Self::new(name, FieldType::Uuid)
+    }
+
+    /// A stored array, object or anything else.
+    pub fn json(name: &str) -> Self {
+        Self::new(name, FieldType::Json)
+    }
+
+    /// A field the resolver makes from other data: a calculated price, the stock of a variant.
+    /// It can be selected, not filtered or sorted by, and `*` does not include it. Say what it is
+    /// made from with [`depends_on`](Self::depends_on): nothing else can know.
+    pub fn computed(name: &str) -> Self {
+        Self {
+            computed: true,
+            ..Self::new(name, FieldType::Json)
+        }
+    }
+
+    /// Makes equality filters on this field sharp: a change clears a list filtered by
+    /// `status = "published"` only if the changed row has that status before or after.
+    ///
+    /// Every change of a row costs two or three more tags per lookup, so mark what lists are
+    /// filtered by and no more. Keys of relations are lookups without being marked. Of several lookups
+    /// in one filter the one declared first counts: declare the most selective first.
+    ///
+    /// Sound only where equal values have one spelling; [`FieldType::Timestamp`] and
+    /// [`FieldType::Json`] are refused, and a column with a case-insensitive collation must not be one.
+    #[must_use]
+    pub fn lookup(mut self) -> Self {
+        self.lookup = true;
+        self
+    }
+
+    /// Declares an entity that influences this field without appearing in the result.
+    #[must_use]
+    pub fn depends_on(mut self, dependency: Dependency) -> Self {
+        self.depends.push(dependency);
+        self
+    }
+
+    /// The name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// What the values are.
+    pub fn kind(&self) -> FieldType {
+        self.kind
+    }
+
+    /// Whether equality on this field is part of tags.
+    pub fn is_lookup(&self) -> bool {
+        self.lookup
+    }
+
+    /// Whether the resolver makes the value from other data.
+    pub fn is_computed(&self) -> bool {
+        self.computed
+    }
+}
+
+/// A stored string field.
+impl From<&str> for Field {
+    fn from(name: &str) -> Self {
+        Self::text(name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn equal_values_have_one_text() {
+        let text = |kind: FieldType, value: Value| {
+            kind.canonical_text(&value).map(|text| text.into_owned())
+        };
+        assert_eq!(
+            text(FieldType::Integer, json!(1)),
+            text(FieldType::Integer, json!(1.0))
+        );
+        assert_eq!(
+            text(FieldType::Number, json!("10.50")),
+            text(FieldType::Number, json!(10.5))
+        );
+        assert_eq!(
+            text(FieldType::Number, json!("10")),
+            text(FieldType::Number, json!(10.0))
+        );
+        assert_eq!(
+            text(FieldType::Text, json!(7)),
+            text(FieldType::Text, json!("7"))
+        );
+        let spellings = [
+            "a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11",
+            "A0EEBC99-9C0B-4EF8-BB6D-6BB9BD380A11",
+            "{a0eebc999c0b4ef8bb6d6bb9bd380a11}",
+        ];
+        for spelling in spellings {
+            assert_eq!(
+                text(FieldType::Uuid, json!(spelling)).as_deref(),
+                Some(spellings[0])
+            );
+        }
+        assert_eq!(
+            text(FieldType::Number, json!(9_007_199_254_740_993_i64)),
+            text(FieldType::Number, json!("9007199254740993.00"))
+        );
+        assert_eq!(
+            text(FieldType::Number, json!(-0.0)),
+            text(FieldType::Number, json!(0))
+        );
+        assert_eq!(text(FieldType::Boolean, json!("yes")), None);
+        assert_eq!(text(FieldType::Number, json!("ten")), None);
+        assert_eq!(
+            text(FieldType::Integer, json!(u64::MAX)).as_deref(),
+            Some("18446744073709551615")
+        );
+    }
+}

@@ -1,0 +1,231 @@
+//! From a change to the tags it clears: every region the changed row belonged or belongs to, and
+//! what about it changed there. What the event leaves open counts as changed, or as any value.
+
+use std::borrow::Cow;
+
+use serde_json::Value;
+
+use super::super::resolver::Row;
+use super::super::schema::{Entity, FieldIndex, ID, Schema};
+use super::super::tagset::TagSet;
+use super::name::{Aspect, Region, TagWriter};
+use super::{TagLimits, UnknownEntity};
+use mcache::change::{ChangeEvent, Operation};
+
+pub(super) fn tags_of(
+    schema: &Schema,
+    event: &ChangeEvent,
+    limits: &TagLimits,
+    tags: &mut TagSet,
+) -> Result<(), UnknownEntity> {
+    let entity = schema.entity(&event.entity).ok_or_else(|| UnknownEntity {
+        entity: event.entity.clone(),
+    })?;
+    let mut writer = TagWriter {
+        set: tags,
+        entity,
+        distinct: false,
+    };
+    writer.put(Region::All, Aspect::Any);
+    for id in &event.ids {
+        writer.put(Region::Value(ID, &id_text(entity, id)), Aspect::Any);
+    }
+    if event.ids.is_empty() || event.ids.len() > limits.changed_rows_max {
+        writer.put_entity();
+        return Ok(());
+    }
+    for id in &event.ids {
+        RowChange::new(entity, event, id).put(&mut writer, id);
+    }
+    Ok(())
+}
+
+/// Events carry ids as text; their type decides how that is written in tags.
+fn id_text<'a>(entity: &Entity, id: &'a str) -> Cow<'a, str> {
+    let text = entity.field_at(ID).kind.canonical_str(id);
+    text.unwrap_or(Cow::Borrowed(id))
+}
+
+/// One row before or after its change.
+#[derive(Clone, Copy)]
+enum Side<'a> {
+    /// There is no such row.
+    Absent,
+    /// There is, and this much is known of it.
+    Known(&'a Row),
+    /// There is; nothing is known of it.
+    Unknown,
+}
+
+impl<'a> Side<'a> {
+    fn get(self, field: &str) -> Option<&'a Value> {
+        match self {
+            Self::Known(row) => row.get(field),
+            Self::Absent | Self::Unknown => None,
+        }
+    }
+}
+
+/// Whether queries see a row on one side of its change.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Presence {
+    Present,
+    Absent,
+    /// Its soft-delete field is not known.
+    Maybe,
+}
+
+/// What an event says about one of its rows.
+struct RowChange<'a> {
+    entity: &'a Entity,
+    event: &'a ChangeEvent,
+    before: Side<'a>,
+    after: Side<'a>,
+}
+
+impl<'a> RowChange<'a> {
+    fn new(entity: &'a Entity, event: &'a ChangeEvent, id: &str) -> Self {
+        let before = event.before.as_ref().and_then(|rows| rows.get(id));
+        let after = event.after.as_ref().and_then(|rows| rows.get(id));
+        let known = |row: Option<&'a Row>| row.map_or(Side::Unknown, Side::Known);
+        let (before, after) = match event.operation {
+            // One that tells how the row was has overwritten it.
+            Operation::Created | Operation::Restored | Operation::Attached => {
+                (before.map_or(Side::Absent, Side::Known), known(after))
+            }
+            Operation::Deleted | Operation::Detached => (known(before), Side::Absent),
+            Operation::Updated => (known(before), known(after)),
+        };
+        Self {
+            entity,
+            event,
+            before,
+            after,
+        }
+    }
+
+    fn put(&self, writer: &mut TagWriter<'_>, id: &str) {
+        let presences = self.presences();
+        if presences == [Presence::Absent; 2] {
+            return;
+        }
+        let stays_present = presences == [Presence::Present; 2];
+        let absent_on_a_side = presences.contains(&Presence::Absent);
+        let changed: Vec<FieldIndex> = if absent_on_a_side {
+            // The row comes or goes as a whole.
+            Vec::new()
+        } else {
+            self.entity
+                .changeable()
+                .filter(|&field| self.may_have_changed(field))
+                .collect()
+        };
+        if stays_present && changed.is_empty() {
+            return;
+        }
+
+        let id = id_text(self.entity, id);
+        let regions = [Region::All, Region::Value(ID, &id)];
+        // Where the row may come or go.
+        if !stays_present {
+            writer.put_each(regions, Aspect::Member);
+        }
+        // Where it may stay and change.
+        for &field in &changed {
+            writer.put_each(regions, Aspect::Field(field));
+        }
+        for &lookup in &self.entity.lookups {
+            let moves = changed.contains(&lookup);
+            for (side, presence) in [self.before, self.after].into_iter().zip(presences) {
+                if presence != Presence::Absent {
+                    let value = self.value(side, lookup);
+                    self.put_lookup(writer, lookup, value, &changed, !stays_present, moves);
+                }
+            }
+        }
+    }
+
+    /// The tags of the rows that have the same value in a lookup as this row has on one side.
+    fn put_lookup(
+        &self,
+        writer: &mut TagWriter<'_>,
+        lookup: FieldIndex,
+        value: Option<&Value>,
+        changed: &[FieldIndex],
+        comes_or_goes: bool,
+        moves: bool,
+    ) {
+        let text = value.and_then(|value| self.entity.field_at(lookup).kind.canonical_text(value));
+        let region = match &text {
+            Some(text) => Region::Value(lookup, text),
+            None => Region::Unknown(lookup),
+        };
+        writer.put(region, Aspect::Any);
+        if comes_or_goes || moves {
+            writer.put(region, Aspect::Member);
+        }
+        if !moves {
+            for &field in changed {
+                writer.put(region, Aspect::Field(field));
+            }
+        }
+    }
+
+    /// Whether queries saw the row before, and whether they see it now.
+    fn presences(&self) -> [Presence; 2] {
+        let [before, after] = [self.before, self.after].map(|side| self.told_presence(side));
+        let kept = match (&self.entity.soft_delete, &self.event.changed) {
+            (Some(field), Some(changed)) => !changed.contains(&**field),
+            _ => false,
+        };
+        // What a side does not tell, the operation does, or the other side if nothing changed there.
+        let (then, now) = match self.event.operation {
+            Operation::Created | Operation::Restored | Operation::Attached => {
+                (Presence::Maybe, Presence::Present)
+            }
+            Operation::Deleted | Operation::Detached => (Presence::Present, Presence::Absent),
+            Operation::Updated if kept => {
+                let either = before.or(after).unwrap_or(Presence::Present);
+                (either, either)
+            }
+            Operation::Updated => (Presence::Maybe, Presence::Maybe),
+        };
+        [before.unwrap_or(then), after.unwrap_or(now)]
+    }
+
+    fn told_presence(&self, side: Side<'_>) -> Option<Presence> {
+        if matches!(side, Side::Absent) {
+            return Some(Presence::Absent);
+        }
+        let Some(field) = &self.entity.soft_delete else {
+            return Some(Presence::Present);
+        };
+        Some(match side.get(field)? {
+            Value::Null => Presence::Present,
+            _ => Presence::Absent,
+        })
+    }
+
+    /// The value of a field on one side, if it is known: also from the other side if it kept it.
+    fn value(&self, side: Side<'a>, field: FieldIndex) -> Option<&'a Value> {
+        let name = &*self.entity.field_at(field).name;
+        side.get(name).or_else(|| {
+            if self.may_have_changed(field) {
+                return None;
+            }
+            self.before.get(name).or_else(|| self.after.get(name))
+        })
+    }
+
+    fn may_have_changed(&self, field: FieldIndex) -> bool {
+        let name = &*self.entity.field_at(field).name;
+        match (self.before.get(name), self.after.get(name)) {
+            (Some(before), Some(after)) => before != after,
+            _ => self
+                .event
+                .changed
+                .as_ref()
+                .is_none_or(|changed| changed.contains(name)),
+        }
+    }
+}

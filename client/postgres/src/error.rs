@@ -1,0 +1,112 @@
+//! What can go wrong between this crate and PostgreSQL.
+
+use mcache_graph::Name;
+use tokio_postgres::error::SqlState;
+
+/// Why something about PostgreSQL did not succeed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PostgresError {
+    /// The mapping names something the schema does not have.
+    #[error("mapping: the schema has no {what}")]
+    Unknown {
+        /// `entity Product` or `stored field Product.title`.
+        what: String,
+    },
+    /// A name that cannot be an identifier: empty, too long, or with a NUL in it.
+    #[error("mapping: {name:?} cannot be the name of a schema, table or column")]
+    Identifier {
+        /// The name.
+        name: String,
+    },
+    /// A table or column is missing, or of a type that its field cannot be read from.
+    #[error("{entity}: the mapping does not fit the database: {reason}")]
+    Mismatch {
+        /// The entity.
+        entity: Name,
+        /// What PostgreSQL said.
+        reason: String,
+    },
+    /// The server is too old for what capturing changes needs.
+    #[error("PostgreSQL 14 or newer is needed; the server is {version}")]
+    TooOld {
+        /// What the server calls itself.
+        version: String,
+    },
+    /// The outbox was made by a newer version of this crate.
+    #[error("the outbox has layout {found}, newer than the {known} of this version")]
+    Newer {
+        /// The layout that was found.
+        found: i32,
+        /// The newest layout this version knows.
+        known: i32,
+    },
+    /// A statement failed.
+    #[error("{doing}: {}", describe(.source))]
+    Sql {
+        /// What was being done.
+        doing: &'static str,
+        /// What failed.
+        #[source]
+        source: tokio_postgres::Error,
+    },
+    /// Sessions are shared by a pooler where one of our own is needed.
+    #[error("{what} needs a session of its own, and a pooler shares them: {advice}")]
+    Pooler {
+        /// What was to be done.
+        what: &'static str,
+        /// What to change.
+        advice: &'static str,
+    },
+    /// A filter compares a field with a value that its type does not have, in a way that has no answer.
+    #[error("{field} cannot be compared with a value that its column cannot hold")]
+    Value {
+        /// Entity and field.
+        field: String,
+    },
+    /// No connection could be had from the pool.
+    #[error("no connection: {0}")]
+    Pool(#[from] deadpool_postgres::PoolError),
+    /// The pool of connections could not be made.
+    #[error("no pool of connections: {0}")]
+    Build(#[from] deadpool_postgres::BuildError),
+    /// The server did not answer in time.
+    #[error("{doing}: no answer in time")]
+    Timeout {
+        /// What was being done.
+        doing: &'static str,
+    },
+}
+
+impl PostgresError {
+    /// Whether the database does not have a table or schema that was named.
+    pub(super) fn is_undefined(&self) -> bool {
+        let Self::Sql { source, .. } = self else {
+            return false;
+        };
+        source.code().is_some_and(|code| {
+            *code == SqlState::UNDEFINED_TABLE || *code == SqlState::INVALID_SCHEMA_NAME
+        })
+    }
+
+    /// For `map_err`: what was being done when a statement failed.
+    pub(super) fn sql(doing: &'static str) -> impl FnOnce(tokio_postgres::Error) -> Self {
+        move |source| Self::Sql { doing, source }
+    }
+}
+
+/// What the server said, or the client's own words.
+pub(super) fn describe(error: &tokio_postgres::Error) -> String {
+    match error.as_db_error() {
+        Some(said) => format!("{} (SQLSTATE {})", said.message(), said.code().code()),
+        None => {
+            let mut words = error.to_string();
+            let mut cause = std::error::Error::source(error);
+            while let Some(error) = cause {
+                words = format!("{words}: {error}");
+                cause = error.source();
+            }
+            words
+        }
+    }
+}

@@ -1,0 +1,37 @@
+//! PostgreSQL: what graph queries read from, and where changes are captured.
+//!
+//! ```text
+//!   Mapping ──┬──▶ Outbox ──install──▶ triggers ──▶ outbox table ──▶ OutboxSource ──▶ Invalidator
+//!             └──▶ PostgresResolver ──one statement per level──▶ rows ──▶ mcache_graph::Graph
+//! ```
+//!
+//! One [`Mapping`] says where the entities of a schema are stored; both halves use it, so that what a change event says
+//! of a row is what a query reads of it.
+
+mod capture;
+mod catalogue;
+mod consumer;
+mod decode;
+mod error;
+mod install;
+mod interest;
+mod layout;
+mod mapping;
+mod pace;
+mod param;
+mod pooler;
+mod position;
+mod replicas;
+mod resolver;
+mod session;
+mod source;
+mod sql;
+mod statement;
+mod value;
+
+pub use consumer::{ConsumerName, ConsumerStatus};
+pub use error::PostgresError;
+pub use install::{Outbox, OutboxStatus, Pruned};
+pub use mapping::{Mapping, MappingBuilder, Table};
+pub use resolver::PostgresResolver;
+pub use source::{OutboxReceipt, OutboxSource};

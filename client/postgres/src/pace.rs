@@ -1,0 +1,162 @@
+//! How often an outbox is looked at, and whether commits must wake whoever looks.
+//!
+//! Owns the decisions; the source asks it and does what it says. It must not know connections, nor what time it is.
+//!
+//! ```text
+//!             finds often                      tells commits
+//!   asleep ───────────────▶ busy ─────────────────────────────▶ awake until T: nobody notifies, looked at every 3 ms
+//!     ▲  woken by NOTIFY      │ finds nothing for a while              │
+//!     └───────────────────────┴────────────────────────────────────────┘ at T, and a grace later sleeps again
+//! ```
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// More rows than this in a second are "much to do": about where commits that notify begin to queue up on a slow disk.
+const MUCH: usize = 50;
+const SECOND: Duration = Duration::from_secs(1);
+
+/// Between two looks while commits rely on it.
+const ALERT_PAUSE: Duration = Duration::from_millis(3);
+
+/// Between two looks where commits never notify, and where they do.
+const POLLED_PAUSE: Duration = Duration::from_millis(10);
+const NOTIFIED_PAUSE: Duration = Duration::from_millis(500);
+
+/// For how long commits are told that they need not notify; renewed when half of it is over.
+pub(super) const AWAKE: Duration = Duration::from_secs(2);
+
+/// How much longer to look that often: a transaction may have seen us awake, and take that long to commit.
+const GRACE: Duration = Duration::from_secs(1);
+
+/// The pace of one source.
+#[derive(Debug)]
+pub(super) struct Pace {
+    /// Whether commits notify at all.
+    notified: bool,
+    pub(super) idle_pause: Duration,
+    /// The running second and the rows found in it.
+    second: Option<(Instant, usize)>,
+    told_until: Option<Instant>,
+    alert_until: Option<Instant>,
+}
+
+impl Pace {
+    pub(super) fn new(notified: bool) -> Self {
+        Self {
+            notified,
+            idle_pause: match notified {
+                true => NOTIFIED_PAUSE,
+                false => POLLED_PAUSE,
+            },
+            second: None,
+            told_until: None,
+            alert_until: None,
+        }
+    }
+
+    /// Whether commits notify, as the database says.
+    pub(super) fn notified(&mut self, notified: bool) {
+        if self.notified != notified {
+            let default = |notified| match notified {
+                true => NOTIFIED_PAUSE,
+                false => POLLED_PAUSE,
+            };
+            if self.idle_pause == default(self.notified) {
+                self.idle_pause = default(notified);
+            }
+            self.notified = notified;
+        }
+    }
+
+    /// A read has found so many rows.
+    pub(super) fn found(&mut self, rows: usize, now: Instant) {
+        self.second = match self.second {
+            Some((began, before)) if now - began < SECOND => Some((began, before + rows)),
+            _ => Some((now, rows)),
+        };
+    }
+
+    /// Whether commits should be told now that they need not notify for the time of [`AWAKE`].
+    pub(super) fn should_tell(&self, now: Instant) -> bool {
+        let busy = self
+            .second
+            .is_some_and(|(began, rows)| now - began < SECOND && rows > MUCH);
+        let told = self.told_until.is_some_and(|until| until > now + AWAKE / 2);
+        self.notified && busy && !told
+    }
+
+    /// They were told so, at `now` at the latest.
+    pub(super) fn told(&mut self, now: Instant) {
+        self.told_until = Some(now + AWAKE);
+        self.alert_until = Some(now + AWAKE + GRACE);
+    }
+
+    /// The outbox becomes ours: whoever had it before, on another connection, may have told them so.
+    pub(super) fn taken_over(&mut self, now: Instant) {
+        self.told_until = None;
+        self.alert_until = Some(now + AWAKE + GRACE);
+    }
+
+    /// How long to wait for a notification before looking without one.
+    pub(super) fn pause(&self, now: Instant) -> Duration {
+        match self.alert_until.is_some_and(|until| until > now) {
+            true => ALERT_PAUSE.min(self.idle_pause),
+            false => self.idle_pause,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MILLISECOND: Duration = Duration::from_millis(1);
+
+    #[test]
+    fn commits_notify_until_there_is_much_to_do_and_again_afterwards() {
+        let mut pace = Pace::new(true);
+        let mut now = Instant::now();
+        for _ in 0..1_000 {
+            now += 25 * MILLISECOND;
+            pace.found(1, now);
+            assert!(!pace.should_tell(now), "forty a second are not much");
+            assert_eq!(pace.pause(now), NOTIFIED_PAUSE);
+        }
+        now += SECOND;
+        pace.found(MUCH, now);
+        assert!(!pace.should_tell(now));
+        pace.found(1, now + MILLISECOND);
+        assert!(pace.should_tell(now + MILLISECOND));
+        assert!(!pace.should_tell(now + SECOND), "long ago");
+
+        pace.told(now);
+        let (before, after) = (now + AWAKE / 2 - MILLISECOND, now + AWAKE / 2);
+        pace.found(10 * MUCH, before);
+        assert!(!pace.should_tell(before), "told already");
+        pace.found(10 * MUCH, after);
+        assert!(pace.should_tell(after));
+        // Somebody may rely on it until the very end, and commit a little later.
+        assert_eq!(pace.pause(now + AWAKE + GRACE - MILLISECOND), ALERT_PAUSE);
+        assert_eq!(pace.pause(now + AWAKE + GRACE), NOTIFIED_PAUSE);
+    }
+
+    #[test]
+    fn a_source_that_takes_over_looks_often_at_first() {
+        let mut pace = Pace::new(true);
+        let now = Instant::now();
+        pace.taken_over(now);
+        assert_eq!(pace.pause(now + AWAKE), ALERT_PAUSE);
+        assert_eq!(pace.pause(now + AWAKE + GRACE), pace.idle_pause);
+    }
+
+    #[test]
+    fn where_commits_never_notify_there_is_nothing_to_tell() {
+        let mut pace = Pace::new(false);
+        let now = Instant::now();
+        pace.found(10 * MUCH, now);
+        assert!(!pace.should_tell(now));
+        assert_eq!(pace.pause(now), POLLED_PAUSE);
+    }
+}

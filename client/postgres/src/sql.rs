@@ -1,0 +1,106 @@
+//! Pieces of SQL.
+//!
+//! Owns quoting and how a column becomes the one text that both captured changes and query results are read from. It
+//! must not know tables. Values never appear in SQL: they are bound.
+
+use mcache_graph::FieldType;
+
+use super::interest::Form;
+
+/// Length of an identifier that PostgreSQL keeps; longer ones it cuts off silently, so that two can become one.
+pub(super) const IDENTIFIER_BYTES_MAX: usize = 63;
+
+/// A quoted identifier.
+pub(super) fn identifier(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+/// A quoted string constant. `standard_conforming_strings` is on wherever we connect.
+pub(super) fn literal(name: &str) -> String {
+    format!("'{}'", name.replace('\'', "''"))
+}
+
+/// A body between dollar quotes whose tag does not occur in it.
+pub(super) fn dollar_quoted(body: &str) -> String {
+    let mut tag = String::from("$mcache$");
+    while body.contains(&tag) {
+        tag.insert(tag.len() - 1, '_');
+    }
+    format!("{tag}{body}{tag}")
+}
+
+/// A name that fits: a long one is cut and told apart by a hash.
+pub(super) fn shortened(name: &str) -> String {
+    if name.len() <= IDENTIFIER_BYTES_MAX {
+        return name.to_owned();
+    }
+    let hash = xxhash_rust::xxh3::xxh3_64(name.as_bytes());
+    let kept = (0..=IDENTIFIER_BYTES_MAX - 17)
+        .rev()
+        .find(|&end| name.is_char_boundary(end))
+        .unwrap_or(0);
+    format!("{}_{hash:016x}", &name[..kept])
+}
+
+/// Every setting that the text of a value depends on, and what it is set to wherever texts are made: in trigger functions,
+/// in the resolver's sessions, in the source's. (The path of schemas is another matter: see `install.rs`.)
+pub(super) const TEXT_SETTINGS: [(&str, &str); 6] = [
+    ("timezone", "UTC"),
+    ("datestyle", "ISO, MDY"),
+    ("intervalstyle", "postgres"),
+    ("extra_float_digits", "1"),
+    ("bytea_output", "hex"),
+    ("lc_monetary", "C"),
+];
+
+/// The value of a column as text, in one spelling whatever the session's settings are, as long as those of
+/// [`TEXT_SETTINGS`] are.
+///
+/// The text is what [`value::from_text`](super::value::from_text) reads. Captured changes and query results go through
+/// this same pair, so that a filter evaluated on an event sees what a query saw.
+pub(super) fn text_of(kind: FieldType, column: &str) -> String {
+    text_in(Form::of(kind), column)
+}
+
+/// As [`text_of`], in one of the forms in which values are captured.
+pub(super) fn text_in(form: Form, column: &str) -> String {
+    match form {
+        Form::Text => format!("({column})::text"),
+        // `infinity` has no digits to print, and years before the first are marked as PostgreSQL marks them.
+        Form::Time => format!(
+            "CASE WHEN isfinite({column}) THEN to_char(({column})::timestamptz AT TIME ZONE 'UTC', \
+             'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"') || CASE WHEN ({column})::timestamptz < '0001-01-01 00:00:00+00' \
+             THEN ' BC' ELSE '' END ELSE ({column})::text END"
+        ),
+        // Takes json, jsonb, arrays and composite types alike.
+        Form::Digest => format!("to_jsonb({column})::text"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_name_escapes_its_quotes() {
+        assert_eq!(
+            identifier(r#"a"; DROP TABLE x; --"#),
+            r#""a""; DROP TABLE x; --""#
+        );
+        assert_eq!(literal("it's"), "'it''s'");
+        let body = "x $mcache$ y $mcache_$";
+        assert_eq!(dollar_quoted(body), format!("$mcache__${body}$mcache__$"));
+    }
+
+    #[test]
+    fn long_names_fit_and_stay_different() {
+        let long = "é".repeat(40);
+        let (a, b) = (
+            shortened(&format!("{long}a")),
+            shortened(&format!("{long}b")),
+        );
+        assert_ne!(a, b);
+        assert!(a.len() <= IDENTIFIER_BYTES_MAX && b.len() <= IDENTIFIER_BYTES_MAX);
+        assert_eq!(shortened("short"), "short");
+    }
+}

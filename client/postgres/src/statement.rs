@@ -1,0 +1,428 @@
+//! From a fetch to one SQL statement.
+//!
+//! Owns the shape of the statements. Identifiers come from the mapping only; every value is a parameter, so that the text
+//! depends on the query's shape alone and its plan can be used again.
+
+use std::fmt::Write as _;
+
+use serde_json::Value;
+
+use mcache_graph::{
+    Comparison, Direction, Entity, FieldType, Filter, List, Name, Relation, Schema, Select,
+};
+
+use super::error::PostgresError;
+use super::mapping::{MappedTable, Mapping};
+use super::param::{Param, pattern, sql_type, storable};
+use super::sql::text_of;
+
+/// A statement and the values of its parameters.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Statement {
+    pub(super) sql: String,
+    pub(super) params: Vec<Param>,
+}
+
+/// The table of the rows that are fetched.
+const ROOT: &str = "t0";
+
+/// Builds the statements of one fetch.
+pub(super) struct Builder<'a> {
+    pub(super) mapping: &'a Mapping,
+    pub(super) schema: &'a Schema,
+}
+
+impl Builder<'_> {
+    /// Reads the stored ones among `fields` of the selected rows, as text, in this order.
+    pub(super) fn rows(
+        &self,
+        entity: &Entity,
+        fields: &[&Name],
+        select: &Select<'_>,
+    ) -> Result<Statement, PostgresError> {
+        let table = self.table(entity)?;
+        let mut writer = self.writer();
+        let mut columns = Vec::with_capacity(fields.len());
+        for name in fields {
+            let (kind, column) = column(entity, table, name, ROOT)?;
+            columns.push(text_of(kind, &column));
+        }
+        if columns.is_empty() {
+            // Rows without any value are still rows.
+            columns.push("NULL::text".to_owned());
+        }
+        writer.sql = format!(
+            "SELECT {} FROM {} AS {ROOT} WHERE ",
+            columns.join(", "),
+            table.quoted
+        );
+        writer.live(entity, table, ROOT);
+        writer.sql.push_str(" AND ");
+        match select {
+            Select::Keys { field, values } => {
+                writer.one_of(entity, table, field, ROOT, values)?;
+            }
+            Select::List(list) => {
+                writer.filter(entity, table, ROOT, list.filter)?;
+                writer.page(entity, table, list)?;
+            }
+        }
+        Ok(writer.finish())
+    }
+
+    /// Counts the rows that meet a filter.
+    pub(super) fn count(
+        &self,
+        entity: &Entity,
+        filter: &Filter,
+    ) -> Result<Statement, PostgresError> {
+        let table = self.table(entity)?;
+        let mut writer = self.writer();
+        writer.sql = format!("SELECT count(*) FROM {} AS {ROOT} WHERE ", table.quoted);
+        writer.live(entity, table, ROOT);
+        writer.sql.push_str(" AND ");
+        writer.filter(entity, table, ROOT, filter)?;
+        Ok(writer.finish())
+    }
+
+    fn table(&self, entity: &Entity) -> Result<&MappedTable, PostgresError> {
+        match self.mapping.entity(entity.name()) {
+            Some((_, table)) => Ok(table),
+            None => Err(PostgresError::Unknown {
+                what: format!("entity {}", entity.name()),
+            }),
+        }
+    }
+
+    fn writer(&self) -> Writer<'_> {
+        Writer {
+            builder: self,
+            sql: String::new(),
+            params: Vec::new(),
+            aliases: 0,
+        }
+    }
+}
+
+/// A statement being written.
+struct Writer<'a> {
+    builder: &'a Builder<'a>,
+    sql: String,
+    params: Vec<Param>,
+    aliases: usize,
+}
+
+impl Writer<'_> {
+    fn finish(self) -> Statement {
+        Statement {
+            sql: self.sql,
+            params: self.params,
+        }
+    }
+
+    /// Writes SQL that is known to be harmless.
+    fn write(&mut self, sql: std::fmt::Arguments<'_>) {
+        // Writing to a String cannot fail.
+        let _ = self.sql.write_fmt(sql);
+    }
+
+    /// Writes a parameter, cast to a type.
+    fn bind(&mut self, param: Param, sql_type: &str) {
+        self.params.push(param);
+        let number = self.params.len();
+        self.write(format_args!("${number}::{sql_type}"));
+    }
+
+    fn alias(&mut self) -> String {
+        self.aliases += 1;
+        format!("t{}", self.aliases)
+    }
+
+    /// Writes whether a row exists, as far as soft deletion is concerned.
+    fn live(&mut self, entity: &Entity, table: &MappedTable, alias: &str) {
+        match entity
+            .soft_delete_field()
+            .and_then(|field| table.column(field))
+        {
+            Some(column) => self.write(format_args!("{alias}.{column} IS NULL")),
+            None => self.sql.push_str("true"),
+        }
+    }
+
+    /// Writes a filter, in parentheses where it needs them.
+    fn filter(
+        &mut self,
+        entity: &Entity,
+        table: &MappedTable,
+        alias: &str,
+        filter: &Filter,
+    ) -> Result<(), PostgresError> {
+        match filter {
+            Filter::And(all) => self.each(entity, table, alias, all, " AND ", "true"),
+            Filter::Or(any) => self.each(entity, table, alias, any, " OR ", "false"),
+            Filter::Not(filter) => {
+                self.sql.push_str("NOT (");
+                self.filter(entity, table, alias, filter)?;
+                self.sql.push(')');
+                Ok(())
+            }
+            Filter::IsNull(field) => {
+                let (_, column) = column(entity, table, field, alias)?;
+                self.write(format_args!("{column} IS NULL"));
+                Ok(())
+            }
+            Filter::Compare(field, comparison, value) => {
+                self.compare(entity, table, field, alias, *comparison, value)
+            }
+            Filter::In(field, values) => self.one_of(entity, table, field, alias, values),
+            Filter::Like {
+                field,
+                pattern: like,
+                case_sensitive,
+            } => {
+                let (_, column) = column(entity, table, field, alias)?;
+                let operator = if *case_sensitive { "LIKE" } else { "ILIKE" };
+                match pattern(like) {
+                    Some(pattern) => {
+                        self.write(format_args!("{column}::text {operator} "));
+                        self.bind(Param::text(pattern), "text");
+                        self.sql.push_str(" ESCAPE '\\'");
+                    }
+                    None => self.never(&column),
+                }
+                Ok(())
+            }
+            Filter::Related { relation, filter } => {
+                self.related(entity, table, alias, relation, filter)
+            }
+        }
+    }
+
+    fn each(
+        &mut self,
+        entity: &Entity,
+        table: &MappedTable,
+        alias: &str,
+        filters: &[Filter],
+        joint: &str,
+        none: &str,
+    ) -> Result<(), PostgresError> {
+        if filters.is_empty() {
+            self.sql.push_str(none);
+            return Ok(());
+        }
+        for (position, filter) in filters.iter().enumerate() {
+            self.sql.push_str(if position == 0 { "(" } else { joint });
+            self.filter(entity, table, alias, filter)?;
+        }
+        self.sql.push(')');
+        Ok(())
+    }
+
+    fn compare(
+        &mut self,
+        entity: &Entity,
+        table: &MappedTable,
+        field: &str,
+        alias: &str,
+        comparison: Comparison,
+        value: &Value,
+    ) -> Result<(), PostgresError> {
+        let (kind, column) = column(entity, table, field, alias)?;
+        let Some(text) = storable(kind, value) else {
+            return match comparison {
+                Comparison::Eq => {
+                    self.never(&column);
+                    Ok(())
+                }
+                Comparison::Ne => {
+                    // Unknown for null, as every comparison is.
+                    self.write(format_args!("({column} IS NOT NULL OR NULL)"));
+                    Ok(())
+                }
+                _ => self.compare_beyond(entity, field, kind, &column, comparison, value),
+            };
+        };
+        self.write(format_args!(
+            "{} {} ",
+            compared(kind, &column),
+            operator(comparison)
+        ));
+        self.bind(Param::text(text), sql_type(kind));
+        Ok(())
+    }
+
+    /// An order with a value that the column's type cannot hold: there is one for numbers only.
+    fn compare_beyond(
+        &mut self,
+        entity: &Entity,
+        field: &str,
+        kind: FieldType,
+        column: &str,
+        comparison: Comparison,
+        value: &Value,
+    ) -> Result<(), PostgresError> {
+        match value {
+            Value::Number(number) if kind == FieldType::Integer => {
+                self.write(format_args!("{column} {} ", operator(comparison)));
+                self.bind(Param::text(number.to_string()), "numeric");
+                Ok(())
+            }
+            _ => Err(PostgresError::Value {
+                field: format!("{}.{field}", entity.name()),
+            }),
+        }
+    }
+
+    /// False, or unknown if the column is null: what comparing with a value that cannot be stored is.
+    fn never(&mut self, column: &str) {
+        self.write(format_args!("({column} IS NULL AND NULL)"));
+    }
+
+    fn one_of(
+        &mut self,
+        entity: &Entity,
+        table: &MappedTable,
+        field: &str,
+        alias: &str,
+        values: &[Value],
+    ) -> Result<(), PostgresError> {
+        let (kind, column) = column(entity, table, field, alias)?;
+        if values.is_empty() {
+            // Not even unknown.
+            self.sql.push_str("false");
+            return Ok(());
+        }
+        let texts: Vec<String> = values
+            .iter()
+            .filter_map(|value| storable(kind, value))
+            .collect();
+        if texts.is_empty() {
+            self.never(&column);
+            return Ok(());
+        }
+        self.write(format_args!("{} = ANY (", compared(kind, &column)));
+        self.bind(Param::array(texts), &format!("{}[]", sql_type(kind)));
+        self.sql.push(')');
+        Ok(())
+    }
+
+    /// At least one related row meets the filter.
+    fn related(
+        &mut self,
+        entity: &Entity,
+        table: &MappedTable,
+        alias: &str,
+        relation: &str,
+        filter: &Filter,
+    ) -> Result<(), PostgresError> {
+        let unknown = |what: &str| PostgresError::Unknown {
+            what: format!("{what} of {}.{relation}", entity.name()),
+        };
+        let builder = self.builder;
+        let relation: &Relation = entity
+            .get_relation(relation)
+            .ok_or_else(|| unknown("relation"))?;
+        let target = builder
+            .schema
+            .entity(relation.target())
+            .ok_or_else(|| unknown("target"))?;
+        let target_table = builder.table(target)?;
+        let (_, local) = column(entity, table, relation.local(), alias)?;
+        let far_alias = self.alias();
+        let (_, foreign) = column(target, target_table, relation.foreign(), &far_alias)?;
+        match relation.through() {
+            None => self.write(format_args!(
+                "EXISTS (SELECT FROM {} AS {far_alias} WHERE {foreign} = {local} AND ",
+                target_table.quoted
+            )),
+            Some(through) => {
+                let link = builder
+                    .schema
+                    .entity(&through.link)
+                    .ok_or_else(|| unknown("link"))?;
+                let link_table = builder.table(link)?;
+                let link_alias = self.alias();
+                let (_, near) = column(link, link_table, &through.near, &link_alias)?;
+                let (_, far) = column(link, link_table, &through.far, &link_alias)?;
+                self.write(format_args!(
+                    "EXISTS (SELECT FROM {} AS {link_alias} JOIN {} AS {far_alias} ON {foreign} = {far} \
+                     WHERE {near} = {local} AND ",
+                    link_table.quoted, target_table.quoted
+                ));
+                self.live(link, link_table, &link_alias);
+                self.sql.push_str(" AND ");
+            }
+        }
+        self.live(target, target_table, &far_alias);
+        self.sql.push_str(" AND ");
+        self.filter(target, target_table, &far_alias, filter)?;
+        self.sql.push(')');
+        Ok(())
+    }
+
+    /// Writes order, limit and offset.
+    fn page(
+        &mut self,
+        entity: &Entity,
+        table: &MappedTable,
+        list: &List<'_>,
+    ) -> Result<(), PostgresError> {
+        for (position, (field, direction)) in list.order.iter().enumerate() {
+            let (kind, column) = column(entity, table, field, ROOT)?;
+            let column = compared(kind, &column);
+            let joint = if position == 0 { " ORDER BY " } else { ", " };
+            // PostgreSQL's own order of nulls is the wanted one.
+            let direction = match direction {
+                Direction::Asc => "ASC",
+                Direction::Desc => "DESC",
+            };
+            self.write(format_args!("{joint}{column} {direction}"));
+        }
+        let bounded = |rows: u64| Param::text(rows.min(i64::MAX as u64).to_string());
+        if let Some(take) = list.take {
+            self.sql.push_str(" LIMIT ");
+            self.bind(bounded(take), "int8");
+        }
+        if list.skip > 0 {
+            self.sql.push_str(" OFFSET ");
+            self.bind(bounded(list.skip), "int8");
+        }
+        Ok(())
+    }
+}
+
+/// The kind of a field and its column, with the table's alias.
+fn column(
+    entity: &Entity,
+    table: &MappedTable,
+    field: &str,
+    alias: &str,
+) -> Result<(FieldType, String), PostgresError> {
+    match (entity.get_field(field), table.column(field)) {
+        (Some(field), Some(column)) => Ok((field.kind(), format!("{alias}.{column}"))),
+        _ => Err(PostgresError::Unknown {
+            what: format!("stored field {}.{field}", entity.name()),
+        }),
+    }
+}
+
+/// A column as it is compared and sorted. Text may stand for enumerations and other types that only print as text;
+/// for text itself the cast is nothing.
+fn compared(kind: FieldType, column: &str) -> String {
+    match kind {
+        FieldType::Text => format!("{column}::text"),
+        _ => column.to_owned(),
+    }
+}
+
+fn operator(comparison: Comparison) -> &'static str {
+    match comparison {
+        Comparison::Eq => "=",
+        Comparison::Ne => "<>",
+        Comparison::Gt => ">",
+        Comparison::Gte => ">=",
+        Comparison::Lt => "<",
+        Comparison::Lte => "<=",
+    }
+}
