@@ -258,7 +258,8 @@ impl<C: Codec> Cache<C> {
     /// read and write the same entries.
     pub fn name(&self) -> String {
         let namespace = self.core.namespace.everything();
-        let mut name = String::from_utf8_lossy(namespace.strip_suffix(b"*").unwrap_or(namespace)).into_owned();
+        let mut name =
+            String::from_utf8_lossy(namespace.strip_suffix(b"*").unwrap_or(namespace)).into_owned();
         for (position, chosen) in self.core.providers.iter().enumerate() {
             name.push(if position == 0 { '@' } else { '+' });
             name.push_str(chosen.provider.place());

@@ -58,20 +58,33 @@ impl Capture<'_> {
     pub(super) fn function_name(relation: &str) -> String {
         let hash = xxhash_rust::xxh3::xxh3_64(relation.as_bytes());
         let table = relation.rsplit('.').next().unwrap_or(relation);
-        let word: String = table.chars().filter(|c| c.is_ascii_alphanumeric() || *c == '_').take(30).collect();
+        let word: String = table
+            .chars()
+            .filter(|c| c.is_ascii_alphanumeric() || *c == '_')
+            .take(30)
+            .collect();
         format!("capture_{word}_{hash:016x}")
     }
 
     /// The triggers every captured table has.
     pub(super) fn triggers(schema: &str, relation: &str) -> [Trigger; 4] {
         ["INSERT", "UPDATE", "DELETE", "TRUNCATE"].map(|on| Trigger {
-            name: shortened(&format!("{schema}_{}_{}", Self::function_name(relation), on.to_lowercase())),
+            name: shortened(&format!(
+                "{schema}_{}_{}",
+                Self::function_name(relation),
+                on.to_lowercase()
+            )),
             on,
         })
     }
 
     /// Makes one trigger on one table, and makes it fire whatever `session_replication_role` says.
-    pub(super) fn create_trigger(schema: &str, relation: &str, trigger: &Trigger, table: &str) -> String {
+    pub(super) fn create_trigger(
+        schema: &str,
+        relation: &str,
+        trigger: &Trigger,
+        table: &str,
+    ) -> String {
         let name = identifier(&trigger.name);
         let tables = match trigger.on {
             "INSERT" => "REFERENCING NEW TABLE AS new_rows",
@@ -231,4 +244,3 @@ fn document(columns: &BTreeSet<String>) -> String {
 pub(super) fn lock(relation: &str) -> String {
     format!("LOCK TABLE {relation} IN SHARE ROW EXCLUSIVE MODE")
 }
-

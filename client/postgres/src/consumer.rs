@@ -67,12 +67,6 @@ pub struct ConsumerStatus {
     pub expired: bool,
 }
 
-/// What registering found.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Registration {
-    pub(super) id: i32,
-}
-
 /// How a consumer is registered.
 pub(super) struct Registering<'a> {
     pub(super) schema: &'a str,
@@ -95,7 +89,7 @@ impl Registering<'_> {
         &self,
         work: &Transaction<'_>,
         interests: impl Iterator<Item = (&'i String, &'i Interest)>,
-    ) -> Result<Registration, PostgresError> {
+    ) -> Result<(), PostgresError> {
         let failed = || PostgresError::sql("registering a consumer");
         let schema = identifier(self.schema);
         let found = work
@@ -147,9 +141,12 @@ impl Registering<'_> {
         )
         .await
         .map_err(failed())?;
-        work.execute(&format!("DELETE FROM {schema}.interest WHERE consumer = $1"), &[&id])
-            .await
-            .map_err(failed())?;
+        work.execute(
+            &format!("DELETE FROM {schema}.interest WHERE consumer = $1"),
+            &[&id],
+        )
+        .await
+        .map_err(failed())?;
         for (relation, interest) in interests {
             let keys: Vec<&String> = interest.keys.iter().collect();
             let columns: Vec<&String> = interest.columns.iter().collect();
@@ -160,7 +157,7 @@ impl Registering<'_> {
             .await
             .map_err(failed())?;
         }
-        Ok(Registration { id })
+        Ok(())
     }
 }
 

@@ -67,7 +67,10 @@ impl Decoder {
         let mut tables: HashMap<String, Vec<Decoded>> = HashMap::new();
         for (entity, table) in mapping.entities() {
             let decoded = Decoded::new(entity, table);
-            tables.entry(table.quoted.clone()).or_default().push(decoded);
+            tables
+                .entry(table.quoted.clone())
+                .or_default()
+                .push(decoded);
         }
         Self { tables }
     }
@@ -79,20 +82,32 @@ impl Decoder {
 
     /// Any change of anything.
     pub(super) fn everything(&self) -> Vec<ChangeEvent> {
-        let mut names: Vec<&str> = self.tables.values().flatten().map(|entity| &*entity.name).collect();
+        let mut names: Vec<&str> = self
+            .tables
+            .values()
+            .flatten()
+            .map(|entity| &*entity.name)
+            .collect();
         names.sort_unstable();
         names.into_iter().map(ChangeEvent::everything).collect()
     }
 
     /// The events that a row of the outbox describes.
-    pub(super) fn events(&self, relation: &str, operation: &str, rows: Option<&str>) -> Vec<ChangeEvent> {
+    pub(super) fn events(
+        &self,
+        relation: &str,
+        operation: &str,
+        rows: Option<&str>,
+    ) -> Vec<ChangeEvent> {
         let images: Option<Images> = rows
             .filter(|_| matches!(operation, "insert" | "update" | "delete"))
             .and_then(|rows| serde_json::from_str(rows).ok());
         let entities = self.tables.get(relation).into_iter().flatten();
         entities
             .flat_map(|entity| {
-                let described = images.as_ref().and_then(|images| entity.events(images, operation));
+                let described = images
+                    .as_ref()
+                    .and_then(|images| entity.events(images, operation));
                 described.unwrap_or_else(|| vec![ChangeEvent::everything(&*entity.name)])
             })
             .collect()
@@ -111,7 +126,10 @@ impl Decoded {
         Self {
             name: entity.name().to_owned(),
             is_link: entity.is_link(),
-            keys: key_fields(entity).into_iter().filter_map(captured).collect(),
+            keys: key_fields(entity)
+                .into_iter()
+                .filter_map(captured)
+                .collect(),
             soft_delete: entity.soft_delete_field().and_then(captured),
             fields: stored_fields(entity)
                 .filter_map(|field| {
@@ -126,10 +144,18 @@ impl Decoded {
     fn events(&self, images: &Images, operation: &str) -> Option<Vec<ChangeEvent>> {
         let mut pairs: BTreeMap<String, Pair> = BTreeMap::new();
         for old in &images.old {
-            pairs.entry(self.key(old)?).or_default().old.push(old.clone());
+            pairs
+                .entry(self.key(old)?)
+                .or_default()
+                .old
+                .push(old.clone());
         }
         for new in &images.new {
-            pairs.entry(self.key(new)?).or_default().new.push(new.clone());
+            pairs
+                .entry(self.key(new)?)
+                .or_default()
+                .new
+                .push(new.clone());
         }
         let mut happened: Vec<(Operation, Vec<Row>)> = Vec::new();
         for (id, pair) in pairs {
@@ -147,7 +173,11 @@ impl Decoded {
 
     /// What names a row.
     fn key(&self, row: &Captured) -> Option<String> {
-        let parts: Option<Vec<&str>> = self.keys.iter().map(|name| row.get(name)?.as_str()).collect();
+        let parts: Option<Vec<&str>> = self
+            .keys
+            .iter()
+            .map(|name| row.get(name)?.as_str())
+            .collect();
         parts.map(|parts| key_text(&parts))
     }
 
@@ -163,9 +193,14 @@ impl Decoded {
             return Some((Operation::Updated, unknown));
         }
         let (old, new) = (pair.old.pop(), pair.new.pop());
-        let [was_live, is_live] = [&old, &new].map(|row| row.as_ref().and_then(|row| self.is_live(row)));
+        let [was_live, is_live] =
+            [&old, &new].map(|row| row.as_ref().and_then(|row| self.is_live(row)));
         let (appears, reappears, vanishes) = match self.is_link {
-            true => (Operation::Attached, Operation::Attached, Operation::Detached),
+            true => (
+                Operation::Attached,
+                Operation::Attached,
+                Operation::Detached,
+            ),
             false => (Operation::Created, Operation::Restored, Operation::Deleted),
         };
         // An UPDATE makes a row appear by clearing its soft deletion, or by giving it another key.
@@ -183,7 +218,9 @@ impl Decoded {
                 _ => Some((Operation::Updated, row(Some(old), Some(new)))),
             },
             (None, Some(new)) => (is_live != Some(false)).then(|| (appears, row(None, Some(new)))),
-            (Some(old), None) => (was_live != Some(false)).then(|| (vanishes, row(Some(old), None))),
+            (Some(old), None) => {
+                (was_live != Some(false)).then(|| (vanishes, row(Some(old), None)))
+            }
             (None, None) => None,
         }
     }
@@ -198,7 +235,10 @@ impl Decoded {
 
     /// Whether a row did not change as far as this entity goes: another consumer may need more of it.
     fn is_same(&self, old: &Captured, new: &Captured) -> bool {
-        let mut values = self.fields.iter().map(|(_, _, name)| (old.get(name), new.get(name)));
+        let mut values = self
+            .fields
+            .iter()
+            .map(|(_, _, name)| (old.get(name), new.get(name)));
         values.all(|(old, new)| old.is_some() && old == new)
     }
 
@@ -228,7 +268,11 @@ impl Decoded {
     }
 
     /// The fields that differ, digests included, and those of which one side is not known.
-    fn differences<'a>(&'a self, before: &'a Captured, after: &'a Captured) -> impl Iterator<Item = String> + 'a {
+    fn differences<'a>(
+        &'a self,
+        before: &'a Captured,
+        after: &'a Captured,
+    ) -> impl Iterator<Item = String> + 'a {
         self.fields
             .iter()
             .filter(|(_, _, name)| match (before.get(name), after.get(name)) {
@@ -273,7 +317,11 @@ mod tests {
             .field(Field::timestamp("deleted_at"))
             .soft_delete("deleted_at");
         let link = Entity::link("Link", ("a_id", "Product"), ("b_id", "Product"));
-        let schema = Schema::builder().entity(product).entity(link).build().unwrap();
+        let schema = Schema::builder()
+            .entity(product)
+            .entity(link)
+            .build()
+            .unwrap();
         Decoder::new(&Mapping::builder(Arc::new(schema)).build().unwrap())
     }
 
@@ -291,8 +339,13 @@ mod tests {
         old["metadata@j"] = json!({ "sha256": "x" });
         new["metadata@j"] = json!({ "sha256": "y" });
         let events = events("update", json!({ "old": [old], "new": [new] }));
-        let [event] = &events[..] else { panic!("{events:?}") };
-        assert_eq!((event.operation, &event.ids[..]), (Operation::Updated, &["p1".to_owned()][..]));
+        let [event] = &events[..] else {
+            panic!("{events:?}")
+        };
+        assert_eq!(
+            (event.operation, &event.ids[..]),
+            (Operation::Updated, &["p1".to_owned()][..])
+        );
         let after = &event.after.as_ref().unwrap()["p1"];
         assert_eq!(after["rank"], json!(2));
         assert_eq!(after["description"], Value::Null);
@@ -310,7 +363,10 @@ mod tests {
         assert_eq!(changed, ["title"]);
         assert!(!known[0].after.as_ref().unwrap()["p1"].contains_key("title"));
 
-        let ids_only = events("update", json!({ "old": [{ "id": "p1" }], "new": [{ "id": "p1" }] }));
+        let ids_only = events(
+            "update",
+            json!({ "old": [{ "id": "p1" }], "new": [{ "id": "p1" }] }),
+        );
         assert_eq!(ids_only[0].ids, ["p1"]);
         let after = &ids_only[0].after.as_ref().unwrap()["p1"];
         assert_eq!(after.len(), 1, "its id is known");
@@ -331,7 +387,10 @@ mod tests {
         gone["deleted_at@t"] = json!("2026-01-31T12:00:00.000000Z");
         let what = |operation, old: &[&Value], new: &[&Value]| {
             let events = events(operation, json!({ "old": old, "new": new }));
-            events.iter().map(|event| event.operation).collect::<Vec<_>>()
+            events
+                .iter()
+                .map(|event| event.operation)
+                .collect::<Vec<_>>()
         };
         let there = row("p1", "1");
         assert_eq!(what("update", &[&there], &[&gone]), [Operation::Deleted]);
@@ -341,7 +400,10 @@ mod tests {
         assert_eq!(what("delete", &[&gone], &[]), []);
         assert_eq!(what("insert", &[], &[&there]), [Operation::Created]);
         let moved = row("p2", "1");
-        assert_eq!(what("update", &[&there], &[&moved]), [Operation::Deleted, Operation::Restored]);
+        assert_eq!(
+            what("update", &[&there], &[&moved]),
+            [Operation::Deleted, Operation::Restored]
+        );
     }
 
     #[test]
@@ -349,7 +411,10 @@ mod tests {
         let images = json!({ "old": [row("p1", "1"), row("p1", "2")], "new": [row("p1", "3"), row("p1", "4")] });
         let events = events("update", images);
         assert_eq!(events[0].ids, ["p1"]);
-        assert_eq!((&events[0].before, &events[0].after, &events[0].changed), (&None, &None, &None));
+        assert_eq!(
+            (&events[0].before, &events[0].after, &events[0].changed),
+            (&None, &None, &None)
+        );
     }
 
     #[test]

@@ -36,7 +36,11 @@ impl Layout<'_> {
     /// Every table. Safe to run again.
     pub(super) fn tables(&self) -> String {
         let schema = identifier(self.schema);
-        let table = if self.logged { "TABLE" } else { "UNLOGGED TABLE" };
+        let table = if self.logged {
+            "TABLE"
+        } else {
+            "UNLOGGED TABLE"
+        };
         // Rows live for milliseconds: whatever the outbox once grew to, vacuum comes by absolute numbers. The small ones
         // are updated often: room in each page keeps their updates out of the indexes.
         format!(
@@ -92,7 +96,10 @@ impl Layout<'_> {
     fn channel_prefix(schema: &str) -> String {
         match schema.len() {
             ..=50 => format!("{schema}_"),
-            _ => format!("mcache_{:016x}_", xxhash_rust::xxh3::xxh3_64(schema.as_bytes())),
+            _ => format!(
+                "mcache_{:016x}_",
+                xxhash_rust::xxh3::xxh3_64(schema.as_bytes())
+            ),
         }
     }
 
@@ -138,7 +145,9 @@ BEGIN
   IF coalesce(cardinality(tags), 0) = 0 THEN
     RETURN;
   END IF;
-  IF cardinality(tags) > {TAGS_MAX} OR array_position(tags, NULL) IS NOT NULL OR array_ndims(tags) <> 1 THEN
+  -- In this order: the position is not looked for in an array of several dimensions.
+  IF CASE WHEN array_ndims(tags) <> 1 OR cardinality(tags) > {TAGS_MAX} THEN true
+          ELSE array_position(tags, NULL) IS NOT NULL END THEN
     RAISE EXCEPTION 'invalidate: expected an array of at most {TAGS_MAX} tags, none of them null'
       USING ERRCODE = 'invalid_parameter_value';
   END IF;

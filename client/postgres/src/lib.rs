@@ -17,6 +17,7 @@ mod install;
 mod interest;
 mod layout;
 mod mapping;
+mod outbox;
 mod pace;
 mod param;
 mod pooler;
@@ -31,7 +32,7 @@ mod value;
 
 pub use consumer::{ConsumerName, ConsumerStatus};
 pub use error::PostgresError;
-pub use install::{Outbox, OutboxStatus, Pruned};
 pub use mapping::{Mapping, MappingBuilder, Table};
+pub use outbox::{Outbox, OutboxStatus, Pruned};
 pub use resolver::PostgresResolver;
 pub use source::{OutboxReceipt, OutboxSource};

@@ -81,7 +81,10 @@ impl Ledger {
         self.last += 1;
         // Only the last of several is of use, and looks are many while a batch hangs.
         if let Some(mut entry) = self.ahead.last_entry()
-            && self.open.last_key_value().is_none_or(|(&open, _)| open < *entry.key())
+            && self
+                .open
+                .last_key_value()
+                .is_none_or(|(&open, _)| open < *entry.key())
         {
             entry.insert(Some(position));
         } else {
@@ -125,7 +128,10 @@ mod tests {
     #[test]
     fn a_snapshot_names_what_is_not_behind_it() {
         let snapshot = Snapshot::parse("10:20:10,14").unwrap();
-        assert_eq!((snapshot.xmax(), snapshot.open()), ("20".into(), vec!["10".into(), "14".into()]));
+        assert_eq!(
+            (snapshot.xmax(), snapshot.open()),
+            ("20".into(), vec!["10".into(), "14".into()])
+        );
         assert_eq!(snapshot.as_text(), "10:20:10,14");
         assert!(at(20).is_beyond(&snapshot) && !snapshot.is_beyond(&at(21)));
         for nonsense in ["", "1:2", "a:2:", "1:2:x", "1:2::"] {
@@ -140,7 +146,11 @@ mod tests {
         let second = ledger.hand_out(Some(at(10)));
         let third = ledger.hand_out(Some(at(20)));
         assert_eq!(ledger.acknowledged(third), None);
-        assert_eq!(ledger.acknowledged(first), None, "its position comes with the second");
+        assert_eq!(
+            ledger.acknowledged(first),
+            None,
+            "its position comes with the second"
+        );
         assert_eq!(ledger.acknowledged(second), Some(at(20)));
         assert_eq!(ledger.acknowledged(second), None, "twice is once");
         assert_eq!(ledger.in_hand(), 0);

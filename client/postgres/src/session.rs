@@ -15,8 +15,8 @@ use tokio_postgres::{AsyncMessage, Client, Config, Socket, Statement};
 use mcache::change::BoxFuture;
 
 use super::error::PostgresError;
-use super::pooler::shares_sessions;
 use super::layout::{Layout, WAKE};
+use super::pooler::shares_sessions;
 use super::sql::{TEXT_SETTINGS, identifier, literal};
 
 /// How long any one statement, or connecting, may take before the connection counts as broken.
@@ -129,7 +129,10 @@ impl Session {
             }
         }
         // Acknowledging need not wait for the disk: a row that comes back after a crash is invalidated once more.
-        let setup = format!("SET synchronous_commit = off; SET statement_timeout = '10s'; {}", settings());
+        let setup = format!(
+            "SET synchronous_commit = off; SET statement_timeout = '10s'; {}",
+            settings()
+        );
         in_time("setting up a session", link.client.batch_execute(&setup)).await?;
         let found = in_time(
             "looking for the consumer",
@@ -176,7 +179,10 @@ impl Session {
              FROM {schema}.position AS p JOIN {schema}.consumer AS c ON c.id = p.consumer WHERE p.consumer = $1"
         ))
         .await?;
-        let cleared = prepare(format!("UPDATE {schema}.position SET clear = false WHERE consumer = $1")).await?;
+        let cleared = prepare(format!(
+            "UPDATE {schema}.position SET clear = false WHERE consumer = $1"
+        ))
+        .await?;
         let concerns = "(relation = ANY ($3::text[]) OR (relation IS NULL AND (target IS NULL OR target = ANY ($4::text[]))))";
         // What is not behind a snapshot was written by the transactions that were open in it or by later ones. Both are
         // found by the index, however many dead rows an old transaction keeps in it.
@@ -252,7 +258,7 @@ fn read_statement(schema: &str, concerns: &str) -> String {
            SELECT * FROM (
              (SELECT * FROM {schema}.outbox WHERE xid = ANY ($2::text[]::xid8[]) AND {wanted})
              UNION ALL
-             (SELECT * FROM {schema}.outbox WHERE xid >= $1::text::xid8 AND {wanted})) AS both
+             (SELECT * FROM {schema}.outbox WHERE xid >= $1::text::xid8 AND {wanted})) AS pages
            ORDER BY xid, id LIMIT $8) AS o ON true
          ORDER BY o.xid, o.id"
     )

@@ -19,7 +19,8 @@ use mcache::change::{Batch, BoxError, BoxFuture, ChangeSource, Contact};
 
 use super::decode::{self, Decoder};
 use super::error::PostgresError;
-use super::install::{Outbox, SWEEP_ROWS};
+use super::install::SWEEP_ROWS;
+use super::outbox::Outbox;
 use super::pace::{AWAKE, Pace};
 use super::position::{Ledger, Snapshot};
 use super::replicas::{Position, Replicas, position};
@@ -222,10 +223,17 @@ impl OutboxSource {
                 self.tell_awake().await?;
             }
             if let Some(batch) = self.read().await? {
-                self.pace.found(batch.events.len() + usize::from(!batch.tags.is_empty()), Instant::now());
+                self.pace.found(
+                    batch.events.len() + usize::from(!batch.tags.is_empty()),
+                    Instant::now(),
+                );
                 return Ok(batch);
             }
-            if self.reading.as_ref().is_some_and(|reading| reading.page.is_some()) {
+            if self
+                .reading
+                .as_ref()
+                .is_some_and(|reading| reading.page.is_some())
+            {
                 continue;
             }
             // Awaited after the read: a notification in between has left its permit.
@@ -254,7 +262,10 @@ impl OutboxSource {
                 {
                     return Err(error);
                 }
-                tracing::warn!(consumer = self.names[0], "this consumer is not registered (any more); registering it");
+                tracing::warn!(
+                    consumer = self.names[0],
+                    "this consumer is not registered (any more); registering it"
+                );
                 let mut link = (self.connect)(Arc::default()).await?;
                 self.outbox.install(&mut link.client).await?;
                 let session = Session::open(&self.connect, self.wake.clone(), &asks).await?;
@@ -320,7 +331,10 @@ impl OutboxSource {
         let session = self.session()?;
         let row = in_time(
             "reading the position",
-            session.link.client.query_opt(&session.begin, &[&session.consumer]),
+            session
+                .link
+                .client
+                .query_opt(&session.begin, &[&session.consumer]),
         )
         .await?;
         row.map(|row| {
@@ -351,7 +365,10 @@ impl OutboxSource {
                 counted: false,
             });
             if stored.clear {
-                tracing::warn!(consumer = self.names[0], "this consumer may have missed changes; it clears everything it has");
+                tracing::warn!(
+                    consumer = self.names[0],
+                    "this consumer may have missed changes; it clears everything it has"
+                );
                 let number = self.ledger.hand_out(None);
                 return Ok(Some(self.everything(number, true, Position::MAX)));
             }
@@ -413,7 +430,10 @@ impl OutboxSource {
             for row in &rows {
                 let (table, complete): (&str, bool) = (get(row, 0)?, get(row, 1)?);
                 match complete {
-                    true => tracing::info!(table, "a table has changed otherwise than by statements; its entities are cleared"),
+                    true => tracing::info!(
+                        table,
+                        "a table has changed otherwise than by statements; its entities are cleared"
+                    ),
                     false => tracing::warn!(
                         table,
                         "changes of this table are not all captured, so its entities are cleared at each look; install the outbox again"
@@ -426,16 +446,19 @@ impl OutboxSource {
             let session = self.session()?;
             let row = in_time(
                 "deleting acknowledged changes",
-                session
-                    .link
-                    .client
-                    .query_opt(&session.sweep, &[&milliseconds(SWEEP_EVERY / 2), &SWEEP_ROWS]),
+                session.link.client.query_opt(
+                    &session.sweep,
+                    &[&milliseconds(SWEEP_EVERY / 2), &SWEEP_ROWS],
+                ),
             )
             .await?;
             let mut again = false;
             if let Some(row) = row {
                 for consumer in get::<Vec<String>>(&row, 0)? {
-                    tracing::warn!(consumer, "no process of this consumer was there for too long; changes do not wait for it any more");
+                    tracing::warn!(
+                        consumer,
+                        "no process of this consumer was there for too long; changes do not wait for it any more"
+                    );
                 }
                 again = get::<i64>(&row, 1)? >= SWEEP_ROWS;
             }
@@ -491,7 +514,9 @@ impl OutboxSource {
         };
         let session = self.session()?;
         let page = reading.page.as_ref();
-        let after = page.map_or(("0", i64::MIN), |page| (page.after.0.as_str(), page.after.1));
+        let after = page.map_or(("0", i64::MIN), |page| {
+            (page.after.0.as_str(), page.after.1)
+        });
         let within = page.map(|page| page.to.as_text());
         let rows = in_time(
             "reading the outbox",
@@ -579,7 +604,9 @@ impl OutboxSource {
                         "a change could not be described and counts as a change of all rows; install the outbox again"
                     );
                 }
-                batch.events.extend(self.decoder.events(relation, get(row, 5)?, rows));
+                batch
+                    .events
+                    .extend(self.decoder.events(relation, get(row, 5)?, rows));
             }
         }
         let age_ms = u64::try_from(get::<i64>(row, 8)?).unwrap_or(0);
@@ -596,10 +623,10 @@ impl OutboxSource {
         let session = self.session()?;
         in_time(
             "acknowledging changes",
-            session
-                .link
-                .client
-                .execute(&session.acknowledge, &[&session.consumer, &position.as_text()]),
+            session.link.client.execute(
+                &session.acknowledge,
+                &[&session.consumer, &position.as_text()],
+            ),
         )
         .await?;
         let (from, to) = (self.stored.xmax(), position.xmax());
@@ -607,7 +634,10 @@ impl OutboxSource {
         loop {
             let deleted = in_time(
                 "deleting acknowledged changes",
-                session.link.client.execute(&session.delete, &[&from, &open, &to, &SWEEP_ROWS]),
+                session
+                    .link
+                    .client
+                    .execute(&session.delete, &[&from, &open, &to, &SWEEP_ROWS]),
             )
             .await?;
             if (deleted as i64) < SWEEP_ROWS {
@@ -624,11 +654,18 @@ impl OutboxSource {
     async fn forget(&mut self, receipts: &mut Vec<OutboxReceipt>) -> Result<(), PostgresError> {
         self.connect().await?;
         let current = |receipt: &&OutboxReceipt| receipt.what.generation == self.generation;
-        if receipts.iter().filter(current).any(|receipt| receipt.what.clears) {
+        if receipts
+            .iter()
+            .filter(current)
+            .any(|receipt| receipt.what.clears)
+        {
             let session = self.session()?;
             in_time(
                 "acknowledging that everything was cleared",
-                session.link.client.execute(&session.cleared, &[&session.consumer]),
+                session
+                    .link
+                    .client
+                    .execute(&session.cleared, &[&session.consumer]),
             )
             .await?;
         }

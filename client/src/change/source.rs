@@ -86,7 +86,9 @@ impl Contact {
     /// For how long the source cannot have seen a change; zero while its looks follow each other as they should.
     pub fn silence(&self) -> Duration {
         let last = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        Some(last.elapsed()).filter(|&silence| silence > QUIET).unwrap_or_default()
+        Some(last.elapsed())
+            .filter(|&silence| silence > QUIET)
+            .unwrap_or_default()
     }
 }
 

@@ -38,7 +38,9 @@ pub(super) fn without_credentials(url: &str) -> String {
         Some(end) => place.split_at(end),
         None => (place, ""),
     };
-    let hosts = authority.rsplit_once('@').map_or(authority, |(_, hosts)| hosts);
+    let hosts = authority
+        .rsplit_once('@')
+        .map_or(authority, |(_, hosts)| hosts);
     let database = query.split('&').find(|pair| pair.starts_with("db="));
     let database = database.map(|pair| format!("?{pair}")).unwrap_or_default();
     format!("{scheme}://{hosts}{path}{database}")
@@ -142,7 +144,10 @@ mod tests {
     fn the_name_of_an_address_has_no_credentials_in_it() {
         for (url, name) in [
             ("redis://user:p@ss@host:1/2", "redis://host:1/2"),
-            ("redis+sentinel://u:p@a:1,b:2/main", "redis+sentinel://a:1,b:2/main"),
+            (
+                "redis+sentinel://u:p@a:1,b:2/main",
+                "redis+sentinel://a:1,b:2/main",
+            ),
             ("unix:///r.sock?db=1&user=u&pass=p", "unix:///r.sock?db=1"),
             ("redis://host", "redis://host"),
             ("nonsense", ""),
@@ -150,7 +155,6 @@ mod tests {
             assert_eq!(without_credentials(url), name);
         }
     }
-
 
     fn hosts(infos: &[ConnectionInfo]) -> Vec<String> {
         infos.iter().map(|info| info.addr().to_string()).collect()
