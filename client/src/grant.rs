@@ -100,17 +100,18 @@ impl Grants {
         for grant in &mut self.grants {
             let ttl = grant.chosen.ttl.or(terms.ttl).unwrap_or(core.ttl);
             let ttl = (!ttl.is_zero()).then_some(ttl);
+            let (ttl, swr) = terms.ended(ttl);
             let provider = &grant.chosen.provider;
             let entry = Store {
                 key: &self.key,
                 value: value.clone(),
                 ttl,
-                swr: terms.swr,
+                swr,
                 tags: &tags,
                 manual: terms.manual,
                 token: Some(&grant.token),
             };
-            grant.chosen.outbox.note_life(ttl, terms.swr);
+            grant.chosen.outbox.note_life(ttl, swr);
             match provider.store(entry).await {
                 Ok(accepted) => {
                     telemetry::store(provider.id(), if accepted { "stored" } else { "refused" });

@@ -58,6 +58,14 @@ pub enum PostgresError {
         /// What to change.
         advice: &'static str,
     },
+    /// A query's context does not name what a setting of the session is taken from.
+    #[error("the query's context has no {member:?}, from which {setting} is set")]
+    Context {
+        /// The member that is missing, or neither a string nor a number.
+        member: String,
+        /// The setting.
+        setting: String,
+    },
     /// A filter compares a field with a value that its type does not have, in a way that has no answer.
     #[error("{field} cannot be compared with a value that its column cannot hold")]
     Value {

@@ -141,13 +141,18 @@ END
         let schema = identifier(self.schema);
         let body = format!(
             "
+DECLARE
+  refused boolean;
 BEGIN
   IF coalesce(cardinality(tags), 0) = 0 THEN
     RETURN;
   END IF;
-  -- In this order: the position is not looked for in an array of several dimensions.
-  IF CASE WHEN array_ndims(tags) <> 1 OR cardinality(tags) > {TAGS_MAX} THEN true
-          ELSE array_position(tags, NULL) IS NOT NULL END THEN
+  -- The position is not looked for in an array of several dimensions.
+  refused := array_ndims(tags) <> 1 OR cardinality(tags) > {TAGS_MAX};
+  IF NOT refused THEN
+    refused := array_position(tags, NULL) IS NOT NULL;
+  END IF;
+  IF refused THEN
     RAISE EXCEPTION 'invalidate: expected an array of at most {TAGS_MAX} tags, none of them null'
       USING ERRCODE = 'invalid_parameter_value';
   END IF;

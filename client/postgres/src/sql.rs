@@ -20,6 +20,11 @@ pub(super) fn literal(name: &str) -> String {
     format!("'{}'", name.replace('\'', "''"))
 }
 
+/// A quoted string constant of any content, whatever `standard_conforming_strings` is.
+pub(super) fn quoted_text(text: &str) -> String {
+    format!("E'{}'", text.replace('\\', "\\\\").replace('\'', "''"))
+}
+
 /// A body between dollar quotes whose tag does not occur in it.
 pub(super) fn dollar_quoted(body: &str) -> String {
     let mut tag = String::from("$mcache$");
@@ -88,6 +93,7 @@ mod tests {
             r#""a""; DROP TABLE x; --""#
         );
         assert_eq!(literal("it's"), "'it''s'");
+        assert_eq!(quoted_text(r"it's \"), r"E'it''s \\'");
         let body = "x $mcache$ y $mcache_$";
         assert_eq!(dollar_quoted(body), format!("$mcache__${body}$mcache__$"));
     }

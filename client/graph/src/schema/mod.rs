@@ -3,6 +3,7 @@
 //! Built once, checked once; what comes after (plans, tags) trusts it and indexes into it. Knows
 //! nothing of queries, results or caches.
 
+mod decimal;
 mod entity;
 mod field;
 mod relation;
@@ -283,6 +284,9 @@ fn check_entity(entity: &Entity) -> Result<(), SchemaError> {
     require_key(entity, entity, "id", "id")?;
     if let Some(field) = &entity.soft_delete {
         require_stored(entity, entity, "soft_delete", field)?;
+    }
+    for field in &entity.boundaries {
+        require_stored(entity, entity, "boundary", field)?;
     }
     Ok(())
 }
