@@ -270,6 +270,20 @@ impl<C: Codec> Cache<C> {
         Invalidation::of(join_all(attempts).instrument(span).await)
     }
 
+    /// What tells this cache from others: its namespace and where its providers keep entries. Two processes with one name
+    /// read and write the same entries.
+    pub fn name(&self) -> String {
+        let core = &self.handle.core;
+        let namespace = core.namespace.everything();
+        let namespace = namespace.strip_suffix(b"*").unwrap_or(namespace);
+        let mut name = String::from_utf8_lossy(namespace).into_owned();
+        for (position, chosen) in core.providers.iter().enumerate() {
+            name.push(if position == 0 { '@' } else { '+' });
+            name.push_str(chosen.provider.place());
+        }
+        name
+    }
+
     pub(crate) fn core(&self) -> &Core {
         &self.handle.core
     }

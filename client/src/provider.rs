@@ -25,6 +25,12 @@ pub trait Provider: Send + Sync + 'static {
     /// The name by which callers choose this provider.
     fn id(&self) -> &str;
 
+    /// Where its entries are: the same for every process that shares them, another for other entries. Without
+    /// credentials, since it is shown. Default: the [id](Provider::id).
+    fn place(&self) -> &str {
+        self.id()
+    }
+
     /// Whether it can be reached, and with what error if not.
     fn ping(&self) -> BoxFuture<'_, Result<()>>;
 

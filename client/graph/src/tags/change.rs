@@ -30,6 +30,12 @@ pub(super) fn tags_of(
     for id in &event.ids {
         writer.put(Region::Value(ID, &id_text(entity, id)), Aspect::Any);
     }
+    // A name that is not known here is one of another release, whose entries only this tag is certain to reach.
+    let knows = |name: &String| entity.index_of(name).is_some();
+    let unknown = event.changed.iter().flatten().any(|name| !knows(name));
+    if unknown {
+        writer.put_entity();
+    }
     if event.ids.is_empty() || event.ids.len() > limits.changed_rows_max {
         writer.put_entity();
         return Ok(());
