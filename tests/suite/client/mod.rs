@@ -1,0 +1,4 @@
+//! The client on real servers.
+
+mod bad_quarter;
+mod python;
