@@ -319,3 +319,14 @@ impl fmt::Display for ShutdownReport {
         )
     }
 }
+
+impl<C> fmt::Debug for Cache<C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let core = &self.handle.core;
+        let providers: Vec<&str> = core.providers.iter().map(|it| it.provider.id()).collect();
+        f.debug_struct("Cache")
+            .field("enabled", &core.enabled)
+            .field("providers", &providers)
+            .finish_non_exhaustive()
+    }
+}

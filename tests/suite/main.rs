@@ -4,6 +4,7 @@ mod acl;
 mod chaos;
 mod chaos_restart;
 mod checker;
+mod client;
 mod client_herd;
 mod client_outage;
 mod client_provider;
