@@ -281,6 +281,7 @@ static COMMANDS: [Command; 17] = [
         keys: Keys::None,
         args: &[Arg::new(c"epoch", INTEGER)],
         function: function(replicated::replfloor),
+        subcommands: &[],
     },
     Command {
         name: c"mcache.replshorten",

@@ -123,8 +123,9 @@ impl Case {
     }
 
     async fn tags(&self, (graph, cache): &(Graph, Cache), query: &GraphQuery) -> BTreeSet<Vec<u8>> {
-        let key = graph.key(query, &GraphOptions::cached());
-        let key = key
+        let options = GraphOptions::cached();
+        let key = graph
+            .key(query, &options)
             .await
             .expect("a resolver in memory knows where its rows are");
         let found = cache.inspect(key).await.expect("it is in this process");
