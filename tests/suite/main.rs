@@ -40,4 +40,6 @@ mod replication;
 mod runtime;
 mod soft;
 mod stale;
+mod support;
 mod tokens;
+mod topology;

@@ -271,27 +271,26 @@ pub struct ReplInvalidate {
 }
 
 impl ReplInvalidate {
-    /// Index of the first tag.
-    pub const TAGS: usize = 3;
-
-    /// Parses; `None` for what no server writes.
-    pub fn parse<A: Arguments + ?Sized>(args: &A) -> Option<ReplInvalidate> {
+    /// Parses what begins with the epoch at argument `from`; `None` for what no server writes.
+    pub fn parse<A: Arguments + ?Sized>(args: &A, from: usize) -> Option<ReplInvalidate> {
         Some(ReplInvalidate {
-            epoch: Epoch(integer(args.get(1))?),
-            what: Invalidate::from_mode(integer(args.get(2))?, Self::TAGS)?,
+            epoch: Epoch(integer(args.get(from))?),
+            what: Invalidate::from_mode(integer(args.get(from + 1))?, from + 2)?,
         })
     }
 
     /// What is done instead of what cannot be read: everything named is invalidated, and an epoch that no server reaches is
     /// taken for now.
-    pub const DOUBTFUL: ReplInvalidate = ReplInvalidate {
-        epoch: Epoch::END,
-        what: Invalidate {
-            scope: Scope::All,
-            soft: false,
-            tags_from: Self::TAGS,
-        },
-    };
+    pub fn doubtful(from: usize) -> ReplInvalidate {
+        ReplInvalidate {
+            epoch: Epoch::END,
+            what: Invalidate {
+                scope: Scope::All,
+                soft: false,
+                tags_from: from + 2,
+            },
+        }
+    }
 }
 
 /// The epoch that `MCACHE.REPLFLOOR epoch` names; one that no server reaches, if it cannot be read.

@@ -6,12 +6,14 @@
 use std::ffi::{CStr, c_char, c_int, c_void};
 
 use mcache_core::entry::Entry;
+use mcache_core::host::SlotMigration;
 use mcache_core::server::{Renamed, corrected_deadline};
 use redis_module::raw;
 
+use super::slots;
 use crate::config::{OnPromote, on_promote};
 use crate::redis::guard::guard;
-use crate::redis::{self, Ctx, Held, Mode, OwnedStr, Str, bytes, rm};
+use crate::redis::{self, Ctx, Held, Mode, OwnedStr, Str, bytes, host, rm};
 use crate::{listeners, parking, reclaim, rounds, state};
 
 /// Redis's `RedisModuleFlushInfo`, which the bindings leave out.
@@ -84,7 +86,12 @@ pub unsafe fn subscribe(ctx: *mut raw::RedisModuleCtx) -> Result<(), &'static st
             return Err(name);
         }
     }
-    let kinds = raw::REDISMODULE_NOTIFY_GENERIC | raw::REDISMODULE_NOTIFY_LOADED;
+    // SAFETY: the caller's promise.
+    unsafe { slots::subscribe(ctx)? };
+    let mut kinds = (raw::REDISMODULE_NOTIFY_GENERIC | raw::REDISMODULE_NOTIFY_LOADED) as c_int;
+    if host::slot_migration() == SlotMigration::Redis {
+        kinds |= slots::KEY_TRIMMED;
+    }
     // SAFETY: as above.
     match unsafe { rm!(RedisModule_SubscribeToKeyspaceEvents)(ctx, kinds, Some(on_key)) } as isize {
         raw::REDISMODULE_OK => Ok(()),
@@ -257,8 +264,8 @@ unsafe extern "C" fn on_key(
         b"restore" | b"copy_to" => guard((), || {
             // SAFETY: alive during the callback.
             let name = unsafe { bytes(key) };
-            let found = found(ctx, key);
-            state::with(|s| s.arrived(ctx.db(), name, found, false));
+            let (db, found) = found(ctx, key);
+            state::with(|s| s.arrived(db, name, found, false));
             correct_deadline(ctx, key);
         }),
         // Freshness is the entry's: its key may go earlier, and not later.
@@ -268,9 +275,10 @@ unsafe extern "C" fn on_key(
             let Held::Entry(entry) = open.held() else {
                 return;
             };
+            let db = open.db().unwrap_or_else(|| ctx.db());
             // SAFETY: alive during the callback.
             let name = unsafe { bytes(key) };
-            match state::with(|s| s.renamed(ctx.db(), name, entry)) {
+            match state::with(|s| s.renamed(db, name, entry)) {
                 Renamed::Known => {}
                 Renamed::Fresh(fresh) => open.replace(fresh),
                 Renamed::TooLong => open.unlink(),
@@ -282,18 +290,19 @@ unsafe extern "C" fn on_key(
 }
 
 /// The entry that a key holds, and when the key expires.
-fn found(ctx: Ctx<'_>, key: Str) -> Option<(Entry, Option<u64>)> {
+fn found(ctx: Ctx<'_>, key: Str) -> (usize, Option<(Entry, Option<u64>)>) {
     let key = ctx.open(key, Mode::Peek);
+    let db = key.db().unwrap_or_else(|| ctx.db());
     match key.held() {
-        Held::Entry(entry) => Some((entry, key.deadline_ms())),
-        Held::Nothing | Held::Foreign => None,
+        Held::Entry(entry) => (db, Some((entry, key.deadline_ms()))),
+        Held::Nothing | Held::Foreign => (db, None),
     }
 }
 
 /// Sees to it that a key whose deadline was moved does not outlive its entry.
 fn correct_deadline(ctx: Ctx<'_>, key: Str) {
     let late = |(entry, deadline_ms)| corrected_deadline(&entry, deadline_ms);
-    if let Some(deadline_ms) = found(ctx, key).and_then(late) {
+    if let Some(deadline_ms) = found(ctx, key).1.and_then(late) {
         ctx.open(key, Mode::Write).set_deadline(Some(deadline_ms));
     }
 }

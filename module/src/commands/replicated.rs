@@ -1,8 +1,9 @@
-//! `MCACHE.REPLSET`, `MCACHE.REPLINVALIDATE`, `MCACHE.REPLSHORTEN` and `MCACHE.REPLFLOOR`: what a primary decided, for its
-//! replicas and for the append-only file.
+//! `MCACHE.REPLSET`, `MCACHE.REPLINVALIDATE`, `MCACHE.REPLINVALIDATEALONG`, `MCACHE.REPLSHORTEN` and `MCACHE.REPLFLOOR`:
+//! what a primary decided, for its replicas, for the append-only file, and for the server that slots are on their way to.
 //!
 //! They carry absolute deadlines and epochs and are applied without asking again: limits, permissions, conditions and
-//! tokens were checked where the decision was made.
+//! tokens were checked where the decision was made. Only an entry that comes with its slot is held against what was
+//! invalidated here, as one that comes by RESTORE is.
 
 use mcache_core::command::{ReplInvalidate, ReplSet, floor_epoch, shortened_end_ms};
 use mcache_core::entry::{Attributes, MAX_KEY_BYTES};
@@ -40,8 +41,10 @@ pub fn replset(ctx: Ctx<'_>, args: Args<'_>) -> Result<(), Error> {
     };
     let read = ReplSet::parse(&args);
     let drop = config::on_restart() == config::OnRestart::Drop;
-    let attributes =
-        read.and_then(|read| state::with(|s| s.admit_replicated(read.attributes, drop, &Redis)));
+    let tags = args.tail_bytes(ReplSet::TAGS);
+    let attributes = read.and_then(|read| {
+        state::with(|s| s.admit_replicated(read.attributes, tags, drop, &Redis))
+    });
     let (value, tags_from) = match attributes {
         Some(_) => (args.bytes(ReplSet::VALUE), ReplSet::TAGS),
         None => (&b""[..], usize::MAX),
@@ -66,8 +69,19 @@ pub fn replset(ctx: Ctx<'_>, args: Args<'_>) -> Result<(), Error> {
 /// `MCACHE.REPLINVALIDATE epoch mode tag [tag ...]`
 pub fn replinvalidate(ctx: Ctx<'_>, args: Args<'_>) -> Result<(), Error> {
     check_origin(ctx, "MCACHE.REPLINVALIDATE")?;
+    invalidate(ctx, args, 1)
+}
+
+/// `MCACHE.REPLINVALIDATEALONG key epoch mode tag [tag ...]`: the key takes the command to where its slot goes, and is not looked
+/// at. Entries of other slots die, too, if they carry the tags: the invalidation is on its way to this server anyhow.
+pub fn replinvalidatealong(ctx: Ctx<'_>, args: Args<'_>) -> Result<(), Error> {
+    check_origin(ctx, "MCACHE.REPLINVALIDATEALONG")?;
+    invalidate(ctx, args, 2)
+}
+
+fn invalidate(ctx: Ctx<'_>, args: Args<'_>, from: usize) -> Result<(), Error> {
     let ReplInvalidate { epoch, what } =
-        ReplInvalidate::parse(&args).unwrap_or(ReplInvalidate::DOUBTFUL);
+        ReplInvalidate::parse(&args, from).unwrap_or(ReplInvalidate::doubtful(from));
     let (db, tags) = (ctx.db(), args.tail_bytes(what.tags_from));
     let concerned =
         state::with(|s| s.invalidate_replicated(db, tags, what.scope, what.soft, epoch, &Redis));

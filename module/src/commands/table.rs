@@ -284,6 +284,23 @@ static COMMANDS: [Command; 17] = [
         subcommands: &[],
     },
     Command {
+        name: c"mcache.replinvalidatealong",
+        syntax: "",
+        summary: c"For the server that slots are on their way to: an invalidation.",
+        complexity: c"O(N) with N the number of tags",
+        flags: c"write",
+        tips: None,
+        arity: -5,
+        keys: Keys::One(ROUTES),
+        args: &[
+            Arg::new(c"key", KEY),
+            Arg::new(c"epoch", INTEGER),
+            Arg::new(c"mode", INTEGER),
+            TAGS,
+        ],
+        function: function(replicated::replinvalidatealong),
+    },
+    Command {
         name: c"mcache.replshorten",
         syntax: "",
         summary: c"For replication and the append-only file: a shorter deadline.",

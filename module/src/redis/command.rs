@@ -8,7 +8,7 @@ use mcache_core::error::Error;
 use redis_module::raw;
 
 use super::guard::{guard, guard_reading};
-use super::{Args, Ctx, Str, rm};
+use super::{Args, Ctx, Str, host, rm};
 
 /// How a command uses the keys it names.
 #[derive(Clone, Copy)]
@@ -167,11 +167,44 @@ static INFO_VERSION: raw::RedisModuleCommandInfoVersion = raw::RedisModuleComman
 };
 
 impl Command {
-    /// Tells Redis of it; `None` if Redis refuses.
+    /// The categories of the ACL it is in: those that follow from its flags, and `own`, the module's, if it is for applications.
+    fn categories(&self, own: Option<&CStr>) -> CString {
+        let flags: Vec<&[u8]> = self.flags.to_bytes().split(|b| *b == b' ').collect();
+        let has = |flag: &str| flags.contains(&flag.as_bytes());
+        let for_people = !self.syntax.is_empty();
+        let categories = [
+            (has("readonly"), "read"),
+            (has("write"), "write"),
+            (has("fast"), "fast"),
+            (!has("fast"), "slow"),
+            (has("blocking"), "blocking"),
+            (has("admin"), "admin"),
+            (has("admin") || !for_people, "dangerous"),
+        ];
+        let mut names: Vec<&[u8]> = Vec::new();
+        names.extend(
+            categories
+                .iter()
+                .filter(|(is, _)| *is)
+                .map(|(_, name)| name.as_bytes()),
+        );
+        names.extend(
+            own.filter(|_| for_people && !has("admin"))
+                .map(CStr::to_bytes),
+        );
+        CString::new(names.join(&b' ')).unwrap_or_default()
+    }
+
+    /// Tells Redis of it, and of its categories where the server has such for modules (Redis and Valkey 7.2); `None` if it
+    /// refuses.
     ///
     /// # Safety
     /// `ctx` is the context of the module's load function.
-    pub unsafe fn register(&self, ctx: *mut raw::RedisModuleCtx) -> Option<()> {
+    pub unsafe fn register(
+        &self,
+        ctx: *mut raw::RedisModuleCtx,
+        own_category: Option<&CStr>,
+    ) -> Option<()> {
         let ok = raw::REDISMODULE_OK as c_int;
         let (first, last, step) = self.positions();
         // SAFETY: the caller's promise; C strings, and a function that lives as long as the module.
@@ -188,7 +221,7 @@ impl Command {
             if created != ok {
                 return None;
             }
-            self.describe(ctx, self.name)?;
+            self.describe(ctx, self.name, own_category)?;
             let parent = rm!(RedisModule_GetCommand)(ctx, self.name.as_ptr());
             self.subcommands.iter().try_for_each(|command| {
                 let (first, last, step) = command.positions();
@@ -205,7 +238,7 @@ impl Command {
                     return None;
                 }
                 let name = [self.name.to_bytes(), b"|", command.name.to_bytes()].concat();
-                command.describe(ctx, &CString::new(name).ok()?)
+                command.describe(ctx, &CString::new(name).ok()?, own_category)
             })
         }
     }
@@ -223,7 +256,12 @@ impl Command {
     ///
     /// # Safety
     /// As for [`Command::register`].
-    unsafe fn describe(&self, ctx: *mut raw::RedisModuleCtx, name: &CStr) -> Option<()> {
+    unsafe fn describe(
+        &self,
+        ctx: *mut raw::RedisModuleCtx,
+        name: &CStr,
+        own_category: Option<&CStr>,
+    ) -> Option<()> {
         let mut args = Arguments::of(self.args);
         let mut specs = self.key_specs();
         let info = raw::RedisModuleCommandInfo {
@@ -247,8 +285,14 @@ impl Command {
             if command.is_null() {
                 return None;
             }
-            let set = rm!(RedisModule_SetCommandInfo)(command, &raw const info);
-            (set == raw::REDISMODULE_OK as c_int).then_some(())
+            let ok = raw::REDISMODULE_OK as c_int;
+            let categories = self.categories(own_category);
+            if host::has(&raw const raw::RedisModule_SetCommandACLCategories)
+                && rm!(RedisModule_SetCommandACLCategories)(command, categories.as_ptr()) != ok
+            {
+                return None;
+            }
+            (rm!(RedisModule_SetCommandInfo)(command, &raw const info) == ok).then_some(())
         }
     }
 

@@ -37,6 +37,9 @@ impl Flags {
     /// More memory is used than `maxmemory` allows: commands that need more are refused.
     pub fn is_out_of_memory(self) -> bool {
         self.has(raw::REDISMODULE_CTX_FLAGS_OOM)
+    /// A node of a cluster.
+    pub fn is_in_cluster(self) -> bool {
+        self.has(raw::REDISMODULE_CTX_FLAGS_CLUSTER)
     }
     /// The append-only file is on.
     pub fn has_aof(self) -> bool {

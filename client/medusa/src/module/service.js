@@ -5,7 +5,7 @@
  */
 const { keyOf } = require("./keys")
 const { Schema } = require("./schema")
-const { tagsOfEvent, tagsOfChange, tagsOfRows } = require("./tags")
+const { any, tagsOfEvent, tagsOfChange, tagsOfRows } = require("./tags")
 const { tagsOf } = require("./reads")
 const { Policy } = require("./policy")
 const { Prices } = require("./prices")
@@ -60,7 +60,7 @@ class McacheCachingModule {
     bus?.addInterceptor?.(async (event) => onEvent(event))
     if (writes) tapWrites(modules, schema, (changed) => this.#changed(changed))
     if (calls) {
-      const ttl = async (read) => (this.prices && read.isPriced ? await this.prices.ttl(this.ttl) : this.ttl)
+      const ttl = async (read, began) => (this.prices && read.isPriced ? await this.prices.ttl(this.ttl, began) : this.ttl)
       const served = new Calls({ store: this.store, policy: this.policy, schema, current, ttl })
       for (const [name, service] of modules) if (service && !schema.links.has(name)) served.watch(service, name)
     }
@@ -96,7 +96,9 @@ class McacheCachingModule {
       given && (given.enable === true || given.key || given.ttl || given.tags || given.computeAutomaticTags || given.autoInvalidate || given.providers),
     )
     shape.isMedusas = isMedusas
-    if (isMedusas) return await run(options)
+    // What the index engine or the search finds is not read through a module, and rows that are given are not part of the
+    // key; so these are cached where Medusa asks for it only.
+    if (isMedusas || scope.query.method === "index" || options?.initialData) return await run(options)
     if (this.policy.wants(shape, scope)) return await run({ ...options, cache: { enable: true } })
     return await this.#learning(scope, () => run(options))
   }
@@ -143,7 +145,7 @@ class McacheCachingModule {
       if (scope?.query && !scope.isFilling) {
         scope.isFilling = true
         scope.key = key
-        scope.began = performance.now()
+        scope.began = Date.now()
         scope.reads.length = 0
       }
       return null
@@ -176,7 +178,7 @@ class McacheCachingModule {
     if (scope?.shape) scope.shape.tags = all
     let seconds = ttl
     if (this.prices && reads.some((read) => read.isPriced)) {
-      seconds = await this.prices.ttl(ttl)
+      seconds = await this.prices.ttl(ttl, scope.began)
       if (seconds === undefined) {
         this.store.release(key)
         return false
@@ -189,6 +191,8 @@ class McacheCachingModule {
     scope.isFilling = false
     const { shape } = scope
     this.policy.learn(shape, scope.reads)
+    // Nothing was read through a module (the index engine found nothing): nothing would ever clear it.
+    if (scope.reads.length === 0 && this.extensions.tags) return false
     return (shape.isMedusas || !shape.objection) && this.policy.isReadAgain(shape)
   }
 
@@ -203,7 +207,12 @@ class McacheCachingModule {
   #computed(scope, data) {
     if (!this.schema) return []
     const { tags, precise } = this.extensions
-    if (scope && tags) return tagsOf(this.schema, scope.reads, data, { isPrecise: precise })
+    if (scope && tags) {
+      if (scope.query.method !== "index") return tagsOf(this.schema, scope.reads, data, { isPrecise: precise })
+      // Which rows the index engine filtered by is not known: any of the module's, and of all types that were read.
+      const types = scope.reads.flatMap((read) => (read.type ? this.schema.around(read.type) : []))
+      return [...new Set([...tagsOf(this.schema, scope.reads, data, { isPrecise: false }), ...types.map(any)])]
+    }
     const found = new Set()
     tagsOfRows(data?.data ?? data?.rows ?? data, undefined, this.schema, found)
     for (const tag of [...found]) found.add(`${tag.slice(0, tag.indexOf(":"))}:list:*`)
