@@ -42,9 +42,8 @@ pub fn replset(ctx: Ctx<'_>, args: Args<'_>) -> Result<(), Error> {
     let read = ReplSet::parse(&args);
     let drop = config::on_restart() == config::OnRestart::Drop;
     let tags = args.tail_bytes(ReplSet::TAGS);
-    let attributes = read.and_then(|read| {
-        state::with(|s| s.admit_replicated(read.attributes, tags, drop, &Redis))
-    });
+    let attributes = read
+        .and_then(|read| state::with(|s| s.admit_replicated(read.attributes, tags, drop, &Redis)));
     let (value, tags_from) = match attributes {
         Some(_) => (args.bytes(ReplSet::VALUE), ReplSet::TAGS),
         None => (&b""[..], usize::MAX),

@@ -37,6 +37,7 @@ impl Flags {
     /// More memory is used than `maxmemory` allows: commands that need more are refused.
     pub fn is_out_of_memory(self) -> bool {
         self.has(raw::REDISMODULE_CTX_FLAGS_OOM)
+    }
     /// A node of a cluster.
     pub fn is_in_cluster(self) -> bool {
         self.has(raw::REDISMODULE_CTX_FLAGS_CLUSTER)

@@ -42,7 +42,7 @@ pub use invalidate::Invalidated;
 pub use pace::Pace;
 pub use read::{Fetched, Fetcher};
 pub use waiting::{Alarm, Gone};
-pub use write::{Admitted, Replicated, Store, Stored};
+pub use write::{Admitted, Store, Stored};
 
 /// What the edge is asked, each only where it matters: a GET of an entry without an SWR window asks nothing.
 pub trait Edge {

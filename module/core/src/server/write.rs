@@ -167,7 +167,8 @@ mod tests {
 
     impl Edge for Role {
         fn now_ms(&self) -> u64 {
-            NOW_MS
+            // A moment after what is asked about: an epoch further ahead than clocks differ is not credible.
+            NOW_MS + 1
         }
         fn random(&self) -> u64 {
             0
@@ -184,6 +185,7 @@ mod tests {
     fn born(epoch: Epoch) -> Attributes {
         Attributes {
             birth: epoch,
+            ends_ms: NEVER,
             ..Attributes::HUSK
         }
     }
@@ -197,13 +199,16 @@ mod tests {
         (server, invalidated.epoch)
     }
 
-    fn verdict(
+    fn is_stored(
         server: &mut Server<u32>,
         attributes: Attributes,
         tag: &[u8],
         is_primary: bool,
-    ) -> Replicated {
-        server.admit_replicated(attributes, std::iter::once(tag), true, &Role { is_primary })
+    ) -> bool {
+        let role = Role { is_primary };
+        server
+            .admit_replicated(attributes, std::iter::once(tag), true, &role)
+            .is_some()
     }
 
     #[test]
@@ -217,21 +222,21 @@ mod tests {
             ..before
         };
         for (attributes, tag, expected) in [
-            (before, &b"t"[..], Replicated::Dead),
-            (in_doubt, b"t", Replicated::Dead),
-            (after, b"t", Replicated::Stored),
-            (before, b"u", Replicated::Stored),
+            (before, &b"t"[..], false),
+            (in_doubt, b"t", false),
+            (after, b"t", true),
+            (before, b"u", true),
             // AUTO spares it.
-            (manual, b"t", Replicated::Stored),
+            (manual, b"t", true),
         ] {
             assert_eq!(
-                verdict(&mut server, attributes, tag, true),
+                is_stored(&mut server, attributes, tag, true),
                 expected,
                 "{attributes:?}"
             );
             // A replica takes what its primary took.
-            let stored = verdict(&mut server, attributes, tag, false);
-            assert_eq!(stored, Replicated::Stored, "{attributes:?}");
+            let stored = is_stored(&mut server, attributes, tag, false);
+            assert!(stored, "{attributes:?}");
         }
     }
 
