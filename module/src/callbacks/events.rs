@@ -251,7 +251,7 @@ unsafe extern "C" fn on_key(
             let found = match state::with(|s| s.needs_the_deadline()) {
                 // The name that comes with this event is not a string that can be kept, so opening the key under it would
                 // crash the server.
-                true => found(ctx, OwnedStr::new(name).as_raw()),
+                true => found(ctx, OwnedStr::new(name).as_raw()).1,
                 false => None,
             };
             state::with(|s| s.arrived(ctx.db(), name, found, true));

@@ -14,7 +14,7 @@ const COUNT: Arg = Arg::new(c"count", INTEGER)
     .flagged(OPTIONAL);
 
 /// Every command.
-static COMMANDS: [Command; 17] = [
+static COMMANDS: [Command; 18] = [
     Command {
         name: c"mcache.set",
         syntax: "MCACHE.SET key ttl value [SWR seconds] [TOKEN token] [NX|XX] [MANUAL] [TAGS tag [tag ...]]",
@@ -299,6 +299,7 @@ static COMMANDS: [Command; 17] = [
             TAGS,
         ],
         function: function(replicated::replinvalidatealong),
+        subcommands: &[],
     },
     Command {
         name: c"mcache.replshorten",

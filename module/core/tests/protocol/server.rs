@@ -13,9 +13,7 @@ use mcache_core::epoch::{Epoch, Token};
 use mcache_core::fills::Fills;
 use mcache_core::index::{Scope, Task};
 use mcache_core::lease::{Answer, Released, Waiter, Wake};
-use mcache_core::server::{
-    self, Awaited, Condition, Edge, Fetched, Fetcher, Replicated, Store, Stored,
-};
+use mcache_core::server::{self, Awaited, Condition, Edge, Fetched, Fetcher, Store, Stored};
 
 use crate::world::{Key, TAGS_A_KEY, Tag, Value, is_manual, tags_of};
 
