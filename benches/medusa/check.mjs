@@ -109,8 +109,10 @@ async function changes() {
     try {
       if (what.cart) record(kind, await promotionAfterItsCode(what.cart))
       else if (what.moment) {
+        // Once before the moment in any case, and then across it: a busy machine is not quicker than the clock.
         const at = await what.moment(tools())
         const hit = await warm(PRICED)
+        for (const [, of] of PRICED) if (Date.now() < at) await random.pick(on).request("GET", of(w))
         await pause(Math.max(0, at - Date.now()) + 200)
         record(kind, { ...(await compare(PRICED, hit)), ms: Date.now() - started })
       } else {

@@ -4,6 +4,8 @@ import type { McacheOptions, McacheStats } from "./provider"
 export interface McacheExtensions {
   /** Cache queries of catalogue and configuration inside requests of the store, also where Medusa does not ask for it. */
   queries?: boolean
+  /** Cache what modules read of each other inside requests of the store: a cart's region, variants and prices. */
+  modules?: boolean
   /** Tags from what a query read, not only from the rows it found. */
   tags?: boolean
   /** Depend on the rows shown where that is enough. Off: on all rows of their types. */
@@ -58,6 +60,8 @@ export declare class McacheCachingModule {
   /** What became of each shape of query; `part` picks those whose text contains it. */
   explain(part?: string): McacheExplanation[]
   stats(): McacheStats
+  /** Tags and keys whose clearing Redis has not acknowledged yet. */
+  unacknowledged(): string[]
 }
 
 declare const module: { service: typeof McacheCachingModule; loaders: unknown[]; linkable: object }

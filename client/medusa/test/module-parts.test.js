@@ -63,7 +63,8 @@ test("an empty answer depends on what could come into it", () => {
 test("a page depends on its product, not on another one", () => {
   const page = read("product", "Product", { filters: { id: "prod_1", status: "published" }, expands: { variants: { fields: ["*"] } } })
   const rows = [{ id: "prod_1", variants: [{ id: "variant_1" }] }]
-  const carried = new Set(tagsOf(schema, [page], { data: rows }))
+  page.addRows(schema, rows)
+  const carried = new Set(tagsOf(schema, [page]))
   const event = (name, id) => tagsOfEvent({ name, data: { id } }, schema)
   assert.ok(touches(carried, event("product.updated", "prod_1")))
   assert.ok(touches(carried, event("product-variant.updated", "variant_1")))
@@ -72,7 +73,7 @@ test("a page depends on its product, not on another one", () => {
   assert.ok(!touches(carried, event("product.updated", "prod_2")))
   assert.ok(!touches(carried, event("product-variant.updated", "variant_9")))
   assert.ok(!touches(carried, event("product.created", "prod_3")))
-  const whole = new Set(tagsOf(schema, [page], { data: rows }, { isPrecise: false }))
+  const whole = new Set(tagsOf(schema, [page], undefined, { isPrecise: false }))
   assert.ok(touches(whole, event("product-variant.updated", "variant_9")))
 })
 
@@ -97,6 +98,26 @@ test("rows of a list that both sides share depend on all rows of the type", () =
 test("rows that may move to another parent are depended on as a whole", () => {
   const page = read("product", "ProductCollection", { filters: { id: "pcol_1" }, expands: { products: {} } })
   assert.ok(touches(page.tags, tagsOfEvent({ name: "product.updated", data: { id: "prod_9" } }, schema)))
+})
+
+test("a relation selected without its id depends on all rows of its type", () => {
+  const page = read("product", "Product", { filters: { id: "prod_1" }, expands: { collection: {} } })
+  page.addRows(schema, [{ id: "prod_1", collection: { title: "x" } }])
+  assert.ok(touches(page.tags, tagsOfEvent({ name: "product-collection.updated", data: { id: "pcol_1" } }, schema)))
+})
+
+test("a call's rows within rows have their tags, too", () => {
+  const { describeCall } = require("../src/module/calls")
+  const call = describeCall(schema, "product", "listProductVariants", [{ id: ["variant_1"] }, { relations: ["product"] }])
+  call.addRows(schema, [{ id: "variant_1", product: { id: "prod_1" } }])
+  assert.ok(touches(call.tags, tagsOfEvent({ name: "product.updated", data: { id: "prod_1" } }, schema)))
+  assert.equal(describeCall(schema, "product", "listSomethingElse", [{}]), undefined)
+})
+
+test("a result of very many rows depends on their types instead", () => {
+  const { bounded } = require("../src/module/reads")
+  const tags = bounded(new Set(["Region:reg_1", ...Array.from({ length: 2_000 }, (_, n) => `Product:prod_${n}`)]))
+  assert.ok(tags.size < 10 && tags.has("Product:list:*") && tags.has("Region:reg_1"))
 })
 
 test("what the schema does not know is unclear, and said", () => {
@@ -156,12 +177,18 @@ test("what is hardly read again is not stored, but now and then", () => {
 
 test("a result with prices ends when a price list begins or ends", () => {
   const now = 1_000_000
-  assert.equal(capped(3600, [], now), 3600)
-  assert.equal(capped(3600, [now - 1], now), 3600)
-  assert.equal(capped(3600, [now + 3_600_000 * 2], now), 3600)
-  assert.ok(capped(3600, [now + 90_000, now + 10_000], now) < 10)
-  assert.ok(capped(0, [now + 10_000], now) < 10, "no expiry becomes one")
-  assert.ok(capped(3600, [now + 1], now) > 0)
+  assert.equal(capped(3600, [], now, now), 3600)
+  assert.equal(capped(3600, [now - 1_000], now, now), 3600)
+  assert.equal(capped(3600, [now + 3_600_000 * 2], now, now), 3600)
+  assert.ok(capped(3600, [now + 90_000, now + 10_000], now, now) < 10)
+  assert.ok(capped(0, [now + 10_000], now, now) < 10, "no expiry becomes one")
+})
+
+test("prices that were read across the moment at which a list begins are not stored", () => {
+  const now = 1_000_000
+  assert.equal(capped(3600, [now - 1_000], now - 2_000, now), undefined)
+  assert.equal(capped(3600, [now + 1], now, now), undefined, "as good as gone")
+  assert.equal(capped(3600, [now - 5_000], now - 2_000, now), 3600)
 })
 
 test("options of the module", () => {

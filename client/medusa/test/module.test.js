@@ -31,7 +31,7 @@ async function startShop(t, options = {}, { priceLists = [], rows: shared } = {}
     ]),
   })
   shop.caching = new module_.service(cradle, { options: given })
-  const classes = queryClasses(shop)
+  const classes = (shop.classes = queryClasses(shop))
   tapQueries(classes)
   await shop.caching.__hooks.onApplicationStart()
   t.after(() => shop.caching.__hooks.onApplicationShutdown())
@@ -179,6 +179,38 @@ test("prices end with their lists", async (t) => {
   assert.ok(lives.length > 0 && lives.every((seconds) => seconds <= 60), `${lives}`)
 })
 
+test("prices read before a list begins and stored after it are not served", async (t) => {
+  const lists = [{ id: "plist_1", starts_at: new Date(Date.now() + 3_600_000).toISOString(), ends_at: null }]
+  const shop = await startShop(t, {}, { priceLists: lists })
+  shop.others.PriceSet = [{ id: "pset_1", amount: "before" }]
+  const priced = { entity: "PriceSet", fields: ["*"], filters: { id: "pset_1" } }
+  await shop.ask(priced)
+  shop.onRead = () => {
+    // It begins when the query has read its prices.
+    lists[0].starts_at = new Date().toISOString()
+    shop.others.PriceSet = [{ id: "pset_1", amount: "after" }]
+    shop.onRead = undefined
+  }
+  assert.equal((await shop.ask(priced))[0].amount, "before")
+  assert.equal((await shop.ask(priced))[0].amount, "after")
+})
+
+test("what the index engine found depends on all rows that it may have looked at; rows that are given belong to no key", async (t) => {
+  const shop = await startShop(t, { extensions: { modules: false } })
+  const { Query } = shop.classes
+  const index = (input, cache) => inRequest(true, async () => {
+    const result = await new Query().index(input, { cache })
+    await shop.stored
+    return result
+  })
+  await shop.rows.createProducts(product("prod_1"))
+  for (let n = 0; n < 3; n += 1) assert.equal(await shop.readsOf(() => index(PAGE)), 1, "not asked for by Medusa")
+  await index(PAGE, { enable: true })
+  assert.equal(await shop.readsOf(() => index(PAGE, { enable: true })), 0)
+  await shop.rows.createProducts(product("prod_2"))
+  assert.equal(await shop.readsOf(() => index(PAGE, { enable: true })), 1, "another product may belong to it now")
+})
+
 test("nothing is stored twice: what a stored query asks within is part of it", async (t) => {
   const shop = await startShop(t)
   await shop.rows.createProducts(product("prod_1"))
@@ -190,6 +222,62 @@ test("nothing is stored twice: what a stored query asks within is part of it", a
   await warm(shop, outer)
   await shop.rows.createProducts(product("prod_7"))
   assert.ok((await shop.readsOf(() => shop.ask(outer))) > 0)
+})
+
+test("reads between modules", async (t) => {
+  const shop = await startShop(t)
+  await shop.rows.createProducts(product("prod_1", { made: new Date(86_400_000) }))
+  // Rows with dates, as modules return them.
+  const plain = shop.rows.beforeReply
+  const ask = (...args) => inRequest(true, () => shop.rows.listProducts(...args))
+  const stored = async (...args) => until("it is stored", async () => (await shop.readsOf(() => ask(...args))) === 0)
+
+  await t.test("the same call is served from the cache, until a write", async () => {
+    await stored({ id: "prod_1" })
+    await shop.rows.updateProducts("prod_1", { title: "new" }, { silent: true })
+    assert.equal((await ask({ id: "prod_1" }))[0].title, "new")
+  })
+  await t.test("what the caller changes in it is not stored", async () => {
+    await shop.rows.updateProducts("prod_1", { title: "right" })
+    const got = await ask({ id: "prod_1" })
+    got[0].title = "changed by the caller"
+    await stored({ id: "prod_1" })
+    assert.equal((await ask({ id: "prod_1" }))[0].title, "right")
+  })
+  await t.test("within a transaction, outside of store requests and in a query that must be fresh it is not", async () => {
+    await stored({ id: "prod_1" })
+    assert.equal(await shop.readsOf(() => ask({ id: "prod_1" }, {}, { transactionManager: {}, __type: "MedusaContext" })), 1)
+    assert.equal(await shop.readsOf(() => shop.rows.listProducts({ id: "prod_1" })), 1)
+    assert.equal(await shop.readsOf(() => shop.ask({ ...PAGE, fields: ["fresh"] }, { cache: { enable: false } })), 1)
+  })
+  await t.test("explain names the call", () => {
+    const [call] = shop.caching.explain("product.listProducts")
+    assert.ok(call.hits > 0 && call.tags.includes("Product:prod_1"))
+  })
+  shop.rows.beforeReply = plain
+})
+
+test("what comes back of a call has its dates; what is more than rows is not stored", async () => {
+  const { isPlain } = require("../src/module/calls")
+  const { seal, open } = require("../src/envelope")
+  const value = [{ at: new Date(5), none: undefined, deep: [{ n: 1.5 }] }]
+  assert.ok(isPlain(value))
+  assert.deepEqual(await open(await seal(value, 10, { isExact: true })), value)
+  assert.ok(!isPlain([{ amount: new (class BigNumber {})() }]))
+  assert.ok(!isPlain({ run() {} }))
+})
+
+test("a result that the route goes on writing into is stored as it was", async (t) => {
+  const soon = new Date(Date.now() + 600_000).toISOString()
+  const shop = await startShop(t, {}, { priceLists: [{ id: "plist_1", starts_at: null, ends_at: soon }] })
+  shop.others.PriceSet = [{ id: "pset_1" }]
+  const priced = { entity: "PriceSet", fields: ["*"], filters: { id: "pset_1" } }
+  await shop.ask(priced)
+  const { Query } = shop.classes
+  const result = await inRequest(true, () => new Query().graph(priced))
+  result.data[0].tax = 19
+  await shop.stored
+  assert.equal((await shop.ask(priced))[0].tax, undefined)
 })
 
 test("Medusa's interface", async (t) => {
@@ -240,9 +328,10 @@ test("Medusa's interface", async (t) => {
   })
 })
 
-for (const extension of ["queries", "writes", "precise", "prices", "tags", "reuse"]) {
+for (const extension of ["queries", "modules", "writes", "precise", "prices", "tags", "reuse"]) {
   test(`without ${extension}: it still serves what Medusa asks for, and clears by events`, async (t) => {
-    const shop = await startShop(t, { extensions: { [extension]: false } })
+    const extensions = { [extension]: false, ...(extension === "queries" ? { modules: false } : {}) }
+    const shop = await startShop(t, { extensions })
     await shop.rows.createProducts(product("prod_1"))
     const enabled = { cache: { enable: true } }
     await shop.ask(LIST, enabled)

@@ -17,6 +17,8 @@ class Scope {
     this.reads = []
     /** Whether a result is being made that will be stored as a whole. */
     this.isFilling = false
+    /** Whether everything is to be read from the database: asked for, or to see what the query reads. */
+    this.isFresh = false
     /** What is stored for which key, by whom it was begun. */
     this.key = undefined
   }
@@ -31,6 +33,12 @@ class Scope {
     for (let scope = this.parent; scope; scope = scope.parent) if (scope.isFilling) return true
     return false
   }
+}
+
+/** Whether single reads within the scope are left alone: an outer query is stored as a whole, or nothing may be cached. */
+function isWhole(scope) {
+  for (let at = scope; at; at = at.parent) if (at.isFilling || at.isFresh) return true
+  return false
 }
 
 const current = () => storage.getStore()
@@ -52,4 +60,4 @@ function outside(run) {
   return storage.run(undefined, run)
 }
 
-module.exports = { current, inRequest, inQuery, outside, Scope }
+module.exports = { current, isWhole, inRequest, inQuery, outside, Scope }

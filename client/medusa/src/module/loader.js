@@ -9,6 +9,8 @@ const { findQuery, tapRequests, tapQueries } = require("./taps")
 const EXTENSIONS = {
   // Queries of catalogue and configuration inside requests of the store are cached although Medusa does not ask for it.
   queries: true,
+  // What modules read of each other inside requests of the store is cached call by call.
+  modules: true,
   // Tags come from what a query read, not only from the rows it found.
   tags: true,
   // A result depends on the rows it shows where that is enough; off: on all rows of their types.
@@ -43,7 +45,7 @@ async function loadModule({ container, logger, options }) {
   const given = readModuleOptions(options)
   const extensions = readExtensions(given.extensions)
   const store = await new Store({ options: given, logger, known: OWN }).start()
-  if (extensions.queries || extensions.tags) {
+  if (extensions.queries || extensions.tags || extensions.modules) {
     const query = findQuery()
     if (query?.Query && query.ModuleDataFetcher) {
       tapRequests()

@@ -52,6 +52,8 @@ class Shape {
     this.services = []
     this.tags = []
     this.isMedusas = false
+    /** Whether what it returns cannot be stored at all. */
+    this.isUnfit = false
   }
 
   get reuse() {
@@ -70,7 +72,11 @@ class Policy {
   }
 
   shape(query) {
-    const name = shapeOf(query)
+    return this.named(shapeOf(query))
+  }
+
+  /** What is kept under a shape's name. */
+  named(name) {
     let shape = this.shapes.get(name)
     if (shape) return shape
     if (this.shapes.size >= SHAPES_MAX) this.shapes.delete(this.shapes.keys().next().value)

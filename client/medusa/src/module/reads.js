@@ -34,6 +34,55 @@ class Read {
     /** Whether prices were computed: they also depend on the time. */
     this.isPriced = false
   }
+
+  /**
+   * The rows that the module returned: with their relations, and with ids also where nobody asked for them. A row of a known
+   * type without an id stands for any row of its type.
+   */
+  addRows(schema, rows, type = this.type) {
+    if (!rows || typeof rows !== "object" || !type) return
+    if (Array.isArray(rows)) {
+      for (const row of rows) this.addRows(schema, row, type)
+      return
+    }
+    if (rows.id === undefined || rows.id === null) this.tags.add(any(type))
+    else {
+      this.tags.add(one(type, rows.id))
+      // The name that its events have, should the schema call it otherwise.
+      const other = schema.typeOfId(rows.id)
+      if (other && other !== type) this.tags.add(one(other, rows.id))
+    }
+    for (const field of Object.keys(rows)) {
+      const value = rows[field]
+      if (value === null || typeof value !== "object") continue
+      const relation = relationOf(schema, type, field)
+      if (relation) this.addRows(schema, value, relation.type)
+    }
+  }
+}
+
+const relationOf = (schema, type, field) => schema.relation(type, field) ?? BESIDE_THE_SCHEMA[`${type}.${field}`]
+
+/** So many ids of one type at most are told apart in the tags of a result, and so many tags are carried at most. */
+const IDS_OF_A_TYPE = 300
+const TAGS_MAX = 800
+
+/** Where there are too many ids, any row of the type has to do. */
+function bounded(tags) {
+  const byType = new Map()
+  for (const tag of tags) {
+    const type = tag.slice(0, tag.indexOf(":"))
+    if (!byType.has(type)) byType.set(type, [])
+    byType.get(type).push(tag)
+  }
+  let count = tags.size
+  for (const [type, own] of [...byType].sort(([, one], [, other]) => other.length - one.length)) {
+    if (own.length <= IDS_OF_A_TYPE && count <= TAGS_MAX) break
+    for (const tag of own) tags.delete(tag)
+    tags.add(any(type)).add(coming(type)).add(cascade(type))
+    count = tags.size
+  }
+  return tags
 }
 
 /** The type of the rows that a service returns. A link without a type of its own in the schema has events of its name. */
@@ -103,9 +152,9 @@ function addFilter(schema, read, type, name, value) {
 
 function addExpands(schema, read, type, expands) {
   for (const [name, expand] of Object.entries(expands)) {
-    const relation = schema.relation(type, name) ?? BESIDE_THE_SCHEMA[`${type}.${name}`]
+    const relation = relationOf(schema, type, name)
     if (!relation) {
-      if (relation !== null && !schema.isScalar(type, name)) read.unclear ??= `the schema does not say where ${type}.${name} leads`
+      if (relation !== null && read.service !== "pricing" && !schema.isScalar(type, name)) read.unclear ??= `the schema does not say where ${type}.${name} leads`
       continue
     }
     read.types.add(relation.type)
@@ -124,7 +173,13 @@ function addExpands(schema, read, type, expands) {
   }
 }
 
-/** The tags of a result: those of the reads, and of the rows it holds. */
+/** The rows in what a module's method or the data fetcher returned. */
+function rowsOf(result) {
+  if (Array.isArray(result) && result.length === 2 && Array.isArray(result[0]) && typeof result[1] === "number") return result[0]
+  return result?.rows ?? result
+}
+
+/** The tags of a result: those of its reads, or of the rows it holds if it was not read through a query. */
 function tagsOf(schema, reads, data, { isPrecise = true } = {}) {
   const tags = new Set()
   for (const read of reads) {
@@ -133,8 +188,8 @@ function tagsOf(schema, reads, data, { isPrecise = true } = {}) {
     if (read.unclear) for (const type of schema.typesOf(read.service)) tags.add(any(type))
     if (!isPrecise) for (const type of read.types) tags.add(any(type))
   }
-  tagsOfRows(data?.data ?? data?.rows ?? data, reads[0]?.type, schema, tags)
-  return [...tags]
+  if (reads.length === 0) tagsOfRows(data?.data ?? data?.rows ?? data, undefined, schema, tags)
+  return [...bounded(tags)]
 }
 
-module.exports = { describe, tagsOf, Read }
+module.exports = { describe, tagsOf, rowsOf, bounded, Read }

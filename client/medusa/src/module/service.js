@@ -5,10 +5,11 @@
  */
 const { keyOf } = require("./keys")
 const { Schema } = require("./schema")
-const { tagsOfEvent, tagsOfChange, tagsOfRows } = require("./tags")
+const { any, tagsOfEvent, tagsOfChange, tagsOfRows } = require("./tags")
 const { tagsOf } = require("./reads")
 const { Policy } = require("./policy")
 const { Prices } = require("./prices")
+const { Calls } = require("./calls")
 const { UNSURE } = require("./writes")
 const { current, outside } = require("./context")
 const { serveQueriesBy, tapWrites } = require("./taps")
@@ -47,7 +48,7 @@ class McacheCachingModule {
   async #connect() {
     const { configs, schema: types, modules } = this.container.mcacheMedusa()
     const schema = new Schema(types, configs)
-    const { queries, reuse, prices, writes, tags } = this.extensions
+    const { queries, reuse, prices, writes, tags, modules: calls } = this.extensions
     this.policy = new Policy({ schema, queries, reuse })
     if (prices) this.prices = new Prices({ store: this.store, service: () => modules.get("pricing"), outside })
     const onEvent = (event) => {
@@ -58,8 +59,13 @@ class McacheCachingModule {
     bus?.subscribe("*", async (event) => onEvent(event))
     bus?.addInterceptor?.(async (event) => onEvent(event))
     if (writes) tapWrites(modules, schema, (changed) => this.#changed(changed))
+    if (calls) {
+      const ttl = async (read, began) => (this.prices && read.isPriced ? await this.prices.ttl(this.ttl, began) : this.ttl)
+      const served = new Calls({ store: this.store, policy: this.policy, schema, current, ttl })
+      for (const [name, service] of modules) if (service && !schema.links.has(name)) served.watch(service, name)
+    }
     this.schema = schema
-    if (queries || tags) {
+    if (queries || tags || calls) {
       serveQueriesBy({
         schema,
         graph: (scope, options, run) => this.#graph(scope, options, run),
@@ -81,16 +87,29 @@ class McacheCachingModule {
     shape.runs += 1
     scope.shape = shape
     const given = options?.cache
-    if (given?.enable === false) return await run(options)
+    if (given?.enable === false) {
+      scope.isFresh = true
+      return await run(options)
+    }
     if (scope.isWithinFill()) return await run({ ...options, cache: { ...given, enable: false } })
     const isMedusas = Boolean(
       given && (given.enable === true || given.key || given.ttl || given.tags || given.computeAutomaticTags || given.autoInvalidate || given.providers),
     )
     shape.isMedusas = isMedusas
-    if (isMedusas) return await run(options)
+    // What the index engine or the search finds is not read through a module, and rows that are given are not part of the
+    // key; so these are cached where Medusa asks for it only.
+    if (isMedusas || scope.query.method === "index" || options?.initialData) return await run(options)
     if (this.policy.wants(shape, scope)) return await run({ ...options, cache: { enable: true } })
-    const result = await run(options)
-    if (scope.isStore && shape.objection === null) this.policy.learn(shape, scope.reads)
+    return await this.#learning(scope, () => run(options))
+  }
+
+  /** Runs a query that is not cached; the first of a shape shows what it reads, all of it. */
+  async #learning(scope, run) {
+    const { shape } = scope
+    const isFirst = scope.isStore && this.extensions.queries && shape.objection === null
+    scope.isFresh = isFirst
+    const result = await run()
+    if (isFirst) this.policy.learn(shape, scope.reads)
     return result
   }
 
@@ -100,11 +119,7 @@ class McacheCachingModule {
     shape.runs += 1
     scope.shape = shape
     if (scope.isWithinFill()) return await run()
-    if (!this.policy.wants(shape, scope)) {
-      const result = await run()
-      if (scope.isStore && shape.objection === null) this.policy.learn(shape, scope.reads)
-      return result
-    }
+    if (!this.policy.wants(shape, scope)) return await this.#learning(scope, run)
     const { input, options } = scope.query
     const key = keyOf({ remote: input?.__value ?? input, options })
     const found = await this.get({ key })
@@ -130,7 +145,7 @@ class McacheCachingModule {
       if (scope?.query && !scope.isFilling) {
         scope.isFilling = true
         scope.key = key
-        scope.began = performance.now()
+        scope.began = Date.now()
         scope.reads.length = 0
       }
       return null
@@ -151,40 +166,53 @@ class McacheCachingModule {
     }
   }
 
+  /** Reads the value before it first waits: Medusa's routes go on writing into what they got. */
   async #store(scope, { key, data, ttl = this.ttl, tags, computeAutomaticTags, options }) {
-    const { schema, policy } = this
     const reads = scope?.reads ?? []
-    if (scope) {
-      scope.isFilling = false
-      policy.learn(scope.shape, reads)
-      const { shape } = scope
-      if ((!shape.isMedusas && shape.objection) || !policy.isReadAgain(shape)) {
-        this.store.release(key)
-        return false
-      }
+    if (scope && !this.#isWorthStoring(scope)) {
+      this.store.release(key)
+      return false
     }
-    let all = tags ?? []
-    if (!tags || computeAutomaticTags) all = [...new Set([...all, ...this.#computed(scope, data)])]
-    if (this.extensions.precise && this.extensions.writes && computeAutomaticTags) {
-      // Medusa names it for the availability of variants; what clears that is known more exactly (writes.js).
-      all = all.map((tag) => (tag === "ReservationItem:list:*" ? UNSURE : tag))
-    }
+    const sealed = data === null ? Promise.resolve(null) : this.store.seal(data)
+    const all = this.#tagsFor(scope, data, tags, computeAutomaticTags)
+    if (scope?.shape) scope.shape.tags = all
     let seconds = ttl
     if (this.prices && reads.some((read) => read.isPriced)) {
-      seconds = await this.prices.ttl(ttl)
+      seconds = await this.prices.ttl(ttl, scope.began)
       if (seconds === undefined) {
         this.store.release(key)
         return false
       }
     }
-    if (scope?.shape) scope.shape.tags = all
-    return await this.store.set({ key, data, ttl: seconds, tags: all, autoInvalidate: options?.autoInvalidate })
+    return await this.store.set({ key, sealed, ttl: seconds, tags: all, autoInvalidate: options?.autoInvalidate })
+  }
+
+  #isWorthStoring(scope) {
+    scope.isFilling = false
+    const { shape } = scope
+    this.policy.learn(shape, scope.reads)
+    // Nothing was read through a module (the index engine found nothing): nothing would ever clear it.
+    if (scope.reads.length === 0 && this.extensions.tags) return false
+    return (shape.isMedusas || !shape.objection) && this.policy.isReadAgain(shape)
+  }
+
+  #tagsFor(scope, data, tags, computeAutomaticTags) {
+    const computed = !tags || computeAutomaticTags ? this.#computed(scope, data) : []
+    const all = [...new Set([...(tags ?? []), ...computed])]
+    if (!this.extensions.precise || !this.extensions.writes || !computeAutomaticTags) return all
+    // Medusa names it for the availability of variants; what clears that is known more exactly (writes.js).
+    return all.map((tag) => (tag === "ReservationItem:list:*" ? UNSURE : tag))
   }
 
   #computed(scope, data) {
     if (!this.schema) return []
     const { tags, precise } = this.extensions
-    if (scope && tags) return tagsOf(this.schema, scope.reads, data, { isPrecise: precise })
+    if (scope && tags) {
+      if (scope.query.method !== "index") return tagsOf(this.schema, scope.reads, data, { isPrecise: precise })
+      // Which rows the index engine filtered by is not known: any of the module's, and of all types that were read.
+      const types = scope.reads.flatMap((read) => (read.type ? this.schema.around(read.type) : []))
+      return [...new Set([...tagsOf(this.schema, scope.reads, data, { isPrecise: false }), ...types.map(any)])]
+    }
     const found = new Set()
     tagsOfRows(data?.data ?? data?.rows ?? data, undefined, this.schema, found)
     for (const tag of [...found]) found.add(`${tag.slice(0, tag.indexOf(":"))}:list:*`)
@@ -242,6 +270,11 @@ class McacheCachingModule {
 
   stats() {
     return this.store.stats()
+  }
+
+  /** The tags and keys whose clearing Redis has not acknowledged; they are sent again until it does. */
+  unacknowledged() {
+    return this.store.clears.unacknowledged()
   }
 }
 

@@ -6,8 +6,8 @@
  */
 const http = require("node:http")
 const { createRequire } = require("node:module")
-const { current, inRequest, inQuery } = require("./context")
-const { describe } = require("./reads")
+const { current, isWhole, inRequest, inQuery } = require("./context")
+const { describe, rowsOf } = require("./reads")
 const { watch, WATCHED } = require("./writes")
 
 const TAPPED = Symbol.for("medusa-mcache.tapped")
@@ -74,8 +74,16 @@ function tapQueries({ Query, ModuleDataFetcher }) {
   const { fetch } = ModuleDataFetcher.prototype
   ModuleDataFetcher.prototype.fetch = function tapped(expand, keyField, ids, relationship) {
     const scope = current()
-    if (scope?.query && module_) scope.note(describe(module_.schema, { expand, keyField, ids, relationship }))
-    return fetch.call(this, expand, keyField, ids, relationship)
+    if (!scope?.query || !module_) return fetch.call(this, expand, keyField, ids, relationship)
+    const read = describe(module_.schema, { expand, keyField, ids, relationship })
+    scope.note(read)
+    const answer = fetch.call(this, expand, keyField, ids, relationship)
+    // Rows are of interest only to a result that will be stored.
+    if (!isWhole(scope)) return answer
+    return answer.then((found) => {
+      read.addRows(module_.schema, rowsOf(found?.data))
+      return found
+    })
   }
 }
 
