@@ -101,6 +101,7 @@ impl World {
             }
             Disaster::Lease => {
                 self.settings.lease_ms = [100, 200, 500, 1_000, 5_000][self.rng.usize(..5)];
+                self.longest_ms = self.longest_ms.max(self.settings.lease_ms);
                 for node in 0..NODES {
                     self.configure(node, self.settings);
                 }
@@ -147,6 +148,11 @@ impl World {
                 self.changing[node / 2] = false;
             }
             Event::On { node } => self.configure(node, self.settings),
+            Event::Disconnected {
+                node,
+                process,
+                process_life,
+            } => self.disconnected(node, process, process_life),
             Event::Replicas { node } => self.servers[node].node.standing.writes_allowed = true,
             other => unreachable!("{other:?}"),
         }
@@ -161,6 +167,9 @@ impl World {
 
     fn kill(&mut self) {
         let process = self.rng.usize(..PROCESSES);
+        for node in 0..NODES {
+            self.hang_up(process, node);
+        }
         // What it had begun to invalidate is not acknowledged by anybody any more.
         self.processes[process].replace();
         self.follow_all(process);

@@ -1,7 +1,7 @@
 //! Everything around servers and processes: the network, the database that knows the truth, and what is checked.
 //!
 //! Checked always: no near hit older than what was settled when the call began, nor than what its own process had begun to
-//! invalidate; no value from a server older than what was acknowledged (else the simulation of the server is wrong). And at the
+//! invalidate, nor of a value in whose place another one was stored more than a lease before; no value from a server older than what was acknowledged (else the simulation of the server is wrong). And at the
 //! end, when nothing goes wrong any more: every write is settled, every process serves hits, and none is outdated.
 
 /// With `MCACHE_TRACE` a history is told as it happens.
@@ -31,7 +31,7 @@ use crate::counts::Counts;
 use crate::node::{Cache, Handle, Node, Reply, Request};
 use crate::process::{Pending, Process, Read, What, Write};
 
-pub use truth::{Floors, undercuts};
+pub use truth::{Floors, Stored, undercuts};
 
 pub type Key = u8;
 pub type Tag = u8;
@@ -122,6 +122,7 @@ const DISASTERS: [Disaster; 16] = [
 #[derive(Debug)]
 enum Event {
     Read(usize, Key),
+    Store(usize, Key),
     Write(usize),
     Evict(Key),
     Disaster(Disaster),
@@ -190,6 +191,11 @@ enum Event {
     On {
         node: usize,
     },
+    Disconnected {
+        node: usize,
+        process: usize,
+        process_life: u64,
+    },
     Replicas {
         node: usize,
     },
@@ -219,6 +225,9 @@ pub struct World {
     database: Floors,
     acknowledged: Floors,
     settled: Floors,
+    stored: Stored,
+    /// The longest lease that was configured in this history.
+    longest_ms: u64,
     settings: Settings,
     /// What a new primary begins with: what the former one had, or nothing.
     keeps: bool,
@@ -247,6 +256,8 @@ impl World {
             database: Floors::default(),
             acknowledged: Floors::default(),
             settled: Floors::default(),
+            stored: Stored::default(),
+            longest_ms: settings.lease_ms,
             settings,
             keeps: rng.bool(),
             next: 0,
@@ -290,6 +301,11 @@ impl World {
         for _ in 0..world.rng.u32(10..60) {
             let process = world.rng.usize(..PROCESSES);
             world.some_time(Event::Write(process));
+        }
+        for _ in 0..world.rng.u32(0..20) {
+            let process = world.rng.usize(..PROCESSES);
+            let key = world.rng.u8(..KEYS);
+            world.some_time(Event::Store(process, key));
         }
         for _ in 0..world.rng.u32(0..20) {
             let key = world.rng.u8(..KEYS);
@@ -358,6 +374,7 @@ impl World {
     fn held_up_until(&self, event: &Event) -> u64 {
         match event {
             Event::Read(process, _)
+            | Event::Store(process, _)
             | Event::Write(process)
             | Event::Reply { process, .. }
             | Event::Timeout { process, .. }
@@ -367,6 +384,7 @@ impl World {
             | Event::SettleByTime { process, .. } => self.processes[*process].paused_until_us,
             Event::Deliver { node, .. }
             | Event::Timer(node)
+            | Event::Disconnected { node, .. }
             | Event::Learns { node }
             | Event::Notices { node } => self.servers[*node].frozen_until_us,
             _ => 0,
@@ -381,6 +399,7 @@ impl World {
         }
         match event {
             Event::Read(process, key) => self.read(process, key),
+            Event::Store(process, key) => self.store(process, key),
             Event::Write(process) => self.write(process),
             Event::Evict(key) => {
                 let node = self.primary[self.owner[group_of(key)]];
