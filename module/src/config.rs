@@ -10,7 +10,7 @@ use redis_module::configuration::{
 };
 use redis_module::{Context, RedisError, RedisString};
 
-use crate::ffi::guard::guard;
+use crate::redis::guard::guard;
 use crate::state;
 
 /// An integer option. All but `name` are in the option's own unit, which the name ends with.
@@ -154,7 +154,12 @@ pub static INVALIDATION_MEMORY_TAGS: Number = Number::new(
     64,
     mcache_core::memory::MAX_TAGS as i64,
 )
-.changing(|| state::with(|s| s.fills.resize(invalidation_memory_tags())));
+.changing(apply_invalidation_memory);
+
+/// Has the state remember as many as the option says.
+pub fn apply_invalidation_memory() {
+    state::with(|s| s.fills.resize(invalidation_memory_tags()));
+}
 
 /// Longest lease and longest wait, in milliseconds.
 pub const MAX_MS: u64 = 600_000;

@@ -11,27 +11,18 @@
 //! on; what was written before the fork is in what the fork writes. Or with a change of *role*: who was a replica meanwhile
 //! has a backlog without ever having forked.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-
-use crate::ffi::api::Ctx;
-
-static MAYBE: AtomicBool = AtomicBool::new(true);
-
-/// Whether somebody may be listening.
-#[inline]
-pub fn maybe() -> bool {
-    MAYBE.load(Ordering::Relaxed)
-}
+use crate::redis::{self, Ctx};
 
 /// Somebody may have begun to: the server forked, or its role changed.
 pub fn may_have_come() {
-    MAYBE.store(true, Ordering::Relaxed);
+    redis::set_heard(true);
 }
 
 /// Asks Redis. Called from the cron.
 pub fn look(ctx: Ctx<'_>) {
     let flags = ctx.flags();
-    if maybe() && flags.is_primary() && !flags.has_aof() && !ctx.has_replicas_or_backlog() {
-        MAYBE.store(false, Ordering::Relaxed);
+    if redis::is_heard() && flags.is_primary() && !flags.has_aof() && !ctx.has_replicas_or_backlog()
+    {
+        redis::set_heard(false);
     }
 }

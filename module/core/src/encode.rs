@@ -20,9 +20,6 @@ use crate::tags::hash;
 /// The version that is written.
 pub const VERSION: i32 = 1;
 
-const MANUAL: u8 = 1;
-const SOFTENED: u8 = 2;
-
 /// Attributes and tag names of an entry, read from a file or another server.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Decoded {
@@ -41,8 +38,7 @@ pub fn encode<'a>(
     tags: impl ExactSizeIterator<Item = &'a [u8]>,
 ) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(33 + tags.len() * 48);
-    let manual = if attributes.manual { MANUAL } else { 0 };
-    bytes.push(manual | if attributes.softened { SOFTENED } else { 0 });
+    bytes.push(attributes.to_bits());
     bytes.extend_from_slice(&attributes.birth.0.to_le_bytes());
     bytes.extend_from_slice(&saved.epoch.0.to_le_bytes());
     bytes.extend_from_slice(&saved.incarnation.to_le_bytes());
@@ -67,9 +63,6 @@ pub fn decode(version: i32, bytes: &[u8]) -> Option<Decoded> {
 fn decode_v1(mut bytes: &[u8]) -> Option<Decoded> {
     let bytes = &mut bytes;
     let [flags] = take(bytes)?;
-    if flags & !(MANUAL | SOFTENED) != 0 {
-        return None;
-    }
     let birth = Epoch(u64::from_le_bytes(take(bytes)?));
     let epoch = Epoch(u64::from_le_bytes(take(bytes)?));
     if birth >= Epoch::END || epoch >= Epoch::END {
@@ -77,12 +70,7 @@ fn decode_v1(mut bytes: &[u8]) -> Option<Decoded> {
     }
     let incarnation = u64::from_le_bytes(take(bytes)?);
     let saved = Token { incarnation, epoch };
-    let attributes = Attributes {
-        manual: flags & MANUAL != 0,
-        softened: flags & SOFTENED != 0,
-        birth,
-        swr_ms: u32::from_le_bytes(take(bytes)?),
-    };
+    let attributes = Attributes::from_bits(flags, birth, u32::from_le_bytes(take(bytes)?))?;
     let count = u32::from_le_bytes(take(bytes)?) as usize;
     // A tag takes at least five bytes, so a count that lies is found out before it is believed.
     if count > MAX_TAGS || count * 5 > bytes.len() {

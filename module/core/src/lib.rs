@@ -4,7 +4,8 @@
 //! everything made from it before now is wrong. *Epochs* order fills and invalidations, a *token* carries the epoch at
 //! which a fill began to the client and back, and the *memory* of invalidations refuses a fill that began too early.
 //! The *index* knows which entries carry which tag; an invalidation marks the tag's *record* dead in constant time, and
-//! *reclaim* frees the dead entries later, a few at a time.
+//! *reclaim* frees the dead entries later, a few at a time. The *server* puts them together: every decision of the module is
+//! one of its functions.
 //!
 //! Two rules give the rest its shape. What an entry is worth is decided by the record it points to and the epoch it was
 //! born at, never by looking a key name up in a set. And the index follows the keyspace: it is told of every entry that
@@ -21,12 +22,12 @@ pub mod error;
 pub mod feed;
 pub mod fills;
 pub mod host;
-#[allow(unsafe_code)]
 pub mod index;
 pub mod lease;
 mod members;
 pub mod memory;
 pub mod near;
+pub mod server;
 mod slab;
 pub mod slots;
 mod tags;

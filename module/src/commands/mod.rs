@@ -3,7 +3,6 @@
 pub mod debug;
 pub mod fetch;
 pub mod get;
-pub mod help;
 pub mod inspect;
 pub mod invalidate;
 pub mod replicated;
@@ -14,10 +13,7 @@ pub mod token;
 
 use mcache_core::error::Error;
 
-use crate::ffi::api::{Access, Args, Ctx};
-
-/// What a command's function looks like. An error is the whole reply, and nothing was changed.
-pub type Handler = fn(Ctx<'_>, Args<'_>) -> Result<(), Error>;
+use crate::redis::{Access, Args, Ctx};
 
 /// Checks that the user may do this with every tag from `from` on: Redis itself checks keys only.
 ///

@@ -7,9 +7,11 @@ use mcache_core::command::{Invalidate, Set};
 use mcache_core::entry::Attributes;
 use mcache_core::epoch::Epoch;
 use mcache_core::error::Error;
+use mcache_core::server::Store;
 
-use super::set::store;
-use crate::ffi::api::{Args, Ctx, Held, Mode};
+use super::set::put;
+use crate::config;
+use crate::redis::{Args, Ctx, Held, Mode};
 use crate::state;
 
 fn integer(args: Args<'_>, at: usize, what: &'static str) -> Result<i64, Error> {
@@ -40,26 +42,29 @@ pub fn replset(ctx: Ctx<'_>, args: Args<'_>) -> Result<(), Error> {
     let deadline = integer(args, 2, "deadline")?;
     let birth = Epoch(integer(args, 3, "birth")? as u64);
     let packed = integer(args, 4, "attributes")?;
-    let attributes: Attributes =
-        state::unpack(packed as u64, birth).ok_or_else(|| Error::Integer {
-            what: "attributes",
-            got: args.bytes(4).to_vec(),
-            min: 0,
-            max: u64::from(u32::MAX) << 2 | 3,
-        })?;
-    // Not stored, rather than stored and dead: nothing in the file can make it live again.
-    let dropped = state::with(|s| {
-        s.fills.observe(birth);
-        s.drops_what_it_loads()
-    });
-    if !dropped {
+    let attributes = Attributes::unpack(packed as u64, birth).ok_or_else(|| Error::Integer {
+        what: "attributes",
+        got: args.bytes(4).to_vec(),
+        min: 0,
+        max: u64::from(u32::MAX) << 2 | 3,
+    })?;
+    let drop = config::on_restart() == config::OnRestart::Drop;
+    if state::with(|s| s.admit_replicated(birth, drop)) {
         let key = ctx.open(args.string(Set::KEY), Mode::Write);
         let present = match key.held() {
             Held::Nothing => None,
             Held::Entry(entry) => Some(entry),
             Held::Foreign => return Err(Error::WrongType),
         };
-        store(ctx, &key, present, args, attributes, VALUE + 1, VALUE);
+        let store = Store {
+            db: ctx.db(),
+            key: args.bytes(Set::KEY),
+            value: args.bytes(VALUE),
+            tags: args.tail_bytes(VALUE + 1),
+            attributes,
+            present,
+        };
+        put(&key, store);
         key.set_deadline(u64::try_from(deadline).ok());
     }
     ctx.replicate_verbatim();
@@ -83,13 +88,7 @@ pub fn replinvalidate(ctx: Ctx<'_>, args: Args<'_>) -> Result<(), Error> {
         max: 3,
     })?;
     let (db, tags) = (ctx.db(), args.tail_bytes(tags_from));
-    let concerned = state::with(|s| {
-        s.fills.note_at(tags.clone(), scope, epoch);
-        match soft {
-            true => s.index.soften(db, tags, scope, epoch),
-            false => s.index.kill(db, tags, scope),
-        }
-    });
+    let concerned = state::with(|s| s.invalidate_replicated(db, tags, scope, soft, epoch));
     ctx.replicate_verbatim();
     ctx.reply_integer(concerned as i64);
     Ok(())
@@ -102,8 +101,7 @@ pub fn replshorten(ctx: Ctx<'_>, args: Args<'_>) -> Result<(), Error> {
     let key = ctx.open(args.string(1), Mode::Write);
     if let Held::Entry(entry) = key.held() {
         key.set_deadline(u64::try_from(deadline).ok());
-        // SAFETY: the keyspace holds it, so it is alive and linked.
-        state::with(|s| unsafe { s.index.shortened(ctx.db(), entry) });
+        state::with(|s| s.shortened(ctx.db(), entry));
     }
     drop(key);
     ctx.replicate_verbatim();

@@ -6,7 +6,7 @@ use mcache_core::command::{Arguments, Scan};
 use mcache_core::error::Error;
 use mcache_core::matches;
 
-use crate::ffi::api::{Access, Args, Ctx, Held, Mode, OwnedStr, User};
+use crate::redis::{Access, Args, Ctx, Held, Mode, OwnedStr, User};
 use crate::state;
 
 fn visible(user: Option<&User>, name: &[u8]) -> bool {

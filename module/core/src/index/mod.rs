@@ -135,10 +135,9 @@ impl Index {
 
     /// Puts an entry into the index. O(tags).
     ///
-    /// # Safety
-    /// The entry is alive, unlinked, and carries record ids of this index resolved for this database; it stays alive
-    /// until [`Index::unlink`] or [`Index::discard`].
-    pub unsafe fn link(&mut self, db: usize, entry: Entry) {
+    /// The entry is unlinked and carries record ids of this index resolved for this database; it stays alive until
+    /// [`Index::unlink`] or [`Index::discard`].
+    pub fn link(&mut self, db: usize, entry: Entry) {
         let kills = self.kills;
         let floor = self.floor;
         link_in(&mut self.tags, grow(&mut self.dbs, db), entry, kills, floor);
@@ -148,9 +147,8 @@ impl Index {
     ///
     /// While a second data set is being loaded and `loading` is true, it goes there.
     ///
-    /// # Safety
     /// As for [`Index::link`]; the names are all different and as many as the entry was made with tags.
-    pub unsafe fn adopt<'a>(
+    pub fn adopt<'a>(
         &mut self,
         db: usize,
         mut entry: Entry,
@@ -173,10 +171,7 @@ impl Index {
     }
 
     /// Takes an entry out of the index. O(tags). Unlinked entries are left alone.
-    ///
-    /// # Safety
-    /// The entry is alive.
-    pub unsafe fn unlink(&mut self, db: usize, mut entry: Entry) {
+    pub fn unlink(&mut self, db: usize, mut entry: Entry) {
         self.settle();
         let id = entry.id();
         let Some(home) = self.dbs.get_mut(db) else {
@@ -203,10 +198,9 @@ impl Index {
     /// Puts `new` where `old` stands; `old` is unlinked afterwards. O(tags), but only tags that differ cost more than a
     /// comparison: an overwrite mostly carries the tags that were there, in the same order.
     ///
-    /// # Safety
-    /// Both are alive, `old` is linked in `db`, `new` is not linked and carries records resolved in `db` just now; `new`
+    /// `old` is linked in `db`, `new` is not linked and carries records resolved in `db` just now; `new`
     /// stays alive as [`Index::link`] demands.
-    pub unsafe fn replace(&mut self, db: usize, mut old: Entry, mut new: Entry) {
+    pub fn replace(&mut self, db: usize, mut old: Entry, mut new: Entry) {
         let Some(home) = self.dbs.get_mut(db) else {
             return;
         };
@@ -275,6 +269,12 @@ impl Index {
     /// The names of an entry's tags, also for an entry that was unlinked most recently.
     pub fn names<'a>(&'a self, entry: &'a Entry) -> impl ExactSizeIterator<Item = &'a [u8]> {
         entry.tags().iter().map(|record| self.tags.name(*record))
+    }
+
+    /// Whether entry number `id` of a database is this one. Looks at the pointer only, so the entry may be freed.
+    pub fn lists(&self, db: usize, id: u32, entry: Entry) -> bool {
+        let home = self.dbs.get(db);
+        home.is_some_and(|home| home.entries.0.get(id) == Some(&entry))
     }
 
     /// The name of a tag by its record.

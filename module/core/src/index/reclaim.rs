@@ -103,11 +103,8 @@ impl Index {
     }
 
     /// A softly invalidated entry got the deadline it deserves: from now on a mark in the entry tells that it is stale, and
-    /// its tags are live ones again, so that a hard invalidation reaches it. O(tags).
-    ///
-    /// # Safety
-    /// The entry is alive and linked in this database.
-    pub unsafe fn shortened(&mut self, db: usize, mut entry: Entry) {
+    /// its tags are live ones again, so that a hard invalidation reaches it. O(tags). The entry is linked in this database.
+    pub fn shortened(&mut self, db: usize, mut entry: Entry) {
         self.settle();
         let Some(home) = self.dbs.get_mut(db) else {
             return;

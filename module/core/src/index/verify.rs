@@ -10,14 +10,7 @@ impl Index {
     ///
     /// # Errors
     /// The first disagreement, in words. O(entries + memberships): for tests.
-    ///
-    /// # Safety
-    /// The entries are alive.
-    pub unsafe fn verify(
-        &mut self,
-        db: usize,
-        keyspace: &[(Vec<u8>, Entry)],
-    ) -> Result<(), String> {
+    pub fn verify(&mut self, db: usize, keyspace: &[(Vec<u8>, Entry)]) -> Result<(), String> {
         self.settle();
         let empty = Db::default();
         let home = self.dbs.get(db).unwrap_or(&empty);

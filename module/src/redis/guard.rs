@@ -1,14 +1,28 @@
 //! The boundary that no panic crosses.
 //!
 //! Unwinding into C is undefined and aborting takes a shop's Redis down. A panic here is a bug in mcache, and after a
-//! bug nothing that was stored can be trusted: the floor is raised, so the cache goes on correct and empty.
+//! bug nothing that was stored can be trusted: the state is repaired by being forgotten, so the cache goes on correct and
+//! empty.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::OnceLock;
 
-use crate::ffi::api;
-use crate::state;
+use super::log_warning;
 
-/// Runs `body`; on a panic logs it, makes everything stored so far dead, and returns `fallback`.
+/// What is done to the state after a panic.
+static REPAIR: OnceLock<fn()> = OnceLock::new();
+
+/// Says what is to be done to the state after a panic.
+pub fn repair_with(repair: fn()) {
+    let _ = REPAIR.set(repair);
+}
+
+/// A panic's place belongs into Redis's log, not on a standard error that nobody reads.
+pub fn log_panics() {
+    std::panic::set_hook(Box::new(|panic| log_warning(&format!("mcache: {panic}"))));
+}
+
+/// Runs `body`; on a panic logs it, has the state repaired, and returns `fallback`.
 pub fn guard<T>(fallback: T, body: impl FnOnce() -> T) -> T {
     match catch_unwind(AssertUnwindSafe(body)) {
         Ok(value) => value,
@@ -18,16 +32,13 @@ pub fn guard<T>(fallback: T, body: impl FnOnce() -> T) -> T {
                 .map(|s| (*s).to_owned())
                 .or_else(|| payload.downcast_ref::<String>().cloned())
                 .unwrap_or_default();
-            api::log_warning(&format!(
+            log_warning(&format!(
                 "a bug in mcache was caught: {what}. All entries stored so far are no longer served. Please report it."
             ));
             // A second panic in here would mean that the state itself is beyond use; the first answer still goes out.
-            let _ = catch_unwind(|| {
-                state::with(|s| {
-                    s.stats.panics += 1;
-                    s.forget_everything(api::now_ms());
-                });
-            });
+            if let Some(repair) = REPAIR.get() {
+                let _ = catch_unwind(repair);
+            }
             fallback
         }
     }

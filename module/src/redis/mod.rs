@@ -1,15 +1,23 @@
-//! Redis's module API, as far as mcache uses it, in types that cannot be held wrongly.
+//! The floor: what the module calls. Redis's module API, as far as mcache uses it, in types that cannot be held wrongly.
 //!
-//! Raw pointers come in only through the callbacks in `ffi` and are valid for the length of the callback; the lifetimes
-//! here say so. The functions themselves were checked to be there when the module was loaded ([`check`]), so they are
-//! called without another check on each call.
+//! Raw pointers come in only through callbacks (those of `callbacks/`, and the trampolines of `command.rs`, `waiting.rs` and
+//! `eventloop.rs`) and are valid for the length of the callback; the lifetimes here say so. The functions themselves were
+//! checked to be there when the module was loaded ([`check`]), so they are called without another check on each call.
+//! Nothing here decides anything, and nothing here knows of the state.
 //!
 //! - this file: the functions, and those that need no context
 //! - `ctx.rs`: the context of a callback; `reply.rs`, `replicate.rs`, `waiting.rs`, `user.rs`: what can be done with it
-//! - `key.rs`: open keys; `string.rs`: strings and arguments
+//! - `key.rs`: open keys; `kind.rs`: the data type; `string.rs`: strings and arguments
+//! - `command.rs`: commands and how Redis calls them; `eventloop.rs`: work between two rounds of the event loop
+//! - `guard.rs`: the boundary that no panic crosses; `global.rs`: a value that belongs to the main thread
 
+pub mod command;
 mod ctx;
+pub mod eventloop;
+pub mod global;
+pub mod guard;
 mod key;
+pub mod kind;
 mod replicate;
 mod reply;
 mod string;
@@ -18,15 +26,19 @@ mod waiting;
 
 use std::ffi::CString;
 use std::ptr::null_mut;
+use std::sync::LazyLock;
+use std::time::Instant;
 
+use mcache_core::server::Edge;
 use redis_module::raw;
 
 pub use ctx::{Ctx, server_flags, writes_are_paused};
 pub use key::{Held, Key, Mode};
+pub use replicate::{is_heard, set_heard};
 pub use reply::prepare as prepare_replies;
 pub use string::{Args, OwnedStr, Str, bytes};
 pub use user::{Access, User};
-pub use waiting::{Blocked, unblock};
+pub use waiting::{Blocked, Parked, unblock};
 
 /// A function of the API. Reading it is part of the `unsafe` block that calls it: sound because [`check`] refused to
 /// load the module where the function is missing, and the table never changes afterwards.
@@ -132,6 +144,27 @@ required![
 pub fn now_ms() -> u64 {
     // SAFETY: takes nothing, reads the clock.
     (unsafe { rm!(RedisModule_Milliseconds)() }) as u64
+}
+
+/// Nanoseconds of a clock that never goes back, from the first call on.
+pub fn monotonic_ns() -> u64 {
+    static BEGAN: LazyLock<Instant> = LazyLock::new(Instant::now);
+    BEGAN.elapsed().as_nanos() as u64
+}
+
+/// What the logic asks of Redis.
+pub struct Redis;
+
+impl Edge for Redis {
+    fn now_ms(&self) -> u64 {
+        now_ms()
+    }
+    fn random(&self) -> u64 {
+        random_u64()
+    }
+    fn is_primary(&self) -> bool {
+        server_flags().is_primary()
+    }
 }
 
 /// A random number.

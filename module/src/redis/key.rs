@@ -7,8 +7,7 @@ use std::ptr::null_mut;
 use mcache_core::entry::Entry;
 use redis_module::raw;
 
-use super::{Ctx, Str, bytes, rm};
-use crate::ffi::datatype;
+use super::{Ctx, Str, bytes, kind, rm};
 
 /// How a key is opened.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -74,7 +73,7 @@ impl<'a> Ctx<'a> {
 unsafe fn entry_of(key: *mut raw::RedisModuleKey) -> Option<Entry> {
     // SAFETY: open by the caller's promise; a value of our type came from `Entry::as_raw` and is freed by Redis only.
     unsafe {
-        if rm!(RedisModule_ModuleTypeGetType)(key) != datatype::raw_type() {
+        if rm!(RedisModule_ModuleTypeGetType)(key) != kind::handle() {
             return None;
         }
         Entry::from_raw(rm!(RedisModule_ModuleTypeGetValue)(key))
@@ -135,22 +134,36 @@ impl Key<'_> {
     /// Puts an entry where no value is. The keyspace owns it from now on.
     pub fn put(&self, entry: Entry) {
         // SAFETY: open for writing; the value is of our type.
-        unsafe {
-            rm!(RedisModule_ModuleTypeSetValue)(self.raw, datatype::raw_type(), entry.as_raw())
-        };
+        unsafe { rm!(RedisModule_ModuleTypeSetValue)(self.raw, kind::handle(), entry.as_raw()) };
     }
 
-    /// Puts an entry in the place of another one, which is the caller's to free: no callback is made for it.
+    /// Puts an entry in the place of another one, which the index has let go of, and frees that one: no callback is made
+    /// for it.
     pub fn replace(&self, entry: Entry) {
+        let mut old = null_mut();
         // SAFETY: open for writing and holding a value of our type.
-        unsafe {
+        let old = unsafe {
             rm!(RedisModule_ModuleTypeReplaceValue)(
                 self.raw,
-                datatype::raw_type(),
+                kind::handle(),
                 entry.as_raw(),
-                null_mut(),
+                &raw mut old,
             );
+            Entry::from_raw(old)
+        };
+        if let Some(old) = old {
+            assert!(
+                !old.is_linked(),
+                "an entry is replaced that the index holds"
+            );
+            // SAFETY: it is out of the keyspace by now, and in no index.
+            unsafe { old.free() };
         }
+    }
+
+    /// Whether it holds this very entry.
+    pub fn holds(&self, entry: Entry) -> bool {
+        matches!(self.held(), Held::Entry(found) if found == entry)
     }
 
     /// Deletes the key; its entry goes through the `unlink` and `free` callbacks.

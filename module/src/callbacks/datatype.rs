@@ -15,34 +15,25 @@
 
 use std::ffi::{c_int, c_void};
 use std::ptr::null_mut;
-use std::sync::atomic::{AtomicPtr, Ordering};
 
 use mcache_core::encode;
 use mcache_core::entry::Entry;
-use mcache_core::index::Verdict;
 use redis_module::raw;
 
-use super::api::{self, bytes, rm};
-use super::guard::guard;
+use crate::config::{self, OnRestart};
+use crate::redis::guard::guard;
+use crate::redis::{self, OwnedStr, Redis, Str, bytes, kind, rm};
 use crate::state;
 
 /// Nine characters, as Redis demands; part of the file format for ever.
 const NAME: &std::ffi::CStr = c"mcache-tv";
-
-static TYPE: AtomicPtr<raw::RedisModuleType> = AtomicPtr::new(null_mut());
-
-/// The type's handle.
-#[inline]
-pub fn raw_type() -> *mut raw::RedisModuleType {
-    TYPE.load(Ordering::Relaxed)
-}
 
 /// Registers the type.
 ///
 /// # Safety
 /// `ctx` is the context of the module's load function.
 pub unsafe fn register(ctx: *mut raw::RedisModuleCtx) -> Result<(), &'static str> {
-    let mut methods = raw::RedisModuleTypeMethods {
+    let methods = raw::RedisModuleTypeMethods {
         // Version 4 is Redis 7.0's. The struct of the bindings is longer, and Redis reads by version.
         version: 4,
         rdb_load: Some(rdb_load),
@@ -64,15 +55,8 @@ pub unsafe fn register(ctx: *mut raw::RedisModuleCtx) -> Result<(), &'static str
         copy2: Some(copy),
         aux_save2: None,
     };
-    // SAFETY: a valid context, a C string and a table that Redis copies.
-    let handle = unsafe {
-        rm!(RedisModule_CreateDataType)(ctx, NAME.as_ptr(), encode::VERSION, &raw mut methods)
-    };
-    if handle.is_null() {
-        return Err("the data type could not be registered");
-    }
-    TYPE.store(handle, Ordering::Relaxed);
-    Ok(())
+    // SAFETY: the caller's promise; the callbacks are those below.
+    unsafe { kind::register(ctx, NAME, encode::VERSION, methods) }
 }
 
 /// The entry that Redis passes to a callback.
@@ -130,7 +114,8 @@ unsafe extern "C" fn rdb_load(io: *mut raw::RedisModuleIO, version: c_int) -> *m
         if name.is_null() {
             return null_mut();
         }
-        state::with(|s| s.load(bytes(name), value.bytes(), decoded)).as_raw()
+        let drop = config::on_restart() == OnRestart::Drop;
+        state::with(|s| s.load(bytes(name), value.bytes(), decoded, drop, &Redis)).as_raw()
     })
 }
 
@@ -138,19 +123,8 @@ unsafe extern "C" fn rdb_save(io: *mut raw::RedisModuleIO, value: *mut c_void) {
     // SAFETY: `value` is ours and `io` is valid during the callback. Runs in a forked child, too: it changes nothing.
     guard((), || unsafe {
         let entry = entry(value);
-        let (meta, payload) = state::with(|s| {
-            let saved = s.fills.token(api::now_ms());
-            match s.index.judge(&entry) {
-                Verdict::Dead | Verdict::Soft(_) => (
-                    encode::encode(state::HUSK, saved, std::iter::empty()),
-                    &b""[..],
-                ),
-                Verdict::Live => (
-                    encode::encode(entry.attributes(), saved, s.index.names(&entry)),
-                    entry.value(),
-                ),
-            }
-        });
+        let (meta, with_value) = state::with(|s| s.saved(&entry, redis::now_ms()));
+        let payload = if with_value { entry.value() } else { b"" };
         rm!(RedisModule_SaveStringBuffer)(io, meta.as_ptr().cast(), meta.len());
         rm!(RedisModule_SaveStringBuffer)(io, payload.as_ptr().cast(), payload.len());
     });
@@ -164,17 +138,14 @@ unsafe extern "C" fn aof_rewrite(
     // SAFETY: as in `rdb_save`. Redis keeps references of its own to the strings it needs.
     guard((), || unsafe {
         let entry = entry(value);
-        let tags = state::with(|s| match s.index.judge(&entry) {
-            Verdict::Dead | Verdict::Soft(_) => None,
-            Verdict::Live => Some(
-                s.index
-                    .names(&entry)
-                    .map(api::OwnedStr::new)
-                    .collect::<Vec<_>>(),
-            ),
+        let kept = state::with(|s| {
+            let (attributes, tags) = s.kept(&entry)?;
+            Some((attributes, tags.map(OwnedStr::new).collect::<Vec<_>>()))
         });
-        let Some(tags) = tags else { return };
-        let tags: Vec<api::Str> = tags.iter().map(api::OwnedStr::as_raw).collect();
+        let Some((attributes, tags)) = kept else {
+            return;
+        };
+        let tags: Vec<Str> = tags.iter().map(OwnedStr::as_raw).collect();
         let payload = entry.value();
         rm!(RedisModule_EmitAOF)(
             io,
@@ -183,8 +154,8 @@ unsafe extern "C" fn aof_rewrite(
             key,
             // Redis writes the expiry behind it.
             -1i64,
-            entry.birth().0 as i64,
-            state::pack(entry.attributes()) as i64,
+            attributes.birth.0 as i64,
+            attributes.pack() as i64,
             payload.as_ptr(),
             payload.len(),
             tags.as_ptr(),
@@ -197,7 +168,7 @@ unsafe extern "C" fn unlink(ctx: *mut raw::RedisModuleKeyOptCtx, value: *const c
     // SAFETY: `value` is ours and alive; it is freed, or renamed, only after this.
     guard((), || unsafe {
         let db = rm!(RedisModule_GetDbIdFromOptCtx)(ctx) as usize;
-        state::with(|s| s.index.unlink(db, entry(value)));
+        state::with(|s| s.left(db, entry(value)));
     });
 }
 
@@ -245,14 +216,14 @@ unsafe extern "C" fn digest(md: *mut raw::RedisModuleDigest, value: *mut c_void)
         let entry = entry(value);
         state::with(|s| {
             // A dead entry and its husk on a replica count as the same.
-            if s.index.judge(&entry) == Verdict::Live {
+            if let Some((attributes, tags)) = s.kept(&entry) {
                 let add = |bytes: &[u8]| {
                     rm!(RedisModule_DigestAddStringBuffer)(md, bytes.as_ptr().cast(), bytes.len())
                 };
                 add(entry.value());
-                rm!(RedisModule_DigestAddLongLong)(md, entry.birth().0 as i64);
-                rm!(RedisModule_DigestAddLongLong)(md, state::pack(entry.attributes()) as i64);
-                s.index.names(&entry).for_each(add);
+                rm!(RedisModule_DigestAddLongLong)(md, attributes.birth.0 as i64);
+                rm!(RedisModule_DigestAddLongLong)(md, attributes.pack() as i64);
+                tags.for_each(add);
             }
             rm!(RedisModule_DigestEndSequence)(md);
         });

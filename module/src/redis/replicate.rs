@@ -1,9 +1,23 @@
-//! What replicas and the append-only file are told, if there are any (`listeners.rs`).
+//! What replicas and the append-only file are told, if there are any (`listeners.rs` asks, and says so here).
 
 use std::ffi::CStr;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::{Ctx, OwnedStr, Str, rm};
-use crate::listeners;
+
+/// Whether somebody may be listening.
+static HEARD: AtomicBool = AtomicBool::new(true);
+
+/// Whether what is replicated may be heard.
+#[inline]
+pub fn is_heard() -> bool {
+    HEARD.load(Ordering::Relaxed)
+}
+
+/// Says whether what is replicated may be heard.
+pub fn set_heard(heard: bool) {
+    HEARD.store(heard, Ordering::Relaxed);
+}
 
 impl Ctx<'_> {
     /// Replicates the command as it came.
@@ -15,7 +29,7 @@ impl Ctx<'_> {
     /// Whether what was decided needs to be written down for somebody. If not, Redis still counts a change, for `save`.
     #[inline]
     fn is_heard(self) -> bool {
-        let heard = listeners::maybe();
+        let heard = is_heard();
         if !heard {
             // Cheap, because nothing is copied, and reaches nobody.
             self.replicate_verbatim();

@@ -7,11 +7,10 @@ use std::ffi::{CStr, c_char, c_int, c_void};
 
 use redis_module::raw;
 
-use super::api::{self, Ctx, Held, Mode, bytes, rm};
-use super::guard::guard;
 use crate::config::{OnPromote, on_promote};
-use crate::state::{self, Phase};
-use crate::{listeners, parking, reclaim};
+use crate::redis::guard::guard;
+use crate::redis::{self, Ctx, Held, Mode, bytes, rm};
+use crate::{listeners, parking, reclaim, state};
 
 /// Redis's `RedisModuleFlushInfo`, which the bindings leave out.
 #[repr(C)]
@@ -99,14 +98,8 @@ unsafe extern "C" fn on_flush(
     guard((), || {
         // SAFETY: the data of this event is a `RedisModuleFlushInfo`.
         let db = unsafe { (*data.cast::<FlushInfo>()).db };
-        state::with(|s| {
-            match usize::try_from(db) {
-                Ok(db) => s.index.discard(db),
-                Err(_) => s.index.discard_all(),
-            }
-            s.fills.refuse_all(api::now_ms());
-        });
-        parking::look_again(usize::try_from(db).ok());
+        let db = usize::try_from(db).ok();
+        parking::look_again(state::with(|s| s.flushed(db, redis::now_ms())));
     });
 }
 
@@ -134,11 +127,8 @@ unsafe extern "C" fn on_swap(
     guard((), || {
         // SAFETY: the data of this event is a `RedisModuleSwapDbInfo`.
         let info = unsafe { &*data.cast::<SwapDbInfo>() };
-        state::with(|s| {
-            s.index.swap(info.first as usize, info.second as usize);
-            s.fills.refuse_all(api::now_ms());
-        });
-        parking::look_again(None);
+        let (first, second) = (info.first as usize, info.second as usize);
+        parking::look_again(state::with(|s| s.swapped(first, second, redis::now_ms())));
     });
 }
 
@@ -149,7 +139,7 @@ unsafe extern "C" fn on_loading(
     _: *mut c_void,
 ) {
     guard((), || {
-        state::with(|s| s.loading = sub < raw::REDISMODULE_SUBEVENT_LOADING_ENDED);
+        state::with(|s| s.loading(sub < raw::REDISMODULE_SUBEVENT_LOADING_ENDED));
     });
 }
 
@@ -186,15 +176,11 @@ unsafe extern "C" fn on_role(
     listeners::may_have_come();
     guard((), || {
         if sub == raw::REDISMODULE_EVENT_REPLROLECHANGED_NOW_MASTER {
-            state::with(|s| {
-                s.fills.new_run(api::random_u64(), api::now_ms());
-                if on_promote() == OnPromote::Drop {
-                    s.forget_everything(api::now_ms());
-                }
-            });
+            let drop = on_promote() == OnPromote::Drop;
+            state::with(|s| s.promoted(redis::random_u64(), drop, redis::now_ms()));
         } else {
             // A replica hands out no leases; Redis has already sent its parked clients away.
-            parking::look_again(None);
+            parking::look_again(state::with(|s| s.demoted()));
         }
     });
 }
@@ -207,7 +193,7 @@ unsafe extern "C" fn on_cron(
 ) {
     guard((), || {
         // The first one means that whatever was on disk has been read.
-        state::with(|s| s.phase = Phase::Running);
+        state::with(|s| s.started());
         // SAFETY: valid during the callback.
         let ctx = unsafe { Ctx::new(ctx) };
         reclaim::arm(ctx);
@@ -233,7 +219,7 @@ unsafe extern "C" fn on_key(
             let name = unsafe { bytes(key) };
             state::with(|s| s.arrived(ctx.db(), name, None, true));
         }),
-        // Whoever waits for a fill of what somebody now wants gone asks again. Reclaim and expiry are no such events.
+        // A client that waits for a fill of what was just deleted asks again. Reclaim and expiry are no such events.
         b"del" if parking::anybody_waits() => guard((), || {
             // SAFETY: alive during the callback.
             parking::filled(ctx, unsafe { bytes(key) });
@@ -256,8 +242,6 @@ unsafe extern "C" fn on_key(
             let name = unsafe { bytes(key) };
             if let Some(fresh) = state::with(|s| s.renamed(ctx.db(), name, entry)) {
                 open.replace(fresh);
-                // SAFETY: it is out of the index and out of the keyspace.
-                unsafe { entry.free() };
             }
         }),
         _ => {}
