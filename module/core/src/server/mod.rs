@@ -24,6 +24,7 @@ mod write;
 
 use std::hash::Hash;
 
+use crate::feed::{Feed, HashKey, Identity};
 use crate::fills::Fills;
 use crate::index::Index;
 use crate::lease::Leases;
@@ -75,6 +76,8 @@ pub struct Server<W> {
     pub fills: Fills,
     /// Who fills which key, and who waits for it.
     pub leases: Leases<W>,
+    /// What near caches hear of, and their leases.
+    pub feed: Feed<W>,
     /// Counters.
     pub stats: Stats,
     /// How long the next slice of reclaim may take.
@@ -90,12 +93,19 @@ pub struct Server<W> {
 }
 
 impl<W: Copy + Eq + Hash> Server<W> {
-    /// A server that has just started and has read nothing yet.
+    /// A server that has just started and has read nothing yet. Its feed is off.
     pub fn new(fills: Fills) -> Self {
         Server {
             index: Index::new(),
             fills,
             leases: Leases::default(),
+            feed: Feed::off(
+                Identity {
+                    incarnation: 0,
+                    hash_key: HashKey::new([0; 16]),
+                },
+                0,
+            ),
             stats: Stats::default(),
             pace: Pace::default(),
             phase: Phase::Starting,

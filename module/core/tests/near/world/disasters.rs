@@ -47,6 +47,15 @@ impl World {
                     self.servers[node].frozen_until_us = thaws_us;
                     let promoted_us = self.rng.u64(20_000..300_000);
                     self.after(promoted_us, Event::Promote(shard));
+                    // Some do not reach the successor until it does.
+                    for process in 0..PROCESSES {
+                        if self.rng.bool() {
+                            let node = node ^ 1;
+                            self.processes[process].reaches[node] = false;
+                            let reached_us = thaws_us + self.rng.u64(100_000..1_500_000);
+                            self.at(reached_us, Event::Reach { process, node });
+                        }
+                    }
                     // It hears of its successor a little after it runs again.
                     let heard_us = thaws_us + self.rng.u64(1_000..90_000);
                     self.at(heard_us, Event::Learns { node });
@@ -316,7 +325,7 @@ impl World {
         // that changed it died.
         for process in 0..PROCESSES {
             let one = &self.processes[process];
-            let now_ms = one.clock.ms(END_US);
+            let now_ms = one.clock.ms(self.horizon_us + CALM_US);
             for key in 0..KEYS {
                 if let Some(value) = one.cache.get(key, now_ms) {
                     let settled = self.settled.of(key);
@@ -329,7 +338,7 @@ impl World {
         if healthy && self.settings.lease_ms < 5_000 {
             for process in 0..PROCESSES {
                 let one = &self.processes[process];
-                let now_ms = one.clock.ms(END_US);
+                let now_ms = one.clock.ms(self.horizon_us + CALM_US);
                 for node in self.primary {
                     let owns = self.owner.contains(&(node / 2));
                     let serves = one.cache.views[&node].serves(now_ms);

@@ -43,9 +43,11 @@ pub const TAGS: u8 = 6;
 pub const SHARDS: usize = 2;
 pub const NODES: usize = 4;
 const PROCESSES: usize = 3;
-/// Virtual time during which things begin and go wrong, and the time after.
-const HORIZON_US: u64 = 6_000_000;
-const END_US: u64 = 20_000_000;
+/// Virtual time during which things begin and go wrong, in a short history and in a long one: leases of predecessors are waited
+/// for in seconds.
+const HORIZONS_US: [u64; 2] = [3_000_000, 15_000_000];
+/// And after that until all is over.
+const CALM_US: u64 = 14_000_000;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Kind {
@@ -228,6 +230,7 @@ pub struct World {
     stored: Stored,
     /// The longest lease that was configured in this history.
     longest_ms: u64,
+    horizon_us: u64,
     settings: Settings,
     /// What a new primary begins with: what the former one had, or nothing.
     keeps: bool,
@@ -258,6 +261,7 @@ impl World {
             settled: Floors::default(),
             stored: Stored::default(),
             longest_ms: settings.lease_ms,
+            horizon_us: HORIZONS_US[rng.usize(..2)],
             settings,
             keeps: rng.bool(),
             next: 0,
@@ -293,12 +297,12 @@ impl World {
                 .push(Process::new(clock, prefixes, primaries));
             world.follow_all(process);
         }
-        for _ in 0..world.rng.u32(300..1_500) {
+        for _ in 0..world.rng.u64(300..1_500) * world.horizon_us / HORIZONS_US[0] / 2 {
             let process = world.rng.usize(..PROCESSES);
             let key = world.rng.u8(..KEYS);
             world.some_time(Event::Read(process, key));
         }
-        for _ in 0..world.rng.u32(10..60) {
+        for _ in 0..world.rng.u64(10..60) * world.horizon_us / HORIZONS_US[0] / 2 {
             let process = world.rng.usize(..PROCESSES);
             world.some_time(Event::Write(process));
         }
@@ -331,7 +335,7 @@ impl World {
     }
 
     fn some_time(&mut self, event: Event) {
-        let at_us = self.rng.u64(5_000..HORIZON_US);
+        let at_us = self.rng.u64(5_000..self.horizon_us);
         self.at(at_us, event);
     }
 
@@ -347,13 +351,13 @@ impl World {
 
     fn delay_us(&mut self) -> u64 {
         match self.rng.u8(..40) {
-            0 if self.now_us < HORIZON_US => self.rng.u64(2_000..300_000),
+            0 if self.now_us < self.horizon_us => self.rng.u64(2_000..300_000),
             _ => self.rng.u64(30..1_500),
         }
     }
 
     fn is_lost(&mut self) -> bool {
-        self.now_us < HORIZON_US && self.rng.u8(..60) == 0
+        self.now_us < self.horizon_us && self.rng.u8(..60) == 0
     }
 
     // ---- the run ----
@@ -361,7 +365,7 @@ impl World {
     pub fn run(mut self) -> Counts {
         while let Some(((at_us, _), event)) = self.queue.pop_first() {
             self.now_us = at_us;
-            if at_us >= END_US {
+            if at_us >= self.horizon_us + CALM_US {
                 break;
             }
             self.dispatch(event);

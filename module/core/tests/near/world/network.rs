@@ -25,7 +25,7 @@ impl World {
         );
         let copies = match self.rng.u8(..100) {
             // A late duplicate: the connection was given up, its bytes arrive nevertheless.
-            0 if self.now_us < HORIZON_US => 2,
+            0 if self.now_us < self.horizon_us => 2,
             _ => 1,
         };
         for _ in 0..copies {
