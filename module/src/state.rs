@@ -5,6 +5,7 @@
 //! `&mut`, and the guard at the boundary turns that into an error reply.
 
 use mcache_core::fills::Fills;
+use mcache_core::hash::Key;
 use mcache_core::server::Server;
 
 use crate::redis::global::MainThread;
@@ -17,7 +18,10 @@ static STATE: MainThread<State> = MainThread::new();
 
 /// Begins with nothing; called once, when the module is loaded.
 pub fn init(invalidation_memory_tags: usize) {
-    STATE.set(Server::new(Fills::new(
+    // Of this process only: it is never saved, replicated or shown.
+    let key = Key::new([redis::random_u64(), redis::random_u64()]);
+    STATE.set(Server::new(Fills::with_key(
+        key,
         redis::random_u64(),
         redis::now_ms(),
         invalidation_memory_tags,

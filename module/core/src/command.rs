@@ -5,7 +5,7 @@ use crate::epoch::Token;
 use crate::error::Error;
 use crate::feed::Named;
 use crate::index::Scope;
-use crate::text::{MAX_TTL_S, integer, seconds_ms};
+use crate::text::{MAX_PATTERN_BYTES, MAX_TTL_S, integer, seconds_ms};
 
 /// Limits that the configuration sets.
 #[derive(Clone, Copy, Debug)]
@@ -402,6 +402,10 @@ impl Scan {
                         after: "MATCH",
                         expected: "a pattern",
                     });
+                }
+                let bytes = args.get(at).len();
+                if bytes > MAX_PATTERN_BYTES {
+                    return Err(Error::PatternTooLong(bytes));
                 }
                 scan.pattern_at = Some(at);
             } else if word.eq_ignore_ascii_case(b"COUNT") {

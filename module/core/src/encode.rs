@@ -11,11 +11,10 @@
 //! restores it needs to know of every invalidation since, or must not serve it.
 //! A dead entry is saved as a husk: birth 0, no tags, no payload. The key and the deadline are Redis's business.
 
-use hashbrown::HashTable;
+use std::collections::HashSet;
 
 use crate::entry::{Attributes, MAX_TAGS};
 use crate::epoch::{Epoch, Token};
-use crate::tags::hash;
 
 /// The version that is written.
 pub const VERSION: i32 = 1;
@@ -77,17 +76,16 @@ fn decode_v1(mut bytes: &[u8]) -> Option<Decoded> {
         return None;
     }
     let mut tags: Vec<Box<[u8]>> = Vec::with_capacity(count);
-    let mut seen: HashTable<usize> = HashTable::with_capacity(count);
-    for at in 0..count {
+    // The standard library's set: its hash has a random key, so a payload cannot be made of names that collide.
+    let mut seen: HashSet<&[u8]> = HashSet::with_capacity(count);
+    for _ in 0..count {
         let length = u32::from_le_bytes(take(bytes)?) as usize;
         let (tag, rest) = bytes.split_at_checked(length)?;
         *bytes = rest;
-        let hash_of = hash(tag);
-        if tag.is_empty() || seen.find(hash_of, |other| *tags[*other] == *tag).is_some() {
+        if tag.is_empty() || !seen.insert(tag) {
             return None;
         }
         tags.push(tag.into());
-        seen.insert_unique(hash_of, at, |other| hash(&tags[*other]));
     }
     bytes.is_empty().then_some(Decoded {
         attributes,

@@ -14,9 +14,9 @@
 
 use crate::encode::Decoded;
 use crate::epoch::{Clock, Epoch, Token};
+use crate::hash::Key;
 use crate::index::Scope;
 use crate::memory::{Last, Memory};
-use crate::tags::hash;
 
 /// How far the clocks of two servers may be apart: epochs of different servers that are closer are taken to be in the
 /// worse order, and an entry that migrates is dropped in doubt.
@@ -35,6 +35,7 @@ pub enum Refusal {
 
 /// The epochs of a server and what it remembers of invalidations.
 pub struct Fills {
+    key: Key,
     clock: Clock,
     /// Tells this run's tokens from those of others.
     incarnation: u64,
@@ -51,10 +52,16 @@ pub struct Fills {
 }
 
 impl Fills {
-    /// Nothing has happened yet. Remembers the last `tags` invalidated tags exactly (rounded up).
+    /// [`Fills::with_key`] with the key that everybody knows: for tests.
     pub fn new(incarnation: u64, now_ms: u64, tags: usize) -> Self {
+        Fills::with_key(Key::default(), incarnation, now_ms, tags)
+    }
+
+    /// Nothing has happened yet. Remembers the last `tags` invalidated tags exactly (rounded up).
+    pub fn with_key(key: Key, incarnation: u64, now_ms: u64, tags: usize) -> Self {
         let clock = Clock::new(now_ms);
         Fills {
+            key,
             began: clock.now(),
             clock,
             incarnation,
@@ -63,6 +70,11 @@ impl Fills {
             last: Epoch::ZERO,
             floor: Epoch::ZERO,
         }
+    }
+
+    /// The key of the hash of tag names.
+    pub fn key(&self) -> Key {
+        self.key
     }
 
     /// This run of the server.
@@ -125,7 +137,7 @@ impl Fills {
         }
         let mut refusal = Ok(epoch);
         for tag in tags {
-            let Last { epoch: last, exact } = self.memory(manual).last(hash(tag));
+            let Last { epoch: last, exact } = self.memory(manual).last(self.key.hash(tag));
             if last > epoch {
                 refusal = Err(Refusal::InDoubt);
                 if exact {
@@ -165,7 +177,7 @@ impl Fills {
         self.clock.observe(epoch);
         self.last = self.last.max(epoch);
         for tag in tags {
-            let hash = hash(tag);
+            let hash = self.key.hash(tag);
             self.any.note(hash, epoch);
             if scope == Scope::All {
                 self.without_auto.note(hash, epoch);
@@ -175,7 +187,7 @@ impl Fills {
 
     /// An upper bound of when a tag was last invalidated; `None` if it never was in this run.
     pub fn last_invalidation(&self, tag: &[u8]) -> Option<Epoch> {
-        Some(self.any.last(hash(tag)).epoch).filter(|epoch| *epoch > Epoch::ZERO)
+        Some(self.any.last(self.key.hash(tag)).epoch).filter(|epoch| *epoch > Epoch::ZERO)
     }
 
     /// Refuses every fill that began before now: the data set was flushed or exchanged.
@@ -200,7 +212,10 @@ impl Fills {
     pub fn may_have_missed_an_invalidation(&self, entry: &Decoded) -> bool {
         let memory = self.memory(entry.attributes.manual);
         let (birth, saved) = (entry.attributes.birth, entry.saved);
-        let mut last = entry.tags.iter().map(|tag| memory.last(hash(tag)).epoch);
+        let mut last = entry
+            .tags
+            .iter()
+            .map(|tag| memory.last(self.key.hash(tag)).epoch);
         if saved.incarnation == self.incarnation {
             return last.any(|last| last > birth);
         }

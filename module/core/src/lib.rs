@@ -12,6 +12,7 @@
 //! comes and goes, so there is never an orphan to sweep up.
 #![deny(unsafe_code)]
 
+pub mod alloc;
 pub mod command;
 pub mod early;
 pub mod encode;
@@ -21,17 +22,22 @@ pub mod epoch;
 pub mod error;
 pub mod feed;
 pub mod fills;
+pub mod hash;
 pub mod host;
 pub mod index;
 pub mod lease;
 mod members;
 pub mod memory;
+mod names;
 pub mod near;
+mod queue;
 pub mod server;
 mod slab;
 pub mod slots;
+mod soft;
+mod table;
 mod tags;
 mod text;
+pub mod work;
 
-pub use tags::hash;
-pub use text::matches;
+pub use text::Pattern;

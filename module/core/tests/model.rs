@@ -6,11 +6,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use mcache_core::entry::{Attributes, Entry};
 use mcache_core::epoch::Epoch;
 use mcache_core::fills::Fills;
+use mcache_core::hash::Key;
 use mcache_core::index::{Scope, Task, Verdict};
 use mcache_core::server::{Server, Store, Stored};
 
 const DBS: usize = 3;
-const TAGS: usize = 40;
+const TAGS: usize = 90;
 
 #[derive(Clone, Debug, PartialEq)]
 struct Model {
@@ -31,6 +32,10 @@ struct World {
     epoch: u64,
 }
 
+fn tag_name(n: usize) -> Vec<u8> {
+    [b"tag\0", n.to_string().as_bytes()].concat()
+}
+
 impl Model {
     fn verdict(&self) -> &'static str {
         match (self.dead, self.soft) {
@@ -43,9 +48,15 @@ impl Model {
 
 impl World {
     fn new(seed: u64) -> Self {
+        let mut rng = fastrand::Rng::with_seed(seed);
+        // What the index answers does not depend on its key, not even where all names collide.
+        let key = match rng.u8(..4) {
+            0 => Key::worst(),
+            _ => Key::new([rng.u64(..), rng.u64(..)]),
+        };
         World {
-            rng: fastrand::Rng::with_seed(seed),
-            server: Server::new(Fills::new(1, 0, 64)),
+            rng,
+            server: Server::new(Fills::with_key(key, 1, 0, 64)),
             keyspace: vec![BTreeMap::new(); DBS],
             model: vec![BTreeMap::new(); DBS],
             epoch: 10,
@@ -63,12 +74,21 @@ impl World {
     fn tag(&mut self) -> Vec<u8> {
         // Squared: a few tags are on nearly everything, most on little.
         let n = self.rng.usize(..TAGS) * self.rng.usize(..TAGS) / TAGS;
-        [b"tag\0", n.to_string().as_bytes()].concat()
+        tag_name(n)
     }
 
     fn tags(&mut self) -> Vec<Vec<u8>> {
-        let most = if self.rng.u8(..) < 20 { 60 } else { 4 };
-        (0..self.rng.usize(..=most)).map(|_| self.tag()).collect()
+        match self.rng.u8(..) {
+            // Many, in any order: entries whose places in the member lists are noted.
+            0..8 => {
+                let mut all: Vec<_> = (0..TAGS).map(tag_name).collect();
+                self.rng.shuffle(&mut all);
+                all.truncate(self.rng.usize(30..TAGS));
+                all
+            }
+            8..20 => (0..self.rng.usize(..60)).map(|_| self.tag()).collect(),
+            _ => (0..self.rng.usize(..5)).map(|_| self.tag()).collect(),
+        }
     }
 
     fn set(&mut self) {
@@ -81,6 +101,14 @@ impl World {
             swr_ms: u32::from(swr) * 100,
             softened: false,
         };
+        let mut tags = tags;
+        if let Some(model) = self.model[db].get(&key)
+            && self.rng.bool()
+        {
+            // An overwrite mostly carries what was there, or nearly.
+            tags.retain(|_| self.rng.u8(..) < 30);
+            tags.splice(0..0, model.tags.iter().cloned());
+        }
         let present = self.keyspace[db].get(&key).copied();
         let done = self.server.store(Store {
             db,
@@ -250,7 +278,7 @@ impl World {
         }
         let (mut cursor, mut tags) = (0, BTreeSet::new());
         loop {
-            let (next, page) = self.server.index.scan_tags(db, cursor, 7);
+            let (next, page) = self.server.index.scan_tags(db, cursor, 7, None);
             for (name, _) in page {
                 assert!(tags.insert(name.to_vec()), "a tag was returned twice");
             }

@@ -96,7 +96,8 @@ impl<W: Copy + Eq + Hash> Server<W> {
     /// A server that has just started and has read nothing yet. Its feed is off.
     pub fn new(fills: Fills) -> Self {
         Server {
-            index: Index::new(),
+            // One key for both, so that a tag is hashed once where both are asked.
+            index: Index::with_key(fills.key()),
             fills,
             leases: Leases::default(),
             feed: Feed::off(

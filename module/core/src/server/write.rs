@@ -108,7 +108,7 @@ impl<W> Server<W> {
             present,
         } = store;
         let Server { index, records, .. } = self;
-        index.resolve(db, tags, attributes.manual, records);
+        index.resolve_like(db, tags, attributes.manual, present, records);
         let Some(mut old) = present else {
             let new = Entry::new(key, value, attributes, records);
             index.link(db, new);
