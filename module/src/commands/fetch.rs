@@ -1,4 +1,4 @@
-//! `MCACHE.FETCH key [LEASE ms] [WAIT ms] [EARLY ms]` and `MCACHE.RELEASE key token`. What is replied when, core decides:
+//! `MCACHE.FETCH key [LEASE ms] [WAIT ms] [EARLY ms] [NEAR subscription]` and `MCACHE.RELEASE key token`. What is replied when, core decides:
 //! `mcache_core::server`, `read.rs`.
 
 use mcache_core::command::Fetch;
@@ -8,10 +8,11 @@ use mcache_core::lease::Answer;
 use mcache_core::server::{Fetched, Fetcher};
 
 use crate::config::{self, MAX_MS};
-use crate::redis::{Args, Blocked, Ctx, Held, Mode, Parked, Redis};
+use crate::near::{self, Near};
+use crate::redis::{Args, Blocked, Ctx, Held, Mode, Parked, Redis, Told};
 use crate::{parking, state};
 
-/// `MCACHE.FETCH key [LEASE ms] [WAIT ms] [EARLY ms]`
+/// `MCACHE.FETCH key [LEASE ms] [WAIT ms] [EARLY ms] [NEAR subscription]`
 pub fn fetch(ctx: Ctx<'_>, args: Args<'_>) -> Result<(), Error> {
     let fetch = Fetch::parse(&args, config::lease_ms(), MAX_MS)?;
     look(ctx, args, fetch, fetch.wait_ms > 0)

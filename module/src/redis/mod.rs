@@ -7,6 +7,7 @@
 //!
 //! - this file: the functions, and those that need no context
 //! - `ctx.rs`: the context of a callback; `reply.rs`, `replicate.rs`, `waiting.rs`, `user.rs`: what can be done with it
+//! - `node.rs`: what the server says of itself and of its cluster
 //! - `key.rs`: open keys; `kind.rs`: the data type; `string.rs`: strings and arguments
 //! - `command.rs`: commands and how Redis calls them; `eventloop.rs`: work between two rounds of the event loop
 //! - `guard.rs`: the boundary that no panic crosses; `global.rs`: a value that belongs to the main thread
@@ -18,6 +19,7 @@ pub mod global;
 pub mod guard;
 mod key;
 pub mod kind;
+mod node;
 mod replicate;
 mod reply;
 mod string;
@@ -38,7 +40,8 @@ pub use replicate::{is_heard, set_heard};
 pub use reply::prepare as prepare_replies;
 pub use string::{Args, OwnedStr, Str, bytes};
 pub use user::{Access, User};
-pub use waiting::{Blocked, Parked, unblock};
+pub use node::{cluster_nodes, cluster_state_is_ok, would_execute_writes};
+pub use waiting::{Blocked, Parked, Told, unblock};
 
 /// A function of the API. Reading it is part of the `unsafe` block that calls it: sound because [`check`] refused to
 /// load the module where the function is missing, and the table never changes afterwards.
@@ -71,6 +74,8 @@ required![
     RedisModule_ACLCheckKeyPermissions,
     RedisModule_AvoidReplicaTraffic,
     RedisModule_Call,
+    RedisModule_CallReplyStringPtr,
+    RedisModule_CallReplyType,
     RedisModule_CloseKey,
     RedisModule_CreateCommand,
     RedisModule_CreateDataType,
@@ -150,6 +155,17 @@ pub fn now_ms() -> u64 {
 pub fn monotonic_ns() -> u64 {
     static BEGAN: LazyLock<Instant> = LazyLock::new(Instant::now);
     BEGAN.elapsed().as_nanos() as u64
+}
+
+/// Microseconds of a clock that never goes back and goes on while the machine sleeps: near leases are counted on it.
+pub fn boot_us() -> u64 {
+    let mut time = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // SAFETY: writes into a structure of its own type; the clock exists since Linux 2.6.39.
+    unsafe { libc::clock_gettime(libc::CLOCK_BOOTTIME, &raw mut time) };
+    time.tv_sec as u64 * 1_000_000 + time.tv_nsec as u64 / 1_000
 }
 
 /// What the logic asks of Redis.
