@@ -17,7 +17,7 @@ use tracing::Instrument;
 use crate::{
     Codec, Json, Loaded, Result, Served, Source,
     core::{Chosen, Handle, Opened},
-    load::{Asked, Fill, Loading, PATIENCE, Sealed},
+    load::{Asked, Errors, Fill, Loading, PATIENCE, Sealed},
     policy::{Policy, policy_setters},
     telemetry,
 };
@@ -81,8 +81,12 @@ impl<'c, K: AsRef<[u8]>, C: Codec> Batch<'c, K, C> {
         let chosen = self.handle.core.choose(&self.policy.targets)?;
         let values = self.live_values(&keys, &chosen).await?;
         let found = values.iter().flatten().count();
-        telemetry::reads(Source::Hit, found);
-        telemetry::reads(Source::Loaded, keys.len() - found);
+        telemetry::reads(Source::Hit, found, self.policy.family_label());
+        telemetry::reads(
+            Source::Loaded,
+            keys.len() - found,
+            self.policy.family_label(),
+        );
         Ok(values)
     }
 
@@ -110,7 +114,11 @@ impl<'c, K: AsRef<[u8]>, C: Codec> Batch<'c, K, C> {
                     }
                 }
                 Err(error) if error.is_refused() => return Err(error),
-                Err(error) => telemetry::failed_open(provider.id(), "get_many", &error),
+                Err(error) => {
+                    let family = self.handle.core.family_of(&keys[missing[0]], &self.policy);
+                    let complaints = &self.handle.core.complaints;
+                    complaints.failed_open(provider.id(), "get_many", &family, &error);
+                }
             }
         }
         Ok(values)
@@ -176,7 +184,7 @@ impl<'c, K: AsRef<[u8]>, C: Codec> Batch<'c, K, C> {
                 Cow::default()
             });
         if chosen.is_empty() {
-            telemetry::reads(Source::Bypass, self.keys.len());
+            telemetry::reads(Source::Bypass, self.keys.len(), self.policy.family_label());
             let loaded = loader(self.keys).await?;
             let bypassed = |value| Served {
                 value,
@@ -205,10 +213,23 @@ impl<'c, K: AsRef<[u8]>, C: Codec> Batch<'c, K, C> {
         let items = self.items();
         let mut values = HashMap::with_capacity(items.len());
         let mut left: Vec<&Item<K>> = items.iter().collect();
+        // One command reads what is there. It cannot tell who is to refresh early.
+        if left.len() > 1 && self.policy.early.is_zero() {
+            let keys: Vec<Bytes> = items.iter().map(|item| item.full_key.clone()).collect();
+            // What may not be read is not there.
+            let live = self.live_values(&keys, chosen).await.unwrap_or_default();
+            let source = Source::Hit;
+            for (item, value) in items.iter().zip(live) {
+                values.extend(value.map(|value| (item.key.clone(), Served { value, source })));
+            }
+            telemetry::reads(source, values.len(), self.policy.family_label());
+            left.retain(|item| !values.contains_key(&item.key));
+        }
         let patience = self.handle.core.loader_timeout.saturating_mul(PATIENCE);
         let began = Instant::now();
         let mut rounds = 0;
-        while rounds < ROUNDS_MAX && (rounds == 0 || began.elapsed() < patience) {
+        while !left.is_empty() && rounds < ROUNDS_MAX && (rounds == 0 || began.elapsed() < patience)
+        {
             rounds += 1;
             let looks = join_all(left.iter().map(|item| self.first_look(item, chosen))).await;
             let mut fills = Vec::new();
@@ -216,7 +237,7 @@ impl<'c, K: AsRef<[u8]>, C: Codec> Batch<'c, K, C> {
             for (item, look) in left.into_iter().zip(looks) {
                 match look {
                     First::Found(value, source) => {
-                        telemetry::read(source);
+                        telemetry::read(source, self.policy.family_label());
                         let served = value.map(|value| Served { value, source });
                         values.extend(served.map(|served| (item.key.clone(), served)));
                     }
@@ -303,8 +324,8 @@ impl<'c, K: AsRef<[u8]>, C: Codec> Batch<'c, K, C> {
         let mut loaded = match loaded {
             Ok(loaded) => loaded,
             Err(error) => {
-                for (_, fill) in fills {
-                    fill.fail();
+                for (item, fill) in fills {
+                    fill.fail(core, &item.full_key, None);
                 }
                 return Err(error);
             }
@@ -312,9 +333,10 @@ impl<'c, K: AsRef<[u8]>, C: Codec> Batch<'c, K, C> {
         let mut values = Vec::with_capacity(fills.len());
         for (item, fill) in fills {
             let source = fill.source();
-            telemetry::read(source);
+            telemetry::read(source, self.policy.family_label());
             let found = optional(loaded.remove(&item.key));
-            fill.complete(core, self.seal(&found), began).await;
+            fill.complete(core, self.seal(&found, &item.full_key), began)
+                .await;
             let served = found.value.map(|value| Served { value, source });
             values.extend(served.map(|served| (item.key.clone(), served)));
         }
@@ -340,7 +362,12 @@ impl<'c, K: AsRef<[u8]>, C: Codec> Batch<'c, K, C> {
         };
         let served = self
             .loading(item, chosen)
-            .run(|bytes| self.open(bytes), |loaded| self.seal(loaded), load)
+            .run(
+                |bytes| self.open(bytes),
+                |loaded| self.seal(loaded, &item.full_key),
+                load,
+                Errors::own(),
+            )
             .await?;
         let source = served.source;
         let served = served.value.map(|value| Served { value, source });
@@ -352,8 +379,7 @@ impl<'c, K: AsRef<[u8]>, C: Codec> Batch<'c, K, C> {
             core: &self.handle.core,
             key: &item.full_key,
             chosen,
-            stale_if_error: self.policy.stale_if_error,
-            early: self.policy.early,
+            policy: &self.policy,
         }
     }
 
@@ -361,10 +387,12 @@ impl<'c, K: AsRef<[u8]>, C: Codec> Batch<'c, K, C> {
         self.handle.open(bytes).map(Opened::value)
     }
 
-    fn seal<T: Serialize>(&self, loaded: &Loaded<Option<T>>) -> Sealed {
+    fn seal<T: Serialize>(&self, loaded: &Loaded<Option<T>>, key: &Bytes) -> Sealed {
         match &loaded.value {
             Some(value) => Sealed {
-                value: self.handle.seal(value),
+                value: self
+                    .handle
+                    .seal(value, || self.handle.core.family_of(key, &self.policy)),
                 terms: self.policy.terms(loaded),
             },
             None => Sealed {

@@ -125,7 +125,7 @@ impl<C: Codec> Cache<C> {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Refused`] if a provider understood and said no, for example because the user may not touch the
+    /// [`ErrorKind::Refused`](crate::ErrorKind::Refused) if a provider understood and said no, for example because the user may not touch the
     /// tag; trying again would not help. The other providers have been told nevertheless.
     pub async fn invalidate<I>(&self, tags: I) -> Result<Invalidation>
     where
@@ -206,7 +206,7 @@ impl<C: Codec> Cache<C> {
             if let Some(mut found) = chosen.provider.inspect(&key).await? {
                 found.tags.retain(|tag| tag != namespace.everything());
                 for tag in &mut found.tags {
-                    *tag = tag.slice_ref(namespace.strip(tag));
+                    *tag = tag.slice_ref(namespace.strip_tag(tag));
                 }
                 return Ok(Some(found));
             }
@@ -243,7 +243,7 @@ impl<C: Codec> Cache<C> {
     /// # Ok::<(), mcache::Error>(())
     /// # }).unwrap();
     /// ```
-    pub async fn shutdown(&self, patience: Duration) -> Unfinished {
+    pub async fn shutdown(&self, patience: Duration) -> ShutdownReport {
         let core = &self.handle.core;
         let all = async {
             core.background.ended().await;
@@ -253,7 +253,7 @@ impl<C: Codec> Cache<C> {
         };
         // What is left is counted, whether or not the time was enough.
         let _ = timeout(patience, all).await;
-        Unfinished {
+        ShutdownReport {
             invalidations: self.pending_invalidations(),
             tasks: core.background.len(),
         }
@@ -278,7 +278,7 @@ impl<C: Codec> Cache<C> {
 /// What [`Cache::shutdown`] did not see the end of.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Unfinished {
+pub struct ShutdownReport {
     /// Tags and keys that a provider has not acknowledged. Entries they concern may be served to other processes until they
     /// expire.
     pub invalidations: usize,
@@ -286,14 +286,14 @@ pub struct Unfinished {
     pub tasks: usize,
 }
 
-impl Unfinished {
+impl ShutdownReport {
     /// Everything is done.
     pub fn is_nothing(&self) -> bool {
         *self == Self::default()
     }
 }
 
-impl fmt::Display for Unfinished {
+impl fmt::Display for ShutdownReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self {
             invalidations,

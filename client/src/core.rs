@@ -8,13 +8,15 @@ use bytes::Bytes;
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
-    Codec, Error, ErrorKind, Provider, Result, Target,
+    Codec, Error, ErrorKind, Policy, Provider, Result, Target,
     background::Background,
+    complaints::{self, Complaints},
     envelope::{Envelope, Payload},
     flight::Flights,
     pending::Pending,
     tags::Namespace,
     telemetry,
+    throttle::Throttle,
 };
 
 /// What all clones share.
@@ -27,7 +29,15 @@ pub(crate) struct Core {
     pub(crate) providers: Vec<Chosen>,
     pub(crate) flights: Arc<Flights>,
     pub(crate) background: Background,
+    pub(crate) throttle: Throttle,
+    pub(crate) complaints: Complaints,
+    /// By what part of it a time to live is shortened at most.
+    pub(crate) ttl_jitter: f64,
 }
+
+/// What the server accepts at most.
+const TTL_MAX: Duration = Duration::from_secs(315_360_000_000);
+const SWR_MAX: Duration = Duration::from_secs(u32::MAX as u64 / 1000);
 
 /// A provider as one operation uses it.
 #[derive(Clone)]
@@ -55,6 +65,34 @@ impl Core {
         }
     }
 
+    /// How long an entry is live: as its provider, its caller or the cache says, in this order; `None`: without end.
+    pub(crate) fn lifetime(&self, chosen: &Chosen, ttl: Option<Duration>) -> Option<Duration> {
+        let ttl = chosen.ttl.or(ttl).unwrap_or(self.ttl).min(TTL_MAX);
+        if ttl.is_zero() {
+            return None;
+        }
+        let part = 1.0 - self.ttl_jitter * fastrand::f64();
+        let jittered = Duration::try_from_secs_f64(ttl.as_secs_f64() * part).unwrap_or(ttl);
+        match self.ttl_jitter > 0.0 {
+            // Zero would mean for ever.
+            true => Some(jittered.max(Duration::from_millis(1)).min(ttl)),
+            false => Some(ttl),
+        }
+    }
+
+    /// How long an entry may be served stale.
+    pub(crate) fn stale_window(&self, swr: Duration) -> Duration {
+        swr.min(SWR_MAX)
+    }
+
+    /// What keys like this one are called in the log.
+    pub(crate) fn family_of(&self, full_key: &[u8], policy: &Policy) -> String {
+        match policy.family_label() {
+            Some(family) => family.to_owned(),
+            None => complaints::family_of(self.namespace.key_of(full_key)),
+        }
+    }
+
     /// The providers to use: those named, or all; none if caching is off.
     pub(crate) fn choose(&self, targets: &[Target]) -> Result<Cow<'_, [Chosen]>> {
         if targets.is_empty() {
@@ -67,7 +105,10 @@ impl Core {
                     ttl: target.ttl,
                     ..chosen.clone()
                 }),
-                None => Err(Error::new(ErrorKind::UnknownProvider(target.id.clone()))),
+                None => Err(Error::new(
+                    ErrorKind::UnknownProvider,
+                    format!("`{}`", target.id),
+                )),
             }
         });
         let chosen = chosen.collect::<Result<Vec<_>>>()?;
@@ -80,24 +121,72 @@ impl Core {
 }
 
 impl<C: Codec> Handle<C> {
-    /// The value's bytes; `None`, counted, if it cannot be kept.
-    pub(crate) fn seal<T: Serialize + ?Sized>(&self, value: &T) -> Option<Bytes> {
-        self.try_seal(value).unwrap_or_else(|error| {
-            tracing::debug!(%error, "a value could not be encoded and is not kept");
-            telemetry::unkept("codec");
-            None
-        })
+    /// The value's bytes; `None`, counted and said once, if it cannot be kept.
+    pub(crate) fn seal<T: Serialize + ?Sized>(
+        &self,
+        value: &T,
+        family: impl FnOnce() -> String,
+    ) -> Option<Bytes> {
+        match self.encode(value) {
+            Ok(Some(sealed)) => Some(sealed),
+            Ok(None) => {
+                self.too_large(&family());
+                None
+            }
+            Err(error) => {
+                let complaints = &self.core.complaints;
+                complaints.unkept(&family(), "codec", &error.to_string());
+                None
+            }
+        }
     }
 
     /// As [`seal`](Self::seal), for callers who are told; `None` is a value that is too large.
-    pub(crate) fn try_seal<T: Serialize + ?Sized>(&self, value: &T) -> Result<Option<Bytes>> {
-        let mut buffer = self.core.envelope.begin();
-        self.codec.encode(value, &mut buffer)?;
-        let sealed = self.core.envelope.seal(buffer);
+    pub(crate) fn try_seal<T: Serialize + ?Sized>(
+        &self,
+        value: &T,
+        family: impl FnOnce() -> String,
+    ) -> Result<Option<Bytes>> {
+        let sealed = self.encode(value)?;
         if sealed.is_none() {
-            telemetry::unkept("too_large");
+            self.too_large(&family());
         }
         Ok(sealed)
+    }
+
+    fn encode<T: Serialize + ?Sized>(&self, value: &T) -> Result<Option<Bytes>> {
+        let mut buffer = self.core.envelope.begin();
+        self.codec.encode(value, &mut buffer)?;
+        Ok(self.core.envelope.seal(buffer))
+    }
+
+    /// The envelope of bytes that no codec has written; `None` if they are too many.
+    pub(crate) fn seal_raw(&self, bytes: &[u8], family: impl FnOnce() -> String) -> Option<Bytes> {
+        let mut buffer = self.core.envelope.begin_raw();
+        buffer.extend_from_slice(bytes);
+        let sealed = self.core.envelope.seal(buffer);
+        if sealed.is_none() {
+            self.too_large(&family());
+        }
+        sealed
+    }
+
+    fn too_large(&self, family: &str) {
+        let max = self.core.envelope.value_bytes_max;
+        let why = format!("they are larger than {max} bytes, see Builder::value_bytes_max");
+        self.core.complaints.unkept(family, "too_large", &why);
+    }
+
+    /// The bytes that were [sealed](Self::seal_raw).
+    pub(crate) fn open_raw(&self, sealed: &Bytes) -> Option<Bytes> {
+        match self.core.envelope.open_raw(sealed) {
+            Ok(Payload::Value(bytes)) => Some(bytes),
+            Ok(Payload::Absent) => None,
+            Err(reason) => {
+                telemetry::unreadable(reason.label());
+                None
+            }
+        }
     }
 
     /// What the bytes held; `None`, counted, if they cannot be read.

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use crate::{
-    Result,
+    Result, complaints,
     core::{Chosen, Core},
     flight::{Leader, Outcome},
     policy::Terms,
@@ -43,6 +43,10 @@ impl Grants {
             token,
             leased,
         });
+    }
+
+    pub(crate) fn key(&self) -> &Bytes {
+        &self.key
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -98,19 +102,19 @@ impl Grants {
         let mut stored = Stored::default();
         let mut failure = None;
         for grant in &mut self.grants {
-            let ttl = grant.chosen.ttl.or(terms.ttl).unwrap_or(core.ttl);
-            let ttl = (!ttl.is_zero()).then_some(ttl);
+            let ttl = core.lifetime(&grant.chosen, terms.ttl);
+            let swr = core.stale_window(terms.swr);
             let provider = &grant.chosen.provider;
             let entry = Store {
                 key: &self.key,
                 value: value.clone(),
                 ttl,
-                swr: terms.swr,
+                swr,
                 tags: &tags,
                 manual: terms.manual,
                 token: Some(&grant.token),
             };
-            grant.chosen.pending.note_life(ttl, terms.swr);
+            grant.chosen.pending.note_life(ttl, swr);
             match provider.store(entry).await {
                 Ok(accepted) => {
                     telemetry::store(provider.id(), if accepted { "stored" } else { "refused" });
@@ -121,7 +125,13 @@ impl Grants {
                 }
                 Err(error) => {
                     telemetry::store(provider.id(), "failed");
-                    telemetry::failed_open(provider.id(), "store", &error);
+                    let name = core.namespace.key_of(&self.key);
+                    let family = match &terms.family {
+                        Some(family) => family.to_string(),
+                        None => complaints::family_of(name),
+                    };
+                    core.complaints
+                        .failed_open(provider.id(), "store", &family, &error);
                     failure.get_or_insert(error);
                 }
             }

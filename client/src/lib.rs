@@ -97,6 +97,7 @@ mod batch;
 mod cache;
 pub mod change;
 mod codec;
+mod complaints;
 mod config;
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;
@@ -116,12 +117,13 @@ pub mod provider;
 pub mod server;
 mod tags;
 mod telemetry;
+mod throttle;
 
 pub use bytes::Bytes;
 
 pub use crate::{
     batch::Batch,
-    cache::{Cache, Unfinished},
+    cache::{Cache, ShutdownReport},
     codec::{Codec, Json},
     config::Builder,
     entry::{Entry, Filling},

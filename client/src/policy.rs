@@ -1,6 +1,6 @@
 //! How an entry is to be kept: what the builders of one key and of several have in common.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use crate::{Loaded, Tags};
 
@@ -8,7 +8,7 @@ use crate::{Loaded, Tags};
 /// over with `policy`, and have the same setters.
 ///
 /// ```
-/// use std::time::Duration;
+/// use std::{sync::Arc, time::Duration};
 /// use mcache::{Cache, MemoryProvider, Policy};
 ///
 /// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
@@ -30,12 +30,13 @@ pub struct Policy {
     pub(crate) early: Duration,
     pub(crate) negative_ttl: Option<Duration>,
     pub(crate) targets: Vec<Target>,
+    pub(crate) family: Option<Arc<str>>,
 }
 
 /// A provider chosen for one operation, optionally with its own time to live.
 ///
 /// ```
-/// use std::time::Duration;
+/// use std::{sync::Arc, time::Duration};
 /// use mcache::Target;
 ///
 /// let _default_ttl = Target::from("redis");
@@ -78,6 +79,7 @@ pub(crate) struct Terms {
     pub(crate) swr: Duration,
     pub(crate) manual: bool,
     pub(crate) keep: bool,
+    pub(crate) family: Option<Arc<str>>,
 }
 
 impl Policy {
@@ -85,6 +87,10 @@ impl Policy {
     #[must_use]
     pub fn new() -> Self {
         Self::default()
+    }
+
+    pub(crate) fn family_label(&self) -> Option<&str> {
+        self.family.as_deref()
     }
 
     /// The terms for what a loader returned.
@@ -107,6 +113,7 @@ impl Policy {
             swr: self.swr,
             manual: self.manual,
             keep: true,
+            family: self.family.clone(),
         }
     }
 
@@ -126,7 +133,8 @@ impl Policy {
 /// The setters of [`Policy`], on itself and on the builders that hold one: `$field` leads from `self` to it.
 macro_rules! policy_setters {
     ($($field:ident)?) => {
-        /// How long an entry is live. Default: the cache's. Zero: no expiry.
+        /// How long an entry is live. Default: the cache's. Zero: no expiry. At most
+        /// 10,000 years; longer is as long.
         #[must_use]
         pub fn ttl(mut self, ttl: Duration) -> Self {
             self$(.$field)?.ttl = Some(ttl);
@@ -135,7 +143,7 @@ macro_rules! policy_setters {
 
         /// Stale-while-revalidate: how long after its time to live, or after a
         /// [soft invalidation](crate::Cache::soft_invalidate), an entry may still be served while one caller refreshes it.
-        /// Default: zero. An entry that never expires has no such window.
+        /// Default: zero. An entry that never expires has no such window. At most 49 days; longer is as long.
         #[must_use]
         pub fn swr(mut self, window: Duration) -> Self {
             self$(.$field)?.swr = window;
@@ -185,6 +193,14 @@ macro_rules! policy_setters {
         #[must_use]
         pub fn negative_ttl(mut self, ttl: Duration) -> Self {
             self$(.$field)?.negative_ttl = Some(ttl);
+            self
+        }
+
+        /// What keys of this kind are called together, in metrics and in the log: `product`, not `product:42`. Default: no
+        /// label; in the log what is before the first colon of the key. Use a bounded number of them.
+        #[must_use]
+        pub fn family(mut self, family: impl Into<std::sync::Arc<str>>) -> Self {
+            self$(.$field)?.family = Some(family.into());
             self
         }
 

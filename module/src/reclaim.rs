@@ -87,7 +87,8 @@ pub fn run(ctx: Ctx<'_>, end_ns: Option<u64>) -> usize {
     let over = || end_ns.is_some_and(|at_ns| redis::monotonic_ns() >= at_ns);
     let mut freed = 0;
     let selected = ctx.db();
-    while state::with(|s| s.index.has_pending()) && !over() {
+    // A failover may pause writes meanwhile; then nothing that expired can be deleted, however often it is tried.
+    while state::with(|s| s.index.has_pending()) && !over() && !writes_are_paused() {
         let mut deleted: Vec<OwnedStr> = Vec::with_capacity(BATCH);
         let mut batch_db = None;
         let mut idle = true;
@@ -157,8 +158,9 @@ impl Job {
         let key = ctx.open(self.name.as_raw(), Mode::Write);
         if !key.holds(self.entry) {
             drop(key);
-            // Mostly it expired when the key was opened, and Redis deleted and replicated that by itself.
-            if state::with(|s| s.absent(self.db, self.id, self.entry)) {
+            // Mostly it expired when the key was opened, and Redis deleted and replicated that by itself. But while writes
+            // are paused what expired is hidden and stays.
+            if !writes_are_paused() && state::with(|s| s.absent(self.db, self.id, self.entry)) {
                 redis::log_warning(
                     "mcache: the index named an entry that the keyspace does not hold; please report it",
                 );
@@ -168,6 +170,8 @@ impl Job {
         let Some(epoch) = self.soft else {
             key.unlink();
             drop(key);
+            // Near caches were told why when it was invalidated.
+            state::with(|s| s.feed.key_left_by_itself(self.name.as_bytes()));
             deleted.push(self.name);
             return true;
         };

@@ -6,7 +6,7 @@
 
 use mcache_core::fills::Fills;
 use mcache_core::hash::Key;
-use mcache_core::server::Server;
+use mcache_core::server::{Awaited, Server};
 
 use crate::redis::global::MainThread;
 use crate::redis::{self, Blocked};
@@ -16,16 +16,16 @@ pub type State = Server<Blocked>;
 
 static STATE: MainThread<State> = MainThread::new();
 
+/// Told of every entry that is freed, from whatever thread frees it; the one thing here that other threads may touch.
+pub static AWAITED: Awaited = Awaited::new();
+
 /// Begins with nothing; called once, when the module is loaded.
 pub fn init(invalidation_memory_tags: usize) {
     // Of this process only: it is never saved, replicated or shown.
     let key = Key::new([redis::random_u64(), redis::random_u64()]);
-    STATE.set(Server::new(Fills::with_key(
-        key,
-        redis::random_u64(),
-        redis::now_ms(),
-        invalidation_memory_tags,
-    )));
+    let (incarnation, now_ms) = (redis::random_u64(), redis::now_ms());
+    let fills = Fills::with_key(key, incarnation, now_ms, invalidation_memory_tags);
+    STATE.set(Server::new(fills, &AWAITED));
 }
 
 /// Runs `body` with the state. Do not call Redis from within, unless the call cannot come back.

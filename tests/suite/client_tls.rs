@@ -143,5 +143,5 @@ fn a_server_that_wants_to_know_who_asks_is_told() {
 #[test]
 fn a_certificate_that_is_none_is_a_mistake_of_configuration() {
     let error = ping(1, RedisOptions::default().tls_root("nonsense")).expect_err("no certificate");
-    assert!(matches!(error.kind(), ErrorKind::Config(_)), "{error:?}");
+    assert!(error.kind() == ErrorKind::Config, "{error:?}");
 }

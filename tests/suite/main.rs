@@ -11,6 +11,7 @@ mod client_tls;
 mod client_topology;
 mod cluster;
 mod commands;
+mod entries;
 mod fetch;
 mod fetching;
 mod fullsync;

@@ -249,8 +249,8 @@ impl Pending {
         };
         let attempt = tokio::spawn(attempt.in_current_span());
         attempt.await.unwrap_or_else(|error| {
-            let gone = ErrorKind::Unavailable("the runtime is shutting down".to_owned());
-            Err(Error::new(gone).with_source(error))
+            let what = format!("the runtime is shutting down: {error}");
+            Err(Error::new(ErrorKind::Unavailable, what))
         })
     }
 }

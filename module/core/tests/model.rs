@@ -8,7 +8,9 @@ use mcache_core::epoch::Epoch;
 use mcache_core::fills::Fills;
 use mcache_core::hash::Key;
 use mcache_core::index::{Scope, Task, Verdict};
-use mcache_core::server::{Server, Store, Stored};
+use mcache_core::server::{Awaited, Server, Store, Stored};
+
+static AWAITED: Awaited = Awaited::new();
 
 const DBS: usize = 3;
 const TAGS: usize = 90;
@@ -56,7 +58,7 @@ impl World {
         };
         World {
             rng,
-            server: Server::new(Fills::with_key(key, 1, 0, 64)),
+            server: Server::new(Fills::with_key(key, 1, 0, 64), &AWAITED),
             keyspace: vec![BTreeMap::new(); DBS],
             model: vec![BTreeMap::new(); DBS],
             epoch: 10,

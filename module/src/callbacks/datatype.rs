@@ -5,7 +5,7 @@
 //! | `rdb_load`, `rdb_save` | versioned encoding; tags by name; an entry that is dead, or softly invalidated a moment ago, travels as a husk |
 //! | `aof_rewrite` | one `MCACHE.REPLSET`; Redis adds the expiry |
 //! | `unlink2` | the entry leaves the keyspace: it leaves the index first |
-//! | `free` | memory only: it may run on a background thread (FLUSHALL ASYNC) on entries still linked |
+//! | `free` | memory, and a word to `Awaited`: it may run on a background thread (FLUSHALL ASYNC) on entries still linked |
 //! | `copy2` | a new entry, linked when Redis announces the new key |
 //! | `mem_usage2`, `free_effort2`, `digest` | as their names say |
 //!
@@ -173,10 +173,15 @@ unsafe extern "C" fn unlink(ctx: *mut raw::RedisModuleKeyOptCtx, value: *const c
 }
 
 unsafe extern "C" fn free(value: *mut c_void) {
-    // No state is touched here: this may be a background thread.
+    // This may be a background thread: nothing of the state is touched but the one pointer that may be.
     guard((), || {
-        // SAFETY: Redis frees each value once, after `unlink2` or after the FlushDB event that discarded the index.
-        unsafe { entry(value).free() };
+        // SAFETY: Redis frees each value once, after `unlink2`, after the FlushDB event that discarded the index, or before it
+        // was linked; and it is not linked afterwards, for that is what `AWAITED` is told.
+        unsafe {
+            let entry = entry(value);
+            state::AWAITED.is_freed(entry);
+            entry.free();
+        }
     });
 }
 

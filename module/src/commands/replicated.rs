@@ -81,6 +81,7 @@ pub fn replinvalidate(ctx: Ctx<'_>, args: Args<'_>) -> Result<(), Error> {
         scope,
         soft,
         tags_from,
+        ..
     } = Invalidate::from_mode(mode, 3).ok_or_else(|| Error::Integer {
         what: "mode",
         got: args.bytes(2).to_vec(),

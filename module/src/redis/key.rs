@@ -143,11 +143,16 @@ impl Key<'_> {
         let mut old = null_mut();
         // SAFETY: open for writing and holding a value of our type.
         let old = unsafe {
-            rm!(RedisModule_ModuleTypeReplaceValue)(
+            let status = rm!(RedisModule_ModuleTypeReplaceValue)(
                 self.raw,
                 kind::handle(),
                 entry.as_raw(),
                 &raw mut old,
+            );
+            assert_eq!(
+                status,
+                raw::REDISMODULE_OK as c_int,
+                "the key is open for writing and holds an entry"
             );
             Entry::from_raw(old)
         };

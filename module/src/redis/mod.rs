@@ -26,7 +26,7 @@ mod string;
 mod user;
 mod waiting;
 
-use std::ffi::CString;
+use std::ffi::{CStr, CString, c_char, c_int};
 use std::ptr::null_mut;
 use std::sync::LazyLock;
 use std::time::Instant;
@@ -36,11 +36,11 @@ use redis_module::raw;
 
 pub use ctx::{Ctx, server_flags, writes_are_paused};
 pub use key::{Held, Key, Mode};
+pub use node::{cluster_nodes, cluster_state_is_ok, would_execute_writes};
 pub use replicate::{is_heard, set_heard};
 pub use reply::prepare as prepare_replies;
 pub use string::{Args, OwnedStr, Str, bytes};
 pub use user::{Access, User};
-pub use node::{cluster_nodes, cluster_state_is_ok, would_execute_writes};
 pub use waiting::{Blocked, Parked, Told, unblock};
 
 /// A function of the API. Reading it is part of the `unsafe` block that calls it: sound because [`check`] refused to
@@ -144,6 +144,39 @@ required![
     RedisModule_SubscribeToServerEvent,
     RedisModule_UnlinkKey,
 ];
+
+/// Who hears what happens to keys.
+pub trait Watcher {
+    /// The event, and the key.
+    fn happened(ctx: Ctx<'_>, event: &[u8], key: &[u8]);
+}
+
+unsafe extern "C" fn on_key<W: Watcher>(
+    ctx: *mut raw::RedisModuleCtx,
+    _: c_int,
+    event: *const c_char,
+    key: Str,
+) -> c_int {
+    guard::guard((), || {
+        // SAFETY: valid during the callback.
+        let (ctx, event, key) = unsafe { (Ctx::new(ctx), CStr::from_ptr(event), bytes(key)) };
+        W::happened(ctx, event.to_bytes(), key);
+    });
+    raw::REDISMODULE_OK as c_int
+}
+
+/// Has Redis tell from now on of keys that come, change their name or their deadline, or go, by whatever command; false if it
+/// refuses.
+pub fn watch_keys<W: Watcher>(ctx: Ctx<'_>) -> bool {
+    let kinds = raw::REDISMODULE_NOTIFY_GENERIC
+        | raw::REDISMODULE_NOTIFY_NEW
+        | raw::REDISMODULE_NOTIFY_EXPIRED
+        | raw::REDISMODULE_NOTIFY_EVICTED;
+    // SAFETY: valid context, and a function that lives as long as the module.
+    let subscribed =
+        unsafe { rm!(RedisModule_SubscribeToKeyspaceEvents)(ctx.raw(), kinds, Some(on_key::<W>)) };
+    subscribed as isize == raw::REDISMODULE_OK
+}
 
 /// Milliseconds since 1970.
 pub fn now_ms() -> u64 {

@@ -46,12 +46,7 @@ impl Drop for Reply {
 fn cluster(ctx: Ctx<'_>, what: &CStr) -> Vec<u8> {
     // SAFETY: valid context; the format names one C string.
     let reply = unsafe {
-        rm!(RedisModule_Call)(
-            ctx.raw(),
-            c"CLUSTER".as_ptr(),
-            c"c".as_ptr(),
-            what.as_ptr(),
-        )
+        rm!(RedisModule_Call)(ctx.raw(), c"CLUSTER".as_ptr(), c"c".as_ptr(), what.as_ptr())
     };
     Reply(reply).bytes()
 }

@@ -73,16 +73,25 @@ impl SlotSet {
     /// ```
     pub fn of_myself(nodes: &[u8]) -> Option<SlotSet> {
         let fields = |line: &'_ [u8]| -> Vec<Vec<u8>> {
-            line.split(|byte| *byte == b' ').map(<[u8]>::to_vec).collect()
+            line.split(|byte| *byte == b' ')
+                .map(<[u8]>::to_vec)
+                .collect()
         };
         let number = |text: &[u8]| std::str::from_utf8(text).ok()?.trim().parse::<u16>().ok();
         let mut lines = nodes.split(|byte| *byte == b'\n').map(fields);
         let myself = lines.find(|line| {
-            line.get(2)
-                .is_some_and(|flags| flags.split(|byte| *byte == b',').any(|flag| flag == b"myself"))
+            line.get(2).is_some_and(|flags| {
+                flags
+                    .split(|byte| *byte == b',')
+                    .any(|flag| flag == b"myself")
+            })
         })?;
         let mut slots = SlotSet::default();
-        for range in myself.iter().skip(8).filter(|range| !range.starts_with(b"[")) {
+        for range in myself
+            .iter()
+            .skip(8)
+            .filter(|range| !range.starts_with(b"["))
+        {
             let mut ends = range.splitn(2, |byte| *byte == b'-');
             let first = ends.next().and_then(number);
             let last = ends.next().map_or(first, number);

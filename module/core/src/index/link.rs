@@ -112,6 +112,7 @@ impl Index {
             leaving.leave(entry.tags()[at], entry.position(at), at);
         }
         self.limbo_db = db;
+        self.just_left = Some(entry);
         self.drop_empty(db, 2 * entry.tags().len());
     }
 
@@ -181,6 +182,7 @@ impl Index {
 
     /// Drops the records that the most recent unlink left without members.
     pub fn settle(&mut self) {
+        self.just_left = None;
         let Some(home) = self.dbs.get_mut(self.limbo_db) else {
             return;
         };

@@ -70,6 +70,8 @@ pub struct Index {
     /// name before they announce the new one, so an empty record keeps its name until the next change.
     limbo: Vec<u32>,
     limbo_db: usize,
+    /// The entry of the most recent unlink, until the next change: its records are still there.
+    just_left: Option<Entry>,
     /// Dead and soft records in all databases; 0 means that no entry can be anything but alive by its tags.
     doubtful_records: usize,
     /// Counts invalidations that left members to reclaim. An entry that was alive at this count still is.
@@ -104,6 +106,7 @@ impl Index {
             graveyard: Vec::new(),
             limbo: Vec::new(),
             limbo_db: 0,
+            just_left: None,
             doubtful_records: 0,
             kills: 0,
             trusted: 0,
@@ -115,6 +118,12 @@ impl Index {
 
     fn db(&mut self, db: usize) -> &mut Db {
         grow(&mut self.dbs, db)
+    }
+
+    /// Whether this entry was unlinked by the most recent change, so that the names of its tags are known. Looks at the
+    /// pointer only.
+    pub fn just_left(&self, entry: Entry) -> bool {
+        self.just_left == Some(entry)
     }
 
     /// The names of an entry's tags, also for an entry that was unlinked most recently.

@@ -1,7 +1,7 @@
 //! Entries that enter and leave the keyspace without a command of ours: loaded, restored, copied, renamed, deleted.
 //!
 //! Redis asks for the value of a loaded or copied key first and announces the key afterwards, or never: what it frees
-//! unannounced was never linked.
+//! unannounced was never linked (`awaited.rs`).
 
 use super::{Edge, Server};
 use crate::encode::Decoded;
@@ -57,6 +57,7 @@ impl<W> Server<W> {
         tags: Vec<Box<[u8]>>,
     ) -> Entry {
         let entry = Entry::new(key, value, attributes, &vec![0; tags.len()]);
+        self.awaited.begin(entry);
         self.pending = Some(Pending {
             entry,
             key: key.into(),
@@ -72,7 +73,8 @@ impl<W> Server<W> {
         let Some(pending) = self.pending.take() else {
             return;
         };
-        if *pending.key != *key || !loading && found != Some(pending.entry) {
+        let is_alive = self.awaited.end(pending.entry);
+        if !is_alive || *pending.key != *key || !loading && found != Some(pending.entry) {
             return;
         }
         let tags = pending.tags.iter().map(|tag| &**tag);
@@ -85,9 +87,11 @@ impl<W> Server<W> {
         if entry.is_linked() {
             return None;
         }
-        let (value, attributes, tags): (&[u8], _, Vec<Box<[u8]>>) = match self.is_husk(&entry) {
-            true => (b"", Attributes::HUSK, Vec::new()),
-            false => {
+        // If anything changed since it left, its records and their names may be gone.
+        let is_known = self.index.just_left(entry) && self.index.judge(&entry) == Verdict::Live;
+        let (value, attributes, tags): (&[u8], _, Vec<Box<[u8]>>) = match is_known {
+            false => (b"", Attributes::HUSK, Vec::new()),
+            true => {
                 let tags = self.index.names(&entry).map(Box::from).collect();
                 (entry.value(), entry.attributes(), tags)
             }
@@ -105,8 +109,9 @@ impl<W> Server<W> {
     }
 
     /// Whether nothing but the key of an entry may travel. A softly invalidated one whose turn has not come is no better
-    /// than a dead one: in a moment its deadline would have been shortened, and elsewhere no one knows to what.
+    /// than a dead one: in a moment its deadline would have been shortened, and elsewhere no one knows to what. And of one
+    /// that no index holds no invalidation could tell.
     pub(super) fn is_husk(&self, entry: &Entry) -> bool {
-        self.index.judge(entry) != Verdict::Live
+        !entry.is_linked() || self.index.judge(entry) != Verdict::Live
     }
 }

@@ -27,7 +27,8 @@ impl Condition {
 }
 
 impl<W> Server<W> {
-    /// Looks at what the index says and, only for entries with an SWR window, at the key's deadline and the clock.
+    /// Looks at what the index says and, only for entries with an SWR window, at the key's deadline and the clock. An entry
+    /// that no index holds is dead: no invalidation would reach it.
     #[inline]
     pub fn condition(
         &self,
@@ -35,6 +36,9 @@ impl<W> Server<W> {
         deadline_ms: impl FnOnce() -> Option<u64>,
         now_ms: impl FnOnce() -> u64,
     ) -> Condition {
+        if !entry.is_linked() {
+            return Condition::Dead;
+        }
         let swr_ms = u64::from(entry.swr_ms());
         match self.index.verdict(entry) {
             Verdict::Live if swr_ms == 0 => Condition::Live,

@@ -86,7 +86,9 @@ impl<W> Server<W> {
 
     /// The key got its shorter deadline: from now on a mark in the entry says that it is stale.
     pub fn shortened(&mut self, db: usize, entry: Entry) {
-        self.index.shortened(db, entry);
+        if entry.is_linked() {
+            self.index.shortened(db, entry);
+        }
     }
 
     /// The keyspace does not hold under its name what the index handed out as entry number `id`: true if the index still

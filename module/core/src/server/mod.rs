@@ -8,11 +8,13 @@
 //! - this file: what a server knows, and what it asks of the edge
 //! - `condition.rs`: what an entry is good for at the moment
 //! - `read.rs`: GET and FETCH; `write.rs`: SET; `invalidate.rs`: INVALIDATE, and what reclaim does to an entry
-//! - `arrive.rs`: entries that come without a SET: loaded, restored, copied, renamed; `travel.rs`: entries on their way out
+//! - `arrive.rs`: entries that come without a SET: loaded, restored, copied, renamed; `awaited.rs`: the one that is not
+//!   announced yet; `travel.rs`: entries on their way out
 //! - `waiting.rs`: leases and parked clients; `life.rs`: what happens to the server as a whole
 //! - `pace.rs`: how long a slice of reclaim may take
 
 mod arrive;
+mod awaited;
 mod condition;
 mod invalidate;
 mod life;
@@ -32,6 +34,7 @@ use crate::lease::Leases;
 use arrive::Pending;
 use life::Phase;
 
+pub use awaited::Awaited;
 pub use condition::{Condition, fresh_ms};
 pub use invalidate::{Invalidated, shortened_deadline_ms};
 pub use pace::Pace;
@@ -86,6 +89,7 @@ pub struct Server<W> {
     /// An RDB or AOF file is being read.
     loading: bool,
     pending: Option<Pending>,
+    awaited: &'static Awaited,
     /// The timer for the next end of a lease or of a wait.
     alarm: Option<Alarm>,
     /// Record ids of the SET at hand; kept to be reused.
@@ -93,8 +97,9 @@ pub struct Server<W> {
 }
 
 impl<W: Copy + Eq + Hash> Server<W> {
-    /// A server that has just started and has read nothing yet. Its feed is off.
-    pub fn new(fills: Fills) -> Self {
+    /// A server that has just started and has read nothing yet. Its feed is off. `awaited` is told of every entry
+    /// that is freed.
+    pub fn new(fills: Fills, awaited: &'static Awaited) -> Self {
         Server {
             // One key for both, so that a tag is hashed once where both are asked.
             index: Index::with_key(fills.key()),
@@ -112,6 +117,7 @@ impl<W: Copy + Eq + Hash> Server<W> {
             phase: Phase::Starting,
             loading: false,
             pending: None,
+            awaited,
             alarm: None,
             records: Vec::new(),
         }

@@ -55,7 +55,7 @@ impl<W> Server<W> {
     ) -> Option<Admitted> {
         let live = present
             .as_mut()
-            .is_some_and(|entry| self.index.verdict(entry) != Verdict::Dead);
+            .is_some_and(|entry| entry.is_linked() && self.index.verdict(entry) != Verdict::Dead);
         let allowed = match set.condition {
             When::Always => true,
             When::Absent => !live,
@@ -115,6 +115,11 @@ impl<W> Server<W> {
             index.link(db, new);
             return Stored::New(new);
         };
+        if !old.is_linked() {
+            let new = Entry::new(key, value, attributes, records);
+            index.link(db, new);
+            return Stored::Replaced(new);
+        }
         let before = old.value().len();
         if old.tags() == &records[..]
             && old.is_manual() == attributes.manual

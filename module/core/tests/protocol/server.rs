@@ -13,12 +13,15 @@ use mcache_core::epoch::{Epoch, Token};
 use mcache_core::fills::Fills;
 use mcache_core::index::{Scope, Task};
 use mcache_core::lease::{Answer, Released, Waiter, Wake};
-use mcache_core::server::{self, Condition, Edge, Fetched, Fetcher, Store, Stored};
+use mcache_core::server::{self, Awaited, Condition, Edge, Fetched, Fetcher, Store, Stored};
 
 use crate::world::{Key, TAGS_A_KEY, Tag, Value, is_manual, tags_of};
 
 /// So few that invalidations push each other out of the exact part of the memory all the time.
 const REMEMBERED_TAGS: usize = 4;
+
+/// One for all servers: a pointer to an entry of another one is none of theirs.
+static AWAITED: Awaited = Awaited::new();
 
 /// The one database.
 const DB: usize = 0;
@@ -180,7 +183,7 @@ impl Drop for Server {
 impl Server {
     pub fn new(incarnation: u64, now_ms: u64, is_primary: bool) -> Self {
         Server {
-            core: server::Server::new(Fills::new(incarnation, now_ms, REMEMBERED_TAGS)),
+            core: server::Server::new(Fills::new(incarnation, now_ms, REMEMBERED_TAGS), &AWAITED),
             keyspace: BTreeMap::new(),
             parked: HashMap::new(),
             holders: BTreeMap::new(),
@@ -503,7 +506,15 @@ impl Server {
     /// Does what is to be done with an entry.
     fn perform(&mut self, task: Task, now_ms: u64) {
         match task {
-            Task::Delete { entry, .. } => self.unlink(entry.key()[0]),
+            Task::Delete { db, entry } => {
+                let (key, id) = (entry.key()[0], entry.id());
+                if self.open(key, now_ms).0 == Some(entry) {
+                    self.unlink(key);
+                } else {
+                    let listed = self.core.absent(db, id, entry);
+                    assert!(!listed, "the index names what the keyspace does not hold");
+                }
+            }
             Task::Shorten { db, entry, epoch } => {
                 let key = entry.key()[0];
                 if self.open(key, now_ms).0 != Some(entry) {
@@ -574,6 +585,13 @@ impl Server {
         let decoded = encode::decode(encode::VERSION, &dump.meta).expect("what we wrote");
         let (key, moment) = (dump.key, self.moment(now_ms, 0));
         let entry = self.core.load(&[key], &dump.value, decoded, drop, &moment);
+        // As Redis does with what has expired, on a primary: never announced.
+        if self.is_primary && deadline_ms <= now_ms {
+            AWAITED.is_freed(entry);
+            // SAFETY: it is in no keyspace and no index.
+            unsafe { entry.free() };
+            return;
+        }
         self.remove(key);
         self.keyspace.insert(key, Held { entry, deadline_ms });
         self.core.arrived(DB, &[key], Some(entry), loading);

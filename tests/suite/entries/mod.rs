@@ -1,0 +1,3 @@
+//! How entries come and go: memory, persistence, replication.
+
+mod unannounced;
