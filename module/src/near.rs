@@ -14,7 +14,7 @@ use crate::{config, state};
 
 /// How old what is known of the cluster may be, at least and at most, in microseconds: looking takes longer in large ones. The
 /// longest lease of predecessors is waited for so much longer (`mcache_core::feed::lease`).
-const LOOK_US: (u64, u64) = (10_000, 100_000);
+const LOOK_US: (u64, u64) = (10_000, mcache_core::feed::lease::LOOK_US);
 /// Looking may take this part of the time.
 const LOOK_PART: u64 = 20;
 

@@ -224,7 +224,7 @@ impl<W: Copy + Ord> Feed<W> {
     /// From now on leases of predecessors may run, if the feed is on here and hence everywhere.
     fn succeed(&mut self, now_us: u64) {
         if self.settings.on {
-            self.grants.succeed(lease::LONGEST_MS, now_us);
+            self.grants.succeed(now_us);
         }
     }
 

@@ -2,7 +2,7 @@
 
 use super::event::{ALL_DATABASES, Event, Kind};
 use super::slots::SlotSet;
-use super::{Feed, lease, marks};
+use super::{Feed, marks};
 use crate::index::Scope;
 
 /// An invalidation of more tags is told as a flush.
@@ -126,7 +126,7 @@ impl<W> Feed<W> {
         }
         self.slots_flushed(&before.without(owned));
         if !owned.without(&before).is_empty() {
-            self.grants.succeed(lease::LONGEST_MS, now_us);
+            self.grants.succeed(now_us);
         }
     }
 

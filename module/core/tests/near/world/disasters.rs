@@ -90,7 +90,7 @@ impl World {
             }
             Disaster::Isolate => self.isolate(),
             Disaster::MoveSlots => {
-                let group = self.rng.usize(..2);
+                let group = self.rng.usize(..GROUPS);
                 self.move_slots(group);
             }
             Disaster::WallJump => {
@@ -284,7 +284,7 @@ impl World {
         server.frozen_until_us = 0;
     }
 
-    /// Half of the slots go to the other shard, with what is in them or without.
+    /// A quarter of the slots go to the other shard, with what is in them or without.
     fn move_slots(&mut self, group: usize) {
         if self.changing.contains(&true) {
             return;

@@ -41,6 +41,9 @@ pub type Value = [u32; 3];
 pub const KEYS: u8 = 8;
 pub const TAGS: u8 = 6;
 pub const SHARDS: usize = 2;
+/// Slots move in groups of so many.
+const GROUPS: usize = 4;
+const GROUP: u16 = 4_096;
 pub const NODES: usize = 4;
 const PROCESSES: usize = 3;
 /// Virtual time during which things begin and go wrong, in a short history and in a long one: leases of predecessors are waited
@@ -64,13 +67,12 @@ pub fn is_manual(key: Key) -> bool {
     key % 4 == 3
 }
 
-/// Half of the slots are of each group.
 pub fn slot_of(key: Key) -> u16 {
-    u16::from(key % 2) * 8_192 + u16::from(key)
+    group_of(key) as u16 * GROUP + u16::from(key)
 }
 
 fn group_of(key: Key) -> usize {
-    usize::from(key % 2)
+    usize::from(key) % GROUPS
 }
 
 pub fn key_name(key: Key) -> Vec<u8> {
@@ -222,7 +224,7 @@ pub struct World {
     processes: Vec<Process>,
     /// Who is the primary of each shard, and which shard owns each group of slots.
     primary: [usize; SHARDS],
-    owner: [usize; 2],
+    owner: [usize; GROUPS],
     changing: [bool; SHARDS],
     database: Floors,
     acknowledged: Floors,
@@ -254,7 +256,7 @@ impl World {
             servers: Vec::new(),
             processes: Vec::new(),
             primary: [0, 2],
-            owner: [0, 1],
+            owner: [0, 1, 0, 1],
             changing: [false; SHARDS],
             database: Floors::default(),
             acknowledged: Floors::default(),
@@ -327,8 +329,8 @@ impl World {
         let mut slots = SlotSet::default();
         for (group, shard) in self.owner.iter().enumerate() {
             if *shard == node / 2 {
-                let first = group as u16 * 8_192;
-                slots.add(first, first + 8_191);
+                let first = group as u16 * GROUP;
+                slots.add(first, first + GROUP - 1);
             }
         }
         slots
