@@ -190,7 +190,7 @@ fn nothing_is_written_down_while_no_near_cache_subscribes() {
         .set("mcache.near-lease-ms", 100)
         .start();
     let mut redis = server.session();
-    let mut nothing = |redis: &mut harness::Session| {
+    let nothing = |redis: &mut harness::Session| {
         let before = redis.stat("feed_events");
         redis.ok("MCACHE.SET k 0 v TAGS t");
         redis.run("MCACHE.INVALIDATE TAGS t");
