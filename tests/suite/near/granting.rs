@@ -30,7 +30,12 @@ fn the_feed_is_off_unless_it_is_switched_on() {
 
 #[test]
 fn a_replica_grants_nothing_and_a_promoted_one_has_predecessors() {
-    let mut servers = Replicated::start_with(1, Server::builder().set("mcache.feed", "yes"));
+    let mut servers = Replicated::start_with(
+        1,
+        Server::builder()
+            .set("mcache.feed", "yes")
+            .set("mcache.near-lease-ms", 5_000),
+    );
     let mut near = Process::subscribed(&servers.primary);
     near.redis.ok("MCACHE.SET k 0 v TAGS t");
     assert!(near.read("k"));

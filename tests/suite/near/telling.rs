@@ -102,6 +102,7 @@ fn a_key_is_told_by_whatever_command_it_is_changed() {
 fn eviction_and_reclaim_tell_nothing() {
     let server = Server::builder()
         .set("mcache.feed", "yes")
+        .set("mcache.near-lease-ms", 5_000)
         .set("maxmemory-policy", "allkeys-lru")
         .start();
     let mut near = Process::subscribed(&server);
