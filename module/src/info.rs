@@ -43,6 +43,7 @@ pub fn fields() -> Vec<(&'static str, u64)> {
             ("settles_parked", s.feed.settling() as u64),
             ("longest_settle_us", s.feed.longest_settle_us()),
             ("replicating", u64::from(redis::is_heard())),
+            ("slot_exports", s.exports.keys().count() as u64),
             ("panics", s.stats.panics),
             ("incarnation", s.fills.incarnation()),
             ("epoch", s.fills.now().0),

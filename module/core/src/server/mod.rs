@@ -30,6 +30,7 @@ use crate::feed::{Feed, HashKey, Identity};
 use crate::fills::Fills;
 use crate::index::Index;
 use crate::lease::Leases;
+use crate::slots::Exports;
 
 use arrive::Pending;
 use life::Phase;
@@ -40,7 +41,7 @@ pub use invalidate::{Invalidated, shortened_deadline_ms};
 pub use pace::Pace;
 pub use read::{Fetched, Fetcher};
 pub use waiting::{Alarm, Gone};
-pub use write::{Admitted, Store, Stored};
+pub use write::{Admitted, Replicated, Store, Stored};
 
 /// What the edge is asked, each only where it matters: a GET of an entry without an SWR window asks nothing.
 pub trait Edge {
@@ -81,6 +82,8 @@ pub struct Server<W> {
     pub leases: Leases<W>,
     /// What near caches hear of, and their leases.
     pub feed: Feed<W>,
+    /// Which slots are on their way to other servers.
+    pub exports: Exports,
     /// Counters.
     pub stats: Stats,
     /// How long the next slice of reclaim may take.
@@ -112,6 +115,7 @@ impl<W: Copy + Eq + Hash> Server<W> {
                 },
                 0,
             ),
+            exports: Exports::default(),
             stats: Stats::default(),
             pace: Pace::default(),
             phase: Phase::Starting,
