@@ -271,6 +271,11 @@ class McacheCachingModule {
   stats() {
     return this.store.stats()
   }
+
+  /** The tags and keys whose clearing Redis has not acknowledged; they are sent again until it does. */
+  unacknowledged() {
+    return this.store.clears.unacknowledged()
+  }
 }
 
 /** Medusa lets a provider in `set` bring its own ttl. */
