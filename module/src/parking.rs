@@ -10,7 +10,7 @@ use mcache_core::epoch::Token;
 use mcache_core::lease::{Answer, Released, Waiter, Wake};
 use mcache_core::server::Alarm;
 
-use crate::redis::{self, Blocked, Ctx, Parked};
+use crate::redis::{self, Blocked, Ctx, Parked, Told};
 use crate::state;
 
 /// Tells each client what it is to be told, and sees to the timer.
@@ -21,7 +21,7 @@ fn wake(ctx: Ctx<'_>, wakes: Vec<Wake<Blocked>>) {
 
 fn unblock_all(wakes: Vec<Wake<Blocked>>) {
     for (blocked, answer) in wakes {
-        redis::unblock(blocked, Some(answer));
+        redis::unblock(blocked, Some(Told::Lease(answer)));
     }
 }
 
@@ -92,7 +92,7 @@ pub fn park<P: Parked>(ctx: Ctx<'_>, key: &[u8], lease_ms: u64, wait_ms: u64) {
         s.park(db, key, waiter)
     });
     if !parked {
-        redis::unblock(blocked, Some(Answer::Look));
+        redis::unblock(blocked, Some(Told::Lease(Answer::Look)));
     }
     set_timer(ctx);
 }
