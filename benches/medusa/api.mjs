@@ -41,7 +41,11 @@ export class Server {
           })
         },
       )
-      request.on("error", reject)
+      // The server may have closed a connection that was idle, just as it was used again: then nothing was carried out.
+      request.on("error", (error) => {
+        if (error.code === "ECONNRESET" && request.reusedSocket) resolve(this.request(method, path, body, headers))
+        else reject(error)
+      })
       if (payload !== undefined) request.write(payload)
       request.end()
     })

@@ -92,7 +92,11 @@ export const CHANGES = [
   // Stock.
   ["stock: level", ({ admin, w, n }) => admin.post(`/admin/inventory-items/${w.item}/location-levels/${w.location}`, { stocked_quantity: 1000 + (n % 500) })],
   ["stock: levels in a batch", ({ admin, w, n }) => admin.post(`/admin/inventory-items/${w.item}/location-levels/batch`, { update: [{ location_id: w.location, stocked_quantity: 2000 + (n % 500) }] })],
-  ["stock: at another location", ({ admin, w }) => admin.post(`/admin/inventory-items/${w.item}/location-levels`, { location_id: w.location2, stocked_quantity: 7 })],
+  ["stock: at another location", async ({ admin, w }) => {
+    // A run that was cut short may have left it there.
+    await admin.request("DELETE", `/admin/inventory-items/${w.item}/location-levels/${w.location2}`)
+    await admin.request("POST", `/admin/inventory-items/${w.item}/location-levels`, { location_id: w.location2, stocked_quantity: 7 })
+  }],
   ["stock: no longer there", async ({ admin, w }) => {
     await admin.post(`/admin/inventory-items/${w.item}/location-levels/${w.location2}`, { stocked_quantity: 0 })
     await admin.delete(`/admin/inventory-items/${w.item}/location-levels/${w.location2}`)

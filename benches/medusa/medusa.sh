@@ -138,6 +138,13 @@ down() {
     true
 }
 
+# The port, the process and the Redis of one server of a comparison, for turns.mjs.
+arm() {
+    local name=bench-$distance-$1
+    printf '%s:%s' "$(port "$name")" "$(cat "$dir/$name.pid")"
+    [ "$1" = off ] || printf ':%s' "$(port "redis-bench-$1")"
+}
+
 case ${1:-} in
 check)
     shift
@@ -163,10 +170,11 @@ bench)
             up $kind "bench-$distance-$kind" "bench_$kind" "bench-$kind" "$pg"
         done
         for mix in ${2:-order browse hot}; do
+            admin=admin@example.com:secret-for-tests
             case $mix in
-                order) load=(--convert 1) ;;
-                browse) load=(--convert 0.05 --admin admin@example.com:secret-for-tests --writes 0.25) ;;
-                hot) load=(--convert 0 --hot 40) ;;
+                order) load='"convert":1,"writes":0,"hot":0' ;;
+                browse) load='"convert":0.05,"writes":0.25,"hot":0,"admin":"'$admin'"' ;;
+                hot) load='"convert":0,"writes":0,"hot":40' ;;
                 *) give_up "no mix $mix: order, browse, hot" ;;
             esac
             out=$dir/results/$distance-$mix
@@ -174,9 +182,8 @@ bench)
             say "$distance, $mix"
             for round in $(seq 1 "${ROUNDS:-3}"); do
                 [ ! -e "$out/round$round" ] || continue
-                (cd "$here" && SEED_JSON=$dir/seed.json PIDS=$dir node lockstep.mjs "${FLOWS:-12}" "$out" "r$round" "off=$(port "bench-$distance-off")" \
-                    "official=$(port "bench-$distance-official"):$(port redis-bench-official)" "module=$(port "bench-$distance-module"):$(port redis-bench-module)" \
-                    -- --seed "$dir/seed.json" --rng "$((round * 1000 + ${SEED:-1}))" "${load[@]}")
+                node "$here/turns.mjs" "$out" "r$round" "off=$(arm off)" "official=$(arm official)" "module=$(arm module)" -- \
+                    "{$load,\"seed\":\"$dir/seed.json\",\"rng\":$((round * 1000 + ${SEED:-1})),\"flows\":${FLOWS:-12},\"warmup\":${WARMUP:-6}}"
                 touch "$out/round$round"
             done
             touch "$out/done"

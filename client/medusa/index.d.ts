@@ -60,6 +60,8 @@ export declare class McacheCachingModule {
   /** What became of each shape of query; `part` picks those whose text contains it. */
   explain(part?: string): McacheExplanation[]
   stats(): McacheStats
+  /** Tags and keys whose clearing Redis has not acknowledged yet. */
+  unacknowledged(): string[]
 }
 
 declare const module: { service: typeof McacheCachingModule; loaders: unknown[]; linkable: object }

@@ -134,6 +134,8 @@ impl Job {
         let Some(epoch) = self.soft else {
             key.unlink();
             drop(key);
+            // Near caches were told why when it was invalidated.
+            state::with(|s| s.feed.key_left_by_itself(self.name.as_bytes()));
             deleted.push(self.name);
             return true;
         };

@@ -28,6 +28,7 @@ mod listeners;
 mod memory;
 mod migration;
 mod model;
+mod near;
 mod orphans;
 mod parking;
 mod persistence;

@@ -177,12 +177,18 @@ test("what is hardly read again is not stored, but now and then", () => {
 
 test("a result with prices ends when a price list begins or ends", () => {
   const now = 1_000_000
-  assert.equal(capped(3600, [], now), 3600)
-  assert.equal(capped(3600, [now - 1], now), 3600)
-  assert.equal(capped(3600, [now + 3_600_000 * 2], now), 3600)
-  assert.ok(capped(3600, [now + 90_000, now + 10_000], now) < 10)
-  assert.ok(capped(0, [now + 10_000], now) < 10, "no expiry becomes one")
-  assert.ok(capped(3600, [now + 1], now) > 0)
+  assert.equal(capped(3600, [], now, now), 3600)
+  assert.equal(capped(3600, [now - 1_000], now, now), 3600)
+  assert.equal(capped(3600, [now + 3_600_000 * 2], now, now), 3600)
+  assert.ok(capped(3600, [now + 90_000, now + 10_000], now, now) < 10)
+  assert.ok(capped(0, [now + 10_000], now, now) < 10, "no expiry becomes one")
+})
+
+test("prices that were read across the moment at which a list begins are not stored", () => {
+  const now = 1_000_000
+  assert.equal(capped(3600, [now - 1_000], now - 2_000, now), undefined)
+  assert.equal(capped(3600, [now + 1], now, now), undefined, "as good as gone")
+  assert.equal(capped(3600, [now - 5_000], now - 2_000, now), 3600)
 })
 
 test("options of the module", () => {

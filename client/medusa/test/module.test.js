@@ -179,6 +179,22 @@ test("prices end with their lists", async (t) => {
   assert.ok(lives.length > 0 && lives.every((seconds) => seconds <= 60), `${lives}`)
 })
 
+test("prices read before a list begins and stored after it are not served", async (t) => {
+  const lists = [{ id: "plist_1", starts_at: new Date(Date.now() + 3_600_000).toISOString(), ends_at: null }]
+  const shop = await startShop(t, {}, { priceLists: lists })
+  shop.others.PriceSet = [{ id: "pset_1", amount: "before" }]
+  const priced = { entity: "PriceSet", fields: ["*"], filters: { id: "pset_1" } }
+  await shop.ask(priced)
+  shop.onRead = () => {
+    // It begins when the query has read its prices.
+    lists[0].starts_at = new Date().toISOString()
+    shop.others.PriceSet = [{ id: "pset_1", amount: "after" }]
+    shop.onRead = undefined
+  }
+  assert.equal((await shop.ask(priced))[0].amount, "before")
+  assert.equal((await shop.ask(priced))[0].amount, "after")
+})
+
 test("what the index engine found depends on all rows that it may have looked at; rows that are given belong to no key", async (t) => {
   const shop = await startShop(t, { extensions: { modules: false } })
   const { Query } = shop.classes

@@ -102,7 +102,7 @@ function shapeOfCall(service, method, [first, config]) {
 }
 
 class Calls {
-  /** @param {{ store: any, policy: any, schema: any, current: () => any, ttl: (read: any) => Promise<number | undefined> }} parts */
+  /** @param {{ store: any, policy: any, schema: any, current: () => any, ttl: (read: any, began: number) => Promise<number | undefined> }} parts */
   constructor({ store, policy, schema, current, ttl }) {
     Object.assign(this, { store, policy, schema, current, ttl })
   }
@@ -136,6 +136,7 @@ class Calls {
       shape.hits += 1
       return found.value
     }
+    const began = Date.now()
     let value
     try {
       value = await run()
@@ -154,7 +155,7 @@ class Calls {
     // Before the caller gets it, who may change it.
     if (method !== CALCULATE) read.addRows(this.schema, rowsOf(value))
     const sealed = this.store.seal({ value }, { isExact: true })
-    this.#keep(shape, key, sealed, read).catch(() => {})
+    this.#keep(shape, key, sealed, read, began).catch(() => {})
     return value
   }
 
@@ -166,8 +167,8 @@ class Calls {
     return read.unclear
   }
 
-  async #keep(shape, key, sealed, read) {
-    const seconds = await this.ttl(read)
+  async #keep(shape, key, sealed, read, began) {
+    const seconds = await this.ttl(read, began)
     const tags = tagsOf(this.schema, [read], undefined)
     shape.tags = tags
     if (seconds === undefined) return this.store.release(key)

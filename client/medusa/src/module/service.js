@@ -60,7 +60,7 @@ class McacheCachingModule {
     bus?.addInterceptor?.(async (event) => onEvent(event))
     if (writes) tapWrites(modules, schema, (changed) => this.#changed(changed))
     if (calls) {
-      const ttl = async (read) => (this.prices && read.isPriced ? await this.prices.ttl(this.ttl) : this.ttl)
+      const ttl = async (read, began) => (this.prices && read.isPriced ? await this.prices.ttl(this.ttl, began) : this.ttl)
       const served = new Calls({ store: this.store, policy: this.policy, schema, current, ttl })
       for (const [name, service] of modules) if (service && !schema.links.has(name)) served.watch(service, name)
     }
@@ -145,7 +145,7 @@ class McacheCachingModule {
       if (scope?.query && !scope.isFilling) {
         scope.isFilling = true
         scope.key = key
-        scope.began = performance.now()
+        scope.began = Date.now()
         scope.reads.length = 0
       }
       return null
@@ -178,7 +178,7 @@ class McacheCachingModule {
     if (scope?.shape) scope.shape.tags = all
     let seconds = ttl
     if (this.prices && reads.some((read) => read.isPriced)) {
-      seconds = await this.prices.ttl(ttl)
+      seconds = await this.prices.ttl(ttl, scope.began)
       if (seconds === undefined) {
         this.store.release(key)
         return false
@@ -270,6 +270,11 @@ class McacheCachingModule {
 
   stats() {
     return this.store.stats()
+  }
+
+  /** The tags and keys whose clearing Redis has not acknowledged; they are sent again until it does. */
+  unacknowledged() {
+    return this.store.clears.unacknowledged()
   }
 }
 

@@ -120,7 +120,9 @@ function queryClasses(shop) {
       const filters = { ...expand.args?.find(({ name }) => name === "filters")?.value }
       if (ids) filters[keyField] = ids
       if (expand.serviceConfig.serviceName === "product") return { data: await shop.rows.listProducts(filters) }
-      return { data: shop.others[expand.entity] ?? [] }
+      const data = shop.others[expand.entity] ?? []
+      shop.onRead?.()
+      return { data }
     }
   }
   class Query {

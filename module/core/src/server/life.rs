@@ -32,6 +32,7 @@ impl<W: Copy + Eq + Hash> Server<W> {
             None => self.index.discard_all(),
         }
         self.fills.refuse_all(now_ms);
+        self.feed.flushed(db.map(|db| db as u32));
         self.look_again(db, now_ms)
     }
 
@@ -39,6 +40,8 @@ impl<W: Copy + Eq + Hash> Server<W> {
     pub fn swapped(&mut self, first: usize, second: usize, now_ms: u64) -> Vec<Wake<W>> {
         self.index.swap(first, second);
         self.fills.refuse_all(now_ms);
+        self.feed.flushed(Some(first as u32));
+        self.feed.flushed(Some(second as u32));
         self.look_again(None, now_ms)
     }
 
@@ -66,6 +69,7 @@ impl<W: Copy + Eq + Hash> Server<W> {
     fn forget_everything(&mut self, now_ms: u64) {
         let epoch = self.fills.new_floor(now_ms);
         self.index.raise_floor(epoch);
+        self.feed.floor_raised();
     }
 }
 
