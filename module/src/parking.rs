@@ -10,7 +10,7 @@ use mcache_core::epoch::Token;
 use mcache_core::lease::{Answer, Released, Waiter, Wake};
 use mcache_core::server::Alarm;
 
-use crate::redis::{self, Blocked, Ctx, Parked};
+use crate::redis::{self, Blocked, Ctx, Parked, Told};
 use crate::{rounds, state};
 
 /// Tells each client what it is to be told, and sees to the timer.
@@ -25,7 +25,7 @@ fn unblock_all(wakes: Vec<Wake<Blocked>>) {
         return;
     }
     for (blocked, answer) in wakes {
-        redis::unblock(blocked, Some(answer));
+        redis::unblock(blocked, Some(Told::Lease(answer)));
     }
     rounds::begin();
 }
@@ -99,7 +99,7 @@ pub fn park<P: Parked>(ctx: Ctx<'_>, key: &[u8], lease_ms: u64, wait_ms: u64) {
         s.park(db, key, waiter)
     });
     if !parked {
-        redis::unblock(blocked, Some(Answer::Look));
+        redis::unblock(blocked, Some(Told::Lease(Answer::Look)));
     }
     set_timer(ctx);
 }

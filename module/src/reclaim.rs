@@ -138,6 +138,8 @@ impl Job {
             key.unlink();
             drop(key);
             ctx.announce(c"mcache.invalidated", self.name.as_raw());
+            // Near caches were told why when it was invalidated.
+            state::with(|s| s.feed.key_left_by_itself(self.name.as_bytes()));
             deleted.push(self.name);
             return true;
         };

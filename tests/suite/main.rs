@@ -29,6 +29,7 @@ mod listeners;
 mod memory;
 mod migration;
 mod model;
+mod near;
 mod orphans;
 mod packaging;
 mod parking;

@@ -201,7 +201,7 @@ fn index_bytes_follow_the_formula_of_the_documentation() {
         let formula = entries * 8.0
             + memberships * 8.0
             + shared * 5.0
-            + tags * (24.0 + 16.0 + 9.0)
+            + tags * (24.0 + 16.0 + 11.0)
             + 64.0 * 1024.0;
         let told = sizes.index_bytes as f64;
         println!("{entries} entries, {own} own tags: {told} bytes, by the formula {formula:.0}");

@@ -14,7 +14,7 @@ use super::slots;
 use crate::config::{OnPromote, on_promote};
 use crate::redis::guard::guard;
 use crate::redis::{self, Ctx, Held, Mode, OwnedStr, Str, bytes, host, rm};
-use crate::{listeners, parking, reclaim, rounds, state};
+use crate::{listeners, near, parking, reclaim, rounds, state};
 
 /// Redis's `RedisModuleFlushInfo`, which the bindings leave out.
 #[repr(C)]
@@ -197,9 +197,11 @@ unsafe extern "C" fn on_role(
         if sub == raw::REDISMODULE_EVENT_REPLROLECHANGED_NOW_MASTER {
             let drop = on_promote() == OnPromote::Drop;
             state::with(|s| s.promoted(redis::random_u64(), drop, redis::now_ms()));
+            near::promoted();
         } else {
             // A replica hands out no leases; Redis has already sent its parked clients away.
             parking::look_again(state::with(|s| s.demoted(redis::now_ms())));
+            state::with(|s| s.feed.demoted());
         }
     });
 }
@@ -231,6 +233,7 @@ unsafe extern "C" fn on_cron(
         }
         rounds::tidy();
         parking::advance(ctx);
+        near::tick(ctx);
         listeners::look(ctx);
     });
 }

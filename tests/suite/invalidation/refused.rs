@@ -38,11 +38,10 @@ fn assert_refused(redis: &mut harness::Session, code: &str) {
 fn an_invalidation_refused_after_a_failed_snapshot_changes_nothing_until_it_is_sent_again() {
     let (server, mut redis) = filled();
     let early = redis.text("MCACHE.TOKEN k").expect("a token");
-    redis.ok("CONFIG SET save 3600 1000000");
+    redis.call(&["CONFIG", "SET", "save", "3600 1000000"]);
     // A directory where the file is to be: the snapshot cannot be put in its place.
-    let in_the_way = server.dir().join("in-the-way");
+    let in_the_way = server.dir().join("dump.rdb");
     std::fs::create_dir_all(in_the_way.join("x")).expect("a directory");
-    redis.ok("CONFIG SET dbfilename in-the-way");
     redis.run("BGSAVE");
     wait::until("the snapshot failed", || {
         redis.info_text("persistence", "rdb_last_bgsave_status") == "err"
@@ -57,7 +56,7 @@ fn an_invalidation_refused_after_a_failed_snapshot_changes_nothing_until_it_is_s
     redis.error("MCACHE.INVALIDATE TAGS t");
 
     // Or repair the disk: the next snapshot that succeeds opens the server again.
-    redis.ok("CONFIG SET dbfilename dump.rdb");
+    std::fs::remove_dir_all(&in_the_way).expect("it is no longer in the way");
     redis.run("BGSAVE");
     wait::until("a snapshot succeeded", || {
         redis.info_text("persistence", "rdb_last_bgsave_status") == "ok"

@@ -45,6 +45,7 @@ impl<W: Copy + Eq + Hash> Server<W> {
             None => self.index.discard_all(),
         }
         self.fills.refuse_all(now_ms);
+        self.feed.flushed(db.map(|db| db as u32));
         self.look_again(db, now_ms)
     }
 
@@ -52,6 +53,8 @@ impl<W: Copy + Eq + Hash> Server<W> {
     pub fn swapped(&mut self, first: usize, second: usize, now_ms: u64) -> Vec<Wake<W>> {
         self.index.swap(first, second);
         self.fills.refuse_all(now_ms);
+        self.feed.flushed(Some(first as u32));
+        self.feed.flushed(Some(second as u32));
         self.look_again(None, now_ms)
     }
 
@@ -80,6 +83,7 @@ impl<W: Copy + Eq + Hash> Server<W> {
         let epoch = self.fills.new_floor(now_ms);
         self.index.raise_floor(epoch);
         self.untold_floor = Some(epoch);
+        self.feed.floor_raised();
     }
 
     /// A floor that replicas and the append-only file are to be told of before anything else; once.
@@ -96,6 +100,7 @@ impl<W: Copy + Eq + Hash> Server<W> {
         };
         self.fills.observe(epoch);
         self.index.raise_floor(epoch);
+        self.feed.floor_raised();
     }
 }
 

@@ -355,6 +355,7 @@ impl Server {
             token: Some(token),
             condition: When::Always,
             manual: is_manual(key),
+            near: None,
             tags_from: 0,
         };
         let present = self.open(key, now_ms);
