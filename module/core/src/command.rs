@@ -306,6 +306,7 @@ impl ReplInvalidate {
             what: Invalidate {
                 scope: Scope::All,
                 soft: false,
+                near: false,
                 tags_from: from + 2,
             },
         }
