@@ -42,7 +42,7 @@ pub use node::{cluster_nodes, cluster_state_is_ok, would_execute_writes};
 pub use replicate::{is_heard, set_heard};
 pub use reply::prepare as prepare_replies;
 pub use string::{Args, OwnedStr, Str, bytes};
-pub use user::{Access, Permitted, User};
+pub use user::{Access, Permitted};
 pub use waiting::{Blocked, Parked, Told, unblock};
 
 /// A function of the API. Reading it is part of the `unsafe` block that calls it: sound because [`check`] refused to

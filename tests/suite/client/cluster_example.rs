@@ -1,5 +1,9 @@
 //! The example of a cluster runs against one.
 
+#[expect(
+    dead_code,
+    reason = "its `main` starts the runtime that the test brings along"
+)]
 #[path = "../../../client/examples/cluster.rs"]
 mod cluster;
 
