@@ -357,6 +357,8 @@ fn reloaded() {
     let digest: String = redis.typed("DEBUG DIGEST");
     redis.ok("DEBUG RELOAD");
     assert_eq!(redis.typed::<String>("DEBUG DIGEST"), digest);
+    // Valkey 8.1 leaves the client in the database that was loaded last.
+    redis.ok("SELECT 0");
     assert_eq!(redis.entries("t"), ["a", "b", "c", "m"]);
     assert_eq!(redis.text("MCACHE.GET a").as_deref(), Some("va"));
     assert_eq!(

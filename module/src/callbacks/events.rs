@@ -14,7 +14,7 @@ use super::slots;
 use crate::config::{OnPromote, on_promote};
 use crate::redis::guard::guard;
 use crate::redis::{self, Ctx, Held, Mode, OwnedStr, Str, bytes, host, rm};
-use crate::{listeners, parking, reclaim, state};
+use crate::{listeners, near, parking, reclaim, rounds, state};
 
 /// Redis's `RedisModuleFlushInfo`, which the bindings leave out.
 #[repr(C)]
@@ -46,7 +46,7 @@ struct ClientInfo {
 /// # Safety
 /// `ctx` is the context of the module's load function.
 pub unsafe fn subscribe(ctx: *mut raw::RedisModuleCtx) -> Result<(), &'static str> {
-    let callbacks: [(u64, raw::RedisModuleEventCallback, &'static str); 8] = [
+    let callbacks: [(u64, raw::RedisModuleEventCallback, &'static str); 9] = [
         (raw::REDISMODULE_EVENT_FLUSHDB, Some(on_flush), "FlushDB"),
         (raw::REDISMODULE_EVENT_SWAPDB, Some(on_swap), "SwapDB"),
         (raw::REDISMODULE_EVENT_LOADING, Some(on_loading), "Loading"),
@@ -59,6 +59,11 @@ pub unsafe fn subscribe(ctx: *mut raw::RedisModuleCtx) -> Result<(), &'static st
             raw::REDISMODULE_EVENT_REPLICATION_ROLE_CHANGED,
             Some(on_role),
             "ReplicationRoleChanged",
+        ),
+        (
+            raw::REDISMODULE_EVENT_MASTER_LINK_CHANGE,
+            Some(on_link),
+            "MasterLinkChange",
         ),
         (
             raw::REDISMODULE_EVENT_CLIENT_CHANGE,
@@ -148,7 +153,12 @@ unsafe extern "C" fn on_loading(
     _: *mut c_void,
 ) {
     guard((), || {
-        state::with(|s| s.loading(sub < raw::REDISMODULE_SUBEVENT_LOADING_ENDED));
+        if sub < raw::REDISMODULE_SUBEVENT_LOADING_ENDED {
+            let as_primary = !redis::is_replica();
+            state::with(|s| s.load_begins(as_primary));
+        } else {
+            state::with(|s| s.load_ended());
+        }
     });
 }
 
@@ -187,11 +197,24 @@ unsafe extern "C" fn on_role(
         if sub == raw::REDISMODULE_EVENT_REPLROLECHANGED_NOW_MASTER {
             let drop = on_promote() == OnPromote::Drop;
             state::with(|s| s.promoted(redis::random_u64(), drop, redis::now_ms()));
+            near::promoted();
         } else {
             // A replica hands out no leases; Redis has already sent its parked clients away.
-            parking::look_again(state::with(|s| s.demoted()));
+            parking::look_again(state::with(|s| s.demoted(redis::now_ms())));
+            state::with(|s| s.feed.demoted());
         }
     });
+}
+
+unsafe extern "C" fn on_link(
+    _: *mut raw::RedisModuleCtx,
+    _: raw::RedisModuleEvent,
+    sub: u64,
+    _: *mut c_void,
+) {
+    if sub == raw::REDISMODULE_SUBEVENT_MASTER_LINK_UP {
+        guard((), || state::with(|s| s.linked()));
+    }
 }
 
 unsafe extern "C" fn on_cron(
@@ -205,9 +228,12 @@ unsafe extern "C" fn on_cron(
         state::with(|s| s.started());
         // SAFETY: valid during the callback.
         let ctx = unsafe { Ctx::new(ctx) };
-        reclaim::arm(ctx);
-        reclaim::bury();
-        parking::expire(ctx);
+        if reclaim::is_wanted(ctx) {
+            rounds::begin();
+        }
+        rounds::tidy();
+        parking::advance(ctx);
+        near::tick(ctx);
         listeners::look(ctx);
     });
 }
@@ -228,7 +254,7 @@ unsafe extern "C" fn on_key(
             let found = match state::with(|s| s.needs_the_deadline()) {
                 // The name that comes with this event is not a string that can be kept, so opening the key under it would
                 // crash the server.
-                true => found(ctx, OwnedStr::new(name).as_raw()),
+                true => found(ctx, OwnedStr::new(name).as_raw()).1,
                 false => None,
             };
             state::with(|s| s.arrived(ctx.db(), name, found, true));
@@ -236,13 +262,12 @@ unsafe extern "C" fn on_key(
         // A client that waits for a fill of what was just deleted asks again. Reclaim and expiry are no such events.
         b"del" if parking::anybody_waits() => guard((), || {
             // SAFETY: alive during the callback.
-            parking::filled(ctx, unsafe { bytes(key) });
+            parking::filled(ctx, unsafe { bytes(key) }, 0);
         }),
         b"restore" | b"copy_to" => guard((), || {
             // SAFETY: alive during the callback.
             let name = unsafe { bytes(key) };
-            let db = ctx.open(key, Mode::Peek).db().unwrap_or_else(|| ctx.db());
-            let found = found(ctx, key);
+            let (db, found) = found(ctx, key);
             state::with(|s| s.arrived(db, name, found, false));
             correct_deadline(ctx, key);
         }),
@@ -271,18 +296,19 @@ unsafe extern "C" fn on_key(
 }
 
 /// The entry that a key holds, and when the key expires.
-fn found(ctx: Ctx<'_>, key: Str) -> Option<(Entry, Option<u64>)> {
+fn found(ctx: Ctx<'_>, key: Str) -> (usize, Option<(Entry, Option<u64>)>) {
     let key = ctx.open(key, Mode::Peek);
+    let db = key.db().unwrap_or_else(|| ctx.db());
     match key.held() {
-        Held::Entry(entry) => Some((entry, key.deadline_ms())),
-        Held::Nothing | Held::Foreign => None,
+        Held::Entry(entry) => (db, Some((entry, key.deadline_ms()))),
+        Held::Nothing | Held::Foreign => (db, None),
     }
 }
 
 /// Sees to it that a key whose deadline was moved does not outlive its entry.
 fn correct_deadline(ctx: Ctx<'_>, key: Str) {
     let late = |(entry, deadline_ms)| corrected_deadline(&entry, deadline_ms);
-    if let Some(deadline_ms) = found(ctx, key).and_then(late) {
+    if let Some(deadline_ms) = found(ctx, key).1.and_then(late) {
         ctx.open(key, Mode::Write).set_deadline(Some(deadline_ms));
     }
 }

@@ -1,11 +1,11 @@
-//! `MCACHE.REPLSET`, `MCACHE.REPLINVALIDATE`, `MCACHE.REPLINVALIDATEALONG` and `MCACHE.REPLSHORTEN`: what a primary decided, for its
-//! replicas, for the append-only file, and for the server that slots are on their way to.
+//! `MCACHE.REPLSET`, `MCACHE.REPLINVALIDATE`, `MCACHE.REPLINVALIDATEALONG`, `MCACHE.REPLSHORTEN` and `MCACHE.REPLFLOOR`:
+//! what a primary decided, for its replicas, for the append-only file, and for the server that slots are on their way to.
 //!
 //! They carry absolute deadlines and epochs and are applied without asking again: limits, permissions, conditions and
 //! tokens were checked where the decision was made. Only an entry that comes with its slot is held against what was
 //! invalidated here, as one that comes by RESTORE is.
 
-use mcache_core::command::{ReplInvalidate, ReplSet, shortened_end_ms};
+use mcache_core::command::{ReplInvalidate, ReplSet, floor_epoch, shortened_end_ms};
 use mcache_core::entry::{Attributes, MAX_KEY_BYTES};
 use mcache_core::error::Error;
 use mcache_core::server::Store;
@@ -79,7 +79,8 @@ pub fn replinvalidatealong(ctx: Ctx<'_>, args: Args<'_>) -> Result<(), Error> {
 }
 
 fn invalidate(ctx: Ctx<'_>, args: Args<'_>, from: usize) -> Result<(), Error> {
-    let ReplInvalidate { epoch, what } = ReplInvalidate::parse(&args, from);
+    let ReplInvalidate { epoch, what } =
+        ReplInvalidate::parse(&args, from).unwrap_or(ReplInvalidate::doubtful(from));
     let (db, tags) = (ctx.db(), args.tail_bytes(what.tags_from));
     let concerned =
         state::with(|s| s.invalidate_replicated(db, tags, what.scope, what.soft, epoch, &Redis));
@@ -97,6 +98,16 @@ pub fn replshorten(ctx: Ctx<'_>, args: Args<'_>) -> Result<(), Error> {
         key.correct_deadline(entry);
     }
     drop(key);
+    ctx.replicate_verbatim();
+    ctx.reply_ok();
+    Ok(())
+}
+
+/// `MCACHE.REPLFLOOR epoch`: the primary made everything dead that was born before.
+pub fn replfloor(ctx: Ctx<'_>, args: Args<'_>) -> Result<(), Error> {
+    check_origin(ctx, "MCACHE.REPLFLOOR")?;
+    let epoch = floor_epoch(args.bytes(1));
+    state::with(|s| s.floor_replicated(epoch, &Redis));
     ctx.replicate_verbatim();
     ctx.reply_ok();
     Ok(())

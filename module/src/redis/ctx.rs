@@ -46,6 +46,10 @@ impl Flags {
     pub fn has_aof(self) -> bool {
         self.has(raw::REDISMODULE_CTX_FLAGS_AOF)
     }
+    /// A node of a cluster.
+    pub fn is_cluster(self) -> bool {
+        self.has(raw::REDISMODULE_CTX_FLAGS_CLUSTER)
+    }
     /// A script is running.
     pub fn is_script(self) -> bool {
         self.has(raw::REDISMODULE_CTX_FLAGS_LUA)
@@ -56,6 +60,37 @@ impl Flags {
 pub fn server_flags() -> Flags {
     // SAFETY: Redis leaves out what concerns a client when the context is null.
     Flags(unsafe { rm!(RedisModule_GetContextFlags)(null_mut()) })
+}
+
+/// Whether the server is a replica, or is about to be one: a node of a cluster knows from its own file that it is a replica
+/// before it has found its primary.
+pub fn is_replica() -> bool {
+    /// Of the names of nodes, as Redis has them.
+    const ID_BYTES: usize = 40;
+    let flags = server_flags();
+    if !flags.is_primary() {
+        return true;
+    }
+    if !flags.has(raw::REDISMODULE_CTX_FLAGS_CLUSTER) {
+        return false;
+    }
+    let (mut ip, mut primary) = ([0; 64], [0; ID_BYTES + 1]);
+    let (mut port, mut node_flags) = (0, 0);
+    // SAFETY: the buffers are as long as Redis demands (46 and 40 bytes); it accepts a null context for a call that asks its own
+    // table of nodes.
+    let found = unsafe {
+        let own = rm!(RedisModule_GetMyClusterID)();
+        !own.is_null()
+            && rm!(RedisModule_GetClusterNodeInfo)(
+                null_mut(),
+                own,
+                ip.as_mut_ptr(),
+                primary.as_mut_ptr(),
+                &mut port,
+                &mut node_flags,
+            ) == raw::REDISMODULE_OK as c_int
+    };
+    found && node_flags & raw::REDISMODULE_NODE_SLAVE as c_int != 0
 }
 
 /// The context of a callback.

@@ -8,4 +8,5 @@ mod freshness;
 mod hostile;
 mod neighbours;
 mod permissions;
+mod replicas;
 mod unannounced;

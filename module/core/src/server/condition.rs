@@ -30,10 +30,11 @@ impl Condition {
 impl<W> Server<W> {
     /// Looks at what the index says and, only for entries with an SWR window, at the clock: others are live until Redis
     /// removes their key, which is not later than their end ([`corrected_deadline`]). An entry that no index holds is dead: no
-    /// invalidation would reach it.
+    /// invalidation would reach it. So is one that a replica read from its own file, as long as its primary has not
+    /// confirmed it.
     #[inline]
     pub fn condition(&self, entry: &mut Entry, now_ms: impl FnOnce() -> u64) -> Condition {
-        if !entry.is_linked() {
+        if self.unconfirmed || !entry.is_linked() {
             return Condition::Dead;
         }
         match self.index.verdict(entry) {

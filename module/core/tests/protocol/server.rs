@@ -119,6 +119,8 @@ pub enum Op {
         key: Key,
         ends_ms: u64,
     },
+    /// Everything born before is dead.
+    Floor(Epoch),
     Flush,
 }
 
@@ -353,6 +355,7 @@ impl Server {
             token: Some(token),
             condition: When::Always,
             manual: is_manual(key),
+            near: None,
             tags_from: 0,
         };
         let present = self.open(key, now_ms);
@@ -371,8 +374,9 @@ impl Server {
             deadline_ms,
         });
         self.holders.remove(&key);
-        let wakes = self.core.filled(DB, &[key]);
-        self.wakes.extend(wakes);
+        let wakes = self.core.filled(DB, &[key], 1, || now_ms);
+        self.over_by(now_ms);
+        self.pass_on(wakes, now_ms);
     }
 
     fn release(&mut self, key: Key, token: Token, now_ms: u64) {
@@ -418,6 +422,7 @@ impl Server {
     pub fn disconnected(&mut self, client: u64, now_ms: u64) {
         self.holders.retain(|_, holder| holder.client != client);
         let gone = self.core.disconnected(client, now_ms);
+        self.over_by(now_ms);
         assert!(gone.own.iter().all(|own| *own == client));
         self.pass_on(gone.wakes, now_ms);
         self.core.leave(client);
@@ -430,18 +435,22 @@ impl Server {
         }
     }
 
+    /// Whatever has the server go on ends the leases that are over: for good, even if the clock is set back afterwards.
+    fn over_by(&mut self, now_ms: u64) {
+        self.holders.retain(|_, holder| holder.until_ms > now_ms);
+    }
+
     /// The timer: leases and waits that are over.
     pub fn expire_leases(&mut self, now_ms: u64) {
-        // Over for good, even if the clock is set back afterwards.
-        self.holders.retain(|_, holder| holder.until_ms > now_ms);
-        let wakes = self.core.expire(now_ms);
+        self.over_by(now_ms);
+        let wakes = self.core.advance(now_ms);
         self.pass_on(wakes, now_ms);
     }
 
     fn flush(&mut self, now_ms: u64) {
-        let wakes = self.core.flushed(Some(DB), now_ms);
-        self.wakes.extend(wakes);
         self.holders.clear();
+        let wakes = self.core.flushed(Some(DB), now_ms);
+        self.pass_on(wakes, now_ms);
         for held in std::mem::take(&mut self.keyspace).into_values() {
             // SAFETY: the index has just forgotten the database.
             unsafe { held.entry.free() };
@@ -454,6 +463,10 @@ impl Server {
     fn open(&mut self, key: Key, now_ms: u64) -> Option<Entry> {
         let over = |held: &Held| held.deadline_ms <= now_ms;
         if self.keyspace.get(&key).is_some_and(over) {
+            if !self.is_primary {
+                // It waits for its primary to delete it.
+                return None;
+            }
             self.unlink(key);
         }
         self.keyspace.get(&key).map(|held| held.entry)
@@ -525,8 +538,21 @@ impl Server {
         }
     }
 
+    /// What a slice of reclaim begins with.
+    pub fn tell_floor(&mut self) {
+        self.log.extend(self.core.floor_to_tell().map(Op::Floor));
+    }
+
+    /// Keys that hold nothing but their name.
+    pub fn husks(&self) -> Vec<Key> {
+        let is_husk = |held: &Held| held.entry.birth() == Epoch::ZERO;
+        let husks = self.keyspace.iter().filter(|(_, held)| is_husk(held));
+        husks.map(|(key, _)| *key).collect()
+    }
+
     /// One piece of reclaim. Primaries only. Whether there was anything to do.
     pub fn reclaim(&mut self, now_ms: u64) -> bool {
+        self.tell_floor();
         match self.core.index.next_task() {
             Some(task) => self.perform(task, now_ms),
             None => {
@@ -613,11 +639,11 @@ impl Server {
 
     /// Reads such a data set: at its start what an earlier run left on disk, later what its primary sends.
     pub fn load(&mut self, file: &[Dump], drop: bool, now_ms: u64) {
-        self.core.loading(true);
+        self.core.load_begins(self.is_primary);
         for dump in file {
             self.take_over(dump, dump.deadline_ms, drop, true, now_ms);
         }
-        self.core.loading(false);
+        self.core.load_ended();
     }
 
     /// Whatever was on disk has been read.
@@ -662,8 +688,30 @@ impl Server {
                     self.correct_deadline(*key);
                 }
             }
+            Op::Floor(epoch) => {
+                let moment = self.moment(now_ms, 0);
+                self.core.floor_replicated(*epoch, &moment);
+            }
             Op::Flush => self.flush(now_ms),
         }
+    }
+
+    /// A replica has found its primary, and goes on where it was.
+    pub fn linked(&mut self) {
+        self.core.linked();
+    }
+
+    /// What `DEBUG DIGEST` sees: every key that is there, with what is kept of its entry.
+    pub fn digest(&mut self) -> BTreeMap<Key, Option<(Attributes, Vec<u8>, Vec<Vec<u8>>)>> {
+        let kept = |held: &Held| {
+            let (attributes, tags) = self.core.kept(&held.entry, u64::MAX)?;
+            let tags = tags.map(<[u8]>::to_vec).collect();
+            Some((attributes, held.entry.value().to_vec(), tags))
+        };
+        self.keyspace
+            .iter()
+            .map(|(k, held)| (*k, kept(held)))
+            .collect()
     }
 
     /// It takes the place of its primary.

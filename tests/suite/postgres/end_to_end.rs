@@ -11,11 +11,11 @@ use mcache_postgres::PostgresResolver;
 use serde_json::{Value, json};
 use tokio_postgres::NoTls;
 
-use crate::postgres_shop::{Shop, connect, mapping, p99_below, schema};
+use crate::postgres::shop::{Shop, connect, mapping, p99_below, schema};
 use crate::runtime::runtime;
 
 /// The example that the README quotes.
-#[path = "../../examples/graph.rs"]
+#[path = "../../../examples/graph.rs"]
 #[allow(dead_code, reason = "its main is the program's, not the test's")]
 mod example;
 
@@ -114,7 +114,7 @@ fn the_example_shows_what_it_says() {
          DELETE FROM product_variant\n  miss: {without}\n  hit: {without}\n"
     );
     assert_eq!(String::from_utf8(shown).unwrap(), expected);
-    let readme = include_str!("../../README.md");
+    let readme = include_str!("../../../README.md");
     let quoted = expected.split("DELETE").next().unwrap();
     assert!(readme.contains(quoted), "the README shows what it prints");
     let code = readme
@@ -122,7 +122,7 @@ fn the_example_shows_what_it_says() {
         .find(|block| block.contains("Schema::builder"))
         .and_then(|block| block.split("```").next())
         .expect("the README quotes the example");
-    let example = include_str!("../../examples/graph.rs");
+    let example = include_str!("../../../examples/graph.rs");
     for line in code.lines().map(str::trim) {
         assert!(example.contains(line), "not in examples/graph.rs: {line}");
     }

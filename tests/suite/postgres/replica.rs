@@ -10,7 +10,7 @@ use mcache_postgres::PostgresResolver;
 use serde_json::json;
 use tokio_postgres::NoTls;
 
-use crate::postgres_shop::{Recorder, Shop, mapping, schema};
+use crate::postgres::shop::{Recorder, Shop, mapping, schema};
 
 #[test]
 fn a_change_is_invalidated_again_once_the_replica_has_it() {

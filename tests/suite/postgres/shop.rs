@@ -101,11 +101,18 @@ impl Shop {
         let shop = Self {
             runtime: runtime(),
             postgres: Postgres::start_with(settings),
-            outbox: options(Outbox::new(mapping())),
+            outbox: options(Outbox::new(mapping(), "test")),
         };
         shop.postgres.psql(TABLES);
         shop.install(&shop.outbox);
+        shop.nothing_to_clear();
         shop
+    }
+
+    /// A consumer of a new outbox clears what may be left of an older one. These tests know that there is nothing.
+    pub fn nothing_to_clear(&self) {
+        self.postgres
+            .psql("UPDATE mcache.position SET clear = false");
     }
 
     pub fn install(&self, outbox: &Outbox) {

@@ -11,7 +11,7 @@ use harness::{KillOnDrop, Seed, wait};
 use mcache::change::{ChangeEvent, InvalidationTarget, Invalidator};
 use tokio_postgres::NoTls;
 
-use crate::postgres_shop::{Down, Recorder, Shop, connect, mapping, p99_below, tags_of};
+use crate::postgres::shop::{Down, Recorder, Shop, connect, mapping, p99_below, tags_of};
 use crate::runtime::runtime;
 
 /// Rows `p<from>` to `p<to>`, each inserted by a transaction of its own.
@@ -186,7 +186,7 @@ fn an_invalidator_killed_between_commit_and_invalidation_loses_nothing() {
     let child = Command::new(std::env::current_exe().unwrap())
         .args([
             "--exact",
-            "postgres_delivery::victim",
+            "postgres::delivery::victim",
             "--ignored",
             "--nocapture",
         ])
@@ -229,7 +229,7 @@ fn victim() {
     };
     let recorder = Recorder::new();
     recorder.set_down(Some(Down::Hangs));
-    let source = mcache_postgres::Outbox::new(mapping()).source(config, NoTls);
+    let source = mcache_postgres::Outbox::new(mapping(), "test").source(config, NoTls);
     let _invalidator = {
         let _inside = runtime.enter();
         Invalidator::builder(source, |event: &ChangeEvent| Ok(tags_of(event)))
@@ -473,7 +473,7 @@ fn while_there_is_much_to_do_commits_need_not_notify() {
                     }
                 }
             });
-            client.batch_execute("LISTEN mcache").await.unwrap();
+            client.batch_execute("LISTEN mcache_1").await.unwrap();
             client
         })
     };
