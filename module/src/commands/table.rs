@@ -6,7 +6,7 @@ use super::{
 };
 use crate::redis::command::{
     Arg, Command, DOUBLE, INTEGER, KEY, Keys, MANY, ONE_OF, OPTIONAL, PATTERN, READS, ROUTES,
-    STRING, WRITES, function,
+    STRING, WRITES, function, reader,
 };
 use crate::redis::{Args, Ctx};
 use mcache_core::error::Error;
@@ -49,6 +49,7 @@ static COMMANDS: [Command; 21] = [
             Arg::new(c"tag", STRING).after(c"TAGS").flagged(OPTIONAL | MANY),
         ],
         function: function(set::set),
+        subcommands: &[],
     },
     Command {
         name: c"mcache.get",
@@ -60,7 +61,8 @@ static COMMANDS: [Command; 21] = [
         arity: 2,
         keys: Keys::One(READS),
         args: &[Arg::new(c"key", KEY)],
-        function: function(get::get),
+        function: reader(get::get),
+        subcommands: &[],
     },
     Command {
         name: c"mcache.mget",
@@ -72,7 +74,8 @@ static COMMANDS: [Command; 21] = [
         arity: -2,
         keys: Keys::All,
         args: &[Arg::new(c"key", KEY).flagged(MANY)],
-        function: function(get::mget),
+        function: reader(get::mget),
+        subcommands: &[],
     },
     Command {
         name: c"mcache.fetch",
@@ -90,7 +93,8 @@ static COMMANDS: [Command; 21] = [
             Arg::new(c"early", INTEGER).after(c"EARLY").flagged(OPTIONAL),
             NEAR,
         ],
-        function: function(fetch::fetch),
+        function: reader(fetch::fetch),
+        subcommands: &[],
     },
     Command {
         name: c"mcache.release",
@@ -102,7 +106,8 @@ static COMMANDS: [Command; 21] = [
         arity: 3,
         keys: Keys::One(ROUTES),
         args: &[Arg::new(c"key", KEY), Arg::new(c"token", STRING)],
-        function: function(fetch::release),
+        function: reader(fetch::release),
+        subcommands: &[],
     },
     Command {
         name: c"mcache.token",
@@ -114,7 +119,8 @@ static COMMANDS: [Command; 21] = [
         arity: 2,
         keys: Keys::One(ROUTES),
         args: &[Arg::new(c"key", KEY)],
-        function: function(token::token),
+        function: reader(token::token),
+        subcommands: &[],
     },
     Command {
         name: c"mcache.invalidate",
@@ -133,6 +139,7 @@ static COMMANDS: [Command; 21] = [
             TAGS,
         ],
         function: function(invalidate::invalidate),
+        subcommands: &[],
     },
     Command {
         name: c"mcache.feed",
@@ -151,6 +158,7 @@ static COMMANDS: [Command; 21] = [
             Arg::word(c"end", c"END").flagged(OPTIONAL),
         ],
         function: function(feed::feed),
+        subcommands: &[],
     },
     Command {
         name: c"mcache.nearget",
@@ -166,6 +174,7 @@ static COMMANDS: [Command; 21] = [
             Arg::new(c"key", KEY).flagged(MANY),
         ],
         function: function(nearget::nearget),
+        subcommands: &[],
     },
     Command {
         name: c"mcache.settle",
@@ -178,6 +187,7 @@ static COMMANDS: [Command; 21] = [
         keys: Keys::None,
         args: &[Arg::new(c"timeout", INTEGER), PREFIX],
         function: function(settle::settle),
+        subcommands: &[],
     },
     Command {
         name: c"mcache.clear",
@@ -201,7 +211,8 @@ static COMMANDS: [Command; 21] = [
         arity: 2,
         keys: Keys::One(READS),
         args: &[Arg::new(c"key", KEY)],
-        function: function(inspect::inspect),
+        function: reader(inspect::inspect),
+        subcommands: &[],
     },
     Command {
         name: c"mcache.tags",
@@ -217,7 +228,8 @@ static COMMANDS: [Command; 21] = [
             Arg::new(c"pattern", PATTERN).after(c"MATCH").flagged(OPTIONAL),
             COUNT,
         ],
-        function: function(scan::tags),
+        function: reader(scan::tags),
+        subcommands: &[],
     },
     Command {
         name: c"mcache.entries",
@@ -229,7 +241,8 @@ static COMMANDS: [Command; 21] = [
         arity: -3,
         keys: Keys::None,
         args: &[Arg::new(c"tag", STRING), Arg::new(c"cursor", INTEGER), COUNT],
-        function: function(scan::entries),
+        function: reader(scan::entries),
+        subcommands: &[],
     },
     Command {
         name: c"mcache.taginfo",
@@ -241,7 +254,8 @@ static COMMANDS: [Command; 21] = [
         arity: 2,
         keys: Keys::None,
         args: &[Arg::new(c"tag", STRING)],
-        function: function(inspect::taginfo),
+        function: reader(inspect::taginfo),
+        subcommands: &[],
     },
     Command {
         name: c"mcache.help",
@@ -253,22 +267,48 @@ static COMMANDS: [Command; 21] = [
         arity: 1,
         keys: Keys::None,
         args: &[],
-        function: function(help),
+        function: reader(help),
+        subcommands: &[],
     },
     Command {
         name: c"mcache.debug",
         syntax: "MCACHE.DEBUG SELFCHECK|DRAIN",
         summary: c"Compares index and keyspace, or frees all that is dead. Blocks the server: for tests.",
-        complexity: c"O(N) with N the number of entries and their tags",
+        complexity: c"Depends on subcommand.",
         flags: c"admin",
         tips: None,
-        arity: 2,
+        arity: -2,
         keys: Keys::None,
-        args: &[Arg {
-            choices: &[Arg::word(c"selfcheck", c"SELFCHECK"), Arg::word(c"drain", c"DRAIN")],
-            ..Arg::new(c"subject", ONE_OF)
-        }],
-        function: function(debug::debug),
+        args: &[],
+        function: None,
+        subcommands: &[
+            Command {
+                name: c"selfcheck",
+                syntax: "",
+                summary: c"Compares index and keyspace.",
+                complexity: c"O(N) with N the number of entries and their tags",
+                flags: c"admin",
+                tips: None,
+                arity: 2,
+                keys: Keys::None,
+                args: &[],
+                function: reader(debug::selfcheck),
+                subcommands: &[],
+            },
+            Command {
+                name: c"drain",
+                syntax: "",
+                summary: c"Frees all that is dead.",
+                complexity: c"O(N) with N the number of dead entries and their tags",
+                flags: c"write admin",
+                tips: None,
+                arity: 2,
+                keys: Keys::None,
+                args: &[],
+                function: function(debug::drain),
+                subcommands: &[],
+            },
+        ],
     },
     Command {
         name: c"mcache.replset",
@@ -281,13 +321,14 @@ static COMMANDS: [Command; 21] = [
         keys: Keys::One(WRITES),
         args: &[
             Arg::new(c"key", KEY),
-            Arg::new(c"deadline-ms", INTEGER),
+            Arg::new(c"end-ms", INTEGER),
             Arg::new(c"birth", INTEGER),
             Arg::new(c"attributes", INTEGER),
             Arg::new(c"value", STRING),
             Arg::new(c"tag", STRING).flagged(OPTIONAL | MANY),
         ],
         function: function(replicated::replset),
+        subcommands: &[],
     },
     Command {
         name: c"mcache.replinvalidate",
@@ -300,6 +341,20 @@ static COMMANDS: [Command; 21] = [
         keys: Keys::None,
         args: &[Arg::new(c"epoch", INTEGER), Arg::new(c"mode", INTEGER), TAGS],
         function: function(replicated::replinvalidate),
+        subcommands: &[],
+    },
+    Command {
+        name: c"mcache.replfloor",
+        syntax: "",
+        summary: c"For replication and the append-only file: everything born before an epoch is dead.",
+        complexity: c"O(1)",
+        flags: c"write",
+        tips: None,
+        arity: 2,
+        keys: Keys::None,
+        args: &[Arg::new(c"epoch", INTEGER)],
+        function: function(replicated::replfloor),
+        subcommands: &[],
     },
     Command {
         name: c"mcache.replinvalidatealong",
@@ -317,6 +372,7 @@ static COMMANDS: [Command; 21] = [
             TAGS,
         ],
         function: function(replicated::replinvalidatealong),
+        subcommands: &[],
     },
     Command {
         name: c"mcache.replshorten",
@@ -327,8 +383,9 @@ static COMMANDS: [Command; 21] = [
         tips: None,
         arity: 3,
         keys: Keys::One(WRITES),
-        args: &[Arg::new(c"key", KEY), Arg::new(c"deadline-ms", INTEGER)],
+        args: &[Arg::new(c"key", KEY), Arg::new(c"end-ms", INTEGER)],
         function: function(replicated::replshorten),
+        subcommands: &[],
     },
 ];
 
@@ -344,6 +401,7 @@ static RECLAIM: Command = Command {
     keys: Keys::None,
     args: &[],
     function: function(debug::reclaim),
+    subcommands: &[],
 };
 
 /// Changes nothing: called to learn whether a write would be executed.
@@ -358,6 +416,7 @@ static WRITABLE: Command = Command {
     keys: Keys::None,
     args: &[],
     function: function(debug::writable),
+    subcommands: &[],
 };
 
 /// Every command, those that are not for people included.
