@@ -24,7 +24,7 @@ const PREFIX: Arg = Arg::new(c"prefix", STRING)
     .flagged(OPTIONAL | MANY);
 
 /// Every command.
-static COMMANDS: [Command; 21] = [
+static COMMANDS: [Command; 22] = [
     Command {
         name: c"mcache.set",
         syntax: "MCACHE.SET key ttl value [SWR seconds] [TOKEN token] [NX|XX] [MANUAL] [NEAR subscription] [TAGS tag [tag ...]]",
@@ -200,6 +200,7 @@ static COMMANDS: [Command; 21] = [
         keys: Keys::AllRemoved,
         args: &[Arg::new(c"key", KEY).flagged(MANY)],
         function: function(clear::clear),
+        subcommands: &[],
     },
     Command {
         name: c"mcache.inspect",
