@@ -42,6 +42,10 @@ test-unit: ## tests that start no server
 test-server: build ## tests on real servers, one file per property; NAME=... picks some
 	$(CARGO) test -p mcache-tests --test suite -- $(NAME)
 
+.PHONY: oracle-broken
+oracle-broken: ## break automatic invalidation on purpose, one property at a time: the oracle on PostgreSQL must notice each; BREACH=... picks one
+	MCACHE_BREACH=$(BREACH) $(CARGO) test -p mcache-tests --test suite -- --nocapture --include-ignored postgres::oracle::each_breach_is_noticed
+
 .PHONY: test-long
 test-long: export MCACHE_LONG = 1
 test-long: build ## every test and the ones that take minutes

@@ -123,7 +123,8 @@ impl Case {
     }
 
     async fn tags(&self, (graph, cache): &(Graph, Cache), query: &GraphQuery) -> BTreeSet<Vec<u8>> {
-        let key = graph.key(query, &GraphOptions::cached());
+        let options = GraphOptions::cached();
+        let key = graph.key(query, &options);
         let key = key
             .await
             .expect("a resolver in memory knows where its rows are");
