@@ -29,9 +29,26 @@ storefront-bench: build ## the store with the cache off and on, in alternating r
 	$(CARGO) run --release -p mcache-examples --bin storefront-bench
 
 .PHONY: test
-test: build ## every test: pure logic, client, real servers, the store's page in a browser
-	@.ci/setup chromium
-	$(CARGO) test --workspace
+test: build ## every test: pure logic, client, real servers, the store's page in a browser, the package for Medusa
+	@.ci/setup chromium npm
+	@CARGO=$(CARGO) .ci/test --workspace
+	@$(MAKE) --no-print-directory test-medusa
+
+.PHONY: test-medusa
+test-medusa: build ## the npm package for Medusa, on Node, against real servers; NAME=... picks a file of client/medusa/test
+	@.ci/setup npm
+	@cd client/medusa && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error >/dev/null && \
+		node --test --test-timeout=300000 test/$(if $(NAME),$(NAME),*).test.js
+
+.PHONY: medusa
+medusa: build ## a real Medusa server with the package: every kind of change, races, outages, two processes; goes on where it was cut short
+	@.ci/setup npm
+	@benches/medusa/medusa.sh check
+
+.PHONY: medusa-bench
+medusa-bench: build ## the same server without a cache, with Medusa's and with ours, in turns; writes docs/results/medusa.md
+	@.ci/setup npm
+	@benches/medusa/medusa.sh bench
 
 .PHONY: test-unit
 test-unit: ## tests that start no server
@@ -45,6 +62,11 @@ test-server: build ## tests on real servers, one file per property; NAME=... pic
 .PHONY: oracle-broken
 oracle-broken: ## break automatic invalidation on purpose, one property at a time: the oracle on PostgreSQL must notice each; BREACH=... picks one
 	MCACHE_BREACH=$(BREACH) $(CARGO) test -p mcache-tests --test suite -- --nocapture --include-ignored postgres::oracle::each_breach_is_noticed
+
+.PHONY: test-servers
+test-servers: build ## tests on other versions of Redis and Valkey; SERVERS=... picks some, as .ci/test-servers says
+	@.ci/setup servers
+	@CARGO=$(CARGO) .ci/test-servers $(SERVERS)
 
 .PHONY: test-long
 test-long: export MCACHE_LONG = 1

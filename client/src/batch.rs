@@ -15,9 +15,9 @@ use tokio::time::{Instant, timeout};
 use tracing::Instrument;
 
 use crate::{
-    Cache, Codec, Json, Loaded, Result, Served, Source,
-    cache::{Chosen, Opened},
-    load::{Asked, Fill, Loading, PATIENCE, Sealed},
+    Codec, Json, Loaded, Result, Served, Source,
+    core::{Chosen, Handle, Opened},
+    load::{Asked, Errors, Fill, Loading, PATIENCE, Sealed},
     policy::{Policy, policy_setters},
     telemetry,
 };
@@ -29,7 +29,7 @@ const ROUNDS_MAX: usize = 8;
 /// Several keys, with how their entries are to be kept; ends in one of the operations.
 #[must_use = "nothing happens until one of the operations is called"]
 pub struct Batch<'c, K, C = Json> {
-    cache: &'c Cache<C>,
+    handle: &'c Handle<C>,
     keys: Vec<K>,
     policy: Policy,
 }
@@ -49,9 +49,9 @@ enum First<T> {
 }
 
 impl<'c, K: AsRef<[u8]>, C: Codec> Batch<'c, K, C> {
-    pub(crate) fn new(cache: &'c Cache<C>, keys: Vec<K>) -> Self {
+    pub(crate) fn new(handle: &'c Handle<C>, keys: Vec<K>) -> Self {
         Self {
-            cache,
+            handle,
             keys,
             policy: Policy::default(),
         }
@@ -72,37 +72,55 @@ impl<'c, K: AsRef<[u8]>, C: Codec> Batch<'c, K, C> {
     ///
     /// As [`Entry::get`](crate::Entry::get).
     pub async fn get_many<T: DeserializeOwned>(self) -> Result<Vec<Option<T>>> {
-        let namespace = &self.cache.core().namespace;
+        let namespace = &self.handle.core.namespace;
         let keys: Vec<Bytes> = self
             .keys
             .iter()
             .map(|key| namespace.qualify(key.as_ref()))
             .collect();
+        let chosen = self.handle.core.choose(&self.policy.targets)?;
+        let values = self.live_values(&keys, &chosen).await?;
+        let found = values.iter().flatten().count();
+        telemetry::reads(Source::Hit, found, self.policy.family_label());
+        telemetry::reads(
+            Source::Loaded,
+            keys.len() - found,
+            self.policy.family_label(),
+        );
+        Ok(values)
+    }
+
+    /// The live values of these full keys, each of the first provider that has it.
+    async fn live_values<T: DeserializeOwned>(
+        &self,
+        keys: &[Bytes],
+        chosen: &[Chosen],
+    ) -> Result<Vec<Option<T>>> {
         let mut values: Vec<Option<T>> = keys.iter().map(|_| None).collect();
-        let mut missing: Vec<usize> = (0..keys.len()).collect();
-        for chosen in self.cache.choose(&self.policy.targets)?.iter() {
-            if chosen.outbox.is_waiting() || missing.is_empty() {
+        for chosen in chosen {
+            let provider = &chosen.provider;
+            let missing: Vec<usize> = (0..keys.len())
+                .filter(|at| values[*at].is_none() && !chosen.pending.holds_back(&keys[*at]))
+                .collect();
+            if missing.is_empty() {
                 continue;
             }
-            let provider = &chosen.provider;
-            let asked: Vec<Bytes> = missing
-                .iter()
-                .map(|position| keys[*position].clone())
-                .collect();
+            let asked: Vec<Bytes> = missing.iter().map(|at| keys[*at].clone()).collect();
             match provider.get_many(&asked).await {
                 Ok(found) => {
-                    for (position, found) in missing.iter().zip(found) {
-                        let opened = found.and_then(|found| self.cache.open(&found));
-                        values[*position] = opened.and_then(Opened::value);
+                    for (at, found) in missing.iter().zip(found) {
+                        let opened = found.and_then(|found| self.handle.open(&found));
+                        values[*at] = opened.and_then(Opened::value);
                     }
-                    missing.retain(|position| values[*position].is_none());
                 }
                 Err(error) if error.is_refused() => return Err(error),
-                Err(error) => telemetry::failed_open(provider.id(), "get_many", &error),
+                Err(error) => {
+                    let family = self.handle.core.family_of(&keys[missing[0]], &self.policy);
+                    let complaints = &self.handle.core.complaints;
+                    complaints.failed_open(provider.id(), "get_many", &family, &error);
+                }
             }
         }
-        telemetry::reads(Source::Hit, keys.len() - missing.len());
-        telemetry::reads(Source::Loaded, missing.len());
         Ok(values)
     }
 
@@ -158,14 +176,15 @@ impl<'c, K: AsRef<[u8]>, C: Codec> Batch<'c, K, C> {
         Fut: Future<Output = Result<HashMap<K, Loaded<T>>, E>>,
     {
         let chosen = self
-            .cache
+            .handle
+            .core
             .choose(&self.policy.targets)
             .unwrap_or_else(|error| {
                 tracing::warn!(%error, "loading without a cache");
                 Cow::default()
             });
         if chosen.is_empty() {
-            telemetry::reads(Source::Bypass, self.keys.len());
+            telemetry::reads(Source::Bypass, self.keys.len(), self.policy.family_label());
             let loaded = loader(self.keys).await?;
             let bypassed = |value| Served {
                 value,
@@ -194,10 +213,23 @@ impl<'c, K: AsRef<[u8]>, C: Codec> Batch<'c, K, C> {
         let items = self.items();
         let mut values = HashMap::with_capacity(items.len());
         let mut left: Vec<&Item<K>> = items.iter().collect();
-        let patience = self.cache.core().loader_timeout.saturating_mul(PATIENCE);
+        // One command reads what is there. It cannot tell who is to refresh early.
+        if left.len() > 1 && self.policy.early.is_zero() {
+            let keys: Vec<Bytes> = items.iter().map(|item| item.full_key.clone()).collect();
+            // What may not be read is not there.
+            let live = self.live_values(&keys, chosen).await.unwrap_or_default();
+            let source = Source::Hit;
+            for (item, value) in items.iter().zip(live) {
+                values.extend(value.map(|value| (item.key.clone(), Served { value, source })));
+            }
+            telemetry::reads(source, values.len(), self.policy.family_label());
+            left.retain(|item| !values.contains_key(&item.key));
+        }
+        let patience = self.handle.core.loader_timeout.saturating_mul(PATIENCE);
         let began = Instant::now();
         let mut rounds = 0;
-        while rounds < ROUNDS_MAX && (rounds == 0 || began.elapsed() < patience) {
+        while !left.is_empty() && rounds < ROUNDS_MAX && (rounds == 0 || began.elapsed() < patience)
+        {
             rounds += 1;
             let looks = join_all(left.iter().map(|item| self.first_look(item, chosen))).await;
             let mut fills = Vec::new();
@@ -205,7 +237,7 @@ impl<'c, K: AsRef<[u8]>, C: Codec> Batch<'c, K, C> {
             for (item, look) in left.into_iter().zip(looks) {
                 match look {
                     First::Found(value, source) => {
-                        telemetry::read(source);
+                        telemetry::read(source, self.policy.family_label());
                         let served = value.map(|value| Served { value, source });
                         values.extend(served.map(|served| (item.key.clone(), served)));
                     }
@@ -245,14 +277,14 @@ impl<'c, K: AsRef<[u8]>, C: Codec> Batch<'c, K, C> {
         distinct
             .map(|key| Item {
                 key: key.clone(),
-                full_key: self.cache.core().namespace.qualify(key.as_ref()),
+                full_key: self.handle.core.namespace.qualify(key.as_ref()),
             })
             .collect()
     }
 
     async fn first_look<T: DeserializeOwned>(&self, item: &Item<K>, chosen: &[Chosen]) -> First<T> {
         let loading = self.loading(item, chosen);
-        if self.cache.core().flights.follow(&item.full_key).is_some() {
+        if self.handle.core.flights.follow(&item.full_key).is_some() {
             return First::Later;
         }
         let fill = match loading.ask(Duration::ZERO, &|bytes| self.open(bytes)).await {
@@ -276,7 +308,7 @@ impl<'c, K: AsRef<[u8]>, C: Codec> Batch<'c, K, C> {
         F: Fn(Vec<K>) -> Fut,
         Fut: Future<Output = Result<HashMap<K, Loaded<T>>, E>>,
     {
-        let core = self.cache.core();
+        let core = &self.handle.core;
         let began = Instant::now();
         let missing = fills.iter().map(|(item, _)| item.key.clone()).collect();
         let mut load = pin!(loader(missing));
@@ -292,8 +324,8 @@ impl<'c, K: AsRef<[u8]>, C: Codec> Batch<'c, K, C> {
         let mut loaded = match loaded {
             Ok(loaded) => loaded,
             Err(error) => {
-                for (_, fill) in fills {
-                    fill.fail();
+                for (item, fill) in fills {
+                    fill.fail(core, &item.full_key, None);
                 }
                 return Err(error);
             }
@@ -301,9 +333,10 @@ impl<'c, K: AsRef<[u8]>, C: Codec> Batch<'c, K, C> {
         let mut values = Vec::with_capacity(fills.len());
         for (item, fill) in fills {
             let source = fill.source();
-            telemetry::read(source);
+            telemetry::read(source, self.policy.family_label());
             let found = optional(loaded.remove(&item.key));
-            fill.complete(core, self.seal(&found), began).await;
+            fill.complete(core, self.seal(&found, &item.full_key), began)
+                .await;
             let served = found.value.map(|value| Served { value, source });
             values.extend(served.map(|served| (item.key.clone(), served)));
         }
@@ -329,7 +362,12 @@ impl<'c, K: AsRef<[u8]>, C: Codec> Batch<'c, K, C> {
         };
         let served = self
             .loading(item, chosen)
-            .run(|bytes| self.open(bytes), |loaded| self.seal(loaded), load)
+            .run(
+                |bytes| self.open(bytes),
+                |loaded| self.seal(loaded, &item.full_key),
+                load,
+                Errors::own(),
+            )
             .await?;
         let source = served.source;
         let served = served.value.map(|value| Served { value, source });
@@ -338,26 +376,27 @@ impl<'c, K: AsRef<[u8]>, C: Codec> Batch<'c, K, C> {
 
     fn loading<'a>(&'a self, item: &'a Item<K>, chosen: &'a [Chosen]) -> Loading<'a> {
         Loading {
-            core: self.cache.core(),
+            core: &self.handle.core,
             key: &item.full_key,
             chosen,
-            stale_if_error: self.policy.stale_if_error,
-            early: self.policy.early,
+            policy: &self.policy,
         }
     }
 
     fn open<T: DeserializeOwned>(&self, bytes: &Bytes) -> Option<Option<T>> {
-        self.cache.open(bytes).map(Opened::value)
+        self.handle.open(bytes).map(Opened::value)
     }
 
-    fn seal<T: Serialize>(&self, loaded: &Loaded<Option<T>>) -> Sealed {
+    fn seal<T: Serialize>(&self, loaded: &Loaded<Option<T>>, key: &Bytes) -> Sealed {
         match &loaded.value {
             Some(value) => Sealed {
-                value: self.cache.seal(value),
+                value: self
+                    .handle
+                    .seal(value, || self.handle.core.family_of(key, &self.policy)),
                 terms: self.policy.terms(loaded),
             },
             None => Sealed {
-                value: Some(self.cache.core().envelope.absent()),
+                value: Some(self.handle.core.envelope.absent()),
                 terms: self.policy.negative_terms(loaded),
             },
         }

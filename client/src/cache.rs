@@ -1,22 +1,18 @@
 //! The handle everybody holds: what concerns the cache as a whole. What concerns one key is in `entry`, several keys in
-//! `batch`.
+//! `batch`; what they share is in `core`.
 
-use std::{borrow::Cow, sync::Arc, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
-use bytes::Bytes;
 use futures_util::future::join_all;
-use serde::{Serialize, de::DeserializeOwned};
+use serde::de::DeserializeOwned;
+use tokio::time::timeout;
 use tracing::Instrument;
 
 use crate::{
-    Batch, Builder, Codec, Entry, Error, ErrorKind, Invalidation, Json, Provider, Result, Tags,
-    Target,
-    envelope::{Envelope, Payload},
-    flight::Flights,
-    outbox::{Order, Outbox},
+    Batch, Builder, Codec, Entry, Invalidation, Json, Provider, Result, Tags,
+    core::{Core, Handle},
+    pending::Order,
     provider::{Inspection, Mode},
-    tags::Namespace,
-    telemetry,
 };
 
 /// A cache: cheap to clone, shared by everything in the process that uses the same providers.
@@ -46,29 +42,7 @@ use crate::{
 /// ```
 #[derive(Clone)]
 pub struct Cache<C = Json> {
-    core: Arc<Core>,
-    codec: C,
-}
-
-/// What all clones share.
-pub(crate) struct Core {
-    pub(crate) enabled: bool,
-    pub(crate) namespace: Namespace,
-    pub(crate) envelope: Envelope,
-    pub(crate) ttl: Duration,
-    pub(crate) loader_timeout: Duration,
-    pub(crate) providers: Vec<Chosen>,
-    pub(crate) flights: Arc<Flights>,
-}
-
-/// A provider as one operation uses it.
-#[derive(Clone)]
-pub(crate) struct Chosen {
-    pub(crate) provider: Arc<dyn Provider>,
-    /// What it has still to be told.
-    pub(crate) outbox: Outbox,
-    /// The time to live asked for this provider in particular.
-    pub(crate) ttl: Option<Duration>,
+    handle: Handle<C>,
 }
 
 impl Cache {
@@ -86,25 +60,28 @@ impl Cache {
 
 impl<C: Codec> Cache<C> {
     pub(crate) fn from_core(core: Core, codec: C) -> Self {
+        let core = Arc::new(core);
         Self {
-            core: Arc::new(core),
-            codec,
+            handle: Handle { core, codec },
         }
     }
 
     /// Whether caching is on. Off, every call goes straight through.
     pub fn is_enabled(&self) -> bool {
-        self.core.enabled
+        self.handle.core.enabled
     }
 
     /// Begins an operation on one key.
     pub fn key(&self, key: impl AsRef<[u8]>) -> Entry<'_, C> {
-        Entry::new(self, self.core.namespace.qualify(key.as_ref()))
+        Entry::new(
+            &self.handle,
+            self.handle.core.namespace.qualify(key.as_ref()),
+        )
     }
 
     /// Begins an operation on several keys at once.
     pub fn keys<K: AsRef<[u8]>>(&self, keys: impl IntoIterator<Item = K>) -> Batch<'_, K, C> {
-        Batch::new(self, keys.into_iter().collect())
+        Batch::new(&self.handle, keys.into_iter().collect())
     }
 
     /// The live values of several keys, in their order: short for [`keys`](Self::keys) and
@@ -129,8 +106,10 @@ impl<C: Codec> Cache<C> {
     ///
     /// As [`invalidate`](Self::invalidate).
     pub async fn clear(&self, key: impl AsRef<[u8]>) -> Result<Invalidation> {
-        self.order(Order::Clear(self.core.namespace.qualify(key.as_ref())))
-            .await
+        self.order(Order::Clear(
+            self.handle.core.namespace.qualify(key.as_ref()),
+        ))
+        .await
     }
 
     /// Makes every entry dead that carries any of these tags, in every provider.
@@ -146,7 +125,7 @@ impl<C: Codec> Cache<C> {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Refused`] if a provider understood and said no, for example because the user may not touch the
+    /// [`ErrorKind::Refused`](crate::ErrorKind::Refused) if a provider understood and said no, for example because the user may not touch the
     /// tag; trying again would not help. The other providers have been told nevertheless.
     pub async fn invalidate<I>(&self, tags: I) -> Result<Invalidation>
     where
@@ -193,7 +172,11 @@ impl<C: Codec> Cache<C> {
         I: IntoIterator,
         I::Item: AsRef<[u8]>,
     {
-        let tags = self.core.namespace.qualify_tags(&Tags::from_iter(tags));
+        let tags = self
+            .handle
+            .core
+            .namespace
+            .qualify_tags(&Tags::from_iter(tags));
         if tags.is_empty() {
             return Ok(Invalidation::default());
         }
@@ -206,7 +189,7 @@ impl<C: Codec> Cache<C> {
     ///
     /// As [`invalidate`](Self::invalidate).
     pub async fn clear_all(&self) -> Result<Invalidation> {
-        let tags = Tags::from_iter([self.core.namespace.everything()]);
+        let tags = Tags::from_iter([self.handle.core.namespace.everything()]);
         self.order(Order::Invalidate(tags, Mode::Hard)).await
     }
 
@@ -217,13 +200,13 @@ impl<C: Codec> Cache<C> {
     /// As the provider's, [unavailable](Error::is_unavailable) included: unlike a read, an inspection has no source to
     /// fall back to.
     pub async fn inspect(&self, key: impl AsRef<[u8]>) -> Result<Option<Inspection>> {
-        let namespace = &self.core.namespace;
+        let namespace = &self.handle.core.namespace;
         let key = namespace.qualify(key.as_ref());
-        for chosen in self.active() {
+        for chosen in self.handle.core.active() {
             if let Some(mut found) = chosen.provider.inspect(&key).await? {
                 found.tags.retain(|tag| tag != namespace.everything());
                 for tag in &mut found.tags {
-                    *tag = tag.slice_ref(namespace.strip(tag));
+                    *tag = tag.slice_ref(namespace.strip_tag(tag));
                 }
                 return Ok(Some(found));
             }
@@ -234,118 +217,105 @@ impl<C: Codec> Cache<C> {
     /// How many tags and keys providers have not acknowledged yet: zero in good times. See
     /// [`invalidate`](Self::invalidate).
     pub fn pending_invalidations(&self) -> usize {
-        self.active().iter().map(|chosen| chosen.outbox.len()).sum()
+        self.handle
+            .core
+            .active()
+            .iter()
+            .map(|chosen| chosen.pending.len())
+            .sum()
+    }
+
+    /// Waits until what goes on in the background is done: stores, refreshes, invalidations that were not acknowledged. To be
+    /// called before the process ends, once nothing uses the cache any more; it does not keep others from using it.
+    ///
+    /// Returns when all is done, or after `patience` with what is not: the end of the process loses that.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use mcache::{Cache, MemoryProvider};
+    /// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+    /// # let cache = Cache::builder_with(MemoryProvider::default()).caching(true).build().await?;
+    /// let left = cache.shutdown(Duration::from_secs(5)).await;
+    /// if !left.is_nothing() {
+    ///     eprintln!("ending although {left}");
+    /// }
+    /// # assert!(left.is_nothing());
+    /// # Ok::<(), mcache::Error>(())
+    /// # }).unwrap();
+    /// ```
+    pub async fn shutdown(&self, patience: Duration) -> ShutdownReport {
+        let core = &self.handle.core;
+        let all = async {
+            core.background.ended().await;
+            for chosen in core.active() {
+                chosen.pending.drained().await;
+            }
+        };
+        // What is left is counted, whether or not the time was enough.
+        let _ = timeout(patience, all).await;
+        ShutdownReport {
+            invalidations: self.pending_invalidations(),
+            tasks: core.background.len(),
+        }
     }
 
     async fn order(&self, order: Order) -> Result<Invalidation> {
         let attempts = self
+            .handle
+            .core
             .active()
             .iter()
-            .map(|chosen| chosen.outbox.submit(order.clone()));
+            .map(|chosen| chosen.pending.submit(order.clone()));
         let span = tracing::debug_span!("mcache.invalidate");
         Invalidation::of(join_all(attempts).instrument(span).await)
-    }
-
-    /// All providers; none if caching is off.
-    fn active(&self) -> &[Chosen] {
-        match self.core.enabled {
-            true => &self.core.providers,
-            false => &[],
-        }
     }
 
     /// What tells this cache from others: its namespace and where its providers keep entries. Two processes with one name
     /// read and write the same entries.
     pub fn name(&self) -> String {
-        let namespace = self.core.namespace.everything();
+        let core = self.core();
+        let namespace = core.namespace.everything();
         let mut name =
             String::from_utf8_lossy(namespace.strip_suffix(b"*").unwrap_or(namespace)).into_owned();
-        for (position, chosen) in self.core.providers.iter().enumerate() {
+        for (position, chosen) in core.providers.iter().enumerate() {
             name.push(if position == 0 { '@' } else { '+' });
             name.push_str(chosen.provider.place());
         }
         name
     }
 
-    pub(crate) fn core(&self) -> &Arc<Core> {
-        &self.core
-    }
-
-    /// The providers to use: those named, or all; none if caching is off.
-    pub(crate) fn choose(&self, targets: &[Target]) -> Result<Cow<'_, [Chosen]>> {
-        if targets.is_empty() {
-            return Ok(Cow::Borrowed(self.active()));
-        }
-        let chosen = targets.iter().map(|target| {
-            let known = |chosen: &&Chosen| chosen.provider.id() == target.id;
-            match self.core.providers.iter().find(known) {
-                Some(chosen) => Ok(Chosen {
-                    ttl: target.ttl,
-                    ..chosen.clone()
-                }),
-                None => Err(Error::new(ErrorKind::UnknownProvider(target.id.clone()))),
-            }
-        });
-        let chosen = chosen.collect::<Result<Vec<_>>>()?;
-        Ok(if self.core.enabled {
-            chosen.into()
-        } else {
-            Cow::default()
-        })
-    }
-
-    /// The value's bytes; `None`, counted, if it cannot be kept.
-    pub(crate) fn seal<T: Serialize + ?Sized>(&self, value: &T) -> Option<Bytes> {
-        self.try_seal(value).unwrap_or_else(|error| {
-            tracing::debug!(%error, "a value could not be encoded and is not kept");
-            telemetry::unkept("codec");
-            None
-        })
-    }
-
-    /// As [`seal`](Self::seal), for callers who are told; `None` is a value that is too large.
-    pub(crate) fn try_seal<T: Serialize + ?Sized>(&self, value: &T) -> Result<Option<Bytes>> {
-        let mut buffer = self.core.envelope.begin();
-        self.codec.encode(value, &mut buffer)?;
-        let sealed = self.core.envelope.seal(buffer);
-        if sealed.is_none() {
-            telemetry::unkept("too_large");
-        }
-        Ok(sealed)
-    }
-
-    /// What the bytes held; `None`, counted, if they cannot be read.
-    pub(crate) fn open<T: DeserializeOwned>(&self, sealed: &Bytes) -> Option<Opened<T>> {
-        match self.core.envelope.open(sealed) {
-            Ok(Payload::Absent) => Some(Opened::Absent),
-            Ok(Payload::Value(bytes)) => match self.codec.decode(&bytes) {
-                Ok(value) => Some(Opened::Value(value)),
-                Err(error) => {
-                    tracing::debug!(%error, "an entry is not what its reader expects");
-                    telemetry::unreadable("type");
-                    None
-                }
-            },
-            Err(reason) => {
-                telemetry::unreadable(reason.label());
-                None
-            }
-        }
+    pub(crate) fn core(&self) -> &Core {
+        &self.handle.core
     }
 }
 
-/// What was stored: a value, or that there is none.
-pub(crate) enum Opened<T> {
-    Value(T),
-    Absent,
+/// What [`Cache::shutdown`] did not see the end of.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ShutdownReport {
+    /// Tags and keys that a provider has not acknowledged. Entries they concern may be served to other processes until they
+    /// expire.
+    pub invalidations: usize,
+    /// Stores and refreshes under way. They cost nothing but the entries.
+    pub tasks: usize,
 }
 
-impl<T> Opened<T> {
-    /// For readers who did not ask whether there is something: absence is a miss to them.
-    pub(crate) fn value(self) -> Option<T> {
-        match self {
-            Self::Value(value) => Some(value),
-            Self::Absent => None,
-        }
+impl ShutdownReport {
+    /// Everything is done.
+    pub fn is_nothing(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+impl fmt::Display for ShutdownReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            invalidations,
+            tasks,
+        } = self;
+        write!(
+            f,
+            "{invalidations} invalidations are not acknowledged and {tasks} stores or refreshes are under way"
+        )
     }
 }

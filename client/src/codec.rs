@@ -24,12 +24,12 @@ use crate::{Error, ErrorKind, Result};
 ///
 ///     fn encode<T: Serialize + ?Sized>(&self, value: &T, into: &mut Vec<u8>) -> Result<()> {
 ///         serde_json::to_writer_pretty(into, value)
-///             .map_err(|error| Error::new(ErrorKind::Codec(error.to_string())))
+///             .map_err(|error| Error::new(ErrorKind::Codec, error.to_string()))
 ///     }
 ///
 ///     fn decode<T: DeserializeOwned>(&self, bytes: &[u8]) -> Result<T> {
 ///         serde_json::from_slice(bytes)
-///             .map_err(|error| Error::new(ErrorKind::Codec(error.to_string())))
+///             .map_err(|error| Error::new(ErrorKind::Codec, error.to_string()))
 ///     }
 /// }
 /// ```
@@ -70,5 +70,5 @@ impl Codec for Json {
 }
 
 fn codec_error(error: serde_json::Error) -> Error {
-    Error::new(ErrorKind::Codec(error.to_string())).with_source(error)
+    Error::new(ErrorKind::Codec, error.to_string())
 }

@@ -6,12 +6,15 @@ use futures_util::future::join_all;
 
 use crate::{
     Cache, Codec, Error, ErrorKind, Json, Provider, RedisProvider, Result,
-    cache::{Chosen, Core},
+    background::Background,
+    complaints::Complaints,
+    core::{Chosen, Core},
     envelope::Envelope,
     flight::Flights,
-    outbox::Outbox,
+    pending::{Pending, PendingLimits},
     server::RedisOptions,
     tags::Namespace,
+    throttle::Throttle,
 };
 
 /// Turns caching on where the builder does not say: the same variable Medusa uses.
@@ -32,6 +35,9 @@ pub struct Builder<C = Json> {
     schema_version: u16,
     value_bytes_max: usize,
     pending_max: usize,
+    pending_bytes_max: usize,
+    failure_pause: Duration,
+    ttl_jitter: f64,
     retry_min: Duration,
 }
 
@@ -48,8 +54,11 @@ impl Builder<Json> {
             loader_timeout: Duration::from_secs(30),
             compress_from_bytes: Some(2048),
             schema_version: 0,
-            value_bytes_max: 64 * 1024 * 1024,
+            value_bytes_max: 1024 * 1024,
             pending_max: 10_000,
+            pending_bytes_max: 4 * 1024 * 1024,
+            failure_pause: Duration::from_secs(1),
+            ttl_jitter: 0.0,
             retry_min: Duration::from_secs(24 * 60 * 60),
         }
     }
@@ -64,8 +73,8 @@ impl<C: Codec> Builder<C> {
         self
     }
 
-    /// Put before every key and tag as `<namespace>:`, so that environments sharing a server do not see each
-    /// other. Default: `mc`. Empty: no prefix.
+    /// Put before every key and tag as `<namespace>:`, so that environments sharing a server do not see each other, however
+    /// keys and tags are spelled: colons and percent signs in the name itself are written as `%3A` and `%25`. Default: `mc`.
     #[must_use]
     pub fn namespace(mut self, namespace: impl Into<String>) -> Self {
         self.namespace = namespace.into();
@@ -104,18 +113,41 @@ impl<C: Codec> Builder<C> {
         self
     }
 
-    /// The version of the caller's types. Default: 0. Entries written under another version read as misses,
-    /// so a deployment that changes a type raises it instead of clearing the cache.
+    /// The version of the caller's types. Default: 0. A release that changes a type raises it instead of clearing the cache.
+    /// Each version has entries of its own, so two releases that run side by side do not overwrite each other's; tags are the
+    /// same, so an invalidation by either concerns both. [`Cache::clear`] removes the entry of its own version.
     #[must_use]
     pub fn schema_version(mut self, version: u16) -> Self {
         self.schema_version = version;
         self
     }
 
-    /// Larger values are served but not kept. Default: 64 MiB.
+    /// Larger values are served but not kept, which is said once for each [family](crate::Entry::family) of keys. Default:
+    /// 1 MiB. Large values hold up others on the way: from 64 KiB on they travel on a connection of their own, as far as
+    /// their size is known beforehand.
     #[must_use]
     pub fn value_bytes_max(mut self, bytes: usize) -> Self {
         self.value_bytes_max = bytes;
+        self
+    }
+
+    /// By what part of it, at most, the time to live of an entry is shortened: drawn anew for each, so that what was stored
+    /// together does not expire together. Default: 0. From 0 to 1; 0.1 makes an hour 54 to 60 minutes.
+    #[must_use]
+    pub fn ttl_jitter(mut self, part: f64) -> Self {
+        self.ttl_jitter = if part.is_nan() {
+            0.0
+        } else {
+            part.clamp(0.0, 1.0)
+        };
+        self
+    }
+
+    /// After a loader failed or took too long while a stale value was at hand: how long that value is served before the source
+    /// is asked again, by one caller. Default: 1 second. Zero: it is asked again at once.
+    #[must_use]
+    pub fn failure_pause(mut self, pause: Duration) -> Self {
+        self.failure_pause = pause;
         self
     }
 
@@ -135,6 +167,9 @@ impl<C: Codec> Builder<C> {
             schema_version: self.schema_version,
             value_bytes_max: self.value_bytes_max,
             pending_max: self.pending_max,
+            pending_bytes_max: self.pending_bytes_max,
+            failure_pause: self.failure_pause,
+            ttl_jitter: self.ttl_jitter,
             retry_min: self.retry_min,
         }
     }
@@ -168,6 +203,15 @@ impl<C: Codec> Builder<C> {
         self
     }
 
+    /// How many bytes the unacknowledged tags and keys of one provider may take, by the cache's own count and whoever waits
+    /// for them. Default: 4 MiB. Beyond it they become one [`Cache::clear_all`], as with
+    /// [`pending_invalidations_max`](Self::pending_invalidations_max).
+    #[must_use]
+    pub fn pending_invalidations_bytes_max(mut self, bytes: usize) -> Self {
+        self.pending_bytes_max = bytes;
+        self
+    }
+
     /// How long an unacknowledged invalidation is retried at least. Default: 24 hours. Longer if this cache has stored
     /// entries that live longer; for ever if some do not expire. Must not be shorter than the longest life (time to live
     /// and stale window) that any process gives to entries of the namespace.
@@ -188,20 +232,31 @@ impl<C: Codec> Builder<C> {
     pub async fn build(mut self) -> Result<Cache<C>> {
         let enabled = self.caching.unwrap_or_else(flag_from_environment);
         if let Some(url) = &self.url {
-            let server = RedisProvider::new(url, self.redis.clone())?;
+            let options = self.redis.clone().client_name_if_none(&self.namespace);
+            let server = RedisProvider::new(url, options)?;
             self.providers.insert(0, Arc::new(server));
         }
         check_ids(&self.providers)?;
-        if enabled {
-            warn_of_absent(&self.providers).await;
+        match enabled {
+            true => warn_of_absent(&self.providers).await,
+            false => tracing::info!(
+                "this cache is switched off and every call goes straight through: turn it on with {FLAG_VARIABLE}=true or \
+                 Builder::caching(true)"
+            ),
         }
-        let namespace = Namespace::new(&self.namespace);
+        let namespace = Namespace::new(&self.namespace, C::ID, self.schema_version);
+        let background = Background::new();
+        let limits = PendingLimits {
+            items_max: self.pending_max,
+            bytes_max: self.pending_bytes_max,
+            retry_min: self.retry_min,
+        };
         let attach = |provider: Arc<dyn Provider>| Chosen {
-            outbox: Outbox::new(
+            pending: Pending::new(
                 provider.clone(),
                 namespace.everything(),
-                self.pending_max,
-                self.retry_min,
+                limits,
+                background.clone(),
             ),
             provider,
             ttl: None,
@@ -219,6 +274,10 @@ impl<C: Codec> Builder<C> {
             loader_timeout: self.loader_timeout,
             providers,
             flights: Flights::new(),
+            background,
+            throttle: Throttle::new(self.failure_pause),
+            complaints: Complaints::default(),
+            ttl_jitter: self.ttl_jitter,
             namespace,
         };
         Ok(Cache::from_core(core, self.codec))
@@ -227,19 +286,17 @@ impl<C: Codec> Builder<C> {
 
 fn check_ids(providers: &[Arc<dyn Provider>]) -> Result<()> {
     if providers.is_empty() {
-        return Err(Error::new(ErrorKind::Config(
-            "a cache needs a provider".to_owned(),
-        )));
+        return Err(Error::new(ErrorKind::Config, "a cache needs a provider"));
     }
     let mut seen = HashSet::new();
     match providers
         .iter()
         .find(|provider| !seen.insert(provider.id()))
     {
-        Some(twice) => Err(Error::new(ErrorKind::Config(format!(
-            "two providers are named `{}`",
-            twice.id()
-        )))),
+        Some(twice) => Err(Error::new(
+            ErrorKind::Config,
+            format!("two providers are named `{}`", twice.id()),
+        )),
         None => Ok(()),
     }
 }
@@ -248,7 +305,18 @@ async fn warn_of_absent(providers: &[Arc<dyn Provider>]) {
     let pings = join_all(providers.iter().map(|provider| provider.ping())).await;
     for (provider, ping) in providers.iter().zip(pings) {
         if let Err(error) = ping {
-            tracing::warn!(provider = provider.id(), %error, "starting without this provider; it is tried again");
+            match error.kind() {
+                ErrorKind::ModuleMissing => tracing::warn!(
+                    provider = provider.id(),
+                    %error,
+                    "nothing will be cached: load the module mcache into the server"
+                ),
+                _ => tracing::warn!(
+                    provider = provider.id(),
+                    %error,
+                    "starting without this provider; it is tried again"
+                ),
+            }
         }
     }
 }

@@ -7,10 +7,10 @@ use serde::{Serialize, de::DeserializeOwned};
 use tracing::Instrument;
 
 use crate::{
-    Cache, Codec, Json, Loaded, Result, Served, Source,
-    cache::{Chosen, Opened},
+    Codec, Json, Loaded, Result, Served, Source,
+    core::{Chosen, Handle, Opened},
     grant::Grants,
-    load::{Loading, Sealed},
+    load::{Errors, Loading, Sealed},
     policy::{Policy, policy_setters},
     provider::Store,
     telemetry,
@@ -19,15 +19,15 @@ use crate::{
 /// One key, with how its entry is to be kept; ends in one of the operations.
 #[must_use = "nothing happens until one of the operations is called"]
 pub struct Entry<'c, C = Json> {
-    cache: &'c Cache<C>,
+    handle: &'c Handle<C>,
     key: Bytes,
     policy: Policy,
 }
 
 impl<'c, C: Codec> Entry<'c, C> {
-    pub(crate) fn new(cache: &'c Cache<C>, key: Bytes) -> Self {
+    pub(crate) fn new(handle: &'c Handle<C>, key: Bytes) -> Self {
         Self {
-            cache,
+            handle,
             key,
             policy: Policy::default(),
         }
@@ -50,23 +50,41 @@ impl<'c, C: Codec> Entry<'c, C> {
     /// [`ErrorKind::Refused`](crate::ErrorKind::Refused) if a provider may not be read. A cache that is away is
     /// `Ok(None)`.
     pub async fn get<T: DeserializeOwned>(self) -> Result<Option<T>> {
+        let open = |bytes: &Bytes| self.handle.open(bytes).and_then(Opened::value);
+        self.get_with(open).await
+    }
+
+    /// As [`get`](Self::get), of bytes kept with [`set_bytes`](Self::set_bytes).
+    ///
+    /// # Errors
+    ///
+    /// As [`get`](Self::get).
+    pub async fn get_bytes(self) -> Result<Option<Bytes>> {
+        self.get_with(|bytes| self.handle.open_raw(bytes)).await
+    }
+
+    async fn get_with<V>(&self, open: impl Fn(&Bytes) -> Option<V>) -> Result<Option<V>> {
         for chosen in self.chosen()?.iter() {
-            if chosen.outbox.is_waiting() {
+            if chosen.pending.holds_back(&self.key) {
                 continue;
             }
             match chosen.provider.get(&self.key).await {
                 Ok(Some(found)) => {
-                    if let Some(value) = self.cache.open(&found).and_then(Opened::value) {
-                        telemetry::read(Source::Hit);
+                    if let Some(value) = open(&found) {
+                        telemetry::read(Source::Hit, self.policy.family_label());
                         return Ok(Some(value));
                     }
                 }
                 Ok(None) => {}
                 Err(error) if error.is_refused() => return Err(error),
-                Err(error) => telemetry::failed_open(chosen.provider.id(), "get", &error),
+                Err(error) => {
+                    let provider = chosen.provider.id();
+                    let complaints = &self.handle.core.complaints;
+                    complaints.failed_open(provider, "get", &self.family_name(), &error);
+                }
             }
         }
-        telemetry::read(Source::Loaded);
+        telemetry::read(Source::Loaded, self.policy.family_label());
         Ok(None)
     }
 
@@ -81,21 +99,55 @@ impl<'c, C: Codec> Entry<'c, C> {
     /// after all were tried: unlike a read, a write that did not arrive is told. What was stored before is then still
     /// there.
     pub async fn set<T: Serialize + ?Sized>(self, value: &T) -> Result<bool> {
-        let core = self.cache.core();
-        let chosen = self.chosen()?;
-        if chosen.is_empty() {
-            return Ok(false);
+        match self.handle.core.enabled {
+            true => {
+                let sealed = self.handle.try_seal(value, || self.family_name())?;
+                self.store(sealed).await
+            }
+            false => self.store(None).await,
         }
-        let Some(value) = self.cache.try_seal(value)? else {
+    }
+
+    /// As [`set`](Self::set), of bytes as they are: no codec writes them, so they take no more room than they have. They are
+    /// compressed like other values, and read with [`get_bytes`](Self::get_bytes) only.
+    ///
+    /// ```
+    /// # use mcache::{Cache, MemoryProvider};
+    /// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+    /// # let cache = Cache::builder_with(MemoryProvider::default()).caching(true).build().await?;
+    /// cache.key("logo").set_bytes(b"\x89PNG").await?;
+    /// assert_eq!(cache.key("logo").get_bytes().await?.as_deref(), Some(&b"\x89PNG"[..]));
+    /// # Ok::<(), mcache::Error>(())
+    /// # }).unwrap();
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`set`](Self::set).
+    pub async fn set_bytes(self, value: impl AsRef<[u8]>) -> Result<bool> {
+        let value = value.as_ref();
+        match self.handle.core.enabled {
+            true => {
+                let sealed = self.handle.seal_raw(value, || self.family_name());
+                self.store(sealed).await
+            }
+            false => self.store(None).await,
+        }
+    }
+
+    /// `None`: nothing that can be kept.
+    async fn store(self, sealed: Option<Bytes>) -> Result<bool> {
+        let core = &self.handle.core;
+        let chosen = self.chosen()?;
+        let Some(value) = sealed.filter(|_| !chosen.is_empty()) else {
             return Ok(false);
         };
         let tags = core.namespace.stored_tags(&self.policy.tags);
         let mut outcome = Ok(true);
         for chosen in chosen.iter() {
-            let ttl = chosen.ttl.or(self.policy.ttl).unwrap_or(core.ttl);
-            let ttl = (!ttl.is_zero()).then_some(ttl);
-            let swr = self.policy.swr;
-            chosen.outbox.note_life(ttl, swr);
+            let ttl = core.lifetime(chosen, self.policy.ttl);
+            let swr = core.stale_window(self.policy.swr);
+            chosen.pending.note_life(ttl, swr);
             let provider = &chosen.provider;
             let stored = provider
                 .store(Store {
@@ -144,7 +196,7 @@ impl<'c, C: Codec> Entry<'c, C> {
         let chosen = self.chosen()?;
         let grants = self.loading(&chosen).tokens().await;
         Ok(Filling {
-            cache: self.cache,
+            handle: self.handle,
             grants,
             policy: self.policy,
         })
@@ -157,9 +209,10 @@ impl<'c, C: Codec> Entry<'c, C> {
     ///
     /// # Errors
     ///
-    /// Only the loader's own, in its own type; it is not cached. Callers in this process who waited for a loader that
-    /// failed call their own. A cache that is away, slow or talks nonsense is as if nothing were cached; an unknown
-    /// provider is logged and left out.
+    /// Only the loader's own, in its own type; it is not cached. Callers who waited for a loader that failed call their own,
+    /// one after the other, each as soon as the one before has failed: a source in trouble is not asked by all at once. Where
+    /// errors can be cloned, [`get_or_load_shared`](Self::get_or_load_shared) gives all who waited the one error instead. A
+    /// cache that is away, slow or talks nonsense is as if nothing were cached; an unknown provider is logged and left out.
     ///
     /// # Cancel safety
     ///
@@ -216,23 +269,164 @@ impl<'c, C: Codec> Entry<'c, C> {
         Fut: Future<Output = Result<Option<T>, E>>,
     {
         let loader = || async move { loader().await.map(Loaded::new) };
-        let open = |bytes: &Bytes| match self.cache.open(bytes)? {
+        let open = |bytes: &Bytes| match self.handle.open(bytes)? {
             Opened::Value(value) => Some(Some(value)),
             Opened::Absent => Some(None),
         };
         let seal = |loaded: &Loaded<Option<T>>| match &loaded.value {
             Some(value) => Sealed {
-                value: self.cache.seal(value),
+                value: self.handle.seal(value, || self.family_name()),
                 terms: self.policy.terms(loaded),
             },
             None => Sealed {
-                value: Some(self.cache.core().envelope.absent()),
+                value: Some(self.handle.core.envelope.absent()),
                 terms: self.policy.negative_terms(loaded),
             },
         };
-        self.run(open, seal, loader)
+        self.run(open, seal, loader, Errors::own())
             .await
             .map(|served| served.value)
+    }
+
+    /// As [`get_or_load`](Self::get_or_load), for bytes as they are: see [`set_bytes`](Self::set_bytes).
+    ///
+    /// # Errors
+    ///
+    /// As [`get_or_load`](Self::get_or_load).
+    pub async fn get_or_load_bytes<E, F, Fut>(self, loader: F) -> Result<Bytes, E>
+    where
+        F: FnOnce() -> Fut,
+        Fut: Future<Output = Result<Bytes, E>>,
+    {
+        let loader = || async move { loader().await.map(Loaded::new) };
+        let open = |bytes: &Bytes| self.handle.open_raw(bytes);
+        let seal = |loaded: &Loaded<Bytes>| Sealed {
+            value: self.handle.seal_raw(&loaded.value, || self.family_name()),
+            terms: self.policy.terms(loaded),
+        };
+        let served = self.run(open, seal, loader, Errors::own()).await?;
+        Ok(served.value)
+    }
+
+    /// As [`get_or_load`](Self::get_or_load), where the error of a loader goes to all callers of this process who waited for
+    /// it: the source is asked once, whether it succeeds or fails. An error that cannot be cloned can be put into an
+    /// [`Arc`](std::sync::Arc): `.map_err(Arc::new)`.
+    ///
+    /// ```
+    /// # use std::sync::Arc;
+    /// # use mcache::{Cache, MemoryProvider};
+    /// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+    /// # let cache = Cache::builder_with(MemoryProvider::default()).caching(true).build().await?;
+    /// let load = || async { std::fs::read_to_string("/does/not/exist").map_err(Arc::new) };
+    /// let error = cache.key("k").get_or_load_shared(load).await.unwrap_err();
+    /// assert_eq!(error.kind(), std::io::ErrorKind::NotFound);
+    /// # Ok::<(), mcache::Error>(())
+    /// # }).unwrap();
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`get_or_load`](Self::get_or_load).
+    pub async fn get_or_load_shared<T, E, F, Fut>(self, loader: F) -> Result<T, E>
+    where
+        T: Serialize + DeserializeOwned,
+        E: Clone + Send + Sync + 'static,
+        F: FnOnce() -> Fut,
+        Fut: Future<Output = Result<T, E>>,
+    {
+        let loader = || async move { loader().await.map(Loaded::new) };
+        self.load_shared(loader).await.map(|served| served.value)
+    }
+
+    /// [`load`](Self::load) with the error shared as in [`get_or_load_shared`](Self::get_or_load_shared).
+    ///
+    /// # Errors
+    ///
+    /// As [`get_or_load`](Self::get_or_load).
+    pub async fn load_shared<T, E, F, Fut>(self, loader: F) -> Result<Served<T>, E>
+    where
+        T: Serialize + DeserializeOwned,
+        E: Clone + Send + Sync + 'static,
+        F: FnOnce() -> Fut,
+        Fut: Future<Output = Result<Loaded<T>, E>>,
+    {
+        self.load_with(loader, Errors::shared()).await
+    }
+
+    /// As [`get_or_load`](Self::get_or_load), with the loader in a task of its own, which is finished whether or not its
+    /// caller still waits. If a [stale](Self::swr) value or one that is [due](Self::early_refresh) is at hand, the caller gets
+    /// that at once, and the refresh goes on in the background.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use mcache::{Cache, Error, MemoryProvider};
+    /// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+    /// # let cache = Cache::builder_with(MemoryProvider::default()).caching(true).build().await?;
+    /// # async fn slow_query() -> Result<u32, Error> { Ok(42) }
+    /// let answer = cache
+    ///     .key("report")
+    ///     .ttl(Duration::from_secs(60))
+    ///     .swr(Duration::from_secs(3600))
+    ///     .get_or_load_detached(slow_query);
+    /// // Even if this gives up, the query is finished and its result kept.
+    /// let answer = tokio::time::timeout(Duration::from_millis(50), answer).await;
+    /// # assert_eq!(answer.unwrap()?, 42);
+    /// # Ok::<(), Error>(())
+    /// # }).unwrap();
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// The loader's own, if the caller waits for it; otherwise it is logged and counted.
+    ///
+    /// # Panics
+    ///
+    /// If the loader does and the caller waits for it.
+    pub async fn get_or_load_detached<T, E, F, Fut>(self, loader: F) -> Result<T, E>
+    where
+        T: Serialize + DeserializeOwned + Send + 'static,
+        E: std::fmt::Display + Send + 'static,
+        F: FnOnce() -> Fut + Send + 'static,
+        Fut: Future<Output = Result<T, E>> + Send + 'static,
+    {
+        let loader = || async move { loader().await.map(Loaded::new) };
+        self.load_detached(loader).await.map(|served| served.value)
+    }
+
+    /// [`load`](Self::load) in a task of its own, as in [`get_or_load_detached`](Self::get_or_load_detached).
+    ///
+    /// # Errors
+    ///
+    /// As [`get_or_load_detached`](Self::get_or_load_detached).
+    ///
+    /// # Panics
+    ///
+    /// As [`get_or_load_detached`](Self::get_or_load_detached).
+    pub async fn load_detached<T, E, F, Fut>(self, loader: F) -> Result<Served<T>, E>
+    where
+        T: Serialize + DeserializeOwned + Send + 'static,
+        E: std::fmt::Display + Send + 'static,
+        F: FnOnce() -> Fut + Send + 'static,
+        Fut: Future<Output = Result<Loaded<T>, E>> + Send + 'static,
+    {
+        let chosen = self.chosen_or_none();
+        if chosen.is_empty() {
+            telemetry::read(Source::Bypass, self.policy.family_label());
+            return Ok(Served::bypass(loader().await?.value));
+        }
+        let span = tracing::debug_span!("mcache.load", key = %self.key.escape_ascii());
+        let (handle, policy) = (self.handle.clone(), self.policy.clone());
+        let family = self.family_name();
+        let seal = move |loaded: &Loaded<T>| Sealed {
+            value: handle.seal(&loaded.value, || family),
+            terms: policy.terms(loaded),
+        };
+        let open = |bytes: &Bytes| self.handle.open(bytes).and_then(Opened::value);
+        self.loading(&chosen)
+            .to_owned()
+            .run_detached(open, seal, loader)
+            .instrument(span)
+            .await
     }
 
     /// The general form: a loader that says what it knows, and an answer that says where it came from.
@@ -246,12 +440,24 @@ impl<'c, C: Codec> Entry<'c, C> {
         F: FnOnce() -> Fut,
         Fut: Future<Output = Result<Loaded<T>, E>>,
     {
-        let open = |bytes: &Bytes| self.cache.open(bytes).and_then(Opened::value);
+        self.load_with(loader, Errors::own()).await
+    }
+
+    async fn load_with<T, E, Fut>(
+        &self,
+        loader: impl FnOnce() -> Fut,
+        errors: Errors<E>,
+    ) -> Result<Served<T>, E>
+    where
+        T: Serialize + DeserializeOwned,
+        Fut: Future<Output = Result<Loaded<T>, E>>,
+    {
+        let open = |bytes: &Bytes| self.handle.open(bytes).and_then(Opened::value);
         let seal = |loaded: &Loaded<T>| Sealed {
-            value: self.cache.seal(&loaded.value),
+            value: self.handle.seal(&loaded.value, || self.family_name()),
             terms: self.policy.terms(loaded),
         };
-        self.run(open, seal, loader).await
+        self.run(open, seal, loader, errors).await
     }
 
     async fn run<V, E, Fut>(
@@ -259,44 +465,52 @@ impl<'c, C: Codec> Entry<'c, C> {
         open: impl Fn(&Bytes) -> Option<V>,
         seal: impl FnOnce(&Loaded<V>) -> Sealed,
         loader: impl FnOnce() -> Fut,
+        errors: Errors<E>,
     ) -> Result<Served<V>, E>
     where
         Fut: Future<Output = Result<Loaded<V>, E>>,
     {
-        let chosen = self.chosen().unwrap_or_else(|error| {
-            tracing::warn!(%error, "loading without a cache");
-            Cow::default()
-        });
+        let chosen = self.chosen_or_none();
         if chosen.is_empty() {
-            telemetry::read(Source::Bypass);
+            telemetry::read(Source::Bypass, self.policy.family_label());
             return Ok(Served::bypass(loader().await?.value));
         }
         let span = tracing::debug_span!("mcache.load", key = %self.key.escape_ascii());
         self.loading(&chosen)
-            .run(open, seal, loader)
+            .run(open, seal, loader, errors)
             .instrument(span)
             .await
     }
 
     fn loading<'a>(&'a self, chosen: &'a [Chosen]) -> Loading<'a> {
         Loading {
-            core: self.cache.core(),
+            core: &self.handle.core,
             key: &self.key,
             chosen,
-            stale_if_error: self.policy.stale_if_error,
-            early: self.policy.early,
+            policy: &self.policy,
         }
     }
 
     fn chosen(&self) -> Result<Cow<'c, [Chosen]>> {
-        self.cache.choose(&self.policy.targets)
+        self.handle.core.choose(&self.policy.targets)
+    }
+
+    fn chosen_or_none(&self) -> Cow<'c, [Chosen]> {
+        self.chosen().unwrap_or_else(|error| {
+            tracing::warn!(%error, "loading without a cache");
+            Cow::default()
+        })
+    }
+
+    fn family_name(&self) -> String {
+        self.handle.core.family_of(&self.key, &self.policy)
     }
 }
 
 /// A fill begun with [`Entry::begin`].
 #[must_use = "a fill that stores nothing was begun for nothing"]
 pub struct Filling<'c, C = Json> {
-    cache: &'c Cache<C>,
+    handle: &'c Handle<C>,
     grants: Grants,
     policy: Policy,
 }
@@ -319,11 +533,13 @@ impl<C: Codec> Filling<'_, C> {
     ///
     /// As [`Entry::set`].
     pub async fn store<T: Serialize + ?Sized>(self, value: &T) -> Result<bool> {
-        let Some(value) = self.cache.try_seal(value)? else {
+        let core = &self.handle.core;
+        let family = || core.family_of(self.grants.key(), &self.policy);
+        let Some(value) = self.handle.try_seal(value, family)? else {
             return Ok(false);
         };
         let terms = self.policy.bare_terms();
-        let stored = self.grants.store(self.cache.core(), value, &terms).await?;
+        let stored = self.grants.store(&self.handle.core, value, &terms).await?;
         Ok(stored.accepted > 0 && stored.refused == 0)
     }
 }

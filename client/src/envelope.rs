@@ -28,6 +28,10 @@ use bytes::Bytes;
 const FORMAT: u8 = 0xC1;
 const HEADER_BYTES: usize = 5;
 const LENGTH_BYTES: usize = 4;
+const CODEC_AT: usize = 2;
+
+/// In the place of a codec: the payload is the caller's own bytes.
+const RAW: u8 = 0;
 
 const COMPRESSED: u8 = 1 << 0;
 /// There is no value: the source was asked and said so.
@@ -80,7 +84,12 @@ impl Unreadable {
 impl Envelope {
     /// A buffer with room for the header, to encode a value into before [`seal`](Self::seal).
     pub(crate) fn begin(&self) -> Vec<u8> {
-        self.header(0)
+        self.header(0, self.codec)
+    }
+
+    /// As [`begin`](Self::begin), for bytes that no codec has written.
+    pub(crate) fn begin_raw(&self) -> Vec<u8> {
+        self.header(0, RAW)
     }
 
     /// Closes a buffer from [`begin`](Self::begin); `None` if the value is larger than is kept.
@@ -97,7 +106,7 @@ impl Envelope {
                 if packed.len() + LENGTH_BYTES >= payload.len() {
                     return Some(plain.into());
                 }
-                let mut sealed = self.header(COMPRESSED);
+                let mut sealed = self.header(COMPRESSED, plain[CODEC_AT]);
                 sealed.reserve_exact(LENGTH_BYTES + packed.len());
                 sealed.extend_from_slice(&length.to_le_bytes());
                 sealed.extend_from_slice(&packed);
@@ -109,18 +118,27 @@ impl Envelope {
 
     /// What is stored for "the source has nothing here".
     pub(crate) fn absent(&self) -> Bytes {
-        self.header(ABSENT).into()
+        self.header(ABSENT, self.codec).into()
     }
 
     /// The payload, without a copy unless it is compressed.
     pub(crate) fn open(&self, sealed: &Bytes) -> Result<Payload, Unreadable> {
+        self.open_as(sealed, self.codec)
+    }
+
+    /// As [`open`](Self::open), for bytes that no codec has written.
+    pub(crate) fn open_raw(&self, sealed: &Bytes) -> Result<Payload, Unreadable> {
+        self.open_as(sealed, RAW)
+    }
+
+    fn open_as(&self, sealed: &Bytes, expected: u8) -> Result<Payload, Unreadable> {
         let [format, flags, codec, schema_low, schema_high, ..] = sealed[..] else {
             return Err(Unreadable::Format);
         };
         if format != FORMAT || flags & !KNOWN_FLAGS != 0 {
             return Err(Unreadable::Format);
         }
-        if codec != self.codec {
+        if codec != expected {
             return Err(Unreadable::Codec);
         }
         if u16::from_le_bytes([schema_low, schema_high]) != self.schema {
@@ -153,9 +171,9 @@ impl Envelope {
         }
     }
 
-    fn header(&self, flags: u8) -> Vec<u8> {
+    fn header(&self, flags: u8, codec: u8) -> Vec<u8> {
         let [schema_low, schema_high] = self.schema.to_le_bytes();
-        vec![FORMAT, flags, self.codec, schema_low, schema_high]
+        vec![FORMAT, flags, codec, schema_low, schema_high]
     }
 }
 
@@ -209,6 +227,21 @@ mod tests {
     }
 
     #[test]
+    fn raw_bytes_come_back_as_they_were_and_are_no_value_of_a_codec() {
+        let envelope = envelope();
+        for payload in [&[b'x'; 1000][..], &pseudo_random(500)] {
+            let mut buffer = envelope.begin_raw();
+            buffer.extend_from_slice(payload);
+            let bytes = envelope.seal(buffer).expect("within the limit");
+            let whole = Payload::Value(Bytes::copy_from_slice(payload));
+            assert_eq!(envelope.open_raw(&bytes), Ok(whole));
+            assert_eq!(envelope.open(&bytes), Err(Unreadable::Codec));
+        }
+        let typed = sealed(&envelope, b"{}");
+        assert_eq!(envelope.open_raw(&typed), Err(Unreadable::Codec));
+    }
+
+    #[test]
     fn absence_is_a_value_of_its_own() {
         let envelope = envelope();
         assert_eq!(envelope.open(&envelope.absent()), Ok(Payload::Absent));
@@ -253,7 +286,7 @@ mod tests {
                 }
             }
         }
-        let mut lie = envelope.header(COMPRESSED);
+        let mut lie = envelope.header(COMPRESSED, envelope.codec);
         lie.extend_from_slice(&9_999u32.to_le_bytes());
         lie.extend_from_slice(b"ab");
         assert_eq!(envelope.open(&lie.into()), Err(Unreadable::Compression));

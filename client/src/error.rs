@@ -3,12 +3,10 @@
 //! Knows nothing of Redis: providers translate their own errors into these kinds. A loader's error never
 //! becomes an [`Error`]; it goes back to the caller in the caller's own type.
 
-use std::{fmt, time::Duration};
+use std::{fmt, sync::Arc};
 
 /// The result of this crate's own operations.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
-
-type Source = Box<dyn std::error::Error + Send + Sync + 'static>;
 
 /// Why an operation on the cache did not succeed.
 ///
@@ -16,106 +14,138 @@ type Source = Box<dyn std::error::Error + Send + Sync + 'static>;
 /// [`Entry::get_or_load`](crate::Entry::get_or_load) never fail because the cache is away: they answer as if
 /// nothing were cached. What remains are mistakes somebody has to correct (a malformed address, an unknown
 /// provider, a refused permission) and writes that did not reach the cache.
-#[derive(Debug)]
-pub struct Error(Box<Inner>);
+///
+/// Cheap to clone. Its text says everything there is to say: what caused it is part of the text, not a
+/// [source](std::error::Error::source), so that a chain of errors does not print it twice.
+///
+/// ```
+/// use mcache::{Error, ErrorKind};
+///
+/// let error = Error::new(ErrorKind::Refused, "NOPERM this user may not touch the key");
+/// assert!(error.is_refused());
+/// assert_eq!(error.to_string(), "refused by the cache: NOPERM this user may not touch the key");
+/// ```
+#[derive(Debug, Clone)]
+pub struct Error(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
     kind: ErrorKind,
-    source: Option<Source>,
+    message: String,
 }
 
 /// What went wrong, for callers that branch on it.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
     /// The configuration cannot work: a malformed address, a feature that was not compiled in.
-    #[error("configuration: {0}")]
-    Config(String),
+    Config,
     /// A provider was named that this cache does not have.
-    #[error("there is no provider named `{0}`")]
-    UnknownProvider(String),
+    UnknownProvider,
     /// The provider did not answer within its deadline.
-    #[error("no answer within {} ms", .0.as_millis())]
-    Timeout(Duration),
+    Timeout,
     /// The provider cannot be reached, is loading, or is known to be down.
-    #[error("the cache is not available: {0}")]
-    Unavailable(String),
+    Unavailable,
+    /// The server answers, but does not have the module mcache. It may be restarted with it.
+    ModuleMissing,
     /// The provider understood the command and refused it: a permission, a limit, a key of another type.
-    #[error("refused by the cache: {0}")]
-    Refused(String),
+    Refused,
     /// The provider answered with something that is not an answer to what it was asked.
-    #[error("unexpected answer: {0}")]
-    Protocol(String),
+    Protocol,
     /// A value could not be encoded, or stored bytes could not be decoded.
-    #[error("codec: {0}")]
-    Codec(String),
+    Codec,
+}
+
+impl ErrorKind {
+    /// What the text of an error of this kind begins with.
+    fn prefix(self) -> &'static str {
+        match self {
+            Self::Config => "configuration",
+            Self::UnknownProvider => "unknown provider",
+            Self::Timeout => "the cache did not answer in time",
+            Self::Unavailable => "the cache is not available",
+            Self::ModuleMissing => "the server does not have the module mcache",
+            Self::Refused => "refused by the cache",
+            Self::Protocol => "unexpected answer",
+            Self::Codec => "codec",
+        }
+    }
 }
 
 impl Error {
-    /// An error of this kind.
-    pub fn new(kind: ErrorKind) -> Self {
-        Self(Box::new(Inner { kind, source: None }))
-    }
-
-    /// The same error with the error that caused it.
-    #[must_use]
-    pub fn with_source(mut self, source: impl Into<Source>) -> Self {
-        self.0.source = Some(source.into());
-        self
+    /// An error of this kind, and what is to be said about it.
+    pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
+        Self(Arc::new(Inner {
+            kind,
+            message: message.into(),
+        }))
     }
 
     /// What went wrong.
-    pub fn kind(&self) -> &ErrorKind {
-        &self.0.kind
+    pub fn kind(&self) -> ErrorKind {
+        self.0.kind
     }
 
-    /// The cache could not be reached or did not answer in time. Trying later may succeed.
+    /// The cache could not be reached, did not answer in time or cannot do anything yet. Trying later may succeed.
     pub fn is_unavailable(&self) -> bool {
         matches!(
             self.0.kind,
-            ErrorKind::Timeout(_) | ErrorKind::Unavailable(_)
+            ErrorKind::Timeout | ErrorKind::Unavailable | ErrorKind::ModuleMissing
         )
     }
 
     /// The answer did not come within the deadline.
     pub fn is_timeout(&self) -> bool {
-        matches!(self.0.kind, ErrorKind::Timeout(_))
+        self.0.kind == ErrorKind::Timeout
     }
 
     /// The cache refused the command; trying again unchanged will not help.
     pub fn is_refused(&self) -> bool {
-        matches!(self.0.kind, ErrorKind::Refused(_))
+        self.0.kind == ErrorKind::Refused
     }
 
     /// The value or the stored bytes do not fit the codec.
     pub fn is_codec(&self) -> bool {
-        matches!(self.0.kind, ErrorKind::Codec(_))
+        self.0.kind == ErrorKind::Codec
     }
 
     /// Trying the same again later may succeed. Invalidations are retried for as long as this is true.
     pub fn is_retryable(&self) -> bool {
-        matches!(
-            self.0.kind,
-            ErrorKind::Timeout(_) | ErrorKind::Unavailable(_) | ErrorKind::Protocol(_)
-        )
+        self.is_unavailable() || self.0.kind == ErrorKind::Protocol
     }
 }
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.kind.fmt(f)
+        let Inner { kind, message } = &*self.0;
+        match message.is_empty() {
+            true => f.write_str(kind.prefix()),
+            false => write!(f, "{}: {message}", kind.prefix()),
+        }
     }
 }
 
-impl std::error::Error for Error {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        self.0.source.as_deref().map(|source| source as _)
-    }
-}
+impl std::error::Error for Error {}
 
 impl From<ErrorKind> for Error {
     fn from(kind: ErrorKind) -> Self {
-        Self::new(kind)
+        Self::new(kind, "")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_chain_of_errors_says_everything_once() {
+        let error = Error::new(ErrorKind::Timeout, "500 ms");
+        assert_eq!(
+            error.to_string(),
+            "the cache did not answer in time: 500 ms"
+        );
+        assert!(std::error::Error::source(&error).is_none());
+        assert!(error.clone().is_timeout() && error.is_unavailable() && error.is_retryable());
+        assert_eq!(Error::from(ErrorKind::Codec).to_string(), "codec");
     }
 }

@@ -16,7 +16,9 @@
 //! Knows nothing of providers and loaders.
 
 use std::{
+    any::Any,
     collections::HashMap,
+    fmt,
     hash::{BuildHasher, RandomState},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -54,9 +56,28 @@ pub(crate) enum Outcome {
     Confirmed { value: Bytes, began: Instant },
     /// The same, but nobody confirmed it.
     Unconfirmed { value: Bytes, began: Instant },
-    /// The loader failed or its value cannot be shared: everybody for himself, or a source in trouble would be asked
-    /// by one waiting caller after the other, each waiting for all before.
-    Failed,
+    /// The loader failed or its value cannot be shared. With the error, if it can be.
+    Failed(Option<SharedError>),
+}
+
+/// A loader's error, for those of its callers whose errors are of the same type.
+#[derive(Clone)]
+pub(crate) struct SharedError(Arc<dyn Any + Send + Sync>);
+
+impl SharedError {
+    pub(crate) fn new<E: Send + Sync + 'static>(error: E) -> Self {
+        Self(Arc::new(error))
+    }
+
+    pub(crate) fn get<E: Clone + 'static>(&self) -> Option<E> {
+        self.0.downcast_ref::<E>().cloned()
+    }
+}
+
+impl fmt::Debug for SharedError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SharedError")
+    }
 }
 
 /// When a caller came, and what he could know then.
@@ -78,7 +99,7 @@ impl Outcome {
             {
                 Some(value)
             }
-            Self::Confirmed { .. } | Self::Unconfirmed { .. } | Self::Failed => None,
+            Self::Confirmed { .. } | Self::Unconfirmed { .. } | Self::Failed(_) => None,
         }
     }
 }
@@ -253,8 +274,11 @@ mod tests {
         slow.overtaken().await;
         drop(slow);
         let follower = flights.follow(&key()).expect("the second still leads");
-        fast.finish(Outcome::Failed);
-        assert!(matches!(follower.outcome().await, Some(Outcome::Failed)));
+        fast.finish(Outcome::Failed(None));
+        assert!(matches!(
+            follower.outcome().await,
+            Some(Outcome::Failed(None))
+        ));
     }
 
     #[test]
@@ -276,7 +300,7 @@ mod tests {
             assert!(!shared(&unconfirmed, began, in_doubt));
             assert!(!shared(&unconfirmed, after, in_doubt));
             assert!(shared(&confirmed, before, in_doubt));
-            assert!(!shared(&Outcome::Failed, before, in_doubt));
+            assert!(!shared(&Outcome::Failed(None), before, in_doubt));
         }
         assert!(shared(&confirmed, after, false));
         assert!(!shared(&confirmed, after, true));

@@ -6,8 +6,8 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use crate::{
-    Result,
-    cache::{Chosen, Core},
+    Result, complaints,
+    core::{Chosen, Core},
     flight::{Leader, Outcome},
     policy::Terms,
     provider::{Store, Token},
@@ -43,6 +43,10 @@ impl Grants {
             token,
             leased,
         });
+    }
+
+    pub(crate) fn key(&self) -> &Bytes {
+        &self.key
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -98,9 +102,8 @@ impl Grants {
         let mut stored = Stored::default();
         let mut failure = None;
         for grant in &mut self.grants {
-            let ttl = grant.chosen.ttl.or(terms.ttl).unwrap_or(core.ttl);
-            let ttl = (!ttl.is_zero()).then_some(ttl);
-            let (ttl, swr) = terms.ended(ttl);
+            let ttl = core.lifetime(&grant.chosen, terms.ttl);
+            let (ttl, swr) = terms.ended(ttl, core.stale_window(terms.swr));
             let provider = &grant.chosen.provider;
             let entry = Store {
                 key: &self.key,
@@ -111,7 +114,7 @@ impl Grants {
                 manual: terms.manual,
                 token: Some(&grant.token),
             };
-            grant.chosen.outbox.note_life(ttl, swr);
+            grant.chosen.pending.note_life(ttl, swr);
             match provider.store(entry).await {
                 Ok(accepted) => {
                     telemetry::store(provider.id(), if accepted { "stored" } else { "refused" });
@@ -122,7 +125,13 @@ impl Grants {
                 }
                 Err(error) => {
                     telemetry::store(provider.id(), "failed");
-                    telemetry::failed_open(provider.id(), "store", &error);
+                    let name = core.namespace.key_of(&self.key);
+                    let family = match &terms.family {
+                        Some(family) => family.to_string(),
+                        None => complaints::family_of(name),
+                    };
+                    core.complaints
+                        .failed_open(provider.id(), "store", &family, &error);
                     failure.get_or_insert(error);
                 }
             }
@@ -149,7 +158,9 @@ impl Grants {
         if let Some(leader) = &leader {
             leader.close();
         }
+        let running = core.background.enter();
         let mut store = Box::pin(async move {
+            let _running = running;
             let stored = self.store(&core, value.clone(), &terms).await;
             let Some(leader) = leader else { return };
             // One provider that accepted the token is proof: an invalidation that anybody has seen acknowledged would

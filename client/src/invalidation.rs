@@ -1,8 +1,9 @@
 //! What a caller is told about an invalidation.
 
-use tokio::sync::oneshot;
-
-use crate::{Result, outbox::Attempt};
+use crate::{
+    Result,
+    pending::{Attempt, Waiter},
+};
 
 /// How an invalidation went.
 ///
@@ -21,7 +22,7 @@ use crate::{Result, outbox::Attempt};
 #[derive(Debug, Default)]
 pub struct Invalidation {
     entries: u64,
-    pending: Vec<oneshot::Receiver<Settled>>,
+    pending: Vec<Waiter>,
 }
 
 /// How a pending invalidation ended.
@@ -44,7 +45,7 @@ impl Invalidation {
         for attempt in attempts {
             match attempt? {
                 Attempt::Acknowledged(entries) => invalidation.entries += entries,
-                Attempt::Pending(settled) => invalidation.pending.push(settled),
+                Attempt::Pending(waiter) => invalidation.pending.push(waiter),
             }
         }
         Ok(invalidation)
@@ -65,11 +66,11 @@ impl Invalidation {
     /// Cancel-safe: the retries go on whether or not anybody waits.
     pub async fn settled(self) -> Settled {
         let mut overall = Settled::Acknowledged;
-        for settled in self.pending {
-            match settled.await {
-                Ok(Settled::Acknowledged) => {}
-                Ok(other) => overall = other,
-                Err(_) => return Settled::Abandoned,
+        for waiter in self.pending {
+            match waiter.settled().await {
+                Settled::Acknowledged => {}
+                Settled::Abandoned => return Settled::Abandoned,
+                other => overall = other,
             }
         }
         overall

@@ -92,13 +92,16 @@
 //! | `mcache_client_invalidations_pending` | `provider` | gauge: tags and keys still to be acknowledged |
 //! | `mcache_client_invalidations_folded_total` | `provider` | times too many were pending and became one of everything |
 
+mod background;
 mod batch;
 mod cache;
 pub mod change;
 mod codec;
+mod complaints;
 mod config;
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;
+mod core;
 mod entry;
 mod envelope;
 mod error;
@@ -108,18 +111,19 @@ mod invalidation;
 mod load;
 mod loaded;
 pub mod memory;
-mod outbox;
+mod pending;
 mod policy;
 pub mod provider;
 pub mod server;
 mod tags;
 mod telemetry;
+mod throttle;
 
 pub use bytes::Bytes;
 
 pub use crate::{
     batch::Batch,
-    cache::Cache,
+    cache::{Cache, ShutdownReport},
     codec::{Codec, Json},
     config::Builder,
     entry::{Entry, Filling},

@@ -14,19 +14,23 @@
 //! Whatever the cache does or fails to do, the loader is reached within a bounded time: calls have deadlines, waiting
 //! ends after two loader timeouts (three where another caller of this process tries at last), and the rounds are counted.
 //! A fill's token is taken before the loader is called.
+//!
+//! A source that fails is asked by one caller at a time: those who waited either get the error or take turns. While a stale
+//! value is at hand it is not asked at all for a moment.
 
-use std::{pin::pin, sync::Arc, time::Duration};
+use std::{fmt, pin::pin, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use tokio::{
     select,
-    time::{Instant, timeout},
+    time::{Instant, sleep, timeout},
 };
+use tracing::Instrument;
 
 use crate::{
-    Loaded, Served, Source,
-    cache::{Chosen, Core},
-    flight::{Arrival, Leader, Outcome},
+    Loaded, Policy, Served, Source,
+    core::{Chosen, Core},
+    flight::{Arrival, Leader, Outcome, SharedError},
     grant::Grants,
     policy::Terms,
     provider::{FetchOptions, Lookup},
@@ -43,13 +47,42 @@ const ROUNDS_MAX: usize = 8;
 pub(crate) const PATIENCE: u32 = 2;
 
 /// One caller's way to one value.
+#[derive(Clone, Copy)]
 pub(crate) struct Loading<'a> {
     pub(crate) core: &'a Arc<Core>,
     pub(crate) key: &'a Bytes,
     pub(crate) chosen: &'a [Chosen],
-    pub(crate) stale_if_error: bool,
-    /// How long a load takes, to refresh early; zero does not.
-    pub(crate) early: Duration,
+    pub(crate) policy: &'a Policy,
+}
+
+/// The same, for a load that may outlive its caller.
+pub(crate) struct OwnedLoading {
+    core: Arc<Core>,
+    key: Bytes,
+    chosen: Vec<Chosen>,
+    policy: Policy,
+}
+
+/// What becomes of a loader's error for those who waited for it.
+pub(crate) struct Errors<E> {
+    share: Option<(fn(&E) -> SharedError, fn(&SharedError) -> Option<E>)>,
+}
+
+impl<E> Errors<E> {
+    /// Each caller has an error of its own, so each calls its loader, one after the other.
+    pub(crate) fn own() -> Self {
+        Self { share: None }
+    }
+
+    /// All who waited get a clone.
+    pub(crate) fn shared() -> Self
+    where
+        E: Clone + Send + Sync + 'static,
+    {
+        Self {
+            share: Some((|error| SharedError::new(error.clone()), SharedError::get)),
+        }
+    }
 }
 
 /// What a loaded value becomes in the cache: its bytes, if it has any, and the terms on which to keep them.
@@ -62,6 +95,8 @@ pub(crate) struct Sealed {
 enum Look<V> {
     Found(V, Source),
     Fill(Fill<V>),
+    /// The one who was waited for failed with this.
+    Failed(SharedError),
 }
 
 /// The caller is to load.
@@ -70,6 +105,8 @@ pub(crate) struct Fill<V> {
     leader: Option<Leader>,
     /// What may be served if that fails.
     at_hand: Option<AtHand<V>>,
+    /// There was such a value: if the source fails it is left alone for a while.
+    refreshes: bool,
 }
 
 /// A value that is there while another is loaded in its place.
@@ -97,85 +134,107 @@ impl Loading<'_> {
         open: impl Fn(&Bytes) -> Option<V>,
         seal: impl FnOnce(&Loaded<V>) -> Sealed,
         loader: impl FnOnce() -> Fut,
+        errors: Errors<E>,
     ) -> Result<Served<V>, E>
     where
         Fut: Future<Output = Result<Loaded<V>, E>>,
     {
-        let served = match self.look(&open).await {
+        let served = match self.look(&open, errors.share.is_some()).await {
             Look::Found(value, source) => Ok(Served { value, source }),
             // Boxed, as everything here that a hit does not need: it should not pay for the size of a miss.
-            Look::Fill(fill) => Box::pin(self.fill(fill, seal, loader)).await,
+            Look::Fill(fill) => Box::pin(self.fill(fill, seal, loader, errors)).await,
+            Look::Failed(error) => match errors.share.and_then(|(_, take)| take(&error)) {
+                Some(error) => Err(error),
+                // Of another type: whoever failed asks the same key for something else.
+                None => {
+                    let fill = Box::pin(self.fill_alone(None)).await;
+                    Box::pin(self.fill(fill, seal, loader, errors)).await
+                }
+            },
         };
         if let Ok(served) = &served {
-            telemetry::read(served.source);
+            telemetry::read(served.source, self.policy.family_label());
         }
         served
     }
 
-    async fn look<V>(&self, open: &impl Fn(&Bytes) -> Option<V>) -> Look<V> {
+    /// `shares_errors`: the caller can be given the error of the one it waits for.
+    async fn look<V>(&self, open: &impl Fn(&Bytes) -> Option<V>, shares_errors: bool) -> Look<V> {
         let arrival = Arrival {
             at: Instant::now(),
-            in_doubt: self.chosen.iter().any(|chosen| chosen.outbox.is_waiting()),
+            in_doubt: self
+                .chosen
+                .iter()
+                .any(|chosen| chosen.pending.holds_back(self.key)),
         };
         let patience_max = self.core.loader_timeout.saturating_mul(PATIENCE);
         let patience = || patience_max.saturating_sub(arrival.at.elapsed());
-        for _ in 0..ROUNDS_MAX {
-            if patience().is_zero() {
-                break;
-            }
-            if let Some(follower) = self.core.flights.follow(self.key) {
+        let mut rounds = 0;
+        while rounds < ROUNDS_MAX && !patience().is_zero() {
+            let leader = if let Some(follower) = self.core.flights.follow(self.key) {
                 let outcome = Box::pin(timeout(patience(), follower.outcome())).await;
                 match outcome.ok().flatten() {
-                    Some(Outcome::Failed) => {
-                        return Look::Fill(Box::pin(self.fill_alone(None)).await);
+                    Some(Outcome::Failed(Some(error))) if shares_errors => {
+                        return Look::Failed(error);
                     }
+                    // Those who waited take turns, which is a matter of patience and not of rounds.
+                    Some(Outcome::Failed(_)) => self.core.flights.enter(self.key),
                     Some(outcome) => {
                         if let Some(value) = outcome.shared_with(arrival).and_then(open) {
                             return Look::Found(value, Source::Joined);
                         }
+                        rounds += 1;
+                        None
                     }
-                    None => {}
+                    None => {
+                        rounds += 1;
+                        None
+                    }
                 }
-                continue;
-            }
-            match self.ask(Duration::ZERO, open).await {
+            } else {
+                rounds += 1;
+                match self.ask(Duration::ZERO, open).await {
+                    Asked::Found(value, source) => return Look::Found(value, source),
+                    Asked::Grants(grants, Some(at_hand)) if self.leaves_alone() => {
+                        drop(grants);
+                        let Served { value, source } = at_hand.served();
+                        return Look::Found(value, source);
+                    }
+                    Asked::Grants(grants, at_hand) => match self.take_off(grants, at_hand) {
+                        Some(fill) => return Look::Fill(fill),
+                        None => None,
+                    },
+                    Asked::Busy => self.core.flights.enter(self.key),
+                    Asked::Away => match self.core.flights.enter(self.key) {
+                        Some(leader) => return Look::Fill(self.fill_without_cache(leader)),
+                        None => None,
+                    },
+                }
+            };
+            // One of us waits in the server; the others wait for that one and then look again.
+            let Some(leader) = leader else { continue };
+            let asked = select! {
+                biased;
+                asked = Box::pin(self.ask(patience(), open)) => asked,
+                // Another caller of this process already holds the lease; stop waiting. If it stops, this one would be given
+                // the next lease as well.
+                () = leader.overtaken() => continue,
+            };
+            match asked {
                 Asked::Found(value, source) => return Look::Found(value, source),
-                Asked::Grants(grants, at_hand) => match self.take_off(grants, at_hand) {
-                    Some(fill) => return Look::Fill(fill),
-                    None => continue,
-                },
-                Asked::Busy => {
-                    // One of us waits in the server; the others wait for him and then look again.
-                    let Some(leader) = self.core.flights.enter(self.key) else {
-                        continue;
-                    };
-                    let asked = select! {
-                        biased;
-                        asked = Box::pin(self.ask(patience(), open)) => asked,
-                        // The lease had come to one of us before. A process is not in line behind itself: if it stops, it
-                        // would be given the next lease as well.
-                        () = leader.overtaken() => continue,
-                    };
-                    match asked {
-                        Asked::Found(value, source) => return Look::Found(value, source),
-                        Asked::Grants(grants, at_hand) => {
-                            return Look::Fill(Fill {
-                                grants,
-                                leader: Some(leader),
-                                at_hand,
-                            });
-                        }
-                        Asked::Busy => break,
-                        Asked::Away => return Look::Fill(self.fill_without_cache(leader)),
-                    }
+                Asked::Grants(grants, at_hand) => {
+                    return Look::Fill(Fill {
+                        grants,
+                        leader: Some(leader),
+                        refreshes: at_hand.is_some(),
+                        at_hand,
+                    });
                 }
-                Asked::Away => match self.core.flights.enter(self.key) {
-                    Some(leader) => return Look::Fill(self.fill_without_cache(leader)),
-                    None => continue,
-                },
+                Asked::Busy => break,
+                Asked::Away => return Look::Fill(self.fill_without_cache(leader)),
             }
         }
-        Box::pin(self.look_at_last(arrival, open)).await
+        Box::pin(self.look_at_last(arrival, open, shares_errors)).await
     }
 
     /// Waiting has led to nothing, for everybody who came when this one did: one of this process loads without regard to
@@ -184,18 +243,43 @@ impl Loading<'_> {
         &self,
         arrival: Arrival,
         open: &impl Fn(&Bytes) -> Option<V>,
+        shares_errors: bool,
     ) -> Look<V> {
-        let leader = self.core.flights.enter(self.key);
-        if leader.is_none()
-            && let Some(follower) = self.core.flights.follow(self.key)
-        {
-            let outcome = timeout(self.core.loader_timeout, follower.outcome()).await;
-            let outcome = outcome.ok().flatten();
-            if let Some(value) = outcome.and_then(|it| it.shared_with(arrival).and_then(open)) {
-                return Look::Found(value, Source::Joined);
+        let began = Instant::now();
+        loop {
+            if let Some(leader) = self.core.flights.enter(self.key) {
+                return Look::Fill(self.fill_alone(Some(leader)).await);
+            }
+            let patience = self.core.loader_timeout.saturating_sub(began.elapsed());
+            let Some(follower) = self.core.flights.follow(self.key) else {
+                continue;
+            };
+            match timeout(patience, follower.outcome()).await.ok().flatten() {
+                Some(Outcome::Failed(Some(error))) if shares_errors => return Look::Failed(error),
+                Some(Outcome::Failed(_)) if !patience.is_zero() => {}
+                Some(outcome) => {
+                    if let Some(value) = outcome.shared_with(arrival).and_then(open) {
+                        return Look::Found(value, Source::Joined);
+                    }
+                    break;
+                }
+                None => break,
             }
         }
-        Look::Fill(self.fill_alone(leader).await)
+        Look::Fill(self.fill_alone(None).await)
+    }
+
+    /// The source failed a moment ago, and there is something else to serve.
+    fn leaves_alone(&self) -> bool {
+        self.core.throttle.holds(self.key, Instant::now())
+    }
+
+    fn complain(&self, chosen: &Chosen, operation: &'static str, error: &crate::Error) {
+        let family = self.core.family_of(self.key, self.policy);
+        let provider = chosen.provider.id();
+        self.core
+            .complaints
+            .failed_open(provider, operation, &family, error);
     }
 
     /// Asks the providers in order. Waits, if at all, for the first that is filling.
@@ -215,7 +299,7 @@ impl Loading<'_> {
                     Duration::ZERO
                 },
                 lease: Some(self.core.loader_timeout),
-                early: self.early,
+                early: self.policy.early,
             };
             match provider.fetch(self.key, options).await {
                 Ok(Lookup::Hit(bytes)) => match open(&bytes) {
@@ -239,7 +323,7 @@ impl Loading<'_> {
                 Ok(Lookup::Miss { token }) => grants.add(chosen, token, true),
                 Ok(Lookup::Busy) if grants.is_empty() => return Asked::Busy,
                 Ok(Lookup::Busy) => self.take_token(chosen, &mut grants).await,
-                Err(error) => telemetry::failed_open(provider.id(), "fetch", &error),
+                Err(error) => self.complain(chosen, "fetch", &error),
             }
         }
         match grants.is_empty() {
@@ -264,6 +348,7 @@ impl Loading<'_> {
         Some(Fill {
             grants,
             leader,
+            refreshes: at_hand.is_some(),
             at_hand,
         })
     }
@@ -272,7 +357,7 @@ impl Loading<'_> {
         let provider = &chosen.provider;
         match provider.token(self.key).await {
             Ok(token) => grants.add(chosen, token, false),
-            Err(error) => telemetry::failed_open(provider.id(), "token", &error),
+            Err(error) => self.complain(chosen, "token", &error),
         }
     }
 
@@ -282,6 +367,7 @@ impl Loading<'_> {
             grants: self.tokens().await,
             leader,
             at_hand: None,
+            refreshes: false,
         }
     }
 
@@ -295,6 +381,7 @@ impl Loading<'_> {
             grants: self.nothing_granted(),
             leader: Some(leader),
             at_hand: None,
+            refreshes: false,
         }
     }
 
@@ -312,11 +399,12 @@ impl Loading<'_> {
         mut fill: Fill<V>,
         seal: impl FnOnce(&Loaded<V>) -> Sealed,
         loader: impl FnOnce() -> Fut,
+        errors: Errors<E>,
     ) -> Result<Served<V>, E>
     where
         Fut: Future<Output = Result<Loaded<V>, E>>,
     {
-        let may_serve = |at_hand: &AtHand<V>| at_hand.live || self.stale_if_error;
+        let may_serve = |at_hand: &AtHand<V>| at_hand.live || self.policy.stale_if_error;
         let mut at_hand = fill.at_hand.take().filter(may_serve);
         let source = fill.source();
         let began = Instant::now();
@@ -325,14 +413,21 @@ impl Loading<'_> {
             Ok(loaded) => loaded,
             Err(_) => {
                 fill.overrun();
+                if fill.refreshes {
+                    self.core.throttle.note(self.key, Instant::now());
+                }
                 match at_hand.take() {
                     Some(at_hand) => return Ok(at_hand.after("timed out")),
                     None => load.await,
                 }
             }
         };
+        telemetry::loaded(loaded.is_ok(), began.elapsed(), self.policy.family_label());
         match loaded {
             Ok(loaded) => {
+                if fill.refreshes {
+                    self.core.throttle.forget(self.key);
+                }
                 fill.complete(self.core, seal(&loaded), began).await;
                 Ok(Served {
                     value: loaded.value,
@@ -340,9 +435,19 @@ impl Loading<'_> {
                 })
             }
             Err(error) => {
-                fill.fail();
+                let shared = errors.share.map(|(share, _)| share(&error));
+                fill.fail(self.core, self.key, shared);
                 at_hand.map(|at_hand| at_hand.after("failed")).ok_or(error)
             }
+        }
+    }
+
+    pub(crate) fn to_owned(self) -> OwnedLoading {
+        OwnedLoading {
+            core: self.core.clone(),
+            key: self.key.clone(),
+            chosen: self.chosen.to_vec(),
+            policy: self.policy.clone(),
         }
     }
 
@@ -350,7 +455,7 @@ impl Loading<'_> {
     fn reachable(&self) -> impl Iterator<Item = &Chosen> {
         self.chosen
             .iter()
-            .filter(|chosen| !chosen.outbox.is_waiting())
+            .filter(|chosen| !chosen.pending.holds_back(self.key))
     }
 }
 
@@ -371,10 +476,21 @@ impl<V> Fill<V> {
         self.leader = None;
     }
 
-    /// There is no value.
-    pub(crate) fn fail(self) {
+    /// There is no value. Who waits is told; where another value is at hand, whoever comes next, here and in other processes,
+    /// is served that for a while: the lease is kept so long.
+    pub(crate) fn fail(self, core: &Core, key: &Bytes, error: Option<SharedError>) {
         if let Some(leader) = self.leader {
-            leader.finish(Outcome::Failed);
+            leader.finish(Outcome::Failed(error));
+        }
+        if self.refreshes {
+            let pause = core.throttle.pause();
+            core.throttle.note(key, Instant::now());
+            if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+                runtime.spawn(async move {
+                    sleep(pause).await;
+                    drop(self.grants);
+                });
+            }
         }
     }
 
@@ -387,15 +503,74 @@ impl<V> Fill<V> {
                     .await;
             }
             (Some(value), Some(leader)) => leader.finish(Outcome::Unconfirmed { value, began }),
-            (None, Some(leader)) => leader.finish(Outcome::Failed),
+            (None, Some(leader)) => leader.finish(Outcome::Failed(None)),
             (_, None) => {}
         }
     }
 }
 
+impl OwnedLoading {
+    fn borrow(&self) -> Loading<'_> {
+        Loading {
+            core: &self.core,
+            key: &self.key,
+            chosen: &self.chosen,
+            policy: &self.policy,
+        }
+    }
+
+    /// As [`Loading::run`], with the load in a task of its own: it is finished whether or not the caller waits for it, and if
+    /// a value is at hand the caller does not.
+    pub(crate) async fn run_detached<V, E, Fut>(
+        self,
+        open: impl Fn(&Bytes) -> Option<V>,
+        seal: impl FnOnce(&Loaded<V>) -> Sealed + Send + 'static,
+        loader: impl FnOnce() -> Fut + Send + 'static,
+    ) -> Result<Served<V>, E>
+    where
+        V: Send + 'static,
+        E: fmt::Display + Send + 'static,
+        Fut: Future<Output = Result<Loaded<V>, E>> + Send + 'static,
+    {
+        let mut fill = match self.borrow().look(&open, false).await {
+            Look::Found(value, source) => {
+                telemetry::read(source, self.policy.family_label());
+                return Ok(Served { value, source });
+            }
+            Look::Fill(fill) => fill,
+            Look::Failed(_) => self.borrow().fill_alone(None).await,
+        };
+        let at_hand = fill.at_hand.take();
+        let is_awaited = at_hand.is_none();
+        let family = self.policy.family.clone();
+        let running = self.core.background.enter();
+        let load = async move {
+            let _running = running;
+            let loading = self.borrow();
+            let loaded = loading.fill(fill, seal, loader, Errors::own()).await;
+            if let (Err(error), false) = (&loaded, is_awaited) {
+                tracing::warn!(key = %self.key.escape_ascii(), %error, "a refresh in the background failed");
+                telemetry::refresh_failed();
+            }
+            loaded
+        };
+        let task = tokio::spawn(load.in_current_span());
+        let served = match at_hand {
+            Some(at_hand) => at_hand.served(),
+            None => match task.await {
+                Ok(loaded) => loaded?,
+                Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+                // The runtime is shutting down, and this future with it.
+                Err(_) => std::future::pending().await,
+            },
+        };
+        telemetry::read(served.source, family.as_deref());
+        Ok(served)
+    }
+}
+
 impl<V> AtHand<V> {
-    fn after(self, what: &str) -> Served<V> {
-        tracing::warn!("the loader {what}; the value at hand is served instead");
+    fn served(self) -> Served<V> {
         Served {
             value: self.value,
             source: if self.live {
@@ -404,5 +579,10 @@ impl<V> AtHand<V> {
                 Source::Stale
             },
         }
+    }
+
+    fn after(self, what: &str) -> Served<V> {
+        tracing::warn!("the loader {what}; the value at hand is served instead");
+        self.served()
     }
 }

@@ -1,6 +1,6 @@
 //! How an entry is to be kept: what the builders of one key and of several have in common.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 
@@ -10,7 +10,7 @@ use crate::{Loaded, Tags};
 /// over with `policy`, and have the same setters.
 ///
 /// ```
-/// use std::time::Duration;
+/// use std::{sync::Arc, time::Duration};
 /// use mcache::{Cache, MemoryProvider, Policy};
 ///
 /// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
@@ -32,12 +32,13 @@ pub struct Policy {
     pub(crate) early: Duration,
     pub(crate) negative_ttl: Option<Duration>,
     pub(crate) targets: Vec<Target>,
+    pub(crate) family: Option<Arc<str>>,
 }
 
 /// A provider chosen for one operation, optionally with its own time to live.
 ///
 /// ```
-/// use std::time::Duration;
+/// use std::{sync::Arc, time::Duration};
 /// use mcache::Target;
 ///
 /// let _default_ttl = Target::from("redis");
@@ -82,13 +83,18 @@ pub(crate) struct Terms {
     /// When the entry ends at the latest.
     pub(crate) until: Option<Instant>,
     pub(crate) keep: bool,
+    pub(crate) family: Option<Arc<str>>,
 }
 
 impl Terms {
     /// Time to live and stale window, ended where the value ends.
-    pub(crate) fn ended(&self, ttl: Option<Duration>) -> (Option<Duration>, Duration) {
+    pub(crate) fn ended(
+        &self,
+        ttl: Option<Duration>,
+        swr: Duration,
+    ) -> (Option<Duration>, Duration) {
         let Some(until) = self.until else {
-            return (ttl, self.swr);
+            return (ttl, swr);
         };
         let left = until.saturating_duration_since(Instant::now());
         // Zero would mean for ever.
@@ -102,6 +108,10 @@ impl Policy {
     #[must_use]
     pub fn new() -> Self {
         Self::default()
+    }
+
+    pub(crate) fn family_label(&self) -> Option<&str> {
+        self.family.as_deref()
     }
 
     /// The terms for what a loader returned.
@@ -126,6 +136,7 @@ impl Policy {
             manual: self.manual,
             until: None,
             keep: true,
+            family: self.family.clone(),
         }
     }
 
@@ -145,7 +156,8 @@ impl Policy {
 /// The setters of [`Policy`], on itself and on the builders that hold one: `$field` leads from `self` to it.
 macro_rules! policy_setters {
     ($($field:ident)?) => {
-        /// How long an entry is live. Default: the cache's. Zero: no expiry.
+        /// How long an entry is live. Default: the cache's. Zero: no expiry. At most
+        /// 10,000 years; longer is as long.
         #[must_use]
         pub fn ttl(mut self, ttl: Duration) -> Self {
             self$(.$field)?.ttl = Some(ttl);
@@ -154,7 +166,7 @@ macro_rules! policy_setters {
 
         /// Stale-while-revalidate: how long after its time to live, or after a
         /// [soft invalidation](crate::Cache::soft_invalidate), an entry may still be served while one caller refreshes it.
-        /// Default: zero. An entry that never expires has no such window.
+        /// Default: zero. An entry that never expires has no such window. At most 49 days; longer is as long.
         #[must_use]
         pub fn swr(mut self, window: Duration) -> Self {
             self$(.$field)?.swr = window;
@@ -204,6 +216,14 @@ macro_rules! policy_setters {
         #[must_use]
         pub fn negative_ttl(mut self, ttl: Duration) -> Self {
             self$(.$field)?.negative_ttl = Some(ttl);
+            self
+        }
+
+        /// What keys of this kind are called together, in metrics and in the log: `product`, not `product:42`. Default: no
+        /// label; in the log what is before the first colon of the key. Use a bounded number of them.
+        #[must_use]
+        pub fn family(mut self, family: impl Into<std::sync::Arc<str>>) -> Self {
+            self$(.$field)?.family = Some(family.into());
             self
         }
 

@@ -5,6 +5,8 @@
 
 use bytes::Bytes;
 
+use crate::{Codec, Json};
+
 /// An ordered list of tags, kept in one buffer. Tags are any bytes; duplicates are kept (the server ignores
 /// them).
 ///
@@ -126,19 +128,30 @@ impl ExactSizeIterator for Iter<'_> {}
 pub(crate) struct Namespace {
     prefix: Bytes,
     everything: Bytes,
+    /// Put before keys beside the prefix: how values are written, unless that is the usual way.
+    form: Bytes,
 }
 
+/// A key that begins with this gets another one in front, so that no key looks like one with a form.
+const FORM: u8 = b'#';
+
+/// A tag that begins with this gets another one in front, so that no tag is the one of everything.
+const EVERYTHING: u8 = b'*';
+
 impl Namespace {
-    /// An empty name means no prefix: such a cache owns every key and tag it can reach.
-    pub(crate) fn new(name: &str) -> Self {
-        let prefix = match name {
-            "" => String::new(),
-            name => format!("{name}:"),
+    /// `codec` and `schema` say how values are written: two ways of writing do not overwrite each other's entries. JSON of
+    /// schema 0 is the usual way.
+    pub(crate) fn new(name: &str, codec: u8, schema: u16) -> Self {
+        // A colon ends the name, so the name has none: `a` with the key `b:k` is not `a:b` with the key `k`.
+        let name = name.replace('%', "%25").replace(':', "%3A");
+        let form = match (codec, schema) {
+            (Json::ID, 0) => String::new(),
+            _ => format!("#{codec}.{schema}:"),
         };
-        let everything = Bytes::from(format!("{prefix}*"));
         Self {
-            prefix: Bytes::from(prefix),
-            everything,
+            prefix: Bytes::from(format!("{name}:")),
+            everything: Bytes::from(format!("{name}:*")),
+            form: Bytes::from(form),
         }
     }
 
@@ -147,26 +160,37 @@ impl Namespace {
         &self.everything
     }
 
-    /// The name as the provider knows it.
-    pub(crate) fn qualify(&self, name: &[u8]) -> Bytes {
-        if self.prefix.is_empty() {
-            return Bytes::copy_from_slice(name);
-        }
-        let mut full = Vec::with_capacity(self.prefix.len() + name.len());
+    /// The key as the provider knows it.
+    pub(crate) fn qualify(&self, key: &[u8]) -> Bytes {
+        let mut full = Vec::with_capacity(self.prefix.len() + self.form.len() + key.len() + 1);
         full.extend_from_slice(&self.prefix);
-        full.extend_from_slice(name);
+        full.extend_from_slice(&self.form);
+        if key.first() == Some(&FORM) {
+            full.push(FORM);
+        }
+        full.extend_from_slice(key);
         full.into()
+    }
+
+    /// The key as its caller spelled it, but for a doubled first letter.
+    pub(crate) fn key_of<'a>(&self, full: &'a [u8]) -> &'a [u8] {
+        let start = self.prefix.len() + self.form.len();
+        full.get(start..).unwrap_or_default()
     }
 
     /// The tags as the provider knows them.
     pub(crate) fn qualify_tags(&self, tags: &Tags) -> Tags {
-        let extra = self.prefix.len() * tags.len() + self.everything.len();
+        let extra = (self.prefix.len() + 1) * tags.len() + self.everything.len();
         let mut full = Tags {
             bytes: Vec::with_capacity(tags.bytes.len() + extra),
             ends: Vec::with_capacity(tags.len() + 1),
         };
         for tag in tags {
-            full.push_parts(&[&self.prefix, tag]);
+            let doubled = match tag.first() {
+                Some(&EVERYTHING) => &[EVERYTHING][..],
+                _ => &[],
+            };
+            full.push_parts(&[&self.prefix, doubled, tag]);
         }
         full
     }
@@ -178,9 +202,13 @@ impl Namespace {
         full
     }
 
-    /// The name as the caller knows it; unchanged if it is not of this namespace.
-    pub(crate) fn strip<'a>(&self, full: &'a [u8]) -> &'a [u8] {
-        full.strip_prefix(&self.prefix[..]).unwrap_or(full)
+    /// The tag as the caller knows it; unchanged if it is not of this namespace.
+    pub(crate) fn strip_tag<'a>(&self, full: &'a [u8]) -> &'a [u8] {
+        match full.strip_prefix(&self.prefix[..]) {
+            Some([EVERYTHING, tag @ ..]) => tag,
+            Some(tag) => tag,
+            None => full,
+        }
     }
 }
 
@@ -202,21 +230,57 @@ mod tests {
 
     #[test]
     fn a_namespace_is_put_before_keys_and_tags_and_taken_off_again() {
-        let namespace = Namespace::new("eu");
+        let namespace = Namespace::new("eu", Json::ID, 0);
         assert_eq!(namespace.qualify(b"k"), "eu:k");
+        assert_eq!(namespace.key_of(b"eu:k"), b"k");
         let stored = namespace.stored_tags(&Tags::from_iter(["Product:1"]));
         assert_eq!(
             stored.iter().collect::<Vec<_>>(),
             [&b"eu:Product:1"[..], b"eu:*"]
         );
-        assert_eq!(namespace.strip(b"eu:k"), b"k");
-        assert_eq!(namespace.strip(b"us:k"), b"us:k");
+        assert_eq!(namespace.strip_tag(b"eu:Product:1"), b"Product:1");
+        assert_eq!(namespace.strip_tag(b"us:k"), b"us:k");
+    }
+
+    /// Names that look like what is put around them.
+    const NAMES: [&str; 12] = [
+        "", "a", "b", "a:b", "a%3Ab", ":", "*", "**", "#", "##", "#1.7:", "#1.7:a",
+    ];
+
+    #[test]
+    fn no_spelling_of_a_key_or_namespace_reaches_another_entry() {
+        let mut seen = std::collections::HashMap::new();
+        for name in NAMES {
+            for (codec, schema) in [(1, 0), (1, 7), (2, 0)] {
+                let namespace = Namespace::new(name, codec, schema);
+                for key in NAMES {
+                    let who = (name, codec, schema, key);
+                    let full = namespace.qualify(key.as_bytes());
+                    let other = seen.insert(full.clone(), who);
+                    assert_eq!(other, None, "{who:?} has the same key {full:?}");
+                }
+            }
+        }
     }
 
     #[test]
-    fn without_a_namespace_names_stay_as_they_are() {
-        let namespace = Namespace::new("");
-        assert_eq!(namespace.qualify(b"k"), "k");
-        assert_eq!(namespace.everything(), b"*");
+    fn no_spelling_of_a_tag_or_namespace_reaches_another_tag_nor_everything() {
+        let mut seen = std::collections::HashMap::new();
+        for name in NAMES {
+            let namespace = Namespace::new(name, Json::ID, 0);
+            let everything = Bytes::copy_from_slice(namespace.everything());
+            assert_eq!(seen.insert(everything, (name, None)), None);
+            for tag in NAMES {
+                let full = namespace.qualify_tags(&Tags::from_iter([tag]));
+                let full = full.iter().next().expect("one");
+                let who = (name, Some(tag));
+                assert_eq!(namespace.strip_tag(full), tag.as_bytes());
+                assert_eq!(
+                    seen.insert(Bytes::copy_from_slice(full), who),
+                    None,
+                    "{who:?}"
+                );
+            }
+        }
     }
 }

@@ -1,15 +1,41 @@
 //! What is counted. One place, so that names do not drift; they are listed in the crate's documentation.
 
-use metrics::{counter, gauge};
+use std::time::Duration;
+
+use metrics::{counter, gauge, histogram};
 
 use crate::{Error, Source};
 
-pub(crate) fn read(source: Source) {
-    counter!("mcache_client_reads_total", "outcome" => source.as_str()).increment(1);
+pub(crate) fn read(source: Source, family: Option<&str>) {
+    reads(source, 1, family);
 }
 
-pub(crate) fn reads(source: Source, count: usize) {
-    counter!("mcache_client_reads_total", "outcome" => source.as_str()).increment(count as u64);
+pub(crate) fn reads(source: Source, count: usize, family: Option<&str>) {
+    let outcome = source.as_str();
+    let counter = match family {
+        None => counter!("mcache_client_reads_total", "outcome" => outcome),
+        Some(family) => {
+            counter!("mcache_client_reads_total", "outcome" => outcome, "family" => family.to_owned())
+        }
+    };
+    counter.increment(count as u64);
+}
+
+/// A loader was called and has ended.
+pub(crate) fn loaded(is_ok: bool, took: Duration, family: Option<&str>) {
+    let outcome = if is_ok { "loaded" } else { "failed" };
+    let histogram = match family {
+        None => histogram!("mcache_client_loader_seconds", "outcome" => outcome),
+        Some(family) => {
+            histogram!("mcache_client_loader_seconds", "outcome" => outcome, "family" => family.to_owned())
+        }
+    };
+    histogram.record(took.as_secs_f64());
+}
+
+/// A refresh that nobody waited for.
+pub(crate) fn refresh_failed() {
+    counter!("mcache_client_refreshes_failed_total").increment(1);
 }
 
 pub(crate) fn store(provider: &str, outcome: &'static str) {

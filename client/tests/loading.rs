@@ -259,7 +259,7 @@ async fn a_loaders_error_is_the_callers_own_and_is_not_cached() {
     assert_eq!(line.entries(), 0);
     assert_eq!(
         line.count("release"),
-        1,
+        2,
         "the next one in another process need not wait"
     );
     let value = cache
@@ -554,7 +554,7 @@ async fn providers_are_read_in_order_and_all_are_written() {
         .get::<u32>()
         .await
         .unwrap_err();
-    assert_eq!(unknown.to_string(), "there is no provider named `nowhere`");
+    assert_eq!(unknown.to_string(), "unknown provider: `nowhere`");
     let load = || async { Ok::<_, Error>(3) };
     assert_eq!(
         cache
@@ -683,7 +683,12 @@ async fn a_batch_whose_loader_fails_keeps_nobody_waiting() {
 
 #[tokio::test(start_paused = true)]
 async fn near_its_end_one_refreshes_early_and_whoever_fails_has_the_live_value() {
-    let cache = cache().await;
+    let cache = Cache::builder_with(MemoryProvider::default())
+        .failure_pause(Duration::ZERO)
+        .caching(true)
+        .build()
+        .await
+        .unwrap();
     // As if a load took ten times as long as the entry has to live: it is due with a chance of 90 %.
     let entry = || {
         cache
@@ -711,4 +716,366 @@ async fn near_its_end_one_refreshes_early_and_whoever_fails_has_the_live_value()
     assert_eq!(served.value, 2);
     settle().await;
     assert_eq!(cache.key("k").get::<u32>().await.unwrap(), Some(2));
+}
+
+/// A source that fails, and how many are in it at once at most.
+#[derive(Clone, Default)]
+struct Failing {
+    calls: Arc<AtomicUsize>,
+    now: Arc<AtomicUsize>,
+    most: Arc<AtomicUsize>,
+}
+
+impl Failing {
+    async fn load(&self) -> Result<usize, &'static str> {
+        self.calls.fetch_add(1, SeqCst);
+        let now = self.now.fetch_add(1, SeqCst) + 1;
+        self.most.fetch_max(now, SeqCst);
+        sleep(Duration::from_millis(10)).await;
+        self.now.fetch_sub(1, SeqCst);
+        Err("the database is down")
+    }
+
+    fn calls(&self) -> usize {
+        self.calls.load(SeqCst)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_source_that_fails_is_asked_by_one_caller_at_a_time() {
+    let away = Line::new("away");
+    away.cut();
+    for provider in [Line::new("there"), away] {
+        let (cache, source) = (cache_on(provider).await, Failing::default());
+        let call = |_| {
+            let (cache, source) = (cache.clone(), source.clone());
+            tokio::spawn(async move { cache.key("k").get_or_load(|| source.load()).await })
+        };
+        let callers: Vec<_> = (0..1000).map(call).collect();
+        for caller in callers {
+            let answer = timeout(PATIENCE, caller).await.unwrap().unwrap();
+            assert_eq!(answer, Err("the database is down"));
+        }
+        assert_eq!(source.most.load(SeqCst), 1);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn callers_who_waited_get_the_error_of_the_one_who_loaded() {
+    let (cache, source) = (cache().await, Failing::default());
+    let call = |_| {
+        let (cache, source) = (cache.clone(), source.clone());
+        tokio::spawn(async move { cache.key("k").get_or_load_shared(|| source.load()).await })
+    };
+    let callers: Vec<_> = (0..1000).map(call).collect();
+    for caller in callers {
+        let answer = timeout(PATIENCE, caller).await.unwrap().unwrap();
+        assert_eq!(answer, Err("the database is down"));
+    }
+    assert_eq!(source.calls(), 1);
+    let next = cache
+        .key("k")
+        .get_or_load_shared(|| async { Ok::<_, &str>(1) });
+    assert_eq!(next.await, Ok(1), "an error is not kept");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_error_of_another_type_is_not_shared() {
+    let cache = cache().await;
+    let text = async {
+        let load = || async {
+            sleep(Duration::from_millis(10)).await;
+            Err::<u32, _>("text")
+        };
+        cache.key("k").get_or_load_shared(load).await
+    };
+    let number = async {
+        cache
+            .key("k")
+            .get_or_load_shared(|| async { Err::<u32, _>(7) })
+            .await
+    };
+    assert_eq!(tokio::join!(text, number), (Err("text"), Err(7)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_source_that_failed_is_left_alone_for_a_while_where_a_stale_value_is_at_hand() {
+    let line = Line::new("line");
+    let cache = cache_on(line.clone()).await;
+    let other_process = cache_on(line.clone()).await;
+    let source = Failing::default();
+    let ten = Duration::from_secs(10);
+    cache
+        .key("k")
+        .ttl(ten)
+        .swr(HOUR)
+        .set(&1_usize)
+        .await
+        .unwrap();
+    advance(Duration::from_secs(11)).await;
+    for round in 1..=3 {
+        for number in 0..100 {
+            let cache = [&cache, &other_process][number % 2];
+            let entry = cache.key("k").ttl(ten).swr(HOUR).stale_if_error(true);
+            let served = entry.load(|| async { source.load().await.map(Loaded::new) });
+            let served = served.await.unwrap();
+            assert_eq!((served.value, served.source), (1, Source::Stale));
+        }
+        assert_eq!(
+            source.calls(),
+            round,
+            "one try in each pause, in all processes"
+        );
+        sleep(Duration::from_millis(1100)).await;
+    }
+    // One that hangs is left alone as well.
+    let hang = || std::future::pending::<Result<Loaded<usize>, &str>>();
+    let entry = || cache.key("k").ttl(ten).swr(HOUR).stale_if_error(true);
+    assert_eq!(entry().load(hang).await.unwrap().value, 1);
+    let began = Instant::now();
+    assert_eq!(entry().load(hang).await.unwrap().value, 1);
+    assert_eq!(began.elapsed(), Duration::ZERO);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_caller_without_patience_gets_the_stale_value_and_the_refresh_is_finished() {
+    let (cache, source) = (cache().await, Database::default());
+    let ten = Duration::from_secs(10);
+    let entry = || cache.key("k").ttl(ten).swr(HOUR);
+    let slowly = || {
+        let source = source.clone();
+        move || async move {
+            source
+                .load_slowly(Duration::from_secs(5))
+                .await
+                .map(Loaded::new)
+        }
+    };
+    // A miss: the caller gives up, the load does not.
+    let given_up = timeout(Duration::from_millis(50), entry().load_detached(slowly())).await;
+    assert!(given_up.is_err());
+    assert!(
+        cache.shutdown(HOUR).await.is_nothing(),
+        "which waits for it"
+    );
+    assert_eq!(entry().get::<usize>().await.unwrap(), Some(1));
+    // Stale: nobody waits.
+    advance(Duration::from_secs(11)).await;
+    let began = Instant::now();
+    let served = entry().load_detached(slowly()).await.unwrap();
+    assert_eq!((served.value, served.source), (1, Source::Stale));
+    assert_eq!(began.elapsed(), Duration::ZERO);
+    sleep(Duration::from_secs(6)).await;
+    assert_eq!(entry().get::<usize>().await.unwrap(), Some(2));
+    assert_eq!(source.loads(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_detached_load_tells_its_caller_errors_and_panics() {
+    let cache = cache().await;
+    let failed = cache
+        .key("k")
+        .get_or_load_detached(|| async { Err::<u32, _>("no") });
+    assert_eq!(failed.await, Err("no"));
+    let panics = tokio::spawn(async move {
+        let load = || async { panic!("the source has a bug") };
+        cache
+            .key("k")
+            .get_or_load_detached::<u32, Error, _, _>(load)
+            .await
+    });
+    assert!(panics.await.unwrap_err().is_panic());
+}
+
+#[tokio::test]
+async fn bytes_are_kept_as_they_are() {
+    let cache = cache().await;
+    let bytes: Vec<u8> = (0..100_000_u32)
+        .map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8)
+        .collect();
+    assert!(cache.key("k").tags(["t"]).set_bytes(&bytes).await.unwrap());
+    let kept = cache
+        .inspect("k")
+        .await
+        .unwrap()
+        .expect("it is there")
+        .bytes;
+    assert!(kept < 100_100, "{kept}");
+    assert_eq!(
+        cache.key("k").get_bytes().await.unwrap().as_deref(),
+        Some(&bytes[..])
+    );
+    assert_eq!(cache.key("k").get::<String>().await.unwrap(), None);
+    let load = || async { Ok::<_, Error>(mcache::Bytes::from_static(b"new")) };
+    assert_eq!(cache.key("k").get_or_load_bytes(load).await.unwrap(), bytes);
+    cache.invalidate(["t"]).await.unwrap();
+    assert_eq!(cache.key("k").get_or_load_bytes(load).await.unwrap(), "new");
+    assert_eq!(cache.key("k").get_bytes().await.unwrap().unwrap(), "new");
+}
+
+#[tokio::test]
+async fn a_batch_of_warm_keys_is_one_command() {
+    let line = Line::new("line");
+    let cache = cache_on(line.clone()).await;
+    for number in 0..100 {
+        cache.key(format!("k{number}")).set(&number).await.unwrap();
+    }
+    line.calls();
+    let keys = || (0..100).map(|number| format!("k{number}"));
+    let load = |_: Vec<String>| async { unreachable!("all of them are there") };
+    let values = cache
+        .keys(keys())
+        .get_or_load_many::<u32, Error, _, _>(load)
+        .await
+        .unwrap();
+    assert_eq!((values.len(), values["k42"]), (100, 42));
+    assert_eq!(line.calls(), ["get_many"]);
+    cache.clear("k7").await.unwrap();
+    line.calls();
+    let load = |missing: Vec<String>| async move {
+        Ok::<_, Error>(
+            missing
+                .into_iter()
+                .map(|key| (key, Loaded::new(7_u32)))
+                .collect(),
+        )
+    };
+    let values = cache.keys(keys()).get_or_load_many(load).await.unwrap();
+    assert_eq!((values.len(), values["k7"]), (100, 7));
+    settle().await;
+    assert_eq!(line.calls(), ["get_many", "fetch", "store"]);
+}
+
+#[tokio::test]
+async fn what_is_stored_together_does_not_expire_together() {
+    let cache = Cache::builder_with(MemoryProvider::default())
+        .ttl_jitter(0.1)
+        .caching(true)
+        .build()
+        .await
+        .unwrap();
+    let mut ttls = Vec::new();
+    for number in 0..200 {
+        let key = format!("k{number}");
+        cache.key(&key).ttl(HOUR).set(&1).await.unwrap();
+        let found = cache.inspect(&key).await.unwrap().expect("it is there");
+        ttls.push(found.ttl.expect("it expires").as_secs());
+    }
+    assert!(
+        ttls.iter().all(|ttl| (3230..=3600).contains(ttl)),
+        "{ttls:?}"
+    );
+    ttls.sort_unstable();
+    assert!(ttls[150] - ttls[50] > 60, "{ttls:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_duration_size_or_count_panics() {
+    for end in [Duration::ZERO, Duration::from_nanos(1), Duration::MAX] {
+        for count in [0, 1, usize::MAX] {
+            let cache = Cache::builder_with(
+                MemoryProvider::builder()
+                    .entries_max(count.max(10))
+                    .lease(end)
+                    .build(),
+            )
+            .ttl(end)
+            .loader_timeout(end)
+            .retry_invalidations_min(end)
+            .failure_pause(end)
+            .ttl_jitter(if count == 0 { f64::NAN } else { f64::INFINITY })
+            .value_bytes_max(count)
+            .compress_from_bytes(Some(count))
+            .pending_invalidations_max(count)
+            .pending_invalidations_bytes_max(count)
+            .caching(true)
+            .build()
+            .await
+            .unwrap();
+            let entry = |key: &'static str| {
+                let entry = cache.key(key).ttl(end).swr(end).early_refresh(end);
+                entry.negative_ttl(end).stale_if_error(true).tags(["t"])
+            };
+            for _ in 0..2 {
+                let _ = entry("set").set(&1).await;
+                let load = || async { Ok::<_, Error>(1) };
+                assert_eq!(entry("load").get_or_load(load).await.unwrap(), 1);
+                let load = || async { Ok::<Option<u32>, Error>(None) };
+                let _ = entry("none").get_or_load_optional(load).await.unwrap();
+                let load = move || async move { Ok::<_, Error>(Loaded::new(1).ttl(end)) };
+                let _ = entry("tagged").load_detached(load).await.unwrap();
+                let fail = || async { Err::<u32, _>("no") };
+                let _ = entry("fail").get_or_load_shared(fail).await;
+                cache.soft_invalidate(["t"]).await.unwrap();
+                let _ = entry("set").get_or_load(fail).await;
+                cache.invalidate(["t"]).await.unwrap();
+                cache.clear("set").await.unwrap();
+            }
+            let _ = cache.shutdown(end).await;
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fill_under_way_does_not_undo_a_clear() {
+    let (cache, source) = (cache().await, Database::default());
+    let filling = {
+        let (cache, source) = (cache.clone(), source.clone());
+        tokio::spawn(async move {
+            let load = || source.load_slowly(Duration::from_millis(100));
+            cache.key("k").get_or_load(load).await
+        })
+    };
+    settle().await;
+    cache.clear("k").await.unwrap();
+    assert_eq!(filling.await.unwrap().unwrap(), 1);
+    settle().await;
+    assert_eq!(cache.key("k").get::<usize>().await.unwrap(), None);
+    let again = cache.key("k").get_or_load(|| source.load()).await.unwrap();
+    assert_eq!(again, 2);
+    assert_eq!(cache.key("k").get::<usize>().await.unwrap(), Some(2));
+}
+
+#[tokio::test]
+async fn two_releases_side_by_side_keep_their_own_entries_and_share_invalidations() {
+    let provider = MemoryProvider::default();
+    let version = |version| {
+        let builder = Cache::builder_with(provider.clone()).schema_version(version);
+        async move { builder.caching(true).build().await.unwrap() }
+    };
+    let releases = [version(1).await, version(2).await];
+    let source = Database::default();
+    for number in 0..200 {
+        let entry = releases[number % 2].key("k").tags(["t"]);
+        entry.get_or_load(|| source.load()).await.unwrap();
+        settle().await;
+    }
+    assert_eq!(source.loads(), 2, "one for each version");
+    assert_eq!(releases[1].invalidate(["t"]).await.unwrap().entries(), 2);
+}
+
+#[tokio::test]
+async fn no_spelling_reaches_another_namespace_or_everything() {
+    let provider = MemoryProvider::default();
+    let in_namespace = |name: &'static str| {
+        let builder = Cache::builder_with(provider.clone()).namespace(name);
+        async move { builder.caching(true).build().await.unwrap() }
+    };
+    let (a, ab, none) = (
+        in_namespace("a").await,
+        in_namespace("a:b").await,
+        in_namespace("").await,
+    );
+    ab.key("k").tags(["t"]).set("ab").await.unwrap();
+    assert_eq!(a.key("b:k").get::<String>().await.unwrap(), None);
+    assert_eq!(none.key("a:b:k").get::<String>().await.unwrap(), None);
+    a.key("one").tags(["*"]).set("starred").await.unwrap();
+    a.key("two").tags(["t"]).set("other").await.unwrap();
+    for (cache, tags) in [(&a, ["*", "b:t"]), (&none, ["a:*", "a:b:t"])] {
+        cache.invalidate(tags).await.unwrap();
+    }
+    assert_eq!(a.key("one").get::<String>().await.unwrap(), None);
+    assert!(a.key("two").get::<String>().await.unwrap().is_some());
+    assert!(ab.key("k").get::<String>().await.unwrap().is_some());
+    assert_eq!(none.clear_all().await.unwrap().entries(), 0);
 }

@@ -63,7 +63,7 @@ impl Network {
         &'a self,
         call: BoxFuture<'a, Result<T>>,
     ) -> BoxFuture<'a, Result<T>> {
-        let lost = || Err(ErrorKind::Unavailable("lost".to_owned()).into());
+        let lost = || Err(mcache::Error::new(ErrorKind::Unavailable, "lost"));
         Box::pin(async move {
             let loss = self.loss.load(SeqCst) as u32;
             self.dice.pause(5).await;

@@ -1,15 +1,10 @@
 //! `INFO mcache`.
 
-use std::ffi::{CString, c_int};
-
-use redis_module::raw;
-
-use crate::ffi::api::rm;
-use crate::ffi::guard::guard;
-use crate::{listeners, state};
+use crate::{redis, state};
 
 /// The fields of the section. Every one is a number; the words are those of the documentation.
-fn fields() -> Vec<(&'static str, u64)> {
+pub fn fields() -> Vec<(&'static str, u64)> {
+    let now_us = redis::boot_us();
     state::with(|s| {
         s.index.settle();
         let sizes = s.index.sizes();
@@ -35,27 +30,23 @@ fn fields() -> Vec<(&'static str, u64)> {
             ("longest_slice_us", s.stats.longest_slice_us),
             ("leases", s.leases.len() as u64),
             ("parked_clients", s.leases.parked() as u64),
-            ("replicating", u64::from(listeners::maybe())),
+            ("near_subscribers", s.feed.subscribers() as u64),
+            ("near_reads", s.feed.stats().near_reads),
+            ("near_refusals", s.feed.stats().refusals),
+            ("near_predecessors_us", s.feed.predecessors_us(now_us)),
+            ("feed_events", s.feed.stats().events),
+            ("feed_bytes", s.feed.bytes() as u64),
+            ("feed_gaps", s.feed.stats().gaps),
+            ("feed_parked", s.feed.parked() as u64),
+            ("settles", s.feed.stats().settles),
+            ("settles_at_once", s.feed.stats().settles_at_once),
+            ("settles_parked", s.feed.settling() as u64),
+            ("longest_settle_us", s.feed.longest_settle_us()),
+            ("replicating", u64::from(redis::is_heard())),
+            ("slot_exports", s.exports.keys().count() as u64),
             ("panics", s.stats.panics),
             ("incarnation", s.fills.incarnation()),
             ("epoch", s.fills.now().0),
         ]
     })
-}
-
-/// Adds the section to a running INFO.
-pub unsafe extern "C" fn report(ctx: *mut raw::RedisModuleInfoCtx, _crash_report: c_int) {
-    guard((), || {
-        // SAFETY: the context is valid during the callback; an unnamed section gets the module's name.
-        if unsafe { rm!(RedisModule_InfoAddSection)(ctx, c"".as_ptr()) }
-            != raw::REDISMODULE_OK as c_int
-        {
-            return;
-        }
-        for (name, number) in fields() {
-            let name = CString::new(name).unwrap_or_default();
-            // SAFETY: as above; Redis copies the name.
-            unsafe { rm!(RedisModule_InfoAddFieldULongLong)(ctx, name.as_ptr(), number) };
-        }
-    });
 }

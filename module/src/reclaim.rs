@@ -9,65 +9,31 @@
 //!
 //! Only a primary deletes; replicas and the append-only file get the same deletions as UNLINK.
 
-use std::ffi::{c_int, c_void};
-use std::os::fd::AsRawFd;
-use std::os::unix::net::UnixStream;
-use std::ptr::null_mut;
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use mcache_core::entry::Entry;
 use mcache_core::epoch::Epoch;
 use mcache_core::index::Task;
-use redis_module::raw;
+use mcache_core::server::shortened_deadline_ms;
 
 use crate::config;
-use crate::ffi::api::{self, Ctx, Held, Mode, OwnedStr, rm, writes_are_paused};
-use crate::ffi::guard::guard;
+use crate::redis::{self, Ctx, Mode, OwnedStr, eventloop, writes_are_paused};
 use crate::state;
 
-/// A round of the event loop that took less served nobody: an empty one takes 5 us, one with a GET 20.
-const IDLE_ROUND: Duration = Duration::from_micros(12);
 /// Deletions replicated as one command, and the most entries between two looks at the clock.
 const BATCH: usize = 64;
 
-/// A pair of connected sockets: with one byte in it, the first one stays readable for ever.
-static BELL: OnceLock<(UnixStream, UnixStream)> = OnceLock::new();
 static ARMED: AtomicBool = AtomicBool::new(false);
-/// A context for the event loop's callback, which gets none.
-static CONTEXT: AtomicPtr<raw::RedisModuleCtx> = AtomicPtr::new(null_mut());
-/// The length of the next slice in microseconds, and when the last one ended in nanoseconds since `start`.
-static SLICE_US: AtomicU64 = AtomicU64::new(0);
-
-/// Prepares what the slices need.
-///
-/// # Safety
-/// `ctx` is the context of the module's load function.
-pub unsafe fn prepare(ctx: *mut raw::RedisModuleCtx) -> std::io::Result<()> {
-    let (readable, other) = UnixStream::pair()?;
-    std::io::Write::write_all(&mut &other, &[0])?;
-    // SAFETY: the caller's promise; the context lives as long as the server.
-    CONTEXT.store(
-        unsafe { rm!(RedisModule_GetDetachedThreadSafeContext)(ctx) },
-        Ordering::Relaxed,
-    );
-    let _ = BELL.set((readable, other));
-    Ok(())
-}
 
 /// Starts reclaiming if there is something to free and this is a primary.
 pub fn arm(ctx: Ctx<'_>) {
-    let Some((bell, _)) = BELL.get() else { return };
     if ARMED.load(Ordering::Relaxed) || !state::with(|s| s.index.has_pending()) || !may_run(ctx) {
         return;
     }
-    let mask = raw::REDISMODULE_EVENTLOOP_READABLE as c_int;
-    // SAFETY: the descriptor stays open as long as the module is loaded, and so does the function.
-    let added =
-        unsafe { rm!(RedisModule_EventLoopAdd)(bell.as_raw_fd(), mask, Some(on_bell), null_mut()) };
-    if added == raw::REDISMODULE_OK as c_int {
-        SLICE_US.store(config::reclaim_budget_us(), Ordering::Relaxed);
+    // The slice runs as a command, which gives it a context whose deletions are replicated as one transaction.
+    if eventloop::start(|| eventloop::run(c"mcache.reclaim")) {
+        state::with(|s| s.pace.start(config::reclaim_budget_us()));
         ARMED.store(true, Ordering::Relaxed);
     }
 }
@@ -83,15 +49,7 @@ pub fn bury() {
 }
 
 fn disarm() {
-    if let Some((bell, _)) = BELL.get() {
-        // SAFETY: as above.
-        unsafe {
-            rm!(RedisModule_EventLoopDel)(
-                bell.as_raw_fd(),
-                raw::REDISMODULE_EVENTLOOP_READABLE as c_int,
-            )
-        };
-    }
+    eventloop::stop();
     ARMED.store(false, Ordering::Relaxed);
 }
 
@@ -102,46 +60,20 @@ fn may_run(ctx: Ctx<'_>) -> bool {
     flags.is_primary() && !flags.is_loading() && !flags.is_script() && !writes_are_paused()
 }
 
-unsafe extern "C" fn on_bell(_: c_int, _: *mut c_void, _: c_int) {
-    guard((), || {
-        let raw = CONTEXT.load(Ordering::Relaxed);
-        // The slice runs as a command, which gives it a context whose deletions are replicated as one transaction;
-        // without the `!` Redis would replicate nothing that happens within, not even expiry.
-        // SAFETY: the context lives as long as the server; the format names no arguments.
-        unsafe {
-            let reply = rm!(RedisModule_Call)(raw, c"mcache.reclaim".as_ptr(), c"!".as_ptr());
-            if !reply.is_null() {
-                rm!(RedisModule_FreeCallReply)(reply);
-            }
-        }
-    });
-}
-
 /// One slice, adapted to what the server is doing. Returns how many entries were freed.
 pub fn slice(ctx: Ctx<'_>) -> usize {
-    static LAST: std::sync::Mutex<Option<Instant>> = std::sync::Mutex::new(None);
     if !may_run(ctx) {
         // The cron starts it again.
         disarm();
         return 0;
     }
-    let began = Instant::now();
-    let mut last = LAST
-        .lock()
-        .unwrap_or_else(std::sync::PoisonError::into_inner);
-    let budget_us = config::reclaim_budget_us();
-    let idle = last.is_none_or(|end| began.saturating_duration_since(end) < IDLE_ROUND);
-    let slice_us = SLICE_US.load(Ordering::Relaxed);
-    let slice_us =
-        if idle { slice_us * 2 } else { slice_us / 2 }.clamp((budget_us / 4).max(1), budget_us);
-    SLICE_US.store(slice_us, Ordering::Relaxed);
-
-    let freed = run(ctx, Some(began + Duration::from_micros(slice_us)));
-    let ended = Instant::now();
-    *last = Some(ended);
-    let took_us = ended.saturating_duration_since(began).as_micros() as u64;
+    let began_ns = redis::monotonic_ns();
+    let end_ns = state::with(|s| s.pace.begin(began_ns, config::reclaim_budget_us()));
+    let freed = run(ctx, Some(end_ns));
+    let ended_ns = redis::monotonic_ns();
     let more = state::with(|s| {
-        s.stats.longest_slice_us = s.stats.longest_slice_us.max(took_us);
+        s.pace.end(ended_ns);
+        s.stats.longest_slice_us = s.stats.longest_slice_us.max((ended_ns - began_ns) / 1_000);
         s.index.has_pending()
     });
     if !more {
@@ -150,39 +82,37 @@ pub fn slice(ctx: Ctx<'_>) -> usize {
     freed
 }
 
-/// Frees what is dead until the deadline, or all of it.
-pub fn run(ctx: Ctx<'_>, deadline: Option<Instant>) -> usize {
-    let over = || deadline.is_some_and(|at| Instant::now() >= at);
+/// Frees what is dead until a moment of the monotonic clock, or all of it.
+pub fn run(ctx: Ctx<'_>, end_ns: Option<u64>) -> usize {
+    let over = || end_ns.is_some_and(|at_ns| redis::monotonic_ns() >= at_ns);
     let mut freed = 0;
     let selected = ctx.db();
-    while state::with(|s| s.index.has_pending()) && !over() {
-        let mut batch: Vec<OwnedStr> = Vec::with_capacity(BATCH);
+    // A failover may pause writes meanwhile; then nothing that expired can be deleted, however often it is tried.
+    while state::with(|s| s.index.has_pending()) && !over() && !writes_are_paused() {
+        let mut deleted: Vec<OwnedStr> = Vec::with_capacity(BATCH);
         let mut batch_db = None;
         let mut idle = true;
-        while batch.len() < BATCH {
-            let Some(task) = state::with(|s| s.index.next_task()) else {
+        while deleted.len() < BATCH {
+            let Some(job) = state::with(|s| s.index.next_task().map(Job::new)) else {
                 break;
             };
-            let (Task::Delete { db, .. } | Task::Shorten { db, .. }) = task;
-            if batch_db.replace(db).is_some_and(|before| before != db) {
+            if batch_db
+                .replace(job.db)
+                .is_some_and(|before| before != job.db)
+            {
                 break;
             }
             idle = false;
-            ctx.select(db);
-            match task {
-                Task::Delete { db, entry } => batch.extend(delete(ctx, db, entry)),
-                Task::Shorten { db, entry, epoch } => {
-                    shorten(ctx, db, entry, epoch);
-                }
-            }
+            ctx.select(job.db);
+            job.perform(ctx, &mut deleted);
             // 1.5 us an entry: a look at the clock costs a hundredth of it.
             if over() {
                 break;
             }
         }
-        if !batch.is_empty() {
-            freed += batch.len();
-            ctx.replicate_unlink(&batch);
+        if !deleted.is_empty() {
+            freed += deleted.len();
+            ctx.replicate_unlink(&deleted);
         }
         if idle {
             state::with(|s| s.index.bury());
@@ -193,46 +123,64 @@ pub fn run(ctx: Ctx<'_>, deadline: Option<Instant>) -> usize {
     freed
 }
 
-/// Sees to it that a softly invalidated entry expires one SWR window after that, and marks it as stale. False if it is
-/// gone. The database is selected.
-pub fn shorten(ctx: Ctx<'_>, db: usize, entry: Entry, epoch: Epoch) -> bool {
-    let name = OwnedStr::new(entry.key());
-    let key = ctx.open(name.as_raw(), Mode::Write);
-    if !matches!(key.held(), Held::Entry(found) if found == entry) {
-        return false;
-    }
-    // Epochs may run ahead of the wall clock; deadlines are the wall clock's.
-    let wanted = epoch.unix_ms().min(api::now_ms()) + u64::from(entry.swr_ms());
-    let deadline_ms = key.deadline_ms().map_or(wanted, |now| now.min(wanted));
-    key.set_deadline(Some(deadline_ms));
-    drop(key);
-    // SAFETY: the keyspace holds it, so it is alive and linked.
-    state::with(|s| unsafe { s.index.shortened(db, entry) });
-    ctx.replicate_shorten(&name, deadline_ms);
-    true
+/// A task, with the name of its key: whatever was called in Redis since the task was handed out may have freed the entry,
+/// so from then on the entry is compared and not looked at, unless the key still holds it.
+pub struct Job {
+    /// The database, to be selected.
+    db: usize,
+    name: OwnedStr,
+    entry: Entry,
+    /// The entry's number in the index.
+    id: u32,
+    /// When it was softly invalidated, if it may still be served stale.
+    soft: Option<Epoch>,
 }
 
-/// Deletes the key of an entry, and says under which name, so that it can be replicated. The database is selected.
-pub fn delete(ctx: Ctx<'_>, db: usize, entry: Entry) -> Option<OwnedStr> {
-    let name = OwnedStr::new(entry.key());
-    let key = ctx.open(name.as_raw(), Mode::Write);
-    match key.held() {
-        Held::Entry(found) if found == entry => {
+impl Job {
+    /// Takes what must be known of the entry while it is certain to be there: before anything in Redis is called.
+    pub fn new(task: Task) -> Job {
+        let (db, entry, soft) = match task {
+            Task::Delete { db, entry } => (db, entry, None),
+            Task::Shorten { db, entry, epoch } => (db, entry, Some(epoch)),
+        };
+        Job {
+            db,
+            name: OwnedStr::new(entry.key()),
+            entry,
+            id: entry.id(),
+            soft,
+        }
+    }
+
+    /// Does it: the names of deleted keys are added to `deleted`, to be replicated. False if the entry is gone. The database
+    /// is selected.
+    pub fn perform(self, ctx: Ctx<'_>, deleted: &mut Vec<OwnedStr>) -> bool {
+        let key = ctx.open(self.name.as_raw(), Mode::Reclaim);
+        if !key.holds(self.entry) {
+            drop(key);
+            // Mostly it expired when the key was opened, and Redis deleted and replicated that by itself. But while writes
+            // are paused what expired is hidden and stays.
+            if !writes_are_paused() && state::with(|s| s.absent(self.db, self.id, self.entry)) {
+                redis::log_warning(
+                    "mcache: the index named an entry that the keyspace does not hold; please report it",
+                );
+            }
+            return false;
+        }
+        let Some(epoch) = self.soft else {
             key.unlink();
             drop(key);
-            Some(name)
-        }
-        // Opening it found that it had expired, and Redis deleted and replicated that by itself.
-        Held::Nothing => None,
-        // Cannot be, and must not be tried again and again.
-        _ => {
-            debug_assert!(
-                false,
-                "the index names an entry that the keyspace does not hold"
-            );
-            // SAFETY: still linked, so not freed.
-            state::with(|s| unsafe { s.index.unlink(db, entry) });
-            None
-        }
+            // Near caches were told why when it was invalidated.
+            state::with(|s| s.feed.key_left_by_itself(self.name.as_bytes()));
+            deleted.push(self.name);
+            return true;
+        };
+        let now_ms = redis::now_ms();
+        let deadline_ms = shortened_deadline_ms(&self.entry, epoch, key.deadline_ms(), now_ms);
+        key.set_deadline(Some(deadline_ms));
+        drop(key);
+        state::with(|s| s.shortened(self.db, self.entry));
+        ctx.replicate_shorten(&self.name, deadline_ms);
+        true
     }
 }

@@ -16,7 +16,9 @@
 //! |---|---|
 //! | start, restart, kill or pause a Redis server with the module | [`Server`] |
 //! | talk to it in lines, as `redis-cli` would | [`Session`] |
+//! | know which server it is, and leave out what it cannot do | [`host`] |
 //! | have replicas, a Sentinel, a Cluster | [`topology`] |
+//! | move whole slots of a cluster at once | [`slots`] |
 //! | have a PostgreSQL server | [`Postgres`] |
 //! | cut, delay or stall the network | [`Proxy`] |
 //! | read what a server tells its replicas | [`ReplicationStream`] |
@@ -24,6 +26,7 @@
 //! | replay a shop's recorded calls, with values of the recorded sizes | [`trace`], [`page`] |
 //! | draw random operations that can be drawn again | [`Seed`] |
 
+pub mod host;
 mod index;
 pub mod line;
 pub mod locate;
@@ -35,6 +38,7 @@ mod rng;
 mod scratch;
 mod server;
 mod session;
+pub mod slots;
 mod stream;
 pub mod topology;
 pub mod trace;

@@ -2,8 +2,11 @@
 
 use harness::{Server, Session};
 
-const NO_KEY: &str =
-    "NOPERM this user has no permissions to access one of the keys used as arguments";
+/// What servers say of a key: 7.0 "this user has no permissions to access one of the keys used as arguments", later ones "No
+/// permissions to access a key".
+fn is_about_a_key(refusal: &str) -> bool {
+    refusal.contains(" key") && !refusal.contains("the tag")
+}
 
 /// A server with data of two environments and a user confined to the first.
 fn two_environments(rules: &str) -> (Server, Session, Session) {
@@ -22,12 +25,7 @@ fn assert_refused(session: &mut Session, line: &str, tag: Option<&str>) {
     assert!(refusal.starts_with("NOPERM"), "{line}: {refusal}");
     match tag {
         Some(tag) => assert!(refusal.contains(tag), "{line}: {refusal} names {tag}"),
-        None => assert!(
-            refusal
-                .to_lowercase()
-                .starts_with(&NO_KEY.to_lowercase()[..30]),
-            "{line}: {refusal}"
-        ),
+        None => assert!(is_about_a_key(&refusal), "{line}: {refusal}"),
     }
 }
 

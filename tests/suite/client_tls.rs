@@ -4,7 +4,7 @@ use std::fs;
 use std::net::TcpListener;
 use std::path::Path;
 
-use harness::{ScratchDir, Server};
+use harness::{ScratchDir, Server, host};
 use mcache::{ErrorKind, Provider, RedisProvider, server::RedisOptions};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 
@@ -75,8 +75,20 @@ fn ping(port: u16, options: RedisOptions) -> mcache::Result<()> {
     runtime.block_on(provider.ping())
 }
 
+/// Whether there is something to show here.
+fn has_tls() -> bool {
+    let has_tls = host::program().has_tls();
+    if !has_tls {
+        host::skip("it was built without TLS");
+    }
+    has_tls
+}
+
 #[test]
 fn a_server_with_a_certificate_of_a_trusted_authority_is_used() {
+    if !has_tls() {
+        return;
+    }
     let authority = Authority::new();
     let (_server, port) = authority.server("127.0.0.1", false);
     ping(port, authority.trusted()).expect("it is trusted");
@@ -84,6 +96,9 @@ fn a_server_with_a_certificate_of_a_trusted_authority_is_used() {
 
 #[test]
 fn a_server_nobody_vouches_for_is_not_used() {
+    if !has_tls() {
+        return;
+    }
     let authority = Authority::new();
     let (_server, port) = authority.server("127.0.0.1", false);
     let stranger = Authority::new();
@@ -98,6 +113,9 @@ fn a_server_nobody_vouches_for_is_not_used() {
 
 #[test]
 fn a_server_with_the_certificate_of_another_is_not_used() {
+    if !has_tls() {
+        return;
+    }
     let authority = Authority::new();
     let (_server, port) = authority.server("192.0.2.1", false);
     assert!(
@@ -109,6 +127,9 @@ fn a_server_with_the_certificate_of_another_is_not_used() {
 
 #[test]
 fn a_server_that_wants_to_know_who_asks_is_told() {
+    if !has_tls() {
+        return;
+    }
     let authority = Authority::new();
     let (_server, port) = authority.server("127.0.0.1", true);
     assert!(
@@ -122,5 +143,5 @@ fn a_server_that_wants_to_know_who_asks_is_told() {
 #[test]
 fn a_certificate_that_is_none_is_a_mistake_of_configuration() {
     let error = ping(1, RedisOptions::default().tls_root("nonsense")).expect_err("no certificate");
-    assert!(matches!(error.kind(), ErrorKind::Config(_)), "{error:?}");
+    assert!(error.kind() == ErrorKind::Config, "{error:?}");
 }

@@ -22,6 +22,9 @@ use crate::{
     provider::{BoxFuture, FetchOptions, Inspection, Lookup, Mode, Provider, Store, Token},
 };
 
+/// As the server: nobody is kept waiting longer.
+const WAIT_MAX: Duration = Duration::from_secs(600);
+
 /// Keeps entries in this process. Clones share them.
 ///
 /// Bounded: when either limit is reached, entries go first in, first out, except that what was read since gets a
@@ -145,7 +148,7 @@ impl MemoryProvider {
     }
 
     async fn fetch_or_wait(&self, key: &[u8], options: FetchOptions) -> Lookup {
-        let gives_up_at = Instant::now() + options.wait;
+        let gives_up_at = Instant::now() + options.wait.min(WAIT_MAX);
         loop {
             let now = Instant::now();
             // Listens from within the lock on, so that a fill between here and the wait is not missed.

@@ -28,6 +28,9 @@ const MEMBERSHIP_OVERHEAD_BYTES: usize = 64;
 /// be felt by the caller who pays for it.
 const EXPIRED_PER_CHANGE: usize = 8;
 
+/// As the server: no lease lasts longer.
+const LEASE_MAX: Duration = Duration::from_secs(600);
+
 pub(super) struct Limits {
     pub(super) entries_max: usize,
     pub(super) bytes_max: usize,
@@ -42,6 +45,8 @@ pub(super) struct State {
     entries: HashMap<Bytes, Entry>,
     index: TagIndex,
     invalidations: Invalidations,
+    /// The same for keys.
+    cleared: Invalidations,
     leases: HashMap<Bytes, Lease>,
     /// When entries stop being of any use, soonest first; the id says which.
     ends: BTreeMap<(Instant, u64), Bytes>,
@@ -95,7 +100,7 @@ impl Entry {
         match self.expires_at {
             None => EntryState::Live,
             Some(at) if now < at => EntryState::Live,
-            Some(at) if now < at + self.swr => EntryState::Stale,
+            Some(at) if at.checked_add(self.swr).is_none_or(|end| now < end) => EntryState::Stale,
             Some(_) => EntryState::Dead,
         }
     }
@@ -109,7 +114,8 @@ impl Entry {
 
     /// When it will be of no use to anybody.
     fn ends_at(&self) -> Option<Instant> {
-        self.soft_until.or(self.expires_at.map(|at| at + self.swr))
+        self.soft_until
+            .or_else(|| self.expires_at?.checked_add(self.swr))
     }
 
     fn weight(&self, key: &Bytes) -> usize {
@@ -131,6 +137,7 @@ impl State {
             entries: HashMap::new(),
             index: TagIndex::default(),
             invalidations: Invalidations::new(),
+            cleared: Invalidations::new(),
             leases: HashMap::new(),
             ends: BTreeMap::new(),
             queue: VecDeque::new(),
@@ -209,10 +216,12 @@ impl State {
         self.drop_expired(now);
         if let Some(token) = entry.token {
             let accepted = self.began(token).is_some_and(|began| {
-                entry
-                    .tags
-                    .iter()
-                    .all(|tag| self.invalidations.last(tag, entry.manual) <= began)
+                let is_cleared = self.cleared.last(entry.key, false) > began;
+                !is_cleared
+                    && entry
+                        .tags
+                        .iter()
+                        .all(|tag| self.invalidations.last(tag, entry.manual) <= began)
             });
             if !accepted {
                 // The holder has had its try: the next in line must not wait for the lease to end.
@@ -234,7 +243,8 @@ impl State {
             manual: entry.manual,
             birth,
             filled_at: now,
-            expires_at: entry.ttl.map(|ttl| now + ttl),
+            // What ends after the end of time does not end.
+            expires_at: entry.ttl.and_then(|ttl| now.checked_add(ttl)),
             // What never expires has no time after its time.
             swr: entry.ttl.map_or(Duration::ZERO, |_| entry.swr),
             soft_until: None,
@@ -262,7 +272,10 @@ impl State {
         held
     }
 
+    /// A fill of the key that is under way began before this and is refused.
     pub(super) fn clear(&mut self, key: &[u8]) -> bool {
+        self.epoch += 1;
+        self.cleared.record(key, self.epoch, Mode::Hard);
         self.remove(key).is_some()
     }
 
@@ -318,7 +331,11 @@ impl State {
         }
         // Stale from now on, but not for longer than it would have been anyway.
         let natural_end = entry.ends_at();
-        let until = natural_end.map_or(now, |end| end.min(now + entry.swr));
+        let until = match (natural_end, now.checked_add(entry.swr)) {
+            (Some(end), Some(window)) => end.min(window),
+            (Some(end), None) | (None, Some(end)) => end,
+            (None, None) => now,
+        };
         let id = entry.id;
         entry.soft_until = Some(until);
         if let Some(end) = natural_end {
@@ -341,7 +358,7 @@ impl State {
             Bytes::copy_from_slice(key),
             Lease {
                 token: token.clone(),
-                ends_at: now + lease.unwrap_or(self.limits.lease),
+                ends_at: now + lease.unwrap_or(self.limits.lease).min(LEASE_MAX),
                 changed: Arc::new(Notify::new()),
             },
         );

@@ -118,7 +118,7 @@ fn each(hosts: &str, url: impl Fn(&str) -> String) -> Result<Vec<ConnectionInfo>
 fn info(url: &str) -> Result<ConnectionInfo> {
     let info = url
         .into_connection_info()
-        .map_err(|error| bad(url, &error.to_string()).with_source(error))?;
+        .map_err(|error| bad(url, &error.to_string()))?;
     if matches!(info.addr(), ConnectionAddr::TcpTls { .. }) && !info.addr().is_supported() {
         return Err(bad(url, "TLS needs the crate's feature `tls`"));
     }
@@ -133,7 +133,7 @@ fn bad(url: &str, why: &str) -> Error {
         }
         _ => url.to_owned(),
     };
-    Error::new(ErrorKind::Config(format!("address `{shown}`: {why}")))
+    Error::new(ErrorKind::Config, format!("address `{shown}`: {why}"))
 }
 
 #[cfg(test)]

@@ -12,8 +12,10 @@ use futures_util::future::join_all;
 use redis::{Cmd, ConnectionInfo, ErrorKind as RedisKind, RedisError, ServerErrorKind, Value};
 
 use super::{
+    call::CallError,
     discovery::Discovery,
-    link::{CallError, Link, LinkOptions, Urgency},
+    link::{Link, Urgency},
+    options::LinkOptions,
     slots::{Node, View, slot_of},
 };
 use crate::{Error, ErrorKind, Result};
@@ -39,13 +41,15 @@ impl Cluster {
         self.discovery.refresh_soon();
     }
 
-    /// Whether the cluster describes itself and every slot has an owner.
-    pub(super) async fn ping(&self) -> Result<()> {
-        match self.discovery.map().await?.ownership.is_complete() {
-            true => Ok(()),
-            false => Err(Error::new(ErrorKind::Unavailable(
+    /// The primaries, if the cluster describes itself and every slot has an owner.
+    pub(super) async fn primaries(&self) -> Result<Vec<Arc<Link>>> {
+        let map = self.discovery.map().await?;
+        match map.ownership.is_complete() {
+            true => Ok(map.links.clone()),
+            false => Err(Error::new(
+                ErrorKind::Unavailable,
                 "some slots have no owner".to_owned(),
-            ))),
+            )),
         }
     }
 
@@ -59,6 +63,18 @@ impl Cluster {
             }
             answer => self.doubt_silence(answer),
         }
+    }
+
+    /// As [`call`](Self::call), for a value of so many bytes. A redirection ends it: the topology is looked at again.
+    pub(super) async fn call_bulk(&self, key: &[u8], cmd: &Cmd, bytes: usize) -> Result<Value> {
+        let map = self.discovery.map().await?;
+        let answer = map.link_for(key)?.1.call_bulk(cmd, bytes).await;
+        if let Err(CallError::Redis(error)) = &answer
+            && error.is_cluster_error()
+        {
+            self.refresh_soon();
+        }
+        self.doubt_silence(answer)
     }
 
     /// As [`call`](Self::call), parked. A redirection ends it: the caller asks again by itself.
@@ -163,9 +179,10 @@ impl Cluster {
                 None => self.discovery.refresh(&map).await?,
             }
         }
-        Err(Error::new(ErrorKind::Unavailable(
+        Err(Error::new(
+            ErrorKind::Unavailable,
             "the cluster's topology is changing".to_owned(),
-        )))
+        ))
     }
 
     async fn redirect(
@@ -195,9 +212,10 @@ impl Cluster {
         let mut answers = link.call_all(&pipeline, urgency).await?;
         match answers.pop() {
             Some(answer) => Ok(answer.map_err(CallError::from)?),
-            None => Err(Error::new(ErrorKind::Protocol(
+            None => Err(Error::new(
+                ErrorKind::Protocol,
                 "no answer after ASKING".to_owned(),
-            ))),
+            )),
         }
     }
 }
@@ -208,9 +226,10 @@ fn acknowledgement(
     read: impl Fn(Value) -> Result<u64>,
 ) -> Result<(u64, View)> {
     let Ok([count, view]) = <[_; 2]>::try_from(answers?) else {
-        return Err(Error::new(ErrorKind::Protocol(
+        return Err(Error::new(
+            ErrorKind::Protocol,
             "one answer for two commands".to_owned(),
-        )));
+        ));
     };
     let count = read(count.map_err(CallError::from)?)?;
     let view = View::read(&view.map_err(CallError::from)?)?;

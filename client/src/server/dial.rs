@@ -1,6 +1,6 @@
 //! How a connection is made: to a known address, or to whatever a Sentinel says is the primary now.
 
-use std::{fmt, time::Duration};
+use std::fmt;
 
 use redis::{
     AsyncConnectionConfig, Client, ConnectionAddr, ConnectionInfo, RedisError, TlsMode,
@@ -9,7 +9,7 @@ use redis::{
 };
 use tokio::{sync::Mutex, time::timeout};
 
-use super::tls::Tls;
+use super::{options::LinkOptions, tls::Tls};
 
 /// Commands under way on one connection before further callers wait for room. The crate's own 50 is for applications
 /// with a few connections in use at a time; ours is shared by all of them.
@@ -62,35 +62,53 @@ impl Dialer {
         })
     }
 
+    /// The server calls the connection by the client's name and what it is for: `CLIENT LIST` can be read.
     pub(super) async fn dial(
         &self,
-        connect_timeout: Duration,
+        options: &LinkOptions,
+        purpose: &str,
     ) -> Result<MultiplexedConnection, RedisError> {
+        let connect_timeout = options.connect_timeout;
+        let name = options
+            .client_name
+            .as_ref()
+            .map(|name| format!("{name}:{purpose}"));
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(connect_timeout))
             // Each call has its own deadline; a parked one's is much later.
             .set_response_timeout(None)
             .set_pipeline_buffer_size(PIPELINE_BUFFER);
         let dialled = async {
-            match self {
-                Self::Direct(client) => {
-                    client
-                        .get_multiplexed_async_connection_with_config(&config)
-                        .await
-                }
-                Self::Sentinel { client, .. } => {
-                    client
-                        .lock()
-                        .await
-                        .get_async_connection_with_config(&config)
-                        .await
-                }
+            let mut connection = self.connect(&config).await?;
+            if let Some(name) = name {
+                let mut cmd = redis::cmd("CLIENT");
+                cmd.arg("SETNAME").arg(name);
+                // A user who may not give it a name may still use it; if the connection is broken, its first call tells.
+                let _ = connection.send_packed_command(&cmd).await;
             }
+            Ok(connection)
         };
         // The connection timeout covers one attempt at one address; a Sentinel asks several.
         timeout(connect_timeout, dialled)
             .await
             .unwrap_or_else(|_| Err(std::io::Error::from(std::io::ErrorKind::TimedOut).into()))
+    }
+
+    async fn connect(
+        &self,
+        config: &AsyncConnectionConfig,
+    ) -> Result<MultiplexedConnection, RedisError> {
+        match self {
+            Self::Direct(client) => {
+                client
+                    .get_multiplexed_async_connection_with_config(config)
+                    .await
+            }
+            Self::Sentinel { client, .. } => {
+                let mut client = client.lock().await;
+                client.get_async_connection_with_config(config).await
+            }
+        }
     }
 }
 

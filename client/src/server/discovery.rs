@@ -16,8 +16,10 @@ use redis::{ConnectionAddr, ConnectionInfo};
 use tokio::time::timeout;
 
 use super::{
+    call::CallError,
     dial::Dialer,
-    link::{CallError, Link, LinkOptions, Urgency},
+    link::{Link, Urgency},
+    options::LinkOptions,
     slots::{Node, Ownership, View, slot_of},
 };
 use crate::{Error, ErrorKind, Result};
@@ -56,9 +58,10 @@ impl Map {
         owner
             .map(|owner| (&self.ownership.primaries[owner], &self.links[owner]))
             .ok_or_else(|| {
-                Error::new(ErrorKind::Unavailable(
+                Error::new(
+                    ErrorKind::Unavailable,
                     "no node owns the key's slot".to_owned(),
-                ))
+                )
             })
     }
 }
@@ -133,9 +136,10 @@ impl Discovery {
         nodes.truncate(ASKED_MAX);
         let mut asked: FuturesUnordered<_> = nodes.iter().map(|node| self.ask(node)).collect();
         let mut best: Option<Map> = None;
-        let mut failure = Error::new(ErrorKind::Unavailable(
+        let mut failure = Error::new(
+            ErrorKind::Unavailable,
             "no node of the cluster is known".to_owned(),
-        ));
+        );
         loop {
             let answer = match best {
                 None => asked.next().await,
@@ -189,9 +193,10 @@ impl Discovery {
             .call_all(&pipeline, Urgency::MustArrive)
             .await?;
         let Ok([info, slots]) = <[_; 2]>::try_from(answers) else {
-            return Err(Error::new(ErrorKind::Protocol(
+            return Err(Error::new(
+                ErrorKind::Protocol,
                 "one answer for two commands".to_owned(),
-            )));
+            ));
         };
         let view = View::read(&info.map_err(CallError::from)?)?;
         let ownership = Ownership::read(slots.map_err(CallError::from)?, node)?;
@@ -220,9 +225,10 @@ impl Discovery {
     /// The way to a node, with credentials and encryption as the first seed's.
     fn dialer(&self, node: &Node) -> Result<Dialer> {
         let seed = self.seeds.first().ok_or_else(|| {
-            Error::new(ErrorKind::Config(
+            Error::new(
+                ErrorKind::Config,
                 "a cluster needs at least one node".to_owned(),
-            ))
+            )
         })?;
         let mut addr = seed.addr().clone();
         match &mut addr {

@@ -21,8 +21,13 @@ use redis::{
 };
 use tokio::{sync::watch, time::timeout};
 
-use super::{breaker::Breaker, dial::Dialer, parked::Parked, tls::Tls};
-use crate::{Error, ErrorKind};
+use super::{
+    breaker::{Breaker, Verdict},
+    call::CallError,
+    dial::Dialer,
+    options::LinkOptions,
+    parked::Parked,
+};
 
 /// A connection on which this many calls in a row timed out is replaced: the peer may be gone without having said so,
 /// and the kernel would take minutes to notice.
@@ -31,25 +36,24 @@ const TIMEOUTS_BEFORE_REDIAL: u32 = 3;
 /// How often somebody who waits in the server asks whether it is still there.
 const HEARTBEAT: Duration = Duration::from_secs(1);
 
-/// Times and limits of one connection.
-#[derive(Debug, Clone)]
-pub(super) struct LinkOptions {
-    pub(super) connect_timeout: Duration,
-    pub(super) command_deadline: Duration,
-    pub(super) breaker_failures: u32,
-    pub(super) breaker_pause: Duration,
-    pub(super) parked_max: usize,
-    pub(super) tls: Tls,
-}
-
 /// See the module.
 pub(super) struct Link {
     dialer: Dialer,
     options: LinkOptions,
     breaker: Breaker,
-    slot: Mutex<Slot>,
+    shared: Mutex<Slot>,
+    /// For values that would keep others waiting.
+    bulk: Mutex<Slot>,
+    /// Moments at which calls on the shared connection timed out, one after the other.
     timeouts_in_a_row: AtomicU32,
-    parked: Parked,
+    parked: Arc<Parked>,
+}
+
+/// Which of the connections a call goes over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Lane {
+    Shared,
+    Bulk,
 }
 
 enum Slot {
@@ -74,17 +78,6 @@ pub(super) enum Urgency {
     MustArrive,
 }
 
-/// Why a call has no answer that could be used.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum CallError {
-    #[error("no answer within {} ms", .0.as_millis())]
-    Timeout(Duration),
-    #[error("it did not answer lately and is given a pause")]
-    Resting,
-    #[error(transparent)]
-    Redis(#[from] RedisError),
-}
-
 impl Link {
     pub(super) fn new(dialer: Dialer, options: LinkOptions) -> Arc<Self> {
         Arc::new(Self {
@@ -93,10 +86,11 @@ impl Link {
                 options.breaker_pause,
                 Instant::now(),
             ),
-            parked: Parked::new(options.parked_max),
+            parked: Arc::new(Parked::new(options.parked_max, options.parked_idle_max)),
             dialer,
             options,
-            slot: Mutex::new(Slot::Empty),
+            shared: Mutex::new(Slot::Empty),
+            bulk: Mutex::new(Slot::Empty),
             timeouts_in_a_row: AtomicU32::new(0),
         })
     }
@@ -108,21 +102,53 @@ impl Link {
         urgency: Urgency,
     ) -> Result<Value, CallError> {
         let mut generation = None;
+        let began = Instant::now();
         // Pinned where it is made: passed on by value, its half kilobyte would be copied at each step.
         let answer = {
             let call = pin!(async {
-                let mut connection = self.connection().await?;
+                let mut connection = self.connection(Lane::Shared).await?;
                 generation = Some(connection.generation);
                 connection.inner.send_packed_command(cmd).await
             });
             self.judge(urgency, call).await
         };
-        self.settle(answer, generation)?
+        self.conclude(answer, generation, began)?
             .extract_error()
             .map_err(|error| {
                 self.heed(&error, generation);
                 error.into()
             })
+    }
+
+    /// One command that carries or asks for so many bytes, over a connection where it keeps no small ones waiting. It has the
+    /// more time the larger it is, and if that is not enough, only this connection is given up: others are not concerned.
+    pub(super) async fn call_bulk(
+        self: &Arc<Self>,
+        cmd: &Cmd,
+        bytes: usize,
+    ) -> Result<Value, CallError> {
+        if !self.breaker.allows(Instant::now()) {
+            return Err(CallError::Resting);
+        }
+        let mebibytes = u32::try_from(bytes >> 20).unwrap_or(u32::MAX);
+        let deadline = self.options.command_deadline.saturating_mul(1 + mebibytes);
+        let mut generation = None;
+        let call = async {
+            let mut connection = self.connection(Lane::Bulk).await?;
+            generation = Some(connection.generation);
+            connection.inner.send_packed_command(cmd).await
+        };
+        let answer: Result<Value, CallError> = match timeout(deadline, call).await {
+            Ok(answer) => answer.map_err(CallError::from),
+            Err(_) => Err(CallError::Timeout(deadline)),
+        };
+        if answer.is_err() {
+            self.discard(generation);
+        }
+        answer?.extract_error().map_err(|error| {
+            self.heed(&error, generation);
+            error.into()
+        })
     }
 
     /// Several commands in one round trip; each has its own answer, errors included.
@@ -132,8 +158,9 @@ impl Link {
         urgency: Urgency,
     ) -> Result<Vec<Result<Value, RedisError>>, CallError> {
         let mut generation = None;
+        let began = Instant::now();
         let answers = async {
-            let mut connection = self.connection().await?;
+            let mut connection = self.connection(Lane::Shared).await?;
             generation = Some(connection.generation);
             let count = pipeline.len();
             connection
@@ -142,7 +169,7 @@ impl Link {
                 .await
         };
         let answers = self.judge(urgency, answers).await;
-        let answers = self.settle(answers, generation)?;
+        let answers = self.conclude(answers, generation, began)?;
         Ok(answers
             .into_iter()
             .map(|answer| {
@@ -188,11 +215,12 @@ impl Link {
         }
     }
 
-    /// Draws the conclusions from how a call went.
-    fn settle<T>(
+    /// Draws the conclusions from how a call went that began then.
+    fn conclude<T>(
         &self,
         answer: Result<T, CallError>,
         generation: Option<u64>,
+        began: Instant,
     ) -> Result<T, CallError> {
         match &answer {
             Ok(_) => {
@@ -203,14 +231,16 @@ impl Link {
             }
             Err(CallError::Resting) => {}
             Err(CallError::Timeout(_)) => {
-                self.count_failure("timed out");
-                if self.timeouts_in_a_row.fetch_add(1, Relaxed) + 1 >= TIMEOUTS_BEFORE_REDIAL {
+                // A thousand calls that were under way at one bad moment are one failure.
+                if self.count_failure("timed out", began)
+                    && self.timeouts_in_a_row.fetch_add(1, Relaxed) + 1 >= TIMEOUTS_BEFORE_REDIAL
+                {
                     self.timeouts_in_a_row.store(0, Relaxed);
                     self.discard(generation);
                 }
             }
             Err(CallError::Redis(error)) => {
-                self.count_failure("failed");
+                self.count_failure("failed", began);
                 tracing::debug!(server = %self.dialer, %error, "a call failed");
                 self.discard(generation);
             }
@@ -226,26 +256,29 @@ impl Link {
         }
     }
 
-    fn count_failure(&self, what: &str) {
-        if self.breaker.failed(Instant::now()) {
+    /// `false`: it belongs to a moment that is counted already.
+    fn count_failure(&self, what: &str, began: Instant) -> bool {
+        let verdict = self.breaker.failed(began, Instant::now());
+        if verdict == Verdict::Opened {
             tracing::warn!(
                 server = %self.dialer,
                 pause_ms = self.options.breaker_pause.as_millis() as u64,
                 "calls {what} repeatedly; resting before the next try"
             );
         }
+        verdict != Verdict::SameMoment
     }
 
-    async fn connection(self: &Arc<Self>) -> Result<Connection, RedisError> {
+    async fn connection(self: &Arc<Self>, lane: Lane) -> Result<Connection, RedisError> {
         let mut dialling = {
-            let mut slot = self.lock();
+            let mut slot = self.slot(lane);
             match &*slot {
                 Slot::Up(connection) => return Ok(connection.clone()),
                 Slot::Dialling(dialling) => dialling.clone(),
                 Slot::Empty => {
                     let (sender, receiver) = watch::channel(None);
                     *slot = Slot::Dialling(receiver.clone());
-                    tokio::spawn(self.clone().dial(sender));
+                    tokio::spawn(self.clone().dial(lane, sender));
                     receiver
                 }
             }
@@ -257,13 +290,21 @@ impl Link {
         }
     }
 
-    async fn dial(self: Arc<Self>, done: watch::Sender<Option<Result<Connection, RedisError>>>) {
-        let outcome = self.dialer.dial(self.options.connect_timeout).await;
+    async fn dial(
+        self: Arc<Self>,
+        lane: Lane,
+        done: watch::Sender<Option<Result<Connection, RedisError>>>,
+    ) {
+        let purpose = match lane {
+            Lane::Shared => "shared",
+            Lane::Bulk => "bulk",
+        };
+        let outcome = self.dialer.dial(&self.options, purpose).await;
         let outcome = outcome.map(|inner| Connection {
             generation: next_generation(),
             inner,
         });
-        *self.lock() = match &outcome {
+        *self.slot(lane) = match &outcome {
             Ok(connection) => Slot::Up(connection.clone()),
             Err(_) => Slot::Empty,
         };
@@ -273,22 +314,30 @@ impl Link {
 
     /// The connection leads to the wrong place: the next call makes another.
     pub(super) fn redial(&self) {
-        let mut slot = self.lock();
-        if matches!(&*slot, Slot::Up(_)) {
-            *slot = Slot::Empty;
+        for lane in [Lane::Shared, Lane::Bulk] {
+            let mut slot = self.slot(lane);
+            if matches!(&*slot, Slot::Up(_)) {
+                *slot = Slot::Empty;
+            }
         }
     }
 
     fn discard(&self, generation: Option<u64>) {
-        let mut slot = self.lock();
-        if matches!(&*slot, Slot::Up(connection) if Some(connection.generation) == generation) {
-            *slot = Slot::Empty;
+        for lane in [Lane::Shared, Lane::Bulk] {
+            let mut slot = self.slot(lane);
+            if matches!(&*slot, Slot::Up(connection) if Some(connection.generation) == generation) {
+                *slot = Slot::Empty;
+            }
         }
     }
 
     /// Never held across an await; a poisoned slot is still a slot.
-    fn lock(&self) -> MutexGuard<'_, Slot> {
-        self.slot.lock().unwrap_or_else(PoisonError::into_inner)
+    fn slot(&self, lane: Lane) -> MutexGuard<'_, Slot> {
+        let slot = match lane {
+            Lane::Shared => &self.shared,
+            Lane::Bulk => &self.bulk,
+        };
+        slot.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -299,77 +348,4 @@ fn next_generation() -> u64 {
 
 fn dialling_ended() -> RedisError {
     std::io::Error::from(std::io::ErrorKind::NotConnected).into()
-}
-
-impl From<CallError> for Error {
-    fn from(error: CallError) -> Self {
-        let kind = match &error {
-            CallError::Timeout(deadline) => ErrorKind::Timeout(*deadline),
-            CallError::Resting => ErrorKind::Unavailable(error.to_string()),
-            CallError::Redis(redis) => classify(redis),
-        };
-        Self::new(kind).with_source(error)
-    }
-}
-
-/// Whose fault an error is decides whether trying again helps.
-fn classify(error: &RedisError) -> ErrorKind {
-    let text = error.to_string();
-    match error.kind() {
-        RedisKind::Server(
-            ServerErrorKind::BusyLoading
-            | ServerErrorKind::TryAgain
-            | ServerErrorKind::ClusterDown
-            | ServerErrorKind::MasterDown
-            | ServerErrorKind::ReadOnly
-            | ServerErrorKind::Moved
-            | ServerErrorKind::Ask,
-        ) => ErrorKind::Unavailable(text),
-        // A server without the module is one that holds no entries yet; it may be restarted with it.
-        RedisKind::Server(ServerErrorKind::ResponseError) if text.contains("unknown command") => {
-            ErrorKind::Unavailable(text)
-        }
-        RedisKind::Server(_) => ErrorKind::Refused(text),
-        RedisKind::Extension => match error.code() {
-            Some("OOM" | "BUSY" | "MISCONF" | "NOREPLICAS") => ErrorKind::Unavailable(text),
-            _ => ErrorKind::Refused(text),
-        },
-        RedisKind::Parse => ErrorKind::Protocol(text),
-        RedisKind::InvalidClientConfig => ErrorKind::Config(text),
-        _ => ErrorKind::Unavailable(text),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use redis::make_extension_error;
-
-    use super::*;
-
-    #[test]
-    fn errors_that_pass_are_told_from_those_that_do_not() {
-        let unavailable = |error: RedisError| Error::from(CallError::from(error)).is_unavailable();
-        assert!(unavailable(
-            std::io::Error::from(std::io::ErrorKind::ConnectionRefused).into()
-        ));
-        assert!(unavailable(
-            (RedisKind::Server(ServerErrorKind::BusyLoading), "loading").into()
-        ));
-        assert!(unavailable(make_extension_error("OOM".into(), None)));
-        assert!(unavailable(
-            (
-                RedisKind::Server(ServerErrorKind::ResponseError),
-                "unknown command 'MCACHE.GET'"
-            )
-                .into()
-        ));
-        assert!(Error::from(CallError::Resting).is_unavailable());
-        assert!(Error::from(CallError::Timeout(Duration::from_millis(5))).is_timeout());
-
-        let refused = |error: RedisError| Error::from(CallError::from(error)).is_refused();
-        assert!(refused(
-            (RedisKind::Server(ServerErrorKind::NoPerm), "no permission").into()
-        ));
-        assert!(refused(make_extension_error("WRONGTYPE".into(), None)));
-    }
 }

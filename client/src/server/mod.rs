@@ -12,11 +12,14 @@
 
 mod address;
 mod breaker;
+mod call;
 mod cluster;
 mod command;
 mod dial;
 mod discovery;
+mod large;
 mod link;
+mod options;
 mod parked;
 mod slots;
 mod tls;
@@ -30,7 +33,9 @@ use self::{
     address::{Address, without_credentials},
     cluster::Cluster,
     dial::Dialer,
-    link::{Link, LinkOptions, Urgency},
+    large::{LARGE_BYTES, Large},
+    link::{Link, Urgency},
+    options::LinkOptions,
     tls::Tls,
 };
 use crate::{
@@ -48,6 +53,7 @@ pub struct RedisProvider {
     /// The address without credentials.
     place: Arc<str>,
     topology: Topology,
+    large: Arc<Large>,
 }
 
 #[derive(Clone)]
@@ -77,9 +83,11 @@ impl Default for RedisOptions {
             link: LinkOptions {
                 connect_timeout: Duration::from_secs(2),
                 command_deadline: Duration::from_millis(500),
-                breaker_failures: 5,
+                breaker_failures: 3,
                 breaker_pause: Duration::from_secs(1),
                 parked_max: 64,
+                parked_idle_max: Duration::from_secs(30),
+                client_name: None,
                 tls: Tls::default(),
             },
         }
@@ -110,13 +118,36 @@ impl RedisOptions {
         self
     }
 
-    /// After how many calls in a row without an answer the server is not asked for a while, and how long that is.
-    /// Default: 5 calls, 1 second. Counted per node. Invalidations are sent nevertheless.
+    /// After how many moments in a row without an answer the server is not asked for a while, and how long that is.
+    /// Default: 3, 1 second. Counted per node; calls that were under way together and failed together are one moment.
+    /// Invalidations are sent nevertheless.
     #[must_use]
     pub fn breaker(mut self, failures: u32, pause: Duration) -> Self {
         self.link.breaker_failures = failures.max(1);
         self.link.breaker_pause = pause;
         self
+    }
+
+    /// What the server calls the connections, each with `:shared`, `:bulk` or `:wait` behind it for what it is used for; seen in
+    /// `CLIENT LIST`. Default: `mcache:` and the cache's namespace. What a name may not contain becomes `_`.
+    #[must_use]
+    pub fn client_name(mut self, name: impl AsRef<str>) -> Self {
+        let allowed = |letter: char| {
+            if letter.is_ascii_graphic() {
+                letter
+            } else {
+                '_'
+            }
+        };
+        self.link.client_name = Some(name.as_ref().chars().map(allowed).collect());
+        self
+    }
+
+    pub(crate) fn client_name_if_none(self, namespace: &str) -> Self {
+        match self.link.client_name {
+            Some(_) => self,
+            None => self.client_name(format!("mcache:{namespace}")),
+        }
     }
 
     /// How many callers may wait in one node at a time for fills of other processes, each on a connection of its own.
@@ -125,6 +156,13 @@ impl RedisOptions {
     #[must_use]
     pub fn parked_max(mut self, connections: usize) -> Self {
         self.link.parked_max = connections.max(1);
+        self
+    }
+
+    /// How long a connection on which a caller has waited stays open for the next one. Default: 30 seconds.
+    #[must_use]
+    pub fn parked_idle_max(mut self, idle: Duration) -> Self {
+        self.link.parked_idle_max = idle;
         self
     }
 
@@ -187,6 +225,7 @@ impl RedisProvider {
             id: options.id.into(),
             place: without_credentials(url).into(),
             topology,
+            large: Arc::default(),
         })
     }
 
@@ -198,10 +237,36 @@ impl RedisProvider {
         }
     }
 
+    /// A call for a key whose value may be large.
+    async fn call_for_value(&self, key: &[u8], cmd: &Cmd) -> Result<Value> {
+        let answer = match self.large.bytes_of(key) {
+            0 => self.call(key, cmd).await,
+            bytes => self.call_bulk(key, cmd, bytes).await,
+        };
+        if let Ok(answer) = &answer {
+            self.large.note(key, value_bytes(answer));
+        }
+        answer
+    }
+
+    async fn call_bulk(&self, key: &[u8], cmd: &Cmd, bytes: usize) -> Result<Value> {
+        match &self.topology {
+            Topology::Single(link) => Ok(Box::pin(link.call_bulk(cmd, bytes)).await?),
+            Topology::Cluster(cluster) => Box::pin(cluster.call_bulk(key, cmd, bytes)).await,
+        }
+    }
+
     async fn call_parked(&self, key: &[u8], cmd: &Cmd, wait: Duration) -> Result<Value> {
         match &self.topology {
             Topology::Single(link) => Ok(link.call_parked(cmd, wait).await?),
             Topology::Cluster(cluster) => cluster.call_parked(key, cmd, wait).await,
+        }
+    }
+
+    async fn call_urgently(&self, key: &[u8], cmd: &Cmd) -> Result<Value> {
+        match &self.topology {
+            Topology::Single(link) => Ok(link.call(cmd, Urgency::MustArrive).await?),
+            Topology::Cluster(cluster) => cluster.call(key, cmd, Urgency::MustArrive).await,
         }
     }
 
@@ -215,9 +280,34 @@ impl RedisProvider {
     }
 }
 
+/// How large a value an answer brings: it is the value, or a part of the answer.
+fn value_bytes(answer: &Value) -> usize {
+    match answer {
+        Value::BulkString(bytes) => bytes.len(),
+        Value::Array(parts) => parts.iter().map(value_bytes).max().unwrap_or(0),
+        _ => 0,
+    }
+}
+
 /// Before anything is contacted, whatever fails is a mistake somebody has to correct.
 fn misconfigured(error: RedisError) -> Error {
-    Error::new(ErrorKind::Config(error.to_string())).with_source(error)
+    Error::new(ErrorKind::Config, error.to_string())
+}
+
+/// Whether the server behind it can do what we need.
+///
+/// # Errors
+///
+/// [`ErrorKind::ModuleMissing`] if it cannot, and what keeps us from knowing.
+async fn has_module(link: &Arc<Link>) -> Result<()> {
+    let asked = link
+        .call(&redis::cmd("MCACHE.HELP"), Urgency::Optional)
+        .await;
+    match asked.map_err(Error::from) {
+        // Who may not ask for help may still use it.
+        Err(error) if error.is_refused() => Ok(()),
+        asked => asked.map(drop),
+    }
 }
 
 impl Topology {
@@ -244,15 +334,22 @@ impl Provider for RedisProvider {
             match &self.topology {
                 Topology::Single(link) => {
                     link.call(&redis::cmd("PING"), Urgency::Optional).await?;
+                    has_module(link).await
+                }
+                Topology::Cluster(cluster) => {
+                    for link in cluster.primaries().await? {
+                        has_module(&link).await?;
+                    }
                     Ok(())
                 }
-                Topology::Cluster(cluster) => cluster.ping().await,
             }
         })
     }
 
     fn get<'a>(&'a self, key: &'a [u8]) -> BoxFuture<'a, Result<Option<Bytes>>> {
-        Box::pin(async move { command::read_value(self.call(key, &command::get(key)).await?) })
+        Box::pin(
+            async move { command::read_value(self.call_for_value(key, &command::get(key)).await?) },
+        )
     }
 
     fn get_many<'a>(&'a self, keys: &'a [Bytes]) -> BoxFuture<'a, Result<Vec<Option<Bytes>>>> {
@@ -262,8 +359,17 @@ impl Provider for RedisProvider {
             };
             match &self.topology {
                 Topology::Single(_) => {
-                    let answer = self.call(first, &command::get_many(keys)).await?;
-                    command::read_values(answer, keys.len())
+                    let cmd = command::get_many(keys);
+                    let bytes: usize = keys.iter().map(|key| self.large.bytes_of(key)).sum();
+                    let answer = match bytes {
+                        0 => self.call(first, &cmd).await?,
+                        bytes => self.call_bulk(first, &cmd, bytes).await?,
+                    };
+                    let values = command::read_values(answer, keys.len())?;
+                    for (key, value) in keys.iter().zip(&values) {
+                        self.large.note(key, value.as_ref().map_or(0, Bytes::len));
+                    }
+                    Ok(values)
                 }
                 Topology::Cluster(cluster) => {
                     cluster
@@ -278,14 +384,15 @@ impl Provider for RedisProvider {
         Box::pin(async move {
             let cmd = command::fetch(key, options);
             let answer = match options.wait {
-                Duration::ZERO => self.call(key, &cmd).await?,
+                Duration::ZERO => self.call_for_value(key, &cmd).await?,
                 wait => Box::pin(self.call_parked(key, &cmd, wait)).await?,
             };
             command::read_lookup(answer)?.ok_or_else(|| {
                 self.topology.is_another();
-                Error::new(ErrorKind::Unavailable(
+                Error::new(
+                    ErrorKind::Unavailable,
                     "the server has become a replica".to_owned(),
-                ))
+                )
             })
         })
     }
@@ -295,9 +402,15 @@ impl Provider for RedisProvider {
     }
 
     fn store<'a>(&'a self, entry: Store<'a>) -> BoxFuture<'a, Result<bool>> {
-        Box::pin(
-            async move { command::read_stored(self.call(entry.key, &command::set(&entry)).await?) },
-        )
+        Box::pin(async move {
+            let (cmd, bytes) = (command::set(&entry), entry.value.len());
+            self.large.note(entry.key, bytes);
+            let answer = match bytes < LARGE_BYTES {
+                true => self.call(entry.key, &cmd).await?,
+                false => self.call_bulk(entry.key, &cmd, bytes).await?,
+            };
+            command::read_stored(answer)
+        })
     }
 
     fn release<'a>(&'a self, key: &'a [u8], token: &'a Token) -> BoxFuture<'a, Result<bool>> {
@@ -309,12 +422,14 @@ impl Provider for RedisProvider {
 
     fn clear<'a>(&'a self, key: &'a [u8]) -> BoxFuture<'a, Result<bool>> {
         Box::pin(async move {
-            let cmd = command::clear(key);
-            let answer = match &self.topology {
-                Topology::Single(link) => link.call(&cmd, Urgency::MustArrive).await?,
-                Topology::Cluster(cluster) => cluster.call(key, &cmd, Urgency::MustArrive).await?,
+            let cleared = match self.call_urgently(key, &command::clear(key)).await {
+                // An older module, without the command: it removes the entry, and a fill under way may store it again.
+                Err(error) if error.kind() == ErrorKind::ModuleMissing => {
+                    self.call_urgently(key, &command::unlink(key)).await
+                }
+                answer => answer,
             };
-            Ok(command::read_count(answer)? > 0)
+            Ok(command::read_count(cleared?)? > 0)
         })
     }
 

@@ -6,27 +6,33 @@
 //! handed out on it lasts only as long as it does.
 
 use std::{
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError, Weak},
     time::{Duration, Instant},
 };
 
 use redis::{Cmd, Value, aio::MultiplexedConnection};
 use tokio::{
     sync::Semaphore,
-    time::{timeout, timeout_at},
+    time::{sleep, timeout},
 };
 
-use super::{
-    dial::Dialer,
-    link::{CallError, LinkOptions},
-};
+use super::{call::CallError, dial::Dialer, options::LinkOptions};
 
-/// Idle connections older than this are closed when the pool is next used.
-const IDLE_MAX: Duration = Duration::from_secs(120);
+/// The server keeps nobody waiting for longer.
+const WAIT_MAX: Duration = Duration::from_secs(600);
 
 pub(super) struct Parked {
     permits: Semaphore,
-    idle: Mutex<Vec<Idle>>,
+    /// Idle connections older than this are closed.
+    idle_max: Duration,
+    idle: Mutex<Pool>,
+}
+
+#[derive(Default)]
+struct Pool {
+    idle: Vec<Idle>,
+    /// Whether the task runs that closes them.
+    swept: bool,
 }
 
 struct Idle {
@@ -35,34 +41,38 @@ struct Idle {
 }
 
 impl Parked {
-    pub(super) fn new(connections_max: usize) -> Self {
+    pub(super) fn new(connections_max: usize, idle_max: Duration) -> Self {
         Self {
-            permits: Semaphore::new(connections_max),
-            idle: Mutex::new(Vec::new()),
+            permits: Semaphore::new(connections_max.min(Semaphore::MAX_PERMITS)),
+            idle_max,
+            idle: Mutex::default(),
         }
     }
 
     /// Sends a command that the server answers within `wait`. When all connections are in use, waiting for one counts.
     pub(super) async fn call(
-        &self,
+        self: &Arc<Self>,
         dialer: &Dialer,
         cmd: &Cmd,
         wait: Duration,
         options: &LinkOptions,
     ) -> Result<Value, CallError> {
-        let deadline = tokio::time::Instant::now() + wait + options.command_deadline;
+        let wait = wait.min(WAIT_MAX);
+        let patience = wait.saturating_add(options.command_deadline);
+        let began = Instant::now();
         let permit = match timeout(wait, self.permits.acquire()).await {
             // Never closed, so an error cannot come; if it did, it would mean the same.
             Ok(Err(_)) | Err(_) => return Err(CallError::Timeout(wait)),
             Ok(Ok(permit)) => permit,
         };
-        let answer = timeout_at(deadline, self.send(dialer, cmd, options)).await;
+        let left = patience.saturating_sub(began.elapsed());
+        let answer = timeout(left, self.send(dialer, cmd, options)).await;
         drop(permit);
-        answer.map_err(|_| CallError::Timeout(wait + options.command_deadline))?
+        answer.map_err(|_| CallError::Timeout(patience))?
     }
 
     async fn send(
-        &self,
+        self: &Arc<Self>,
         dialer: &Dialer,
         cmd: &Cmd,
         options: &LinkOptions,
@@ -71,31 +81,53 @@ impl Parked {
         if let Some(mut rested) = self.take_idle() {
             match rested.send_packed_command(cmd).await {
                 Ok(answer) => return Ok(self.keep(rested, answer)),
-                Err(error) if error.is_unrecoverable_error() => self.lock().clear(),
+                Err(error) if error.is_unrecoverable_error() => self.lock().idle.clear(),
                 Err(error) => return Err(error.into()),
             }
         }
-        let mut fresh = dialer.dial(options.connect_timeout).await?;
+        let mut fresh = dialer.dial(options, "wait").await?;
         let answer = fresh.send_packed_command(cmd).await?;
         Ok(self.keep(fresh, answer))
     }
 
-    fn keep(&self, connection: MultiplexedConnection, answer: Value) -> Value {
-        self.lock().push(Idle {
+    fn keep(self: &Arc<Self>, connection: MultiplexedConnection, answer: Value) -> Value {
+        let mut pool = self.lock();
+        pool.idle.push(Idle {
             connection,
             since: Instant::now(),
         });
+        if !std::mem::replace(&mut pool.swept, true) {
+            tokio::spawn(sweep(Arc::downgrade(self), self.idle_max / 2));
+        }
         answer
     }
 
     fn take_idle(&self) -> Option<MultiplexedConnection> {
-        let mut idle = self.lock();
         // Last in, first out: those at the front are the ones that rest longest.
-        idle.retain(|idle| idle.since.elapsed() < IDLE_MAX);
-        idle.pop().map(|idle| idle.connection)
+        self.lock().idle.pop().map(|idle| idle.connection)
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Idle>> {
+    /// Closes what has rested for long; `false` if there is nothing left that could.
+    fn close_rested(&self) -> bool {
+        let mut pool = self.lock();
+        let idle_max = self.idle_max;
+        pool.idle.retain(|idle| idle.since.elapsed() < idle_max);
+        pool.swept = !pool.idle.is_empty();
+        pool.swept
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Pool> {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Runs as long as a connection is idle. After a rush a service has as many connections as callers waited at once; the server
+/// counts them against its limit of clients.
+async fn sweep(parked: Weak<Parked>, pause: Duration) {
+    loop {
+        sleep(pause.max(Duration::from_millis(1))).await;
+        if !parked.upgrade().is_some_and(|parked| parked.close_rested()) {
+            return;
+        }
     }
 }

@@ -172,7 +172,7 @@ fn list(value: Value) -> Result<Vec<Value>> {
 }
 
 fn nonsense(what: &str) -> Error {
-    Error::new(ErrorKind::Protocol(what.to_owned()))
+    Error::new(ErrorKind::Protocol, what.to_owned())
 }
 
 #[cfg(test)]

@@ -1,18 +1,23 @@
 //! A provider that can be made to fail, and to tell what it was asked.
 
+mod log;
+
 use std::{
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::SeqCst},
     },
     time::Duration,
 };
 
 use mcache::{
-    Bytes, ErrorKind, MemoryProvider, Provider, Result, Tags,
+    Bytes, Error, ErrorKind, MemoryProvider, Provider, Result, Tags,
     provider::{BoxFuture, FetchOptions, Inspection, Lookup, Mode, Store, Token},
 };
 use tokio::sync::Notify;
+
+#[allow(unused_imports, reason = "each test binary uses some of it")]
+pub use log::Log;
 
 /// How long a call takes that hangs.
 const DEADLINE: Duration = Duration::from_millis(500);
@@ -28,8 +33,12 @@ pub struct Line {
 struct LineState {
     /// Calls fail.
     cut: AtomicBool,
+    /// Stores are refused for good, with this text.
+    refusing_stores: Mutex<Option<String>>,
     /// Calls fail after a while.
     hung: AtomicBool,
+    /// How long each call takes, in microseconds.
+    delay_us: AtomicU64,
     /// Invalidations that name this tag are refused for good.
     forbidden: Mutex<Option<String>>,
     calls: Mutex<Vec<&'static str>>,
@@ -70,6 +79,16 @@ impl Line {
         self.state.hung.store(true, SeqCst);
     }
 
+    /// Ends [`hang`](Self::hang).
+    pub fn answer(&self) {
+        self.state.hung.store(false, SeqCst);
+    }
+
+    /// Each call takes so long from now on.
+    pub fn delay(&self, delay: Duration) {
+        self.state.delay_us.store(delay.as_micros() as u64, SeqCst);
+    }
+
     /// How many callers wait for somebody else's fill.
     pub fn waiting(&self) -> usize {
         self.state.waiting.load(SeqCst)
@@ -80,6 +99,11 @@ impl Line {
         let release = Arc::new(Notify::new());
         *self.state.held.lock().unwrap() = Some(release.clone());
         release
+    }
+
+    /// Refuses every store, with this text.
+    pub fn refuse_stores(&self, text: &str) {
+        *self.state.refusing_stores.lock().unwrap() = Some(text.to_owned());
     }
 
     pub fn forbid(&self, tag: &str) {
@@ -114,10 +138,14 @@ impl Line {
             self.state.calls.lock().unwrap().push(name);
             if self.state.hung.load(SeqCst) {
                 tokio::time::sleep(DEADLINE).await;
-                return Err(ErrorKind::Timeout(DEADLINE).into());
+                return Err(ErrorKind::Timeout.into());
+            }
+            let delay_us = self.state.delay_us.load(SeqCst);
+            if delay_us > 0 {
+                tokio::time::sleep(Duration::from_micros(delay_us)).await;
             }
             match self.state.cut.load(SeqCst) {
-                true => Err(ErrorKind::Unavailable("the line is cut".to_owned()).into()),
+                true => Err(Error::new(ErrorKind::Unavailable, "the line is cut")),
                 false => call.await,
             }
         })
@@ -165,7 +193,14 @@ impl Provider for Line {
     }
 
     fn store<'a>(&'a self, entry: Store<'a>) -> BoxFuture<'a, Result<bool>> {
-        self.through("store", self.inner.store(entry))
+        let refused = self.state.refusing_stores.lock().unwrap().clone();
+        self.through(
+            "store",
+            match refused {
+                Some(text) => Box::pin(async move { Err(Error::new(ErrorKind::Refused, text)) }),
+                None => self.inner.store(entry),
+            },
+        )
     }
 
     fn release<'a>(&'a self, key: &'a [u8], token: &'a Token) -> BoxFuture<'a, Result<bool>> {
@@ -182,7 +217,7 @@ impl Provider for Line {
             Box::pin(async move {
                 let forbidden = self.state.forbidden.lock().unwrap().clone();
                 if forbidden.is_some_and(|forbidden| tags.contains(forbidden)) {
-                    return Err(ErrorKind::Refused("NOPERM".to_owned()).into());
+                    return Err(Error::new(ErrorKind::Refused, "NOPERM"));
                 }
                 let mut names: Vec<String> = tags
                     .iter()

@@ -11,9 +11,14 @@
 /// `fill_ms` is how long a fill takes, times `beta` if one wants it earlier (above 1) or later; 0 never refreshes early.
 /// `random` is any number, evenly distributed.
 pub fn is_due(left_ms: u64, fill_ms: u64, random: u64) -> bool {
+    fill_ms > 0 && ahead_ms(fill_ms, random) >= left_ms as f64
+}
+
+/// How long before its end this reader would refresh an entry.
+pub fn ahead_ms(fill_ms: u64, random: u64) -> f64 {
     // From above 0 to 1: 53 bits, as many as a float has.
     let uniform = ((random >> 11) + 1) as f64 / (1u64 << 53) as f64;
-    fill_ms > 0 && -uniform.ln() * fill_ms as f64 >= left_ms as f64
+    -uniform.ln() * fill_ms as f64
 }
 
 #[cfg(test)]

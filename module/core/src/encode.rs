@@ -11,17 +11,13 @@
 //! restores it needs to know of every invalidation since, or must not serve it.
 //! A dead entry is saved as a husk: birth 0, no tags, no payload. The key and the deadline are Redis's business.
 
-use hashbrown::HashTable;
+use std::collections::HashSet;
 
 use crate::entry::{Attributes, MAX_TAGS};
 use crate::epoch::{Epoch, Token};
-use crate::tags::hash;
 
 /// The version that is written.
 pub const VERSION: i32 = 1;
-
-const MANUAL: u8 = 1;
-const SOFTENED: u8 = 2;
 
 /// Attributes and tag names of an entry, read from a file or another server.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -41,8 +37,7 @@ pub fn encode<'a>(
     tags: impl ExactSizeIterator<Item = &'a [u8]>,
 ) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(33 + tags.len() * 48);
-    let manual = if attributes.manual { MANUAL } else { 0 };
-    bytes.push(manual | if attributes.softened { SOFTENED } else { 0 });
+    bytes.push(attributes.to_bits());
     bytes.extend_from_slice(&attributes.birth.0.to_le_bytes());
     bytes.extend_from_slice(&saved.epoch.0.to_le_bytes());
     bytes.extend_from_slice(&saved.incarnation.to_le_bytes());
@@ -67,9 +62,6 @@ pub fn decode(version: i32, bytes: &[u8]) -> Option<Decoded> {
 fn decode_v1(mut bytes: &[u8]) -> Option<Decoded> {
     let bytes = &mut bytes;
     let [flags] = take(bytes)?;
-    if flags & !(MANUAL | SOFTENED) != 0 {
-        return None;
-    }
     let birth = Epoch(u64::from_le_bytes(take(bytes)?));
     let epoch = Epoch(u64::from_le_bytes(take(bytes)?));
     if birth >= Epoch::END || epoch >= Epoch::END {
@@ -77,29 +69,23 @@ fn decode_v1(mut bytes: &[u8]) -> Option<Decoded> {
     }
     let incarnation = u64::from_le_bytes(take(bytes)?);
     let saved = Token { incarnation, epoch };
-    let attributes = Attributes {
-        manual: flags & MANUAL != 0,
-        softened: flags & SOFTENED != 0,
-        birth,
-        swr_ms: u32::from_le_bytes(take(bytes)?),
-    };
+    let attributes = Attributes::from_bits(flags, birth, u32::from_le_bytes(take(bytes)?))?;
     let count = u32::from_le_bytes(take(bytes)?) as usize;
     // A tag takes at least five bytes, so a count that lies is found out before it is believed.
     if count > MAX_TAGS || count * 5 > bytes.len() {
         return None;
     }
     let mut tags: Vec<Box<[u8]>> = Vec::with_capacity(count);
-    let mut seen: HashTable<usize> = HashTable::with_capacity(count);
-    for at in 0..count {
+    // The standard library's set: its hash has a random key, so a payload cannot be made of names that collide.
+    let mut seen: HashSet<&[u8]> = HashSet::with_capacity(count);
+    for _ in 0..count {
         let length = u32::from_le_bytes(take(bytes)?) as usize;
         let (tag, rest) = bytes.split_at_checked(length)?;
         *bytes = rest;
-        let hash_of = hash(tag);
-        if tag.is_empty() || seen.find(hash_of, |other| *tags[*other] == *tag).is_some() {
+        if tag.is_empty() || !seen.insert(tag) {
             return None;
         }
         tags.push(tag.into());
-        seen.insert_unique(hash_of, at, |other| hash(&tags[*other]));
     }
     bytes.is_empty().then_some(Decoded {
         attributes,

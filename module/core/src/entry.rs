@@ -64,16 +64,49 @@ pub struct Attributes {
     pub softened: bool,
 }
 
-fn flags(attributes: Attributes) -> u8 {
-    let manual = if attributes.manual { MANUAL } else { 0 };
-    let softened = if attributes.softened { SOFTENED } else { 0 };
-    manual | softened
+impl Attributes {
+    /// The attributes of a *husk*: a dead entry that has nothing left but its key.
+    pub const HUSK: Attributes = Attributes {
+        birth: Epoch::ZERO,
+        manual: false,
+        swr_ms: 0,
+        softened: false,
+    };
+
+    /// The flags as bits: the one encoding of them, in memory, in files and in the replication stream.
+    pub fn to_bits(self) -> u8 {
+        let manual = if self.manual { MANUAL } else { 0 };
+        let softened = if self.softened { SOFTENED } else { 0 };
+        manual | softened
+    }
+
+    /// The reverse of [`Attributes::to_bits`], with what no flag tells; `None` for a bit that has no meaning.
+    pub fn from_bits(bits: u8, birth: Epoch, swr_ms: u32) -> Option<Attributes> {
+        (bits & !(MANUAL | SOFTENED) == 0).then_some(Attributes {
+            birth,
+            manual: bits & MANUAL != 0,
+            swr_ms,
+            softened: bits & SOFTENED != 0,
+        })
+    }
+
+    /// Flags and SWR window in one integer, for the replication stream.
+    pub fn pack(self) -> u64 {
+        u64::from(self.swr_ms) << 2 | u64::from(self.to_bits())
+    }
+
+    /// The reverse of [`Attributes::pack`]; `None` for a number it never makes.
+    pub fn unpack(packed: u64, birth: Epoch) -> Option<Attributes> {
+        let swr_ms = u32::try_from(packed >> 2).ok()?;
+        Attributes::from_bits((packed & 3) as u8, birth, swr_ms)
+    }
 }
 
 /// A pointer to an entry: copyable, like the pointers that Redis itself keeps of a value.
 ///
 /// Every method but [`Entry::as_raw`] requires that the entry has not been freed. That is the contract of
-/// [`Entry::from_raw`] and of the `unsafe` functions of the index, so the methods themselves are safe to call.
+/// [`Entry::from_raw`] and [`Entry::free`], so the methods themselves are safe to call, and so is handing an entry to an
+/// index: whoever frees it answers for its being linked in none.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Entry(NonNull<Header>);
 
@@ -110,7 +143,7 @@ impl Entry {
                 key_len: key.len() as u32,
                 swr_ms: attributes.swr_ms,
                 tag_count: tags.len() as u16,
-                flags: flags(attributes),
+                flags: attributes.to_bits(),
                 _reserved: 0,
             });
         }
@@ -271,8 +304,9 @@ impl Entry {
         self.header_mut().checked = checked;
     }
 
+    /// Its number in the index of its database, while it is linked.
     #[inline]
-    pub(crate) fn id(&self) -> u32 {
+    pub fn id(&self) -> u32 {
         self.header().id
     }
 
@@ -316,7 +350,7 @@ impl Entry {
         header.value_len = value.len() as u32;
         header.birth = attributes.birth;
         header.swr_ms = attributes.swr_ms;
-        header.flags = flags(attributes);
+        header.flags = attributes.to_bits();
         true
     }
 

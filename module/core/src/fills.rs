@@ -14,9 +14,9 @@
 
 use crate::encode::Decoded;
 use crate::epoch::{Clock, Epoch, Token};
+use crate::hash::Key;
 use crate::index::Scope;
 use crate::memory::{Last, Memory};
-use crate::tags::hash;
 
 /// How far the clocks of two servers may be apart: epochs of different servers that are closer are taken to be in the
 /// worse order, and an entry that migrates is dropped in doubt.
@@ -35,6 +35,7 @@ pub enum Refusal {
 
 /// The epochs of a server and what it remembers of invalidations.
 pub struct Fills {
+    key: Key,
     clock: Clock,
     /// Tells this run's tokens from those of others.
     incarnation: u64,
@@ -51,10 +52,16 @@ pub struct Fills {
 }
 
 impl Fills {
-    /// Nothing has happened yet. Remembers the last `tags` invalidated tags exactly (rounded up).
+    /// [`Fills::with_key`] with the key that everybody knows: for tests.
     pub fn new(incarnation: u64, now_ms: u64, tags: usize) -> Self {
+        Fills::with_key(Key::default(), incarnation, now_ms, tags)
+    }
+
+    /// Nothing has happened yet. Remembers the last `tags` invalidated tags exactly (rounded up).
+    pub fn with_key(key: Key, incarnation: u64, now_ms: u64, tags: usize) -> Self {
         let clock = Clock::new(now_ms);
         Fills {
+            key,
             began: clock.now(),
             clock,
             incarnation,
@@ -63,6 +70,11 @@ impl Fills {
             last: Epoch::ZERO,
             floor: Epoch::ZERO,
         }
+    }
+
+    /// The key of the hash of tag names.
+    pub fn key(&self) -> Key {
+        self.key
     }
 
     /// This run of the server.
@@ -125,7 +137,7 @@ impl Fills {
         }
         let mut refusal = Ok(epoch);
         for tag in tags {
-            let Last { epoch: last, exact } = self.memory(manual).last(hash(tag));
+            let Last { epoch: last, exact } = self.memory(manual).last(self.key.hash(tag));
             if last > epoch {
                 refusal = Err(Refusal::InDoubt);
                 if exact {
@@ -165,7 +177,7 @@ impl Fills {
         self.clock.observe(epoch);
         self.last = self.last.max(epoch);
         for tag in tags {
-            let hash = hash(tag);
+            let hash = self.key.hash(tag);
             self.any.note(hash, epoch);
             if scope == Scope::All {
                 self.without_auto.note(hash, epoch);
@@ -175,7 +187,7 @@ impl Fills {
 
     /// An upper bound of when a tag was last invalidated; `None` if it never was in this run.
     pub fn last_invalidation(&self, tag: &[u8]) -> Option<Epoch> {
-        Some(self.any.last(hash(tag)).epoch).filter(|epoch| *epoch > Epoch::ZERO)
+        Some(self.any.last(self.key.hash(tag)).epoch).filter(|epoch| *epoch > Epoch::ZERO)
     }
 
     /// Refuses every fill that began before now: the data set was flushed or exchanged.
@@ -198,15 +210,29 @@ impl Fills {
     /// written: by what this run remembers, and this run remembers nothing from before it began. Compared with its birth,
     /// not with when it was written: in a cluster the invalidation may have been here before it was at the sender.
     pub fn may_have_missed_an_invalidation(&self, entry: &Decoded) -> bool {
-        let memory = self.memory(entry.attributes.manual);
         let (birth, saved) = (entry.attributes.birth, entry.saved);
-        let mut last = entry.tags.iter().map(|tag| memory.last(hash(tag)).epoch);
+        let tags = entry.tags.iter().map(|tag| &**tag);
         if saved.incarnation == self.incarnation {
-            return last.any(|last| last > birth);
+            let memory = self.memory(entry.attributes.manual);
+            return tags
+                .map(|tag| memory.last(self.key.hash(tag)).epoch)
+                .any(|last| last > birth);
         }
-        let may_be_later = |a: Epoch, b: Epoch| a.unix_ms() + MAX_SKEW_MS >= b.unix_ms();
         may_be_later(self.began, saved.epoch)
-            || last.any(|last| last > Epoch::ZERO && may_be_later(last, birth))
+            || self.may_have_been_invalidated_here(birth, entry.attributes.manual, tags)
+    }
+
+    /// The same of an entry that comes with its slot, straight from a server that goes on telling what is invalidated there:
+    /// only what was invalidated here counts.
+    pub fn may_have_been_invalidated_here<'a>(
+        &self,
+        birth: Epoch,
+        manual: bool,
+        tags: impl Iterator<Item = &'a [u8]>,
+    ) -> bool {
+        let memory = self.memory(manual);
+        tags.map(|tag| memory.last(self.key.hash(tag)).epoch)
+            .any(|last| last > Epoch::ZERO && may_be_later(last, birth))
     }
 
     /// Remembers more or fewer tags exactly. What was remembered goes on to refuse what it refused: nothing is accepted
@@ -226,6 +252,11 @@ impl Fills {
     pub fn memory_bytes(&self) -> usize {
         self.any.bytes() + self.without_auto.bytes()
     }
+}
+
+/// Whether an epoch of one server may be later than one of another.
+fn may_be_later(a: Epoch, b: Epoch) -> bool {
+    a.unix_ms() + MAX_SKEW_MS >= b.unix_ms()
 }
 
 #[cfg(test)]

@@ -51,10 +51,31 @@ pub type Wake<W> = (W, Answer);
 /// The outcome of asking for a lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Asked {
-    /// The caller is the one to fill the key.
-    Granted,
-    /// Somebody else is.
+    /// The caller is the one to fill the key, with the token it offered.
+    Granted(Token),
+    /// Another caller is.
     Held,
+}
+
+impl Asked {
+    /// The token of the fill, for the caller who is to fill.
+    pub fn token(self) -> Option<Token> {
+        match self {
+            Asked::Granted(token) => Some(token),
+            Asked::Held => None,
+        }
+    }
+}
+
+/// The outcome of giving a lease back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Released<W> {
+    /// That token does not hold the lease: nothing changed.
+    NotHeld,
+    /// No client was in line: the lease is gone.
+    Freed,
+    /// The next in line holds it now.
+    PassedOn(Wake<W>),
 }
 
 struct Lease<W> {
@@ -142,7 +163,7 @@ impl<W: Copy + Eq + Hash> Leases<W> {
             self.end(id);
         }
         if self.leases.len() >= MAX_LEASES || key.len() > MAX_KEY_BYTES {
-            return Asked::Granted;
+            return Asked::Granted(token);
         }
         self.next += 1;
         let id = self.next;
@@ -161,7 +182,7 @@ impl<W: Copy + Eq + Hash> Leases<W> {
                 line: BTreeMap::new(),
             },
         );
-        Asked::Granted
+        Asked::Granted(token)
     }
 
     /// Puts a client in line; false if nobody holds the lease, so that it should ask again.
@@ -193,7 +214,7 @@ impl<W: Copy + Eq + Hash> Leases<W> {
         }
     }
 
-    /// Gives a lease back: the fill failed or was refused. `None` if that token does not hold it.
+    /// Gives a lease back: the fill failed or was refused.
     pub fn release(
         &mut self,
         db: usize,
@@ -201,9 +222,13 @@ impl<W: Copy + Eq + Hash> Leases<W> {
         token: Token,
         now_ms: u64,
         fresh: impl FnOnce() -> Token,
-    ) -> Option<Option<Wake<W>>> {
-        let id = self.find(db, key)?;
-        (self.leases[&id].token == token).then(|| self.pass_on(id, now_ms, fresh))
+    ) -> Released<W> {
+        match self.find(db, key) {
+            Some(id) if self.leases[&id].token == token => self
+                .pass_on(id, now_ms, fresh)
+                .map_or(Released::Freed, Released::PassedOn),
+            _ => Released::NotHeld,
+        }
     }
 
     /// The places in which a client waits for itself: it holds the lease and is in line, over one connection. They are to
@@ -366,7 +391,8 @@ mod tests {
 
     fn held() -> Leases<u32> {
         let mut leases = Leases::default();
-        assert_eq!(leases.ask(0, b"k", 1, token(1), 1_000, 50), Asked::Granted);
+        let asked = leases.ask(0, b"k", 1, token(1), 1_000, 50);
+        assert_eq!(asked, Asked::Granted(token(1)));
         leases
     }
 
@@ -376,7 +402,7 @@ mod tests {
         assert_eq!(leases.ask(0, b"k", 2, token(2), 1_000, 50), Asked::Held);
         assert_eq!(
             leases.ask(1, b"k", 2, token(2), 1_000, 50),
-            Asked::Granted,
+            Asked::Granted(token(2)),
             "another database"
         );
         assert!(leases.park(0, b"k", waiter(7, 2_000)) && leases.park(0, b"k", waiter(8, 2_000)));
@@ -398,12 +424,12 @@ mod tests {
         leases.park(0, b"k", waiter(8, 2_000));
         assert_eq!(
             leases.release(0, b"k", token(9), 1_010, || token(2)),
-            None,
+            Released::NotHeld,
             "not the holder's token"
         );
         assert_eq!(
             leases.release(0, b"k", token(1), 1_010, || token(2)),
-            Some(Some((7, Answer::Fill(token(2)))))
+            Released::PassedOn((7, Answer::Fill(token(2))))
         );
         assert_eq!(
             leases.disconnected(1, 1_020, || token(3)),
@@ -449,8 +475,10 @@ mod tests {
     #[test]
     fn an_abandoned_lease_is_taken_over() {
         let mut leases = held();
-        assert_eq!(leases.ask(0, b"k", 2, token(2), 1_050, 50), Asked::Granted);
-        assert_eq!(leases.release(0, b"k", token(1), 1_050, || token(3)), None);
+        let asked = leases.ask(0, b"k", 2, token(2), 1_050, 50);
+        assert_eq!(asked, Asked::Granted(token(2)));
+        let released = leases.release(0, b"k", token(1), 1_050, || token(3));
+        assert_eq!(released, Released::NotHeld);
         assert_eq!(leases.clear(Some(1)), []);
         assert_eq!(leases.len(), 1);
         assert_eq!(leases.clear(None), []);
@@ -497,11 +525,10 @@ mod tests {
                 5 => leases.filled(0, &key),
                 6 => {
                     let old = token(rng.u64(epoch.get().saturating_sub(30)..=epoch.get()));
-                    leases
-                        .release(0, &key, old, now_ms, fresh)
-                        .flatten()
-                        .into_iter()
-                        .collect()
+                    match leases.release(0, &key, old, now_ms, fresh) {
+                        Released::PassedOn(wake) => vec![wake],
+                        Released::Freed | Released::NotHeld => Vec::new(),
+                    }
                 }
                 7 => leases.disconnected(client, now_ms, fresh),
                 8 if rng.u8(..) < 10 => leases.clear(None),

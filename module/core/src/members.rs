@@ -1,52 +1,187 @@
 //! The members of one tag: entry ids in an array that grows without copying what it holds.
 //!
-//! Removal swaps the last id into the hole, so membership costs four bytes here and four in the entry (its position).
-//! Most tags have one member: that one lives in the record itself and no list exists.
+//! Removal swaps the last id into the hole, so a membership costs four bytes here and four in the entry: its position.
+//! The entry that moves must then be told its new position, for which its *place* has to be found: where among its own
+//! tags it has this one. Entries of up to [`FEW`] tags are searched. For those with more the place is kept beside the
+//! id, in two bytes; a list without such members keeps none.
+//!
+//! Most tags have one member: that one lives in the record itself and no list exists. A member at position 0 never moves,
+//! so its place need not be known.
+
+use crate::alloc::class;
+
+/// An entry of up to so many tags is searched for a tag.
+pub(crate) const FEW: usize = 32;
 
 /// Ids in a chunk of a long list; short lists are one growing vector up to this length.
 const CHUNK: usize = 1024;
 
 /// Two members or more.
 pub(crate) enum List {
+    Bare(Ids),
+    Placed(Box<Placed>),
+}
+
+const _: () = assert!(size_of::<Option<List>>() == 32);
+
+/// The array itself.
+pub(crate) enum Ids {
     Short(Vec<u32>),
     Long { chunks: Vec<Vec<u32>>, len: u32 },
 }
 
+/// An array and, for members with many tags, their places.
+pub(crate) struct Placed {
+    ids: Ids,
+    places: Places,
+}
+
+/// A member that moved into the position of one that left.
+pub(crate) struct Moved {
+    pub(crate) entry: u32,
+    /// Where among its tags it has this one, if that was kept; else any number.
+    pub(crate) place: usize,
+}
+
 impl List {
-    pub(crate) fn pair(first: u32, second: u32) -> Self {
-        List::Short(vec![first, second])
+    /// `first` stands at position 0; `place` is that of `second` if it has many tags.
+    pub(crate) fn pair(first: u32, second: u32, place: Option<u16>) -> Self {
+        let mut list = List::Bare(Ids::Short(vec![first]));
+        list.push(second, place);
+        list
     }
 
-    pub(crate) fn len(&self) -> u32 {
+    #[inline]
+    fn ids(&self) -> &Ids {
         match self {
-            List::Short(ids) => ids.len() as u32,
-            List::Long { len, .. } => *len,
+            List::Bare(ids) => ids,
+            List::Placed(placed) => &placed.ids,
         }
     }
 
     #[inline]
-    pub(crate) fn get(&self, pos: u32) -> Option<u32> {
+    fn ids_mut(&mut self) -> &mut Ids {
         match self {
-            List::Short(ids) => ids.get(pos as usize).copied(),
-            List::Long { chunks, .. } => chunks
+            List::Bare(ids) => ids,
+            List::Placed(placed) => &mut placed.ids,
+        }
+    }
+
+    pub(crate) fn len(&self) -> u32 {
+        self.ids().len()
+    }
+
+    #[inline]
+    pub(crate) fn get(&self, pos: u32) -> Option<u32> {
+        self.ids().get(pos)
+    }
+
+    /// Adds a member; `place` is given if it has more than [`FEW`] tags.
+    #[inline]
+    pub(crate) fn push(&mut self, id: u32, place: Option<u16>) {
+        let ids = self.ids_mut();
+        let pos = ids.len();
+        ids.push(id);
+        if let Some(place) = place {
+            self.set_place(pos, place);
+        }
+    }
+
+    /// Notes the place of a member with many tags.
+    pub(crate) fn set_place(&mut self, pos: u32, place: u16) {
+        if let List::Bare(ids) = self {
+            let ids = std::mem::replace(ids, Ids::Short(Vec::new()));
+            *self = List::Placed(Box::new(Placed {
+                ids,
+                places: Places::default(),
+            }));
+        }
+        if let List::Placed(placed) = self {
+            placed.places.set(pos, place);
+        }
+    }
+
+    /// Removes the id at `pos`; returns the one that took its place, if another one did.
+    pub(crate) fn swap_remove(&mut self, pos: u32) -> Option<Moved> {
+        let (entry, last) = match self {
+            List::Bare(ids) => (ids.swap_remove(pos)?, 0),
+            List::Placed(placed) => {
+                let entry = placed.ids.swap_remove(pos);
+                let last = placed.ids.len();
+                let place = placed.places.get(last);
+                if entry.is_some() {
+                    placed.places.set(pos, place);
+                }
+                placed.places.shorten(last);
+                (entry?, usize::from(place))
+            }
+        };
+        Some(Moved { entry, place: last })
+    }
+
+    /// Lets go of up to `chunks` chunks of members that are never looked at again; true while there are more.
+    pub(crate) fn shed(&mut self, chunks: usize) -> bool {
+        if let List::Placed(placed) = self {
+            let reached = placed.places.chunks.len().saturating_sub(chunks);
+            placed.places.shorten((reached * CHUNK) as u32);
+            if reached > 0 {
+                return true;
+            }
+            let ids = std::mem::replace(&mut placed.ids, Ids::Short(Vec::new()));
+            *self = List::Bare(ids);
+        }
+        match self {
+            List::Bare(Ids::Long { chunks: all, len }) if all.len() > chunks => {
+                all.truncate(all.len() - chunks);
+                *len = (all.len() * CHUNK) as u32;
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Bytes allocated beyond the value itself; O(1), for it is asked at every change.
+    pub(crate) fn bytes(&self) -> usize {
+        match self {
+            List::Bare(ids) => ids.bytes(),
+            List::Placed(placed) => {
+                class(size_of::<Placed>()) + placed.ids.bytes() + placed.places.bytes()
+            }
+        }
+    }
+}
+
+impl Ids {
+    fn len(&self) -> u32 {
+        match self {
+            Ids::Short(ids) => ids.len() as u32,
+            Ids::Long { len, .. } => *len,
+        }
+    }
+
+    #[inline]
+    fn get(&self, pos: u32) -> Option<u32> {
+        match self {
+            Ids::Short(ids) => ids.get(pos as usize).copied(),
+            Ids::Long { chunks, .. } => chunks
                 .get(pos as usize / CHUNK)?
                 .get(pos as usize % CHUNK)
                 .copied(),
         }
     }
 
-    pub(crate) fn push(&mut self, id: u32) {
+    fn push(&mut self, id: u32) {
         match self {
-            List::Short(ids) if ids.len() < CHUNK => ids.push(id),
-            List::Short(ids) => {
+            Ids::Short(ids) if ids.len() < CHUNK => ids.push(id),
+            Ids::Short(ids) => {
                 let mut next = Vec::with_capacity(CHUNK);
                 next.push(id);
-                *self = List::Long {
+                *self = Ids::Long {
                     len: CHUNK as u32 + 1,
                     chunks: vec![std::mem::take(ids), next],
                 };
             }
-            List::Long { chunks, len } => {
+            Ids::Long { chunks, len } => {
                 match chunks.last_mut() {
                     Some(chunk) if chunk.len() < CHUNK => chunk.push(id),
                     _ => {
@@ -62,14 +197,14 @@ impl List {
 
     fn pop(&mut self) -> Option<u32> {
         match self {
-            List::Short(ids) => {
+            Ids::Short(ids) => {
                 let id = ids.pop();
                 if ids.len() * 4 < ids.capacity() {
                     ids.shrink_to(ids.len() * 2);
                 }
                 id
             }
-            List::Long { chunks, len } => {
+            Ids::Long { chunks, len } => {
                 let chunk = chunks.last_mut()?;
                 let id = chunk.pop();
                 *len -= 1;
@@ -77,22 +212,21 @@ impl List {
                     chunks.pop();
                 }
                 if chunks.len() == 1 {
-                    *self = List::Short(chunks.pop().unwrap_or_default());
+                    *self = Ids::Short(chunks.pop().unwrap_or_default());
                 }
                 id
             }
         }
     }
 
-    /// Removes the id at `pos`; returns the id that took its place, if another one did.
-    pub(crate) fn swap_remove(&mut self, pos: u32) -> Option<u32> {
+    fn swap_remove(&mut self, pos: u32) -> Option<u32> {
         let last = self.pop()?;
         if pos == self.len() {
             return None;
         }
         let slot = match self {
-            List::Short(ids) => ids.get_mut(pos as usize),
-            List::Long { chunks, .. } => chunks
+            Ids::Short(ids) => ids.get_mut(pos as usize),
+            Ids::Long { chunks, .. } => chunks
                 .get_mut(pos as usize / CHUNK)
                 .and_then(|c| c.get_mut(pos as usize % CHUNK)),
         };
@@ -100,14 +234,70 @@ impl List {
         Some(last)
     }
 
-    /// Bytes allocated beyond the value itself; O(1), for it is asked at every change.
-    pub(crate) fn bytes(&self) -> usize {
+    fn bytes(&self) -> usize {
         match self {
-            List::Short(ids) => ids.capacity() * 4,
-            List::Long { chunks, .. } => {
-                chunks.capacity() * size_of::<Vec<u32>>() + chunks.len() * CHUNK * 4
+            Ids::Short(ids) => class(ids.capacity() * 4),
+            Ids::Long { chunks, .. } => {
+                class(chunks.capacity() * size_of::<Vec<u32>>()) + chunks.len() * CHUNK * 4
             }
         }
+    }
+}
+
+/// Places by position, in chunks that are allocated when the first one is noted in them; 0 where none is.
+#[derive(Default)]
+struct Places {
+    chunks: Vec<Box<[u16]>>,
+    /// Bytes of the chunks.
+    bytes: usize,
+}
+
+impl Places {
+    /// Room of the first chunk while the list is short: it doubles.
+    const FIRST: usize = 8;
+
+    fn get(&self, pos: u32) -> u16 {
+        let (chunk, at) = (pos as usize / CHUNK, pos as usize % CHUNK);
+        let place = self.chunks.get(chunk).and_then(|chunk| chunk.get(at));
+        place.copied().unwrap_or(0)
+    }
+
+    fn set(&mut self, pos: u32, place: u16) {
+        let (chunk, at) = (pos as usize / CHUNK, pos as usize % CHUNK);
+        if self.chunks.get(chunk).is_none_or(|c| c.len() <= at) {
+            if place == 0 {
+                return;
+            }
+            self.make_room(chunk, at);
+        }
+        self.chunks[chunk][at] = place;
+    }
+
+    fn make_room(&mut self, chunk: usize, at: usize) {
+        if self.chunks.len() <= chunk {
+            self.chunks.resize_with(chunk + 1, Box::default);
+        }
+        let room = match chunk {
+            0 => (at + 1).next_power_of_two().max(Self::FIRST),
+            _ => CHUNK,
+        };
+        let places = &mut self.chunks[chunk];
+        let mut longer = vec![0; room].into_boxed_slice();
+        longer[..places.len()].copy_from_slice(places);
+        self.bytes = self.bytes + class(room * 2) - class(places.len() * 2);
+        *places = longer;
+    }
+
+    /// Drops the chunks that a list of this length does not reach.
+    fn shorten(&mut self, len: u32) {
+        while self.chunks.len() > (len as usize).div_ceil(CHUNK) {
+            let dropped = self.chunks.pop();
+            self.bytes -= dropped.map_or(0, |chunk| class(chunk.len() * 2));
+        }
+    }
+
+    fn bytes(&self) -> usize {
+        class(self.chunks.capacity() * size_of::<Box<[u16]>>()) + self.bytes
     }
 }
 
@@ -115,32 +305,51 @@ impl List {
 mod tests {
     use super::*;
 
+    /// Ids and places, against a plain vector of both. Even ids are entries with many tags.
     #[test]
-    fn behaves_like_a_vec() {
+    fn behaves_like_a_vec_and_keeps_the_places_of_members_with_many_tags() {
         let seed = fastrand::u64(..);
         println!("seed {seed}");
         let mut rng = fastrand::Rng::with_seed(seed);
-        let mut list = List::pair(0, 1);
-        let mut model = vec![0, 1];
-        for id in 2..60_000u32 {
+        let mut list = List::pair(1, 3, None);
+        let mut model: Vec<(u32, u16)> = vec![(1, 0), (3, 0)];
+        for id in 4..60_000u32 {
             let growing = (id / 9_000) % 2 == 0;
             if model.len() < 2 || rng.u8(..) < if growing { 220 } else { 40 } {
-                list.push(id);
-                model.push(id);
+                let place = rng.u16(..);
+                // The first third goes without, so that a long list becomes one with places.
+                let many = id % 2 == 0 && id > 20_000;
+                list.push(id, many.then_some(place));
+                model.push((id, place));
             } else {
                 let pos = rng.usize(..model.len());
                 model.swap_remove(pos);
-                assert_eq!(list.swap_remove(pos as u32), model.get(pos).copied());
+                let moved = list.swap_remove(pos as u32);
+                assert_eq!(moved.as_ref().map(|m| m.entry), model.get(pos).map(|m| m.0));
+                if let Some(moved) = moved
+                    && moved.entry % 2 == 0
+                    && moved.entry > 20_000
+                {
+                    assert_eq!(moved.place, usize::from(model[pos].1));
+                }
             }
             assert_eq!(list.len() as usize, model.len());
-            assert_eq!(list.get(list.len() - 1), model.last().copied());
+            assert_eq!(list.get(list.len() - 1), model.last().map(|m| m.0));
         }
-        assert!(
-            model
-                .iter()
-                .enumerate()
-                .all(|(i, id)| list.get(i as u32) == Some(*id))
-        );
+        for (pos, (id, _)) in model.iter().enumerate() {
+            assert_eq!(list.get(pos as u32), Some(*id));
+        }
         assert_eq!(list.get(model.len() as u32), None);
+    }
+
+    #[test]
+    fn a_list_is_let_go_of_in_pieces() {
+        let mut list = List::pair(0, 1, None);
+        (2..100_000).for_each(|id| list.push(id, (id % 7 == 0).then_some(1)));
+        let mut steps = 1;
+        while list.shed(10) {
+            steps += 1;
+        }
+        assert!((10..=21).contains(&steps), "{steps}");
     }
 }

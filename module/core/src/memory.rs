@@ -13,7 +13,7 @@ pub const WAYS: usize = 4;
 /// Most tags that a table remembers exactly.
 pub const MAX_TAGS: usize = 1 << 22;
 
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy, Default, Debug)]
 struct Set {
     tags: [u32; WAYS],
     epochs: [Epoch; WAYS],
@@ -60,6 +60,7 @@ pub struct Last {
 }
 
 /// A fixed-size table of last invalidations by tag hash.
+#[derive(Debug)]
 pub struct Memory {
     sets: Box<[Set]>,
     mask: u64,

@@ -4,6 +4,9 @@
 //! milliseconds. Here a chunk of 1,024 slots is allocated when the previous ones are full and freed when its last
 //! slot empties, so every operation is O(1) in the worst case and memory goes back to the allocator.
 
+use crate::alloc::class;
+use crate::work;
+
 /// Slots in a chunk.
 const CHUNK: usize = 1024;
 /// 64-bit words of a chunk's bitmap of free slots.
@@ -44,12 +47,31 @@ impl<T> Chunk<T> {
     }
 }
 
+/// What a search for the next id in use found.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Next {
+    /// This one.
+    Id(u32),
+    /// Nothing yet: go on at this one.
+    Later(u32),
+    /// Nothing more.
+    End,
+}
+
 /// Values under stable ids below 2^31.
 pub(crate) struct Slab<T> {
     chunks: Vec<Option<Chunk<T>>>,
     /// Chunks with at least one free slot, allocated or not; each at most once.
     open: Vec<u32>,
     len: usize,
+    /// Chunks that are allocated.
+    full: usize,
+}
+
+impl<T> Default for Slab<T> {
+    fn default() -> Self {
+        Slab::new()
+    }
 }
 
 impl<T> Slab<T> {
@@ -58,6 +80,7 @@ impl<T> Slab<T> {
             chunks: Vec::new(),
             open: Vec::new(),
             len: 0,
+            full: 0,
         }
     }
 
@@ -71,12 +94,24 @@ impl<T> Slab<T> {
         (self.chunks.len() * CHUNK) as u32
     }
 
-    /// Bytes allocated by the slab itself.
+    /// Bytes allocated by the slab itself. O(1).
     pub(crate) fn bytes(&self) -> usize {
-        let full = self.chunks.iter().filter(|c| c.is_some()).count();
-        full * CHUNK * size_of::<Option<T>>()
-            + self.chunks.capacity() * size_of::<Option<Chunk<T>>>()
-            + self.open.capacity() * 4
+        self.full * class(CHUNK * size_of::<Option<T>>())
+            + class(self.chunks.capacity() * size_of::<Option<Chunk<T>>>())
+            + class(self.open.capacity() * 4)
+    }
+
+    /// Frees one chunk with all that is in it, for whoever takes the slab apart and looks nothing up any more; true while
+    /// there are more.
+    pub(crate) fn shed(&mut self) -> bool {
+        if let Some(Some(chunk)) = self.chunks.pop() {
+            self.len -= usize::from(chunk.live);
+            self.full -= 1;
+        }
+        if self.chunks.is_empty() {
+            *self = Slab::new();
+        }
+        !self.chunks.is_empty()
     }
 
     /// Stores a value and returns its id.
@@ -94,6 +129,7 @@ impl<T> Slab<T> {
                 at
             }
         };
+        self.full += usize::from(self.chunks[at].is_none());
         let chunk = self.chunks[at].get_or_insert_with(Chunk::new);
         let slot = chunk.take_free().expect("an open chunk has a free slot");
         chunk.slots[slot] = Some(value);
@@ -117,6 +153,7 @@ impl<T> Slab<T> {
         }
         if chunk.live == 0 {
             self.chunks[at] = None;
+            self.full -= 1;
             if self.len == 0 {
                 self.chunks = Vec::new();
                 self.open = Vec::new();
@@ -125,26 +162,35 @@ impl<T> Slab<T> {
         Some(value)
     }
 
-    /// The first id in use from `from` on. Unused ids are skipped 64 at a time, unused chunks at once.
-    pub(crate) fn next_used(&self, from: u32) -> Option<u32> {
+    /// The first id in use from `from` on. Unused ids are skipped 64 at a time, unused chunks at once; after `steps` such
+    /// skips it says where to go on.
+    pub(crate) fn next_used(&self, from: u32, steps: &mut usize) -> Next {
         let (first, mut slot) = (from as usize / CHUNK, from as usize % CHUNK);
         for (at, chunk) in self.chunks.iter().enumerate().skip(first) {
-            if let Some(chunk) = chunk {
-                for word in slot / 64..WORDS {
-                    let mask = if word == slot / 64 {
-                        u64::MAX << (slot % 64)
-                    } else {
-                        u64::MAX
-                    };
-                    let used = !chunk.free[word] & mask;
-                    if used != 0 {
-                        return Some((at * CHUNK + word * 64) as u32 + used.trailing_zeros());
-                    }
+            let words = chunk.as_ref().map_or(0..0, |_| slot / 64..WORDS);
+            for word in words {
+                let mask = if word == slot / 64 {
+                    u64::MAX << (slot % 64)
+                } else {
+                    u64::MAX
+                };
+                let free = chunk.as_ref().map_or(u64::MAX, |chunk| chunk.free[word]);
+                let used = !free & mask;
+                if used != 0 {
+                    let id = (at * CHUNK + word * 64) as u32 + used.trailing_zeros();
+                    return Next::Id(id);
                 }
+                work::step(1);
+                *steps = steps.saturating_sub(1);
             }
             slot = 0;
+            work::step(1);
+            *steps = steps.saturating_sub(1);
+            if *steps == 0 && at + 1 < self.chunks.len() {
+                return Next::Later(((at + 1) * CHUNK) as u32);
+            }
         }
-        None
+        Next::End
     }
 
     #[inline]
@@ -182,16 +228,35 @@ mod tests {
             }
             assert_eq!(slab.len(), model.len());
         }
-        let used = |from: u32| slab.next_used(from);
+        let used = |from: u32| {
+            let mut next = slab.next_used(from, &mut 1);
+            while let Next::Later(from) = next {
+                next = slab.next_used(from, &mut 1);
+            }
+            match next {
+                Next::Id(id) => Some(id),
+                _ => None,
+            }
+        };
         let ids = std::iter::successors(used(0), |id| used(id + 1));
         let mut seen: Vec<_> = ids.map(|id| (id, *slab.get(id).unwrap())).collect();
         let mut want: Vec<_> = model.iter().map(|(id, v)| (*id, *v)).collect();
         seen.sort_unstable();
         want.sort_unstable();
         assert_eq!(seen, want);
+        let chunks = slab.chunks.iter().flatten().count();
+        assert_eq!(slab.full, chunks);
         for id in want.into_iter().map(|(id, _)| id) {
             slab.remove(id);
         }
         assert_eq!(slab.bytes(), 0);
+        (0..5_000).for_each(|n| _ = slab.insert(n));
+        assert_eq!(
+            std::iter::repeat_with(|| slab.shed())
+                .take_while(|more| *more)
+                .count(),
+            4
+        );
+        assert_eq!((slab.bytes(), slab.len()), (0, 0));
     }
 }

@@ -5,19 +5,12 @@
 //! can never be confused, and a dead record stays only until its members are reclaimed.
 //!
 //! Entries stored as MANUAL have a record of their own per tag, so that `INVALIDATE AUTO` is O(1) as well. A soft
-//! invalidation marks a record soft and moves it to a second table of names, where a hard one still finds it.
+//! invalidation marks a record soft; [`crate::soft`] then knows when, and a hard invalidation still finds it there.
 
-use hashbrown::HashTable;
-use xxhash_rust::xxh3::xxh3_64;
-
-use crate::members::List;
-use crate::slab::Slab;
-
-/// The hash of a tag's name: the same in the table of names and in the memory of invalidations.
-#[inline]
-pub fn hash(name: &[u8]) -> u64 {
-    xxh3_64(name)
-}
+use crate::alloc::class;
+use crate::hash::Key;
+use crate::members::{List, Moved};
+use crate::slab::{Next, Slab};
 
 /// Which of a tag's two records.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -29,6 +22,13 @@ pub(crate) enum Class {
 impl Class {
     pub(crate) fn of(manual: bool) -> Class {
         if manual { Class::Manual } else { Class::Auto }
+    }
+
+    fn bit(self) -> u32 {
+        match self {
+            Class::Auto => 0,
+            Class::Manual => MANUAL,
+        }
     }
 }
 
@@ -52,9 +52,20 @@ struct Record {
 }
 
 const _: () = assert!(size_of::<Option<Record>>() == 24);
+/// Bytes of a record beside its name.
+pub(crate) const RECORD: usize = 24;
+
+/// What was decided about a record's members.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Fate {
+    Live,
+    Soft,
+    Dead,
+}
 
 /// All records of all databases, and their member lists.
 pub(crate) struct Tags {
+    key: Key,
     records: Slab<Record>,
     lists: Slab<List>,
     name_bytes: usize,
@@ -62,8 +73,9 @@ pub(crate) struct Tags {
 }
 
 impl Tags {
-    pub(crate) const fn new() -> Self {
+    pub(crate) fn new(key: Key) -> Self {
         Tags {
+            key,
             records: Slab::new(),
             lists: Slab::new(),
             name_bytes: 0,
@@ -71,13 +83,24 @@ impl Tags {
         }
     }
 
+    /// The hash of a name under this process's key.
+    #[inline]
+    pub(crate) fn hash(&self, name: &[u8]) -> u64 {
+        self.key.hash(name)
+    }
+
     pub(crate) fn name(&self, record: u32) -> &[u8] {
         self.records.get(record).map_or(&[], |r| &r.name)
     }
 
+    /// Dead also if it is no longer there: it was dropped when its last member left.
     #[inline]
-    pub(crate) fn is_dead(&self, record: u32) -> bool {
-        self.records.get(record).is_none_or(|r| r.bits & DEAD != 0)
+    pub(crate) fn fate(&self, record: u32) -> Fate {
+        match self.records.get(record).map(|r| r.bits & (DEAD | SOFT)) {
+            Some(0) => Fate::Live,
+            Some(SOFT) => Fate::Soft,
+            _ => Fate::Dead,
+        }
     }
 
     pub(crate) fn class(&self, record: u32) -> Class {
@@ -88,17 +111,33 @@ impl Tags {
         )
     }
 
-    /// Neither dead nor soft: in the table of live names.
+    /// Whether the record is the live one of this name and class.
     #[inline]
-    pub(crate) fn is_live(&self, record: u32) -> bool {
+    pub(crate) fn is_live_one_of(&self, record: u32, name: &[u8], class: Class) -> bool {
         self.records
             .get(record)
-            .is_some_and(|r| r.bits & (DEAD | SOFT) == 0)
+            .is_some_and(|r| r.bits & !HASH == class.bit() && *r.name == *name)
     }
 
+    /// Whether the record has these 29 bits of a hash, and whether also this name and class; its fate does not matter.
     #[inline]
-    pub(crate) fn is_soft(&self, record: u32) -> bool {
-        self.records.get(record).is_some_and(|r| r.bits & SOFT != 0)
+    pub(crate) fn compare(&self, record: u32, short: u32, name: &[u8], class: Class) -> Same {
+        let Some(r) = self.records.get(record) else {
+            return Same::Nothing;
+        };
+        if r.bits & HASH != short {
+            Same::Nothing
+        } else if r.bits & MANUAL == class.bit() && *r.name == *name {
+            Same::Record
+        } else {
+            Same::Hash
+        }
+    }
+
+    /// The 29 bits of the hash of a record's name.
+    #[inline]
+    pub(crate) fn short_of(&self, record: u32) -> u32 {
+        self.records.get(record).map_or(0, |r| r.bits & HASH)
     }
 
     pub(crate) fn mark_dead(&mut self, record: u32) {
@@ -113,12 +152,13 @@ impl Tags {
         }
     }
 
-    /// The first record from `from` on.
-    pub(crate) fn next(&self, from: u32) -> Option<u32> {
-        self.records.next_used(from)
+    /// The first record from `from` on, looked for in so many steps.
+    pub(crate) fn next(&self, from: u32, steps: &mut usize) -> Next {
+        self.records.next_used(from, steps)
     }
 
     /// How many entries carry the tag.
+    #[inline]
     pub(crate) fn len(&self, record: u32) -> u32 {
         match self.records.get(record).map_or(EMPTY, |r| r.members) {
             EMPTY => 0,
@@ -139,9 +179,9 @@ impl Tags {
         self.member(record, self.len(record).checked_sub(1)?)
     }
 
-    /// Adds a member and returns its position.
+    /// Adds a member and returns its position. `place` is where among its tags the entry has this one, if it has many.
     #[inline]
-    pub(crate) fn push(&mut self, record: u32, entry: u32) -> u32 {
+    pub(crate) fn push(&mut self, record: u32, entry: u32, place: Option<u16>) -> u32 {
         let Some(r) = self.records.get_mut(record) else {
             return 0;
         };
@@ -150,7 +190,7 @@ impl Tags {
             return 0;
         }
         if r.members & LIST == 0 {
-            let list = List::pair(r.members, entry);
+            let list = List::pair(r.members, entry, place);
             self.list_bytes += list.bytes();
             r.members = LIST | self.lists.insert(list);
             return 1;
@@ -159,14 +199,27 @@ impl Tags {
             return 0;
         };
         let (position, before) = (list.len(), list.bytes());
-        list.push(entry);
+        list.push(entry, place);
         self.list_bytes = self.list_bytes + list.bytes() - before;
         position
     }
 
+    /// Notes the place of a member that has many tags now.
+    pub(crate) fn set_place(&mut self, record: u32, position: u32, place: u16) {
+        let members = self.records.get(record).map_or(EMPTY, |r| r.members);
+        if members != EMPTY
+            && members & LIST != 0
+            && let Some(list) = self.lists.get_mut(members & !LIST)
+        {
+            let before = list.bytes();
+            list.set_place(position, place);
+            self.list_bytes = self.list_bytes + list.bytes() - before;
+        }
+    }
+
     /// Removes the member at `position`; returns the one that moved there, if one did.
     #[inline]
-    pub(crate) fn swap_remove(&mut self, record: u32, position: u32) -> Option<u32> {
+    pub(crate) fn swap_remove(&mut self, record: u32, position: u32) -> Option<Moved> {
         let r = self.records.get_mut(record)?;
         if r.members == EMPTY || r.members & LIST == 0 {
             r.members = EMPTY;
@@ -185,183 +238,79 @@ impl Tags {
         moved
     }
 
-    fn insert(&mut self, name: &[u8], hash: u64, class: Class) -> u32 {
-        self.name_bytes += name.len();
-        let manual = if class == Class::Manual { MANUAL } else { 0 };
+    /// Makes a record without members.
+    pub(crate) fn insert(&mut self, name: &[u8], hash: u64, of: Class) -> u32 {
+        self.name_bytes += class(name.len());
         self.records.insert(Record {
             name: name.into(),
-            bits: short(hash) | manual,
+            bits: short(hash) | of.bit(),
             members: EMPTY,
         })
     }
 
-    /// Frees a record and its list; its members are gone, or will never be looked at again.
+    /// Frees a record without members.
     pub(crate) fn remove(&mut self, record: u32) {
-        let Some(r) = self.records.remove(record) else {
-            return;
-        };
-        self.name_bytes -= r.name.len();
-        if r.members != EMPTY
-            && r.members & LIST != 0
-            && let Some(list) = self.lists.remove(r.members & !LIST)
-        {
-            self.list_bytes -= list.bytes();
-        }
+        debug_assert_eq!(self.len(record), 0);
+        while self.bury(record) {}
     }
 
-    /// Bytes allocated for records, names and lists.
+    /// Frees a record whose members will never be looked at again, or a piece of its list; true while there is more.
+    pub(crate) fn bury(&mut self, record: u32) -> bool {
+        /// Chunks of a list freed in one step.
+        const CHUNKS: usize = 16;
+        let Some(r) = self.records.get(record) else {
+            return false;
+        };
+        if r.members != EMPTY
+            && r.members & LIST != 0
+            && let Some(list) = self.lists.get_mut(r.members & !LIST)
+        {
+            let before = list.bytes();
+            let more = list.shed(CHUNKS);
+            self.list_bytes = self.list_bytes + list.bytes() - before;
+            if more {
+                return true;
+            }
+            self.list_bytes -= list.bytes();
+            self.lists.remove(r.members & !LIST);
+        }
+        if let Some(r) = self.records.remove(record) {
+            self.name_bytes -= class(r.name.len());
+        }
+        false
+    }
+
+    /// Bytes allocated for records, names and lists. O(1).
     pub(crate) fn bytes(&self) -> usize {
         self.records.bytes() + self.lists.bytes() + self.name_bytes + self.list_bytes
     }
-}
 
-fn short(hash: u64) -> u32 {
-    (hash >> 32) as u32 & HASH
-}
-
-/// Shards of a name table. Each grows by itself, so that no insertion pays for rehashing a million names.
-const SHARDS: usize = 1024;
-
-/// The live records of one database, by name and class.
-#[derive(Default)]
-pub(crate) struct Names {
-    /// Empty, or `SHARDS` tables.
-    shards: Vec<HashTable<u32>>,
-    len: usize,
-}
-
-/// Spreads the 29 bits that a record keeps over the 64 that the table wants.
-fn spread(short: u32) -> u64 {
-    u64::from(short).wrapping_mul(0x9e37_79b9_7f4a_7c15)
-}
-
-fn shard(short: u32) -> usize {
-    short as usize % SHARDS
-}
-
-impl Names {
-    /// How many names there are; a name with entries of both classes counts twice.
-    pub(crate) fn len(&self) -> usize {
-        self.len
-    }
-
-    pub(crate) fn find(&self, tags: &Tags, name: &[u8], hash: u64, class: Class) -> Option<u32> {
-        let short = short(hash);
-        let wanted = short | if class == Class::Manual { MANUAL } else { 0 };
-        let table = self.shards.get(shard(short))?;
-        table
-            .find(spread(short), |id| {
-                tags.records
-                    .get(*id)
-                    .is_some_and(|r| r.bits & !SOFT == wanted && *r.name == *name)
-            })
-            .copied()
-    }
-
-    /// Adds every record of that name: the table of soft names may hold several.
-    pub(crate) fn find_all(
-        &self,
-        tags: &Tags,
-        name: &[u8],
-        hash: u64,
-        class: Class,
-        found: &mut Vec<u32>,
-    ) {
-        let short = short(hash);
-        let wanted = short | if class == Class::Manual { MANUAL } else { 0 };
-        let Some(table) = self.shards.get(shard(short)) else {
-            return;
-        };
-        found.extend(table.iter_hash(spread(short)).filter(|id| {
-            tags.records
-                .get(**id)
-                .is_some_and(|r| r.bits & !SOFT == wanted && *r.name == *name)
-        }));
-    }
-
-    /// The record of the name and class that another record has.
-    pub(crate) fn find_or_insert_like(&mut self, tags: &mut Tags, other: u32) -> u32 {
-        let (name, class) = (Box::<[u8]>::from(tags.name(other)), tags.class(other));
-        self.find_or_insert(tags, &name, hash(&name), class)
-    }
-
-    /// The record of that name, made if there is none.
-    pub(crate) fn find_or_insert(
-        &mut self,
-        tags: &mut Tags,
-        name: &[u8],
-        hash: u64,
-        class: Class,
-    ) -> u32 {
-        if let Some(record) = self.find(tags, name, hash, class) {
-            return record;
-        }
-        let record = tags.insert(name, hash, class);
-        self.add(tags, record);
-        record
-    }
-
-    /// Puts a record into the table; another one of the same name may be there.
-    pub(crate) fn add(&mut self, tags: &Tags, record: u32) {
-        if self.shards.is_empty() {
-            self.shards.resize_with(SHARDS, HashTable::new);
-        }
-        let short = tags.records.get(record).map_or(0, |r| r.bits & HASH);
-        self.shards[shard(short)].insert_unique(spread(short), record, |id| {
-            spread(tags.records.get(*id).map_or(0, |r| r.bits & HASH))
-        });
-        self.len += 1;
-    }
-
-    /// Whether the table holds this very record.
-    pub(crate) fn contains(&self, tags: &Tags, record: u32) -> bool {
-        let Some(r) = tags.records.get(record) else {
-            return false;
-        };
-        let short = r.bits & HASH;
-        self.shards
-            .get(shard(short))
-            .is_some_and(|table| table.find(spread(short), |id| *id == record).is_some())
-    }
-
-    /// Takes a record out of the table; the record itself stays.
-    pub(crate) fn remove(&mut self, tags: &Tags, record: u32) {
-        let Some(r) = tags.records.get(record) else {
-            return;
-        };
-        let short = r.bits & HASH;
-        let Some(table) = self.shards.get_mut(shard(short)) else {
-            return;
-        };
-        let Ok(found) = table.find_entry(spread(short), |id| *id == record) else {
-            return;
-        };
-        found.remove();
-        self.len -= 1;
-        if self.len == 0 {
-            self.shards = Vec::new();
-        } else if table.len() * 8 < table.capacity() {
-            table.shrink_to(table.len() * 2, |id| {
-                spread(tags.records.get(*id).map_or(0, |r| r.bits & HASH))
-            });
+    /// Bytes that a membership takes outside of its entry: its place in a list; all of the record if it has no list.
+    pub(crate) fn bytes_of_membership(&self, record: u32) -> usize {
+        match self.records.get(record) {
+            None => 0,
+            Some(r) if r.members == EMPTY || r.members & LIST == 0 => {
+                RECORD + class(r.name.len()) + crate::names::SLOT
+            }
+            Some(r) => self
+                .lists
+                .get(r.members & !LIST)
+                .map_or(0, |list| list.bytes() / (list.len() as usize).max(1)),
         }
     }
+}
 
-    /// The table in pieces, for whoever takes it apart a piece at a time.
-    pub(crate) fn into_shards(self) -> Vec<HashTable<u32>> {
-        self.shards
-    }
+/// How a record compares with a name.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Same {
+    Nothing,
+    /// Only 29 bits of their hashes are the same.
+    Hash,
+    Record,
+}
 
-    pub(crate) fn iter(&self) -> impl Iterator<Item = u32> {
-        self.shards.iter().flat_map(|table| table.iter().copied())
-    }
-
-    pub(crate) fn bytes(&self) -> usize {
-        self.shards.capacity() * size_of::<HashTable<u32>>()
-            + self
-                .shards
-                .iter()
-                .map(HashTable::allocation_size)
-                .sum::<usize>()
-    }
+/// The bits of a hash that a record keeps.
+#[inline]
+pub(crate) fn short(hash: u64) -> u32 {
+    hash as u32 >> 3
 }

@@ -1,5 +1,7 @@
 //! Numbers and patterns as clients write them.
 
+use crate::work;
+
 /// Longest ttl in seconds: ten thousand years, so that a deadline in milliseconds always fits.
 pub(crate) const MAX_TTL_S: u64 = 315_360_000_000;
 
@@ -37,66 +39,142 @@ pub(crate) fn integer(text: &[u8]) -> Option<u64> {
     })
 }
 
-/// Matches Redis's glob patterns: `*`, `?`, `[abc]`, `[^a-z]` and `\` before a character taken literally.
+/// Longest pattern in bytes.
+pub const MAX_PATTERN_BYTES: usize = 1024;
+/// Words of a set of states: one more state than there are bytes in a pattern.
+const WORDS: usize = MAX_PATTERN_BYTES / 64 + 1;
+
+/// One of Redis's glob patterns: `*`, `?`, `[abc]`, `[^a-z]` and `\` before a character taken literally.
 ///
-/// Iterative with one point of return, so the time is bounded by the product of the lengths for any pattern.
-pub fn matches(pattern: &[u8], text: &[u8]) -> bool {
-    let (mut p, mut t) = (0, 0);
-    // Where to go on after a mismatch: behind the last star, which then swallows one byte more.
-    let mut retry = None;
-    loop {
-        if p < pattern.len() && pattern[p] == b'*' {
-            retry = Some((p + 1, t));
-            p += 1;
-            continue;
+/// All ways in which the pattern could match are followed at once, as bits of a word: state `n` says that the first `n`
+/// units of the pattern match what was read so far, and a star in front of a unit lets its state stay. So a match takes
+/// one step per byte of the text and 64 units of the pattern, whatever they are, and there is nothing to go back to.
+pub struct Pattern {
+    /// Words of a set of states.
+    words: usize,
+    units: usize,
+    /// By byte: the states that it leads on from.
+    leads_on: Vec<u64>,
+    /// The states that stay: those behind a star.
+    stays: [u64; WORDS],
+}
+
+impl Pattern {
+    /// `None` if it is longer than [`MAX_PATTERN_BYTES`].
+    pub fn new(pattern: &[u8]) -> Option<Pattern> {
+        if pattern.len() > MAX_PATTERN_BYTES {
+            return None;
         }
-        if t == text.len() {
-            return p == pattern.len();
+        let words = pattern.len() / 64 + 1;
+        let mut built = Pattern {
+            words,
+            units: 0,
+            leads_on: vec![0; 256 * words],
+            stays: [0; WORDS],
+        };
+        let mut rest = pattern;
+        while let Some(first) = rest.first() {
+            let (word, bit) = (built.units / 64, 1 << (built.units % 64));
+            if *first == b'*' {
+                built.stays[word] |= bit;
+                rest = &rest[1..];
+                continue;
+            }
+            rest = unit(rest, |byte| {
+                built.leads_on[usize::from(byte) * words + word] |= bit;
+            });
+            built.units += 1;
         }
-        match one(&pattern[p..], text[t]) {
-            Some(used) => (p, t) = (p + used, t + 1),
-            None => match retry {
-                Some((star, from)) => {
-                    retry = Some((star, from + 1));
-                    (p, t) = (star, from + 1);
-                }
-                None => return false,
-            },
+        Some(built)
+    }
+
+    /// Whether the whole text matches. Takes the steps it took off `steps`.
+    pub fn matches(&self, text: &[u8], steps: &mut usize) -> bool {
+        let mut states = [0u64; WORDS];
+        states[0] = 1;
+        let (last, last_bit) = (self.units / 64, 1 << (self.units % 64));
+        let ends_in_star = self.stays[last] & last_bit != 0;
+        for byte in text {
+            if ends_in_star && states[last] & last_bit != 0 {
+                return true;
+            }
+            work::step(self.words);
+            *steps = steps.saturating_sub(self.words);
+            let leads_on = &self.leads_on[usize::from(*byte) * self.words..][..self.words];
+            let (mut carry, mut any) = (0, 0);
+            for ((state, leads_on), stays) in states.iter_mut().zip(leads_on).zip(&self.stays) {
+                let on = *state & leads_on;
+                *state = *state & stays | on << 1 | carry;
+                carry = on >> 63;
+                any |= *state;
+            }
+            if any == 0 {
+                return false;
+            }
         }
+        states[last] & last_bit != 0
     }
 }
 
-/// Bytes of the pattern that match this one byte.
-fn one(pattern: &[u8], byte: u8) -> Option<usize> {
-    match *pattern.first()? {
-        b'?' => Some(1),
-        b'\\' if pattern.len() > 1 => (pattern[1] == byte).then_some(2),
-        b'[' => {
-            let negated = pattern.get(1) == Some(&b'^');
-            let mut at = if negated { 2 } else { 1 };
-            let mut found = false;
-            while at < pattern.len() && pattern[at] != b']' {
-                if pattern[at] == b'\\' && at + 1 < pattern.len() {
-                    at += 1;
-                    found |= pattern[at] == byte;
-                } else if pattern.get(at + 1) == Some(&b'-') && at + 2 < pattern.len() {
-                    let (a, b) = (pattern[at], pattern[at + 2]);
-                    found |= (a.min(b)..=a.max(b)).contains(&byte);
-                    at += 2;
-                } else {
-                    found |= pattern[at] == byte;
-                }
-                at += 1;
-            }
-            (found != negated).then_some((at + 1).min(pattern.len()))
+/// Calls `allow` for every byte that the first unit of a pattern matches (not a star); returns what is behind it.
+fn unit(pattern: &[u8], mut allow: impl FnMut(u8)) -> &[u8] {
+    let (first, rest) = (pattern[0], &pattern[1..]);
+    match (first, rest) {
+        (b'?', _) => {
+            (0..=255).for_each(allow);
+            rest
         }
-        literal => (literal == byte).then_some(1),
+        (b'\\', [literal, rest @ ..]) => {
+            allow(*literal);
+            rest
+        }
+        (b'[', _) => {
+            let (negated, mut rest) = match rest {
+                [b'^', rest @ ..] => (true, rest),
+                _ => (false, rest),
+            };
+            let mut class = [false; 256];
+            loop {
+                rest = match rest {
+                    [] => break,
+                    [b']', after @ ..] => {
+                        rest = after;
+                        break;
+                    }
+                    [b'\\', literal, after @ ..] => {
+                        class[usize::from(*literal)] = true;
+                        after
+                    }
+                    [a, b'-', b, after @ ..] => {
+                        let (from, to) = (*a.min(b), *a.max(b));
+                        class[usize::from(from)..=usize::from(to)].fill(true);
+                        after
+                    }
+                    [literal, after @ ..] => {
+                        class[usize::from(*literal)] = true;
+                        after
+                    }
+                };
+            }
+            (0..=255)
+                .filter(|byte| class[usize::from(*byte)] != negated)
+                .for_each(allow);
+            rest
+        }
+        _ => {
+            allow(first);
+            rest
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn matches(pattern: &[u8], text: &[u8]) -> bool {
+        Pattern::new(pattern).is_some_and(|pattern| pattern.matches(text, &mut 0))
+    }
 
     #[test]
     fn seconds() {
@@ -166,9 +244,65 @@ mod tests {
                 "{pattern} {text}"
             );
         }
-        assert!(
-            !matches(&b"a*".repeat(30), &b"a".repeat(29)),
-            "ends in time"
-        );
+    }
+
+    /// Redis's own rules, followed byte by byte with every way tried: the slow definition.
+    fn slowly(pattern: &[u8], text: &[u8]) -> bool {
+        let Some(first) = pattern.first() else {
+            return text.is_empty();
+        };
+        if *first == b'*' {
+            return (0..=text.len()).any(|at| slowly(&pattern[1..], &text[at..]));
+        }
+        let Some(byte) = text.first() else {
+            return false;
+        };
+        let mut allowed = false;
+        let rest = unit(pattern, |b| allowed |= b == *byte);
+        allowed && slowly(rest, &text[1..])
+    }
+
+    #[test]
+    fn patterns_match_what_trying_every_way_matches() {
+        let seed = fastrand::u64(..);
+        println!("seed {seed}");
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let mut of = |alphabet: &[u8], most: usize| -> Vec<u8> {
+            (0..rng.usize(..=most))
+                .map(|_| alphabet[rng.usize(..alphabet.len())])
+                .collect()
+        };
+        for _ in 0..20_000 {
+            let (pattern, text) = (of(b"ab*?[]^-\\", 10), of(b"abc-", 8));
+            let (p, t) = (pattern.escape_ascii(), text.escape_ascii());
+            assert_eq!(matches(&pattern, &text), slowly(&pattern, &text), "{p} {t}");
+        }
+        // Over several words.
+        for _ in 0..2_000 {
+            let (mut pattern, text) = (of(b"ab?", 150), of(b"ab", 150));
+            let star = pattern.len() / 3;
+            pattern.insert(star, b'*');
+            assert_eq!(matches(&pattern, &text), slowly(&pattern, &text));
+        }
+    }
+
+    /// The patterns that are worst where a mismatch goes back and tries again.
+    #[cfg(debug_assertions)]
+    #[test]
+    fn no_pattern_takes_more_steps_than_its_words_for_each_byte() {
+        let text = b"a".repeat(1_000);
+        let long = b"a".repeat(500);
+        for pattern in [
+            b"a*".repeat(30),
+            b"*a".repeat(512),
+            [b"*".to_vec(), long.clone(), b"b".to_vec()].concat(),
+            [b"*".to_vec(), long.clone(), b"?b*".to_vec(), long].concat(),
+            [b"*[".to_vec(), b"b".repeat(1_000), b"]".to_vec()].concat(),
+        ] {
+            let words = pattern.len() as u64 / 64 + 1;
+            let (steps, _) = work::of(|| matches(&pattern, &text));
+            assert!(steps <= words * 1_000, "{steps}");
+        }
+        assert!(Pattern::new(&b"*".repeat(MAX_PATTERN_BYTES + 1)).is_none());
     }
 }

@@ -5,10 +5,15 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use mcache_core::entry::{Attributes, Entry};
 use mcache_core::epoch::Epoch;
-use mcache_core::index::{Index, Scope, Task, Verdict};
+use mcache_core::fills::Fills;
+use mcache_core::hash::Key;
+use mcache_core::index::{Scope, Task, Verdict};
+use mcache_core::server::{Awaited, Server, Store, Stored};
+
+static AWAITED: Awaited = Awaited::new();
 
 const DBS: usize = 3;
-const TAGS: usize = 40;
+const TAGS: usize = 90;
 
 #[derive(Clone, Debug, PartialEq)]
 struct Model {
@@ -23,10 +28,14 @@ struct Model {
 /// The index, the keyspace that owns the entries, and what must be true of both.
 struct World {
     rng: fastrand::Rng,
-    index: Index,
+    server: Server<u32>,
     keyspace: Vec<BTreeMap<Vec<u8>, Entry>>,
     model: Vec<BTreeMap<Vec<u8>, Model>>,
     epoch: u64,
+}
+
+fn tag_name(n: usize) -> Vec<u8> {
+    [b"tag\0", n.to_string().as_bytes()].concat()
 }
 
 impl Model {
@@ -41,9 +50,15 @@ impl Model {
 
 impl World {
     fn new(seed: u64) -> Self {
+        let mut rng = fastrand::Rng::with_seed(seed);
+        // What the index answers does not depend on its key, not even where all names collide.
+        let key = match rng.u8(..4) {
+            0 => Key::worst(),
+            _ => Key::new([rng.u64(..), rng.u64(..)]),
+        };
         World {
-            rng: fastrand::Rng::with_seed(seed),
-            index: Index::new(),
+            rng,
+            server: Server::new(Fills::with_key(key, 1, 0, 64), &AWAITED),
             keyspace: vec![BTreeMap::new(); DBS],
             model: vec![BTreeMap::new(); DBS],
             epoch: 10,
@@ -61,12 +76,21 @@ impl World {
     fn tag(&mut self) -> Vec<u8> {
         // Squared: a few tags are on nearly everything, most on little.
         let n = self.rng.usize(..TAGS) * self.rng.usize(..TAGS) / TAGS;
-        [b"tag\0", n.to_string().as_bytes()].concat()
+        tag_name(n)
     }
 
     fn tags(&mut self) -> Vec<Vec<u8>> {
-        let most = if self.rng.u8(..) < 20 { 60 } else { 4 };
-        (0..self.rng.usize(..=most)).map(|_| self.tag()).collect()
+        match self.rng.u8(..) {
+            // Many, in any order: entries whose places in the member lists are noted.
+            0..8 => {
+                let mut all: Vec<_> = (0..TAGS).map(tag_name).collect();
+                self.rng.shuffle(&mut all);
+                all.truncate(self.rng.usize(30..TAGS));
+                all
+            }
+            8..20 => (0..self.rng.usize(..60)).map(|_| self.tag()).collect(),
+            _ => (0..self.rng.usize(..5)).map(|_| self.tag()).collect(),
+        }
     }
 
     fn set(&mut self) {
@@ -79,34 +103,32 @@ impl World {
             swr_ms: u32::from(swr) * 100,
             softened: false,
         };
-        let mut records = Vec::new();
-        self.index
-            .resolve(db, tags.iter().map(Vec::as_slice), manual, &mut records);
-        let old = self.keyspace[db].get(&key).copied();
-        let fits = |mut old: Entry| {
-            old.tags() == records && old.is_manual() == manual && old.overwrite(&value, attributes)
-        };
-        let before = old.map_or(0, |old| old.value().len());
-        let stored = match old {
-            Some(old) if fits(old) => {
-                self.index.resized(db, before, value.len());
-                old
-            }
-            Some(old) => {
-                let new = Entry::new(&key, &value, attributes, &records);
-                // SAFETY: both alive, the old one linked here, resolved here; freed only afterwards.
-                unsafe {
-                    self.index.replace(db, old, new);
-                    old.free();
-                }
+        let mut tags = tags;
+        if let Some(model) = self.model[db].get(&key)
+            && self.rng.bool()
+        {
+            // An overwrite mostly carries what was there, or nearly.
+            tags.retain(|_| self.rng.u8(..) < 30);
+            tags.splice(0..0, model.tags.iter().cloned());
+        }
+        let present = self.keyspace[db].get(&key).copied();
+        let done = self.server.store(Store {
+            db,
+            key: &key,
+            value: &value,
+            tags: tags.iter().map(Vec::as_slice),
+            attributes,
+            present,
+        });
+        let stored = match (done, present) {
+            (Stored::InPlace, Some(old)) => old,
+            (Stored::New(new), None) => new,
+            (Stored::Replaced(new), Some(old)) => {
+                // SAFETY: out of the index, and out of the keyspace below.
+                unsafe { old.free() };
                 new
             }
-            None => {
-                let new = Entry::new(&key, &value, attributes, &records);
-                // SAFETY: alive, resolved here.
-                unsafe { self.index.link(db, new) };
-                new
-            }
+            _ => panic!("{done:?} over {present:?}"),
         };
         self.keyspace[db].insert(key.clone(), stored);
         self.model[db].insert(
@@ -126,11 +148,9 @@ impl World {
     fn delete(&mut self, db: usize, key: &[u8]) {
         self.model[db].remove(key);
         if let Some(entry) = self.keyspace[db].remove(key) {
-            // SAFETY: alive; freed after it is unlinked.
-            unsafe {
-                self.index.unlink(db, entry);
-                entry.free();
-            }
+            self.server.left(db, entry);
+            // SAFETY: out of keyspace and index.
+            unsafe { entry.free() };
         }
     }
 
@@ -144,40 +164,13 @@ impl World {
         self.delete(to, &new_key);
         let entry = self.keyspace[from].remove(&old_key).unwrap();
         let mut model = self.model[from].remove(&old_key).unwrap();
-        // SAFETY: alive.
-        unsafe { self.index.unlink(from, entry) };
+        self.server.left(from, entry);
         // A softly invalidated one is dropped as well: its new name would not know what its deadline is to be.
-        let dead = self.index.judge(&entry) != Verdict::Live;
-        assert_eq!(
-            dead,
-            model.verdict() != "live",
-            "an unlinked entry still knows what it was"
-        );
-        let names: Vec<Vec<u8>> = if dead {
-            Vec::new()
-        } else {
-            self.index.names(&entry).map(<[u8]>::to_vec).collect()
-        };
-        let attributes = if dead {
-            Attributes {
-                birth: Epoch::ZERO,
-                ..entry.attributes()
-            }
-        } else {
-            entry.attributes()
-        };
-        let value = if dead {
-            Vec::new()
-        } else {
-            entry.value().to_vec()
-        };
-        let fresh = Entry::new(&new_key, &value, attributes, &vec![0; names.len()]);
-        // SAFETY: alive, names distinct; the old one is out of index and keyspace.
-        unsafe {
-            self.index
-                .adopt(to, fresh, names.iter().map(Vec::as_slice), false);
-            entry.free();
-        }
+        let dead = model.verdict() != "live";
+        let fresh = self.server.renamed(to, &new_key, entry);
+        let fresh = fresh.expect("it left the index under its old name");
+        // SAFETY: the old one is out of index and keyspace.
+        unsafe { entry.free() };
         if dead {
             (model.tags, model.value) = (BTreeSet::new(), Vec::new());
             (model.dead, model.soft) = (true, false);
@@ -194,6 +187,7 @@ impl World {
         let spared = |m: &Model| m.dead || auto && m.manual;
         let hit = |m: &Model| !spared(m) && !m.tags.is_disjoint(&tags);
         let carriers = self
+            .server
             .index
             .carriers(db, tags.iter().map(Vec::as_slice), scope);
         let found: BTreeSet<Vec<u8>> = carriers.iter().map(|e| e.key().to_vec()).collect();
@@ -205,9 +199,11 @@ impl World {
         assert_eq!(found, expected);
         let names = tags.iter().map(Vec::as_slice);
         if soft {
-            self.index.soften(db, names, scope, Epoch(self.epoch));
+            self.server
+                .index
+                .soften(db, names, scope, Epoch(self.epoch));
         } else {
-            self.index.kill(db, names, scope);
+            self.server.index.kill(db, names, scope);
         }
         for model in self.model[db].values_mut().filter(|m| hit(m)) {
             model.dead = !soft || !model.swr;
@@ -217,7 +213,7 @@ impl World {
 
     fn reclaim(&mut self, most: usize) {
         for _ in 0..most {
-            match self.index.next_task() {
+            match self.server.index.next_task() {
                 None => break,
                 Some(Task::Delete { db, entry }) => {
                     let key = entry.key().to_vec();
@@ -229,8 +225,7 @@ impl World {
                     assert_eq!(model.verdict(), "soft");
                     // From here on a mark in the entry says so, and its tags are live.
                     model.soft = false;
-                    // SAFETY: alive and linked.
-                    unsafe { self.index.shortened(db, entry) };
+                    self.server.shortened(db, entry);
                     assert!(entry.is_softened());
                 }
             }
@@ -239,7 +234,7 @@ impl World {
 
     fn flush(&mut self) {
         let db = self.db();
-        self.index.discard(db);
+        self.server.index.discard(db);
         self.model[db].clear();
         for (_, entry) in std::mem::take(&mut self.keyspace[db]) {
             // SAFETY: the index has forgotten the whole database.
@@ -253,20 +248,23 @@ impl World {
                 .iter()
                 .map(|(k, e)| (k.clone(), *e))
                 .collect();
-            // SAFETY: all alive.
-            unsafe { self.index.verify(db, &listed) }.unwrap();
+            self.server.index.verify(db, &listed).unwrap();
             for (key, mut entry) in listed {
                 let model = &self.model[db][&key];
-                let verdict = match self.index.verdict(&mut entry) {
+                let verdict = match self.server.index.verdict(&mut entry) {
                     Verdict::Live => "live",
                     Verdict::Soft(_) => "soft",
                     Verdict::Dead => "dead",
                 };
                 assert_eq!(verdict, model.verdict(), "{}", key.escape_ascii());
-                assert_eq!(self.index.why_dead(&entry).is_some(), model.dead);
+                assert_eq!(self.server.index.why_dead(&entry).is_some(), model.dead);
                 assert_eq!(entry.value(), model.value);
-                let names: BTreeSet<Vec<u8>> =
-                    self.index.names(&entry).map(<[u8]>::to_vec).collect();
+                let names: BTreeSet<Vec<u8>> = self
+                    .server
+                    .index
+                    .names(&entry)
+                    .map(<[u8]>::to_vec)
+                    .collect();
                 assert_eq!(names, model.tags);
             }
             self.check_scans(db);
@@ -282,7 +280,7 @@ impl World {
         }
         let (mut cursor, mut tags) = (0, BTreeSet::new());
         loop {
-            let (next, page) = self.index.scan_tags(db, cursor, 7);
+            let (next, page) = self.server.index.scan_tags(db, cursor, 7, None);
             for (name, _) in page {
                 assert!(tags.insert(name.to_vec()), "a tag was returned twice");
             }
@@ -296,7 +294,7 @@ impl World {
         for (tag, keys) in expected {
             let (mut cursor, mut found) = (0, BTreeSet::new());
             loop {
-                let (next, page) = self.index.scan_entries(db, &tag, cursor, 3);
+                let (next, page) = self.server.index.scan_entries(db, &tag, cursor, 3);
                 found.extend(page.iter().map(|e| e.key().to_vec()));
                 cursor = next;
                 if cursor == 0 {
@@ -329,15 +327,15 @@ fn run(seed: u64, steps: usize) {
             94..96 => world.flush(),
             96..98 => {
                 let (a, b) = (world.db(), world.db());
-                world.index.swap(a, b);
+                world.server.index.swap(a, b);
                 world.keyspace.swap(a, b);
                 world.model.swap(a, b);
             }
-            98 => while world.index.bury() {},
+            98 => while world.server.index.bury() {},
             _ => {
                 world.epoch += 1;
                 if step % 7 == 0 {
-                    world.index.raise_floor(Epoch(world.epoch));
+                    world.server.index.raise_floor(Epoch(world.epoch));
                     world
                         .model
                         .iter_mut()
@@ -353,12 +351,12 @@ fn run(seed: u64, steps: usize) {
         let keys: Vec<_> = world.keyspace[db].keys().cloned().collect();
         keys.iter().for_each(|key| world.delete(db, key));
     }
-    world.index.settle();
-    while world.index.has_pending() {
-        assert_eq!(world.index.next_task(), None);
-        world.index.bury();
+    world.server.index.settle();
+    while world.server.index.has_pending() {
+        assert_eq!(world.server.index.next_task(), None);
+        world.server.index.bury();
     }
-    let sizes = world.index.sizes();
+    let sizes = world.server.index.sizes();
     assert_eq!(
         (
             sizes.entries,

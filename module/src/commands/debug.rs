@@ -1,8 +1,8 @@
-//! `MCACHE.DEBUG SELFCHECK|DRAIN` and `MCACHE.RECLAIM`: for tests and for whoever runs the server.
+//! `MCACHE.DEBUG SELFCHECK|DRAIN` and `MCACHE.RECLAIM`: for tests and for those who run the server.
 
 use mcache_core::error::Error;
 
-use crate::ffi::api::{Args, Ctx};
+use crate::redis::{Args, Ctx};
 use crate::{reclaim, state};
 
 /// `MCACHE.DEBUG SELFCHECK`: compares the index with the keyspace, entry by entry, in every database.
@@ -35,8 +35,7 @@ fn self_check(ctx: Ctx<'_>) -> Result<(), String> {
     let result = (0..).take_while(|db| ctx.select(*db)).try_for_each(|db| {
         let mut keyspace = Vec::new();
         ctx.scan(|key, entry| keyspace.extend(entry.map(|entry| (key.to_vec(), entry))));
-        // SAFETY: the entries were found in the keyspace just now, and nothing has run since.
-        state::with(|s| unsafe { s.index.verify(db, &keyspace) })
+        state::with(|s| s.index.verify(db, &keyspace))
     });
     ctx.select(selected);
     result
@@ -46,5 +45,11 @@ fn self_check(ctx: Ctx<'_>) -> Result<(), String> {
 pub fn reclaim(ctx: Ctx<'_>, _: Args<'_>) -> Result<(), Error> {
     let freed = reclaim::slice(ctx);
     ctx.reply_integer(freed as i64);
+    Ok(())
+}
+
+/// `MCACHE.WRITABLE`: changes nothing, and nothing is replicated.
+pub fn writable(ctx: Ctx<'_>, _: Args<'_>) -> Result<(), Error> {
+    ctx.reply_ok();
     Ok(())
 }

@@ -3,10 +3,10 @@
 use mcache_core::entry::Entry;
 use mcache_core::error::Error;
 use mcache_core::index::{Scope, Why};
+use mcache_core::server::fresh_ms;
 
 use super::check_tags;
-use super::get::Condition;
-use crate::ffi::api::{self, Access, Args, Ctx, Held, Mode};
+use crate::redis::{self, Access, Args, Ctx, Held, Mode};
 use crate::state;
 
 /// `MCACHE.INSPECT key`: leaves no trace in statistics and eviction.
@@ -20,7 +20,7 @@ pub fn inspect(ctx: Ctx<'_>, args: Args<'_>) -> Result<(), Error> {
         Held::Foreign => return Err(Error::WrongType),
         Held::Entry(entry) => entry,
     };
-    let now_ms = api::now_ms();
+    let now_ms = redis::now_ms();
     let (condition, reason, tags) = state::with(|s| {
         let reason = s.index.why_dead(&entry).map(|why| match why {
             Why::Floor => {
@@ -29,24 +29,16 @@ pub fn inspect(ctx: Ctx<'_>, args: Args<'_>) -> Result<(), Error> {
             Why::Tag(record) => [b"invalidated by the tag ", s.index.name(record)].concat(),
         });
         let tags: Vec<Vec<u8>> = s.index.names(&entry).map(<[u8]>::to_vec).collect();
-        (Condition::of(s, &key, &mut entry), reason, tags)
+        let condition = s.condition(&mut entry, || key.deadline_ms(), || now_ms);
+        (condition, reason, tags)
     });
     let field = |name: &str| ctx.reply_bytes(name.as_bytes());
     ctx.reply_map(if reason.is_some() { 8 } else { 7 });
     field("state");
-    field(match condition {
-        Condition::Live => "live",
-        Condition::Stale => "stale",
-        Condition::Dead => "dead",
-    });
+    field(condition.word());
     field("ttl_ms");
-    // Until it stops being fresh; an entry in its stale window has 0 left.
-    let left = |deadline: u64| {
-        deadline
-            .saturating_sub(u64::from(entry.swr_ms()))
-            .saturating_sub(now_ms) as i64
-    };
-    ctx.reply_integer(key.deadline_ms().map_or(-1, left));
+    let left_ms = fresh_ms(&entry, key.deadline_ms(), now_ms);
+    ctx.reply_integer(left_ms.map_or(-1, |ms| ms as i64));
     field("age_ms");
     ctx.reply_integer(now_ms.saturating_sub(entry.birth().unix_ms()) as i64);
     field("bytes");

@@ -1,23 +1,22 @@
 //! One short file per command: parse, open, decide, apply, reply.
 
 pub mod debug;
+pub mod feed;
 pub mod fetch;
 pub mod get;
-pub mod help;
 pub mod inspect;
 pub mod invalidate;
+pub mod nearget;
 pub mod replicated;
 pub mod scan;
 pub mod set;
+pub mod settle;
 pub mod table;
 pub mod token;
 
 use mcache_core::error::Error;
 
-use crate::ffi::api::{Access, Args, Ctx};
-
-/// What a command's function looks like. An error is the whole reply, and nothing was changed.
-pub type Handler = fn(Ctx<'_>, Args<'_>) -> Result<(), Error>;
+use crate::redis::{Access, Args, Ctx};
 
 /// Checks that the user may do this with every tag from `from` on: Redis itself checks keys only.
 ///

@@ -2,11 +2,11 @@
 //!
 //! Each call does a bounded amount of work, and shows a user only what the user's key patterns cover.
 
+use mcache_core::Pattern;
 use mcache_core::command::{Arguments, Scan};
 use mcache_core::error::Error;
-use mcache_core::matches;
 
-use crate::ffi::api::{Access, Args, Ctx, Held, Mode, OwnedStr, User};
+use crate::redis::{Access, Args, Ctx, Held, Mode, OwnedStr, User};
 use crate::state;
 
 fn visible(user: Option<&User>, name: &[u8]) -> bool {
@@ -16,16 +16,16 @@ fn visible(user: Option<&User>, name: &[u8]) -> bool {
 /// `MCACHE.TAGS cursor [MATCH pattern] [COUNT n]`: tags with their numbers of entries.
 pub fn tags(ctx: Ctx<'_>, args: Args<'_>) -> Result<(), Error> {
     let scan = Scan::parse(&args, 1, true)?;
+    let pattern = scan.pattern_at.and_then(|at| Pattern::new(args.get(at)));
     let (cursor, found) = state::with(|s| {
         s.index.settle();
-        let (cursor, page) = s.index.scan_tags(ctx.db(), scan.cursor, scan.count);
-        let wanted = |name: &[u8]| scan.pattern_at.is_none_or(|at| matches(args.get(at), name));
-        let page = page.into_iter().filter(|(name, _)| wanted(name));
-        (
-            cursor,
-            page.map(|(name, entries)| (name.to_vec(), entries))
-                .collect::<Vec<_>>(),
-        )
+        let (cursor, page) = s
+            .index
+            .scan_tags(ctx.db(), scan.cursor, scan.count, pattern.as_ref());
+        let page = page
+            .into_iter()
+            .map(|(name, entries)| (name.to_vec(), entries));
+        (cursor, page.collect::<Vec<_>>())
     });
     let user = ctx.user();
     let found: Vec<_> = found

@@ -2,12 +2,12 @@
 
 use mcache_core::error::Error;
 
-use crate::ffi::api::{self, Args, Ctx};
+use crate::redis::{self, Args, Ctx};
 use crate::state;
 
 /// `MCACHE.TOKEN key`. The key routes the command in a cluster: tokens are the node's.
 pub fn token(ctx: Ctx<'_>, _: Args<'_>) -> Result<(), Error> {
-    let token = state::with(|s| s.fills.token(api::now_ms()));
+    let token = state::with(|s| s.fills.token(redis::now_ms()));
     ctx.reply_bytes(token.to_string().as_bytes());
     Ok(())
 }

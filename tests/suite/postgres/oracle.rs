@@ -630,7 +630,9 @@ fn no_cached_result_is_stale_on_a_real_database() {
 #[test]
 #[ignore = "takes minutes: make oracle-broken, make test-long"]
 fn each_breach_is_noticed() {
-    let only = std::env::var("MCACHE_BREACH").ok().filter(|name| !name.is_empty());
+    let only = std::env::var("MCACHE_BREACH")
+        .ok()
+        .filter(|name| !name.is_empty());
     for breach in BREACHES {
         if only
             .as_ref()

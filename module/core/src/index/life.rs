@@ -3,7 +3,8 @@
 use super::{Db, Index};
 use crate::entry::Entry;
 use crate::epoch::Epoch;
-use crate::tags::{Class, Tags, hash};
+use crate::tags::{Class, Fate, Tags};
+use crate::work;
 
 /// Why an entry is not served.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -41,7 +42,7 @@ impl Index {
         if entry.birth() < self.floor {
             return Verdict::Dead;
         }
-        if self.doubtful_records == 0 || entry.checked() == self.kills {
+        if self.doubtful_records == 0 || u64::from(entry.checked()) == self.trusted {
             return Verdict::Live;
         }
         let verdict = self.judge(entry);
@@ -56,11 +57,12 @@ impl Index {
         if self.why_dead(entry).is_some() {
             return Verdict::Dead;
         }
-        let soft = entry.tags().iter().filter(|r| self.tags.is_soft(**r));
-        match soft.filter_map(|r| self.soft_epochs.get(r)).min() {
+        work::step(entry.tags().len());
+        let soft = |record: &u32| self.tags.fate(*record) == Fate::Soft;
+        let soft = entry.tags().iter().filter(|r| soft(r));
+        match soft.filter_map(|r| self.softs.since(*r)).min() {
             None => Verdict::Live,
-            Some(_) if entry.swr_ms() == 0 => Verdict::Dead,
-            Some(epoch) => Verdict::Soft(*epoch),
+            Some(epoch) => Verdict::Soft(epoch),
         }
     }
 
@@ -69,8 +71,12 @@ impl Index {
         if entry.birth() < self.floor {
             return Some(Why::Floor);
         }
-        let fatal = |record: &&u32| {
-            self.tags.is_dead(**record) || entry.swr_ms() == 0 && self.tags.is_soft(**record)
+        work::step(entry.tags().len());
+        let fatal = |record: &&u32| match self.tags.fate(**record) {
+            Fate::Live => false,
+            Fate::Dead => true,
+            // Without a window in which it could be served stale, or invalidated for good since.
+            Fate::Soft => entry.swr_ms() == 0 || self.softs.since(**record).is_none(),
         };
         entry.tags().iter().find(fatal).map(|r| Why::Tag(*r))
     }
@@ -98,10 +104,13 @@ impl Index {
         let Some(home) = self.dbs.get(db) else {
             return 0;
         };
-        let members = |record: u32| self.tags.len(record) as usize;
+        let count = |carriers: Carriers| {
+            let live = carriers.live.map_or(0, |r| self.tags.len(r) as usize);
+            live + carriers.soft.map_or(0, |r| self.softs.members(r))
+        };
         names
-            .flat_map(|name| records_of(&self.tags, home, name, scope))
-            .map(members)
+            .flat_map(|name| carriers_of(&self.tags, home, name, scope))
+            .map(count)
             .sum()
     }
 
@@ -115,20 +124,28 @@ impl Index {
         let Some(home) = self.dbs.get(db) else {
             return Vec::new();
         };
-        let mut ids: Vec<u32> = names
-            .flat_map(|name| records_of(&self.tags, home, name, scope))
-            .flat_map(|r| (0..self.tags.len(r)).filter_map(move |at| self.tags.member(r, at)))
-            .collect();
+        let mut ids: Vec<u32> = Vec::new();
+        for name in names {
+            for Carriers { live, soft } in carriers_of(&self.tags, home, name, scope) {
+                let soft = soft.into_iter().flat_map(|r| self.softs.group(r));
+                for record in live.into_iter().chain(soft) {
+                    let positions = 0..self.tags.len(record);
+                    ids.extend(positions.filter_map(|at| self.tags.member(record, at)));
+                }
+            }
+        }
+        work::step(ids.len());
         ids.sort_unstable();
         ids.dedup();
         ids.iter()
-            .filter_map(|id| home.entries.0.get(*id))
+            .filter_map(|id| home.entries.get(*id))
             .filter(|entry| self.why_dead(entry).is_none())
             .copied()
             .collect()
     }
 
-    /// Makes every entry dead that carries one of the tags. O(tags named), however many entries there are.
+    /// Makes every entry dead that carries one of the tags. O(tags named), however many entries there are and whatever was
+    /// invalidated before.
     ///
     /// Returns how many memberships died.
     pub fn kill<'a>(
@@ -143,18 +160,20 @@ impl Index {
         };
         let mut members = 0;
         for name in names {
-            for record in records_of(&self.tags, home, name, scope) {
-                if self.tags.is_soft(record) {
-                    home.soft_names.remove(&self.tags, record);
-                    home.soft.retain(|other| *other != record);
-                    self.soft_epochs.remove(&record);
-                } else {
+            for Carriers { live, soft } in carriers_of(&self.tags, home, name, scope) {
+                if let Some(record) = live {
                     home.names.remove(&self.tags, record);
+                    self.tags.mark_dead(record);
+                    home.dead.push_back(record);
                     self.doubtful_records += 1;
+                    let died = self.tags.len(record) as usize;
+                    home.pending += died;
+                    members += died;
                 }
-                self.tags.mark_dead(record);
-                home.dead.push_back(record);
-                members += self.tags.len(record) as usize;
+                if let Some(newest) = soft {
+                    home.soft_names.remove(&self.tags, newest);
+                    members += self.softs.kill(newest);
+                }
             }
         }
         self.count_kill(members);
@@ -162,9 +181,10 @@ impl Index {
     }
 
     /// Makes every entry stale from `epoch` on that carries one of the tags, and those dead that have no SWR window.
-    /// O(tags named), however many entries there are.
+    /// O(tags named), however many entries there are and whatever was invalidated before.
     ///
-    /// Returns how many memberships it concerns.
+    /// Returns how many memberships it concerns. Those that are soft already became so earlier: they keep the earlier epoch,
+    /// for their stale window ends sooner.
     pub fn soften<'a>(
         &mut self,
         db: usize,
@@ -178,18 +198,20 @@ impl Index {
         };
         let mut members = 0;
         for name in names {
-            for record in records_of(&self.tags, home, name, scope) {
-                // One that is soft already became so earlier, which is worse.
-                if self.tags.is_soft(record) {
-                    continue;
-                }
+            for Carriers { live, soft } in carriers_of(&self.tags, home, name, scope) {
+                let Some(record) = live else { continue };
                 home.names.remove(&self.tags, record);
                 self.tags.mark_soft(record);
+                if let Some(newest) = soft {
+                    home.soft_names.remove(&self.tags, newest);
+                }
                 home.soft_names.add(&self.tags, record);
-                home.soft.push_back(record);
-                self.soft_epochs.insert(record, epoch);
+                let softened = self.tags.len(record) as usize;
+                self.softs
+                    .push(&mut home.soft, record, epoch, softened, soft);
                 self.doubtful_records += 1;
-                members += self.tags.len(record) as usize;
+                home.pending += softened;
+                members += softened;
             }
         }
         self.count_kill(members);
@@ -197,42 +219,43 @@ impl Index {
     }
 
     fn count_kill(&mut self, members: usize) {
-        if members > 0 {
-            self.kills = self.kills.wrapping_add(1);
-            if self.kills == 0 {
-                self.forget_checks();
-            }
+        if members == 0 {
+            return;
         }
-    }
-
-    /// Once in 2^32 kills: no check from the previous round may be mistaken for one of this round.
-    #[cold]
-    fn forget_checks(&mut self) {
-        self.kills = 1;
-        let staged = self.staging.iter_mut().flatten();
-        for db in self.dbs.iter_mut().chain(staged) {
-            for id in 0..db.entries.0.bound() {
-                if let Some(entry) = db.entries.0.get_mut(id) {
-                    entry.set_checked(0);
+        match self.kills.checked_add(1) {
+            None => self.begin_wiping(),
+            Some(kills) => {
+                self.kills = kills;
+                if self.wiping.is_none() {
+                    self.trusted = u64::from(kills);
                 }
             }
         }
     }
 }
 
-/// The records of a tag that an invalidation concerns: live ones, and soft ones whose members are not dealt with yet.
-/// Allocates nothing for a tag without entries, as most invalidated ones are.
-pub(super) fn records_of(tags: &Tags, home: &Db, name: &[u8], scope: Scope) -> Vec<u32> {
-    let hash = hash(name);
-    let classes: &[Class] = match scope {
-        Scope::All => &[Class::Auto, Class::Manual],
-        Scope::Auto => &[Class::Auto],
+/// The records of a tag and class that an invalidation concerns.
+#[derive(Clone, Copy)]
+pub(super) struct Carriers {
+    /// The live one.
+    pub(super) live: Option<u32>,
+    /// The newest of those that are soft and whose members are not dealt with yet.
+    pub(super) soft: Option<u32>,
+}
+
+/// What an invalidation of a tag concerns, by class. One look-up a table and class.
+pub(super) fn carriers_of(
+    tags: &Tags,
+    home: &Db,
+    name: &[u8],
+    scope: Scope,
+) -> impl Iterator<Item = Carriers> + use<> {
+    let hash = tags.hash(name);
+    let of = |class| Carriers {
+        live: home.names.find(tags, name, hash, class),
+        soft: home.soft_names.find(tags, name, hash, class),
     };
-    let mut records = Vec::new();
-    for class in classes {
-        records.extend(home.names.find(tags, name, hash, *class));
-        home.soft_names
-            .find_all(tags, name, hash, *class, &mut records);
-    }
-    records
+    let auto = of(Class::Auto);
+    let manual = (scope == Scope::All).then(|| of(Class::Manual));
+    std::iter::once(auto).chain(manual)
 }

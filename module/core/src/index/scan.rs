@@ -1,9 +1,20 @@
 //! Looking in: numbers for INFO, listings in pages.
 
-use super::life::records_of;
-use super::{Index, Scope};
+use super::bury::Discarded;
+use super::life::{Carriers, carriers_of};
+use super::{Db, Index, Scope, Verdict};
+use crate::alloc::class;
 use crate::entry::Entry;
-use crate::tags::{Class, hash};
+use crate::slab::Next;
+use crate::tags::{Class, Fate};
+use crate::text::Pattern;
+use crate::work;
+
+/// Steps after which a listing ends its page, full or not: about a millisecond at worst. Among the steps are bytes compared
+/// with a pattern, tags looked at, and names and keys copied.
+const STEPS: usize = 200_000;
+/// Bytes copied that count as a step.
+const COPIED: usize = 16;
 
 /// Numbers for INFO. Counts are of entries in the keyspace, dead ones included until they are reclaimed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -21,79 +32,115 @@ pub struct Sizes {
 pub type Page<T> = (u64, Vec<T>);
 
 impl Index {
-    /// Numbers for INFO. O(databases + dead records).
+    /// Numbers for INFO. O(databases).
     pub fn sizes(&self) -> Sizes {
         let mut sizes = Sizes {
-            index_bytes: self.tags.bytes(),
+            index_bytes: self.tags.bytes()
+                + self.softs.bytes()
+                + class(self.dbs.capacity() * size_of::<Db>())
+                + class(self.limbo.capacity() * 4)
+                + class(self.graveyard.capacity() * size_of::<Discarded>())
+                + self.graveyard.iter().map(Discarded::bytes).sum::<usize>(),
             ..Sizes::default()
         };
+        let staged = self.staging.iter().flatten();
+        for db in self.dbs.iter().chain(staged) {
+            sizes.index_bytes += db.names.bytes()
+                + db.soft_names.bytes()
+                + db.entries.bytes()
+                + db.memberships * 8
+                + db.dead.bytes()
+                + db.condemned.bytes();
+        }
         for db in &self.dbs {
-            sizes.entries += db.entries.0.len();
+            sizes.entries += db.entries.len();
             sizes.tags += db.names.len();
             sizes.memberships += db.memberships;
             sizes.payload_bytes += db.payload_bytes;
-            sizes.index_bytes += db.names.bytes()
-                + db.soft_names.bytes()
-                + db.entries.0.bytes()
-                + db.memberships * 8
-                + db.dead.capacity() * 4;
-            sizes.pending_reclaim += db
-                .dead
-                .iter()
-                .chain(&db.soft)
-                .map(|r| self.tags.len(*r) as usize)
-                .sum::<usize>()
-                + db.condemned.len();
+            sizes.pending_reclaim += db.pending + db.condemned.len();
         }
         sizes
     }
 
-    /// Tags of a database with their numbers of entries. A tag that is there during the whole scan is returned exactly
-    /// once. O(count).
-    pub fn scan_tags(&self, db: usize, cursor: u64, count: usize) -> Page<(&[u8], usize)> {
-        let Some(home) = self.dbs.get(db) else {
+    /// Bytes that an entry takes outside of its own allocation: its id, its places in the member lists of its tags, and all
+    /// of the tags that it alone carries. O(tags).
+    pub fn bytes_beside(&self, entry: &Entry) -> usize {
+        let memberships = entry.tags().iter();
+        8 + memberships
+            .map(|record| self.tags.bytes_of_membership(*record))
+            .sum::<usize>()
+    }
+
+    /// Tags of a database with their numbers of entries, those that match the pattern if there is one. A tag that is there
+    /// during the whole scan is returned exactly once. O(count), and a page ends early when that took many steps.
+    pub fn scan_tags(
+        &self,
+        db: usize,
+        cursor: u64,
+        count: usize,
+        pattern: Option<&Pattern>,
+    ) -> Page<(&[u8], usize)> {
+        let (Some(home), Ok(mut from)) = (self.dbs.get(db), u32::try_from(cursor)) else {
             return (0, Vec::new());
         };
         let mut found = Vec::new();
-        let mut next = u32::try_from(cursor)
-            .ok()
-            .and_then(|from| self.tags.next(from));
+        let mut steps = STEPS;
         for _ in 0..count.max(1) {
-            let Some(record) = next else { break };
-            next = self.tags.next(record + 1);
-            if !self.tags.is_live(record) || !home.names.contains(&self.tags, record) {
-                continue;
-            }
-            let name = self.tags.name(record);
-            let mut members = self.tags.len(record) as usize;
-            let other = match self.tags.class(record) {
-                Class::Auto => Class::Manual,
-                Class::Manual => Class::Auto,
+            let record = match self.tags.next(from, &mut steps) {
+                Next::Id(record) => record,
+                Next::Later(from) => return (u64::from(from), found),
+                Next::End => return (0, found),
             };
-            // A tag with entries of both classes has two records: it is reported with the automatic one.
-            if let Some(twin) = home.names.find(&self.tags, name, hash(name), other) {
-                if other == Class::Auto {
-                    continue;
-                }
-                members += self.tags.len(twin) as usize;
+            from = record + 1;
+            work::step(1);
+            steps = steps.saturating_sub(1);
+            if let Some(tag) = self.tag_of(home, record)
+                && pattern.is_none_or(|pattern| pattern.matches(tag.0, &mut steps))
+            {
+                steps = steps.saturating_sub(tag.0.len() / COPIED);
+                found.push(tag);
             }
-            if members > 0 {
-                found.push((name, members));
+            if steps == 0 {
+                break;
             }
         }
-        (next.map_or(0, u64::from), found)
+        match self.tags.next(from, &mut steps.max(1)) {
+            Next::Id(from) | Next::Later(from) => (u64::from(from), found),
+            Next::End => (0, found),
+        }
+    }
+
+    /// The tag that is listed for this record, and how many entries carry it. A tag with entries of both classes has two
+    /// records: it is listed with the automatic one.
+    fn tag_of(&self, home: &Db, record: u32) -> Option<(&[u8], usize)> {
+        if self.tags.fate(record) != Fate::Live || !home.names.contains(&self.tags, record) {
+            return None;
+        }
+        let name = self.tags.name(record);
+        let other = match self.tags.class(record) {
+            Class::Auto => Class::Manual,
+            Class::Manual => Class::Auto,
+        };
+        let twin = home
+            .names
+            .find(&self.tags, name, self.tags.hash(name), other);
+        if twin.is_some() && other == Class::Auto {
+            return None;
+        }
+        let members = self.tags.len(record) + twin.map_or(0, |twin| self.tags.len(twin));
+        (members > 0).then_some((name, members as usize))
     }
 
     /// Entries that carry a tag, dead ones left out. One that carries it during the whole scan is returned at least
     /// once: the scan runs from the end of the member list, and removals only ever move members towards its beginning.
-    /// O(count).
+    /// O(count), and a page ends early when that took many steps.
     pub fn scan_entries(&self, db: usize, name: &[u8], cursor: u64, count: usize) -> Page<Entry> {
         let Some(home) = self.dbs.get(db) else {
             return (0, Vec::new());
         };
-        let hash = hash(name);
+        let hash = self.tags.hash(name);
         // The lowest bit of a cursor tells the class, the rest how many members are still to be visited.
-        let (mut found, mut visited) = (Vec::new(), 0);
+        let (mut found, mut visited, mut steps) = (Vec::new(), 0, STEPS);
         let (mut class, mut left) = match cursor {
             0 => (Class::Manual, u32::MAX),
             c if c & 1 == 1 => (Class::Manual, (c >> 1) as u32),
@@ -102,13 +149,15 @@ impl Index {
         loop {
             let record = home.names.find(&self.tags, name, hash, class);
             left = left.min(record.map_or(0, |r| self.tags.len(r)));
-            while left > 0 && visited < count.max(1) {
+            while left > 0 && visited < count.max(1) && steps > 0 {
                 left -= 1;
                 visited += 1;
                 let entry = record
                     .and_then(|r| self.tags.member(r, left))
-                    .and_then(|id| home.entries.0.get(id));
-                found.extend(entry.filter(|e| self.why_dead(e).is_none()));
+                    .and_then(|id| home.entries.get(id));
+                if let Some(entry) = entry {
+                    found.extend(self.not_dead(*entry, &mut steps));
+                }
             }
             if left > 0 {
                 return (
@@ -123,6 +172,15 @@ impl Index {
         }
     }
 
+    /// The entry, unless it is dead. Its tags are looked at only if something was invalidated since it was found alive.
+    fn not_dead(&self, mut entry: Entry, steps: &mut usize) -> Option<Entry> {
+        let known = self.doubtful_records == 0 || u64::from(entry.checked()) == self.trusted;
+        let looked_at = if known { 1 } else { entry.tags().len() + 1 };
+        work::step(1);
+        *steps = steps.saturating_sub(looked_at + entry.key().len() / COPIED);
+        (self.verdict(&mut entry) != Verdict::Dead).then_some(entry)
+    }
+
     /// Bytes of the entries that carry a tag; beyond a thousand entries estimated from a thousand of them, so that
     /// nobody waits because a tag is large.
     pub fn bytes_of(&self, db: usize, name: &[u8]) -> usize {
@@ -130,20 +188,23 @@ impl Index {
         let Some(home) = self.dbs.get(db) else {
             return 0;
         };
-        records_of(&self.tags, home, name, Scope::All)
-            .into_iter()
-            .map(|record| {
-                let len = self.tags.len(record) as usize;
-                let step = len.div_ceil(SAMPLE).max(1);
-                let sampled = (0..len)
-                    .step_by(step)
-                    .filter_map(|at| self.tags.member(record, at as u32));
-                let bytes: usize = sampled
-                    .filter_map(|id| home.entries.0.get(id))
-                    .map(Entry::bytes)
-                    .sum();
-                bytes * len / len.div_ceil(step).max(1)
-            })
+        let sample = |record: u32, members: usize| {
+            let len = self.tags.len(record) as usize;
+            let sampled = (0..len)
+                .step_by(len.div_ceil(SAMPLE).max(1))
+                .filter_map(|at| home.entries.get(self.tags.member(record, at as u32)?));
+            let (bytes, count) = sampled.fold((0, 0), |(bytes, count), entry| {
+                work::step(1);
+                (bytes + Entry::bytes(entry), count + 1)
+            });
+            bytes * members / count.max(1)
+        };
+        let bytes = |Carriers { live, soft }| {
+            live.map_or(0, |r| sample(r, self.tags.len(r) as usize))
+                + soft.map_or(0, |r| sample(r, self.softs.members(r)))
+        };
+        carriers_of(&self.tags, home, name, Scope::All)
+            .map(bytes)
             .sum()
     }
 }

@@ -4,33 +4,27 @@ use std::collections::HashSet;
 
 use super::{Db, Index};
 use crate::entry::Entry;
+use crate::tags::Fate;
 
 impl Index {
     /// Compares the index of a database with the entries found in its keyspace, both ways.
     ///
     /// # Errors
     /// The first disagreement, in words. O(entries + memberships): for tests.
-    ///
-    /// # Safety
-    /// The entries are alive.
-    pub unsafe fn verify(
-        &mut self,
-        db: usize,
-        keyspace: &[(Vec<u8>, Entry)],
-    ) -> Result<(), String> {
+    pub fn verify(&mut self, db: usize, keyspace: &[(Vec<u8>, Entry)]) -> Result<(), String> {
         self.settle();
         let empty = Db::default();
         let home = self.dbs.get(db).unwrap_or(&empty);
         let show = |bytes: &[u8]| bytes.escape_ascii().to_string();
-        if home.entries.0.len() != keyspace.len() {
+        if home.entries.len() != keyspace.len() {
             return Err(format!(
                 "db {db}: {} entries in the index, {} in the keyspace",
-                home.entries.0.len(),
+                home.entries.len(),
                 keyspace.len()
             ));
         }
         let dead_queue: HashSet<&u32> = home.dead.iter().collect();
-        let soft_queue: HashSet<&u32> = home.soft.iter().collect();
+        let soft_queue: HashSet<u32> = self.softs.iter(&home.soft).collect();
         let (mut memberships, mut payload_bytes) = (0, 0);
         for (key, entry) in keyspace {
             let name = show(key);
@@ -40,7 +34,7 @@ impl Index {
                     show(entry.key())
                 ));
             }
-            if home.entries.0.get(entry.id()) != Some(entry) {
+            if home.entries.get(entry.id()) != Some(entry) {
                 return Err(format!("db {db}: {name} is not in the index under its id"));
             }
             for (at, record) in entry.tags().iter().enumerate() {
@@ -51,12 +45,18 @@ impl Index {
                     ));
                 }
                 let listed = home.names.contains(&self.tags, *record);
-                let dead = self.tags.is_dead(*record);
-                let soft = self.tags.is_soft(*record);
+                let (dead, soft) = match self.tags.fate(*record) {
+                    Fate::Live => (false, false),
+                    Fate::Dead => (true, false),
+                    Fate::Soft => (false, true),
+                };
                 let queued =
                     dead_queue.contains(record) && dead || soft_queue.contains(record) && soft;
-                let named = soft && home.soft_names.contains(&self.tags, *record);
-                if listed == queued || listed != self.tags.is_live(*record) || named != soft {
+                let named = home.soft_names.contains(&self.tags, *record);
+                if listed == queued
+                    || listed == (dead || soft)
+                    || named != self.softs.is_listed(*record)
+                {
                     return Err(format!(
                         "db {db}: tag {} of {name} is neither live nor soft nor dead",
                         show(self.tags.name(*record))
@@ -67,17 +67,13 @@ impl Index {
             payload_bytes += entry.value().len();
         }
         let members = |record| self.tags.len(record) as usize;
-        let listed: usize = home.names.iter().map(members).sum::<usize>()
-            + home
-                .dead
-                .iter()
-                .chain(&home.soft)
-                .map(|r| members(*r))
-                .sum::<usize>();
-        if listed != memberships || home.memberships != memberships {
+        let pending = home.dead.iter().copied().chain(soft_queue).map(members);
+        let pending: usize = pending.sum();
+        let listed = home.names.iter().map(members).sum::<usize>() + pending;
+        if listed != memberships || home.memberships != memberships || home.pending != pending {
             return Err(format!(
-                "db {db}: {listed} members listed, {} counted, {memberships} carried",
-                home.memberships
+                "db {db}: {listed} members listed, {} counted, {memberships} carried; {pending} dead or soft, {} counted",
+                home.memberships, home.pending
             ));
         }
         if home.payload_bytes != payload_bytes {

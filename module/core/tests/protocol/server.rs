@@ -1,29 +1,51 @@
-//! One server: the logic of the crate, put together as the module does, around a keyspace that is a map.
+//! One server: the shipped `mcache_core::server` around a keyspace that is a map.
 //!
-//! It owns its entries. Time, randomness and messages come from the world; what it wants to tell others is left in `wakes`
-//! and `log`.
+//! What stands here is what Redis does: it keeps entries under keys with deadlines, expires them, writes them to files and
+//! passes commands on. Every decision is the crate's. Time, randomness and messages come from the world; what it wants to
+//! tell others is left in `wakes` and `log`.
 
 use std::collections::{BTreeMap, HashMap};
 
-use mcache_core::early;
-use mcache_core::encode::{self, Decoded};
+use mcache_core::command::{Condition as When, Set};
+use mcache_core::encode;
 use mcache_core::entry::{Attributes, Entry};
 use mcache_core::epoch::{Epoch, Token};
 use mcache_core::fills::Fills;
-use mcache_core::index::{Index, Scope, Task, Verdict};
-use mcache_core::lease::{Answer, Asked, Leases, Waiter};
+use mcache_core::index::{Scope, Task};
+use mcache_core::lease::{Answer, Released, Waiter, Wake};
+use mcache_core::server::{
+    self, Awaited, Condition, Edge, Fetched, Fetcher, Replicated, Store, Stored,
+};
 
 use crate::world::{Key, TAGS_A_KEY, Tag, Value, is_manual, tags_of};
 
 /// So few that invalidations push each other out of the exact part of the memory all the time.
 const REMEMBERED_TAGS: usize = 4;
 
-const HUSK: Attributes = Attributes {
-    birth: Epoch::ZERO,
-    manual: false,
-    swr_ms: 0,
-    softened: false,
-};
+/// One for all servers: a pointer to an entry of another one is none of theirs.
+static AWAITED: Awaited = Awaited::new();
+
+/// The one database.
+const DB: usize = 0;
+
+/// What the crate asks of the edge, at one moment.
+struct Moment {
+    now_ms: u64,
+    random: u64,
+    is_primary: bool,
+}
+
+impl Edge for Moment {
+    fn now_ms(&self) -> u64 {
+        self.now_ms
+    }
+    fn random(&self) -> u64 {
+        self.random
+    }
+    fn is_primary(&self) -> bool {
+        self.is_primary
+    }
+}
 
 /// What a client asks.
 #[derive(Clone, Copy, Debug)]
@@ -91,6 +113,8 @@ pub enum Op {
         attributes: Attributes,
         deadline_ms: u64,
     },
+    /// RESTORE, as it came.
+    Restore(Dump, u64),
     Unlink(Key),
     Invalidate(Invalidation, Epoch),
     Shorten {
@@ -100,18 +124,28 @@ pub enum Op {
     Flush,
 }
 
-/// An entry on its way to another shard.
+/// An entry as a file, a full synchronisation or MIGRATE has it.
+#[derive(Clone, Debug)]
 pub struct Dump {
     key: Key,
     meta: Vec<u8>,
-    value: Value,
-    ttl_ms: u64,
+    value: Vec<u8>,
+    deadline_ms: u64,
 }
 
+/// What the keyspace has under a key.
 #[derive(Clone, Copy)]
-struct Stored {
+struct Held {
     entry: Entry,
     deadline_ms: u64,
+}
+
+/// What a FETCH asks for.
+struct Wanted {
+    key: Key,
+    lease_ms: u64,
+    wait_ms: u64,
+    early_ms: u64,
 }
 
 #[derive(Clone, Copy)]
@@ -127,41 +161,45 @@ struct Holder {
 }
 
 pub struct Server {
-    index: Index,
-    fills: Fills,
-    keyspace: BTreeMap<Key, Stored>,
-    leases: Leases<u64>,
+    core: server::Server<u64>,
+    keyspace: BTreeMap<Key, Held>,
     parked: HashMap<u64, Parked>,
-    /// Who was told to fill which key, until when: kept apart from `leases`, to check them.
+    /// Who was told to fill which key, until when: kept apart from the leases, to check them.
     holders: BTreeMap<Key, Holder>,
+    is_primary: bool,
     /// Whom to tell what, soon.
-    pub wakes: Vec<(u64, Answer)>,
+    pub wakes: Vec<Wake<u64>>,
     /// Everything replicated since this server became primary.
     pub log: Vec<Op>,
-    pub in_doubt: u64,
 }
 
 impl Drop for Server {
     fn drop(&mut self) {
-        for stored in std::mem::take(&mut self.keyspace).into_values() {
+        for held in std::mem::take(&mut self.keyspace).into_values() {
             // SAFETY: the index goes away with the server and does not look at its entries.
-            unsafe { stored.entry.free() };
+            unsafe { held.entry.free() };
         }
     }
 }
 
 impl Server {
-    pub fn new(incarnation: u64, now_ms: u64) -> Self {
+    pub fn new(incarnation: u64, now_ms: u64, is_primary: bool) -> Self {
         Server {
-            index: Index::new(),
-            fills: Fills::new(incarnation, now_ms, REMEMBERED_TAGS),
+            core: server::Server::new(Fills::new(incarnation, now_ms, REMEMBERED_TAGS), &AWAITED),
             keyspace: BTreeMap::new(),
-            leases: Leases::default(),
             parked: HashMap::new(),
             holders: BTreeMap::new(),
+            is_primary,
             wakes: Vec::new(),
             log: Vec::new(),
-            in_doubt: 0,
+        }
+    }
+
+    fn moment(&self, now_ms: u64, random: u64) -> Moment {
+        Moment {
+            now_ms,
+            random,
+            is_primary: self.is_primary,
         }
     }
 
@@ -176,28 +214,26 @@ impl Server {
         now_ms: u64,
     ) -> Option<Reply> {
         Some(match request {
-            Request::Get(key) => match self.look(key, now_ms) {
-                Some((value, Verdict::Live, _)) => Reply::Hit(value, None),
-                _ => Reply::Nothing,
-            },
+            Request::Get(key) => {
+                let (entry, deadline_ms) = self.open(key, now_ms);
+                let found = self.core.lookup(entry, || deadline_ms, || now_ms);
+                found.map_or(Reply::Nothing, |e| Reply::Hit(decode(e.value()), None))
+            }
             Request::Fetch {
                 key,
                 lease_ms,
                 wait_ms,
                 early_ms,
             } => {
-                if let Some((value, Verdict::Live, left_ms)) = self.look(key, now_ms) {
-                    let due = early::is_due(left_ms, early_ms, random);
-                    let token = if due {
-                        self.ask(client, key, lease_ms, now_ms)
-                    } else {
-                        None
-                    };
-                    return Some(Reply::Hit(value, token));
-                }
-                return self.fetch(client, key, lease_ms, wait_ms, now_ms);
+                let wanted = Wanted {
+                    key,
+                    lease_ms,
+                    wait_ms,
+                    early_ms,
+                };
+                return self.fetch(client, wanted, random, now_ms);
             }
-            Request::Token => Reply::Token(self.fills.token(now_ms)),
+            Request::Token => Reply::Token(self.core.fills.token(now_ms)),
             Request::Set {
                 key,
                 value,
@@ -220,44 +256,58 @@ impl Server {
             }
             Request::Flush => {
                 self.flush(now_ms);
+                self.log.push(Op::Flush);
                 Reply::Done
             }
         })
     }
 
-    /// Value, worth and the time left to live.
-    fn look(&mut self, key: Key, now_ms: u64) -> Option<(Value, Verdict, u64)> {
-        self.expire_key(key, now_ms);
-        let stored = *self.keyspace.get(&key)?;
-        let mut entry = stored.entry;
-        let swr_ms = u64::from(entry.swr_ms());
-        let end_ms = stored.deadline_ms.saturating_sub(swr_ms);
-        let verdict = match self.index.verdict(&mut entry) {
-            Verdict::Live if swr_ms > 0 && (entry.is_softened() || now_ms >= end_ms) => {
-                Verdict::Soft(entry.birth())
-            }
-            Verdict::Soft(since) if now_ms >= since.unix_ms() + swr_ms => Verdict::Dead,
-            other => other,
+    fn fetch(&mut self, client: u64, wanted: Wanted, random: u64, now_ms: u64) -> Option<Reply> {
+        let Wanted {
+            key,
+            lease_ms,
+            wait_ms,
+            early_ms,
+        } = wanted;
+        let (entry, deadline_ms) = self.open(key, now_ms);
+        let caller = Fetcher {
+            db: DB,
+            key: &[key],
+            client,
+            lease_ms,
+            early_ms,
+            may_wait: wait_ms > 0,
+            max_waiters: usize::MAX,
         };
-        let value = (verdict != Verdict::Dead).then(|| decode(entry.value()))?;
-        Some((value, verdict, end_ms.saturating_sub(now_ms)))
-    }
-
-    fn ask(&mut self, client: u64, key: Key, lease_ms: u64, now_ms: u64) -> Option<Token> {
-        let token = self.fills.unique_token(now_ms);
-        let asked = self.leases.ask(0, &[key], client, token, now_ms, lease_ms);
-        (asked == Asked::Granted).then(|| self.granted(client, key, token, lease_ms, now_ms))
+        let moment = self.moment(now_ms, random);
+        let fetched = self.core.fetch(&caller, entry, || deadline_ms, &moment);
+        if let Fetched::Hit(_, Some(token))
+        | Fetched::Stale(_, Some(token))
+        | Fetched::Miss(Some(token)) = fetched
+        {
+            self.granted(client, key, token, lease_ms, now_ms);
+        }
+        Some(match fetched {
+            Fetched::Hit(entry, token) => Reply::Hit(decode(entry.value()), token),
+            Fetched::Stale(entry, token) => Reply::Stale(decode(entry.value()), token),
+            Fetched::Miss(token) => Reply::Miss(token.expect("a primary")),
+            Fetched::Busy => Reply::Busy,
+            Fetched::Park => {
+                let waiter = Waiter {
+                    handle: client,
+                    client,
+                    lease_ms,
+                    until_ms: now_ms + wait_ms,
+                };
+                assert!(self.core.park(DB, &[key], waiter), "the lease was held");
+                self.parked.insert(client, Parked { key, lease_ms });
+                return None;
+            }
+        })
     }
 
     /// Takes note of who fills a key: there must be nobody else.
-    fn granted(
-        &mut self,
-        client: u64,
-        key: Key,
-        token: Token,
-        lease_ms: u64,
-        now_ms: u64,
-    ) -> Token {
+    fn granted(&mut self, client: u64, key: Key, token: Token, lease_ms: u64, now_ms: u64) {
         let holder = Holder {
             client,
             token,
@@ -266,73 +316,56 @@ impl Server {
         if let Some(before) = self.holders.insert(key, holder) {
             assert!(before.until_ms <= now_ms, "two fill key {key} at once");
         }
-        token
-    }
-
-    fn fetch(
-        &mut self,
-        client: u64,
-        key: Key,
-        lease_ms: u64,
-        wait_ms: u64,
-        now_ms: u64,
-    ) -> Option<Reply> {
-        let found = self.look(key, now_ms);
-        if let Some((value, Verdict::Live, _)) = found {
-            return Some(Reply::Hit(value, None));
-        }
-        let token = self.ask(client, key, lease_ms, now_ms);
-        if let Some((value, _, _)) = found {
-            return Some(Reply::Stale(value, token));
-        }
-        if let Some(token) = token {
-            return Some(Reply::Miss(token));
-        }
-        let waiter = Waiter {
-            handle: client,
-            client,
-            lease_ms,
-            until_ms: now_ms + wait_ms,
-        };
-        if wait_ms > 0 && self.leases.park(0, &[key], waiter) {
-            self.parked.insert(client, Parked { key, lease_ms });
-            return None;
-        }
-        Some(Reply::Busy)
     }
 
     /// What a woken client replies, at the moment at which its turn comes. `None` if it is gone.
     pub fn woken(&mut self, client: u64, answer: Answer, now_ms: u64) -> Option<Reply> {
         let Parked { key, lease_ms } = self.parked.remove(&client)?;
+        self.core.answered(answer);
         match answer {
             Answer::Busy => Some(Reply::Busy),
             Answer::Fill(token) => Some(Reply::Miss(token)),
-            Answer::Look => self.fetch(client, key, lease_ms, 0, now_ms),
+            Answer::Look => {
+                let wanted = Wanted {
+                    key,
+                    lease_ms,
+                    wait_ms: 0,
+                    early_ms: 0,
+                };
+                self.fetch(client, wanted, 0, now_ms)
+            }
         }
     }
 
     /// How many clients wait.
     pub fn waiting(&self) -> usize {
-        self.leases.parked()
+        self.core.leases.parked()
+    }
+
+    /// How many fills were refused in doubt.
+    pub fn in_doubt(&self) -> u64 {
+        self.core.stats.refused_fills_in_doubt
     }
 
     fn set(&mut self, key: Key, value: Value, token: Token, ttl_ms: u64, swr_ms: u32, now_ms: u64) {
-        let (names, manual) = (tags_of(key).map(name), is_manual(key));
-        let floor = self.index.floor();
+        let names = tags_of(key).map(name);
+        let set = Set {
+            ttl_ms: Some(ttl_ms),
+            swr_ms,
+            token: Some(token),
+            condition: When::Always,
+            manual: is_manual(key),
+            near: None,
+            tags_from: 0,
+        };
+        let (present, _) = self.open(key, now_ms);
         let tags = names.iter().map(Vec::as_slice);
-        let birth = self.fills.birth(Some(token), tags, manual, floor, now_ms);
-        let Ok(birth) = birth else {
-            self.in_doubt += u64::from(birth == Err(mcache_core::fills::Refusal::InDoubt));
+        let Some(admitted) = self.core.admit(&set, tags, present, now_ms) else {
             self.release(key, token, now_ms);
             return;
         };
-        let attributes = Attributes {
-            birth,
-            manual,
-            swr_ms,
-            softened: false,
-        };
-        let deadline_ms = now_ms + ttl_ms + u64::from(swr_ms);
+        let attributes = admitted.attributes;
+        let deadline_ms = admitted.deadline_ms.expect("it has a ttl");
         self.store(key, value, attributes, deadline_ms);
         self.log.push(Op::Set {
             key,
@@ -341,7 +374,7 @@ impl Server {
             deadline_ms,
         });
         self.holders.remove(&key);
-        let wakes = self.leases.filled(0, &[key]);
+        let wakes = self.core.filled(DB, &[key]);
         self.wakes.extend(wakes);
     }
 
@@ -349,14 +382,13 @@ impl Server {
         if self.holders.get(&key).is_some_and(|it| it.token == token) {
             self.holders.remove(&key);
         }
-        let Server { leases, fills, .. } = self;
-        let fresh = || fills.unique_token(now_ms);
-        let released = leases.release(0, &[key], token, now_ms, fresh);
-        self.pass_on(released.flatten(), now_ms);
+        if let Released::PassedOn(wake) = self.core.release(DB, &[key], token, now_ms) {
+            self.pass_on([wake], now_ms);
+        }
     }
 
     /// Leases that went to the next in line.
-    fn pass_on(&mut self, wakes: impl IntoIterator<Item = (u64, Answer)>, now_ms: u64) {
+    fn pass_on(&mut self, wakes: impl IntoIterator<Item = Wake<u64>>, now_ms: u64) {
         for (client, answer) in wakes {
             let parked = self.parked.get(&client).copied();
             if let (Answer::Fill(token), Some(Parked { key, lease_ms })) = (answer, parked) {
@@ -367,36 +399,31 @@ impl Server {
     }
 
     fn invalidate(&mut self, invalidation: Invalidation, now_ms: u64) {
-        let Invalidation { tag, soft, .. } = invalidation;
-        let (name, scope) = (name(tag), invalidation.scope());
-        let names = || std::iter::once(&name[..]);
-        let epoch = self.fills.note(names(), scope, now_ms);
-        if invalidation.at_once {
-            for entry in self.index.carriers(0, names(), scope) {
-                match soft && entry.swr_ms() > 0 {
-                    true => self.shorten(entry, epoch, now_ms),
-                    false => self.unlink(entry.key()[0]),
-                }
-            }
-            return;
+        let Invalidation {
+            tag, soft, at_once, ..
+        } = invalidation;
+        let (name, inline_max) = (name(tag), if at_once { usize::MAX } else { 0 });
+        let names = std::iter::once(&name[..]);
+        let scope = invalidation.scope();
+        let invalidated = self
+            .core
+            .invalidate(DB, names, scope, soft, inline_max, now_ms);
+        for task in invalidated.at_once {
+            self.perform(task, now_ms);
         }
-        match soft {
-            true => self.index.soften(0, names(), scope, epoch),
-            false => self.index.kill(0, names(), scope),
-        };
-        self.log.push(Op::Invalidate(invalidation, epoch));
+        if invalidated.later > 0 {
+            self.log
+                .push(Op::Invalidate(invalidation, invalidated.epoch));
+        }
     }
 
     /// A client is gone: out of line, and its leases pass on.
     pub fn disconnected(&mut self, client: u64, now_ms: u64) {
-        for own in self.leases.behind_itself(client) {
-            self.leases.forget(own);
-        }
         self.holders.retain(|_, holder| holder.client != client);
-        let Server { leases, fills, .. } = self;
-        let wakes = leases.disconnected(client, now_ms, || fills.unique_token(now_ms));
-        self.pass_on(wakes, now_ms);
-        self.leases.forget(client);
+        let gone = self.core.disconnected(client, now_ms);
+        assert!(gone.own.iter().all(|own| *own == client));
+        self.pass_on(gone.wakes, now_ms);
+        self.core.leave(client);
         self.parked.remove(&client);
         let woken = |client: &u64| self.wakes.iter().any(|(woken, _)| woken == client);
         let waiting = self.parked.iter().filter(|(client, _)| !woken(client));
@@ -410,66 +437,65 @@ impl Server {
     pub fn expire_leases(&mut self, now_ms: u64) {
         // Over for good, even if the clock is set back afterwards.
         self.holders.retain(|_, holder| holder.until_ms > now_ms);
-        let Server { leases, fills, .. } = self;
-        let wakes = leases.expire(now_ms, || fills.unique_token(now_ms));
+        let wakes = self.core.expire(now_ms);
         self.pass_on(wakes, now_ms);
     }
 
     fn flush(&mut self, now_ms: u64) {
-        self.drop_everything();
-        self.fills.refuse_all(now_ms);
-        self.holders.clear();
-        let wakes = self.leases.clear(None);
+        let wakes = self.core.flushed(Some(DB), now_ms);
         self.wakes.extend(wakes);
-        self.log.push(Op::Flush);
-    }
-
-    fn drop_everything(&mut self) {
-        self.index.discard(0);
-        for stored in std::mem::take(&mut self.keyspace).into_values() {
+        self.holders.clear();
+        for held in std::mem::take(&mut self.keyspace).into_values() {
             // SAFETY: the index has just forgotten the database.
-            unsafe { stored.entry.free() };
+            unsafe { held.entry.free() };
         }
     }
 
     // ---- the keyspace ----
 
-    fn expire_key(&mut self, key: Key, now_ms: u64) {
-        let over = |stored: &Stored| stored.deadline_ms <= now_ms;
+    /// What a key holds, and until when; whoever opens a key finds what expired gone.
+    fn open(&mut self, key: Key, now_ms: u64) -> (Option<Entry>, Option<u64>) {
+        let over = |held: &Held| held.deadline_ms <= now_ms;
         if self.keyspace.get(&key).is_some_and(over) {
             self.unlink(key);
+        }
+        match self.keyspace.get(&key) {
+            Some(held) => (Some(held.entry), Some(held.deadline_ms)),
+            None => (None, None),
         }
     }
 
     fn store(&mut self, key: Key, value: Value, attributes: Attributes, deadline_ms: u64) {
         let names = tags_of(key).map(name);
-        let mut records = Vec::new();
-        let husk = attributes.birth == Epoch::ZERO;
-        let names = names.iter().map(Vec::as_slice).filter(|_| !husk);
-        self.index
-            .resolve(0, names, attributes.manual, &mut records);
-        let entry = Entry::new(&[key], &encode_value(value), attributes, &records);
-        let stored = Stored { entry, deadline_ms };
-        match self.keyspace.insert(key, stored) {
-            // SAFETY: both alive, the old one linked here, resolved just now; freed only afterwards.
-            Some(old) => unsafe {
-                self.index.replace(0, old.entry, entry);
-                old.entry.free();
-            },
-            // SAFETY: alive, resolved just now in this database; unlinked before it is freed.
-            None => unsafe { self.index.link(0, entry) },
-        }
+        let present = self.keyspace.get(&key).map(|held| held.entry);
+        let stored = self.core.store(Store {
+            db: DB,
+            key: &[key],
+            value: &encode_value(value),
+            tags: names.iter().map(Vec::as_slice),
+            attributes,
+            present,
+        });
+        let entry = match (stored, present) {
+            (Stored::InPlace, Some(entry)) => entry,
+            (Stored::New(entry), None) => entry,
+            (Stored::Replaced(entry), Some(old)) => {
+                // SAFETY: it is out of the index, and out of the keyspace in a moment.
+                unsafe { old.free() };
+                entry
+            }
+            _ => panic!("{stored:?} over {present:?}"),
+        };
+        self.keyspace.insert(key, Held { entry, deadline_ms });
     }
 
     fn remove(&mut self, key: Key) -> bool {
-        let Some(stored) = self.keyspace.remove(&key) else {
+        let Some(held) = self.keyspace.remove(&key) else {
             return false;
         };
-        // SAFETY: it came from the keyspace, where all entries are alive and linked, and is in it no more.
-        unsafe {
-            self.index.unlink(0, stored.entry);
-            stored.entry.free();
-        }
+        self.core.left(DB, held.entry);
+        // SAFETY: it is out of keyspace and index.
+        unsafe { held.entry.free() };
         true
     }
 
@@ -479,29 +505,42 @@ impl Server {
         }
     }
 
-    fn shorten(&mut self, entry: Entry, epoch: Epoch, now_ms: u64) {
-        let key = entry.key()[0];
-        let Some(stored) = self.keyspace.get_mut(&key) else {
-            return;
-        };
-        let wanted = epoch.unix_ms().min(now_ms) + u64::from(entry.swr_ms());
-        stored.deadline_ms = stored.deadline_ms.min(wanted);
-        let deadline_ms = stored.deadline_ms;
-        // SAFETY: the keyspace holds it, so it is alive and linked.
-        unsafe { self.index.shortened(0, entry) };
-        self.log.push(Op::Shorten { key, deadline_ms });
+    /// Does what is to be done with an entry.
+    fn perform(&mut self, task: Task, now_ms: u64) {
+        match task {
+            Task::Delete { db, entry } => {
+                let (key, id) = (entry.key()[0], entry.id());
+                if self.open(key, now_ms).0 == Some(entry) {
+                    self.unlink(key);
+                } else {
+                    let listed = self.core.absent(db, id, entry);
+                    assert!(!listed, "the index names what the keyspace does not hold");
+                }
+            }
+            Task::Shorten { db, entry, epoch } => {
+                let key = entry.key()[0];
+                if self.open(key, now_ms).0 != Some(entry) {
+                    return;
+                }
+                let held = self.keyspace.get_mut(&key).expect("just opened");
+                held.deadline_ms =
+                    server::shortened_deadline_ms(&entry, epoch, Some(held.deadline_ms), now_ms);
+                let deadline_ms = held.deadline_ms;
+                self.core.shortened(db, entry);
+                self.log.push(Op::Shorten { key, deadline_ms });
+            }
+        }
     }
 
     /// One piece of reclaim. Primaries only. Whether there was anything to do.
     pub fn reclaim(&mut self, now_ms: u64) -> bool {
-        match self.index.next_task() {
-            Some(Task::Delete { entry, .. }) => self.unlink(entry.key()[0]),
-            Some(Task::Shorten { entry, epoch, .. }) => self.shorten(entry, epoch, now_ms),
+        match self.core.index.next_task() {
+            Some(task) => self.perform(task, now_ms),
             None => {
-                self.index.bury();
+                self.core.index.bury();
             }
         }
-        self.index.has_pending()
+        self.core.index.has_pending()
     }
 
     /// The index equals the keyspace.
@@ -509,40 +548,81 @@ impl Server {
         let keyspace: Vec<_> = self
             .keyspace
             .iter()
-            .map(|(key, stored)| (vec![*key], stored.entry))
+            .map(|(key, held)| (vec![*key], held.entry))
             .collect();
-        // SAFETY: the keyspace holds them, so they are alive.
-        unsafe { self.index.verify(0, &keyspace) }.expect("the index equals the keyspace");
+        let verified = self.core.index.verify(DB, &keyspace);
+        verified.expect("the index equals the keyspace");
     }
 
     /// Everything that would be served, with whether it is stale.
     pub fn served(&mut self, now_ms: u64) -> Vec<(Key, Value, bool)> {
         let keys: Vec<Key> = self.keyspace.keys().copied().collect();
         let look = |key| {
-            let (value, verdict, _) = self.look(key, now_ms)?;
-            Some((key, value, verdict != Verdict::Live))
+            let (found, deadline_ms) = self.open(key, now_ms);
+            let mut entry = found?;
+            match self.core.condition(&mut entry, || deadline_ms, || now_ms) {
+                Condition::Dead => None,
+                condition => Some((key, decode(entry.value()), condition == Condition::Stale)),
+            }
         };
         keys.into_iter().filter_map(look).collect()
     }
 
     // ---- replication, persistence, migration ----
 
-    /// What a full synchronisation or a file holds: the dead without their values.
-    pub fn data_set(&self) -> Vec<Op> {
-        let op = |(key, stored): (&Key, &Stored)| Op::Set {
-            key: *key,
-            value: decode(stored.entry.value()),
-            attributes: match self.index.judge(&stored.entry) {
-                Verdict::Live => stored.entry.attributes(),
-                Verdict::Soft(_) | Verdict::Dead => HUSK,
-            },
-            deadline_ms: stored.deadline_ms,
-        };
-        self.keyspace.iter().map(op).collect()
+    /// What a file, a full synchronisation or MIGRATE says of a key.
+    fn saved(&mut self, key: Key, held: Held, now_ms: u64) -> Dump {
+        let (meta, with_value) = self.core.saved(&held.entry, now_ms);
+        let value = if with_value { held.entry.value() } else { b"" };
+        Dump {
+            key,
+            meta,
+            value: value.to_vec(),
+            deadline_ms: held.deadline_ms,
+        }
+    }
+
+    /// The value of a key that Redis is given from elsewhere, and its announcement.
+    fn take_over(&mut self, dump: &Dump, deadline_ms: u64, drop: bool, loading: bool, now_ms: u64) {
+        let decoded = encode::decode(encode::VERSION, &dump.meta).expect("what we wrote");
+        let (key, moment) = (dump.key, self.moment(now_ms, 0));
+        let entry = self.core.load(&[key], &dump.value, decoded, drop, &moment);
+        // As Redis does with what has expired, on a primary: never announced.
+        if self.is_primary && deadline_ms <= now_ms {
+            AWAITED.is_freed(entry);
+            // SAFETY: it is in no keyspace and no index.
+            unsafe { entry.free() };
+            return;
+        }
+        self.remove(key);
+        self.keyspace.insert(key, Held { entry, deadline_ms });
+        self.core.arrived(DB, &[key], Some(entry), loading);
+    }
+
+    /// What a full synchronisation or a file holds.
+    pub fn data_set(&mut self, now_ms: u64) -> Vec<Dump> {
+        let held: Vec<_> = self.keyspace.iter().map(|(k, held)| (*k, *held)).collect();
+        held.into_iter()
+            .map(|(key, held)| self.saved(key, held, now_ms))
+            .collect()
+    }
+
+    /// Reads such a data set: at its start what an earlier run left on disk, later what its primary sends.
+    pub fn load(&mut self, file: &[Dump], drop: bool, now_ms: u64) {
+        self.core.loading(true);
+        for dump in file {
+            self.take_over(dump, dump.deadline_ms, drop, true, now_ms);
+        }
+        self.core.loading(false);
+    }
+
+    /// Whatever was on disk has been read.
+    pub fn started(&mut self) {
+        self.core.started();
     }
 
     /// Does what its primary did.
-    pub fn apply(&mut self, op: &Op) {
+    pub fn apply(&mut self, op: &Op, now_ms: u64) {
         match op {
             Op::Set {
                 key,
@@ -550,91 +630,58 @@ impl Server {
                 attributes,
                 deadline_ms,
             } => {
-                self.fills.observe(attributes.birth);
-                self.store(*key, *value, *attributes, *deadline_ms);
+                let names = tags_of(*key).map(name);
+                let names = names.iter().map(Vec::as_slice);
+                let moment = self.moment(now_ms, 0);
+                let verdict = self
+                    .core
+                    .admit_replicated(*attributes, names, true, &moment);
+                if verdict == Replicated::Stored {
+                    self.store(*key, *value, *attributes, *deadline_ms);
+                }
+            }
+            Op::Restore(dump, deadline_ms) => {
+                self.take_over(dump, *deadline_ms, true, false, now_ms);
             }
             Op::Unlink(key) => {
                 self.remove(*key);
             }
             Op::Invalidate(invalidation, epoch) => {
                 let (name, scope) = (name(invalidation.tag), invalidation.scope());
-                let names = || std::iter::once(&name[..]);
-                self.fills.note_at(names(), scope, *epoch);
-                match invalidation.soft {
-                    true => self.index.soften(0, names(), scope, *epoch),
-                    false => self.index.kill(0, names(), scope),
-                };
+                let (names, soft) = (std::iter::once(&name[..]), invalidation.soft);
+                self.core
+                    .invalidate_replicated(DB, names, scope, soft, *epoch);
             }
             Op::Shorten { key, deadline_ms } => {
-                if let Some(stored) = self.keyspace.get_mut(key) {
-                    stored.deadline_ms = *deadline_ms;
-                    let entry = stored.entry;
-                    // SAFETY: the keyspace holds it.
-                    unsafe { self.index.shortened(0, entry) };
+                if let Some(held) = self.keyspace.get_mut(key) {
+                    held.deadline_ms = *deadline_ms;
+                    self.core.shortened(DB, held.entry);
                 }
             }
-            Op::Flush => self.drop_everything(),
+            Op::Flush => self.flush(now_ms),
         }
     }
 
     /// It takes the place of its primary.
     pub fn promote(&mut self, incarnation: u64, drop: bool, now_ms: u64) {
-        self.fills.new_run(incarnation, now_ms);
-        if drop {
-            let floor = self.fills.new_floor(now_ms);
-            self.index.raise_floor(floor);
-        }
-    }
-
-    /// Starts with what an earlier run left on disk. With `on-restart drop`: keys without values.
-    pub fn load(&mut self, file: &[Op], drop: bool) {
-        for op in file {
-            let mut op = op.clone();
-            if let Op::Set { attributes, .. } = &mut op
-                && drop
-            {
-                *attributes = HUSK;
-            }
-            self.apply(&op);
-        }
+        self.is_primary = true;
+        self.core.promoted(incarnation, drop, now_ms);
     }
 
     /// What MIGRATE sends; nothing for a key that is not there.
     pub fn dump(&mut self, key: Key, now_ms: u64) -> Option<Dump> {
-        self.expire_key(key, now_ms);
-        let stored = *self.keyspace.get(&key)?;
-        let saved = self.fills.token(now_ms);
-        let meta = match self.index.judge(&stored.entry) {
-            Verdict::Live => {
-                let names = self.index.names(&stored.entry);
-                encode::encode(stored.entry.attributes(), saved, names)
-            }
-            Verdict::Soft(_) | Verdict::Dead => encode::encode(HUSK, saved, std::iter::empty()),
-        };
-        Some(Dump {
-            key,
-            meta,
-            value: decode(stored.entry.value()),
-            ttl_ms: stored.deadline_ms - now_ms,
-        })
+        self.open(key, now_ms);
+        let held = *self.keyspace.get(&key)?;
+        let mut dump = self.saved(key, held, now_ms);
+        // MIGRATE sends what is left, and clocks differ.
+        dump.deadline_ms -= now_ms;
+        Some(dump)
     }
 
     pub fn restore(&mut self, dump: &Dump, now_ms: u64) {
-        let decoded = encode::decode(encode::VERSION, &dump.meta).expect("what we wrote");
-        self.fills.observe(decoded.attributes.birth);
-        let missed = self.fills.may_have_missed_an_invalidation(&decoded);
-        let Decoded { attributes, .. } = decoded;
-        let deadline_ms = now_ms + dump.ttl_ms;
-        let dropped = missed || attributes.birth < self.index.floor();
-        let taken = if dropped { HUSK } else { attributes };
-        self.store(dump.key, dump.value, taken, deadline_ms);
-        // Redis replicates RESTORE as it came: a replica takes it as it is, and hears of the deletion later.
-        self.log.push(Op::Set {
-            key: dump.key,
-            value: dump.value,
-            attributes,
-            deadline_ms,
-        });
+        let deadline_ms = now_ms + dump.deadline_ms;
+        self.take_over(dump, deadline_ms, true, false, now_ms);
+        self.log.push(Op::Restore(dump.clone(), deadline_ms));
     }
 
     /// MIGRATE is done: the key is elsewhere now, and so are those who wait for it.

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use mcache_core::epoch::Token;
 
-use crate::server::{Dump, Invalidation, Op, Reply, Request, Server};
+use crate::server::{Dump, Invalidation, Reply, Request, Server};
 
 pub type Key = u8;
 pub type Tag = u8;
@@ -266,8 +266,8 @@ impl World {
             let skew_ms = rng.i64(-SKEW_MS..=SKEW_MS);
             let now_ms = (BEGINNING_MS + skew_ms) as u64;
             Shard {
-                primary: Server::new(rng.u64(..), now_ms),
-                replica: Server::new(rng.u64(..), now_ms),
+                primary: started(Server::new(rng.u64(..), now_ms, true)),
+                replica: started(Server::new(rng.u64(..), now_ms, false)),
                 applied: 0,
                 term: 0,
                 skew_ms,
@@ -367,7 +367,7 @@ impl World {
             while server.reclaim(now_ms) {}
             server.check();
             assert_eq!(server.waiting(), 0, "somebody is parked for ever");
-            self.counts.in_doubt += server.in_doubt;
+            self.counts.in_doubt += server.in_doubt();
             for (key, value, stale) in server.served(now_ms) {
                 let floors = self.store.floors(key);
                 let floor = if stale { floors.stale } else { floors.live };
@@ -725,6 +725,7 @@ impl World {
     }
 
     fn replicate(&mut self, shard: usize, term: u64) {
+        let now_ms = self.clock_ms(shard);
         let Shard {
             primary,
             replica,
@@ -738,7 +739,7 @@ impl World {
         // A burst, as the network has it.
         let until = self.rng.usize(*applied + 1..=primary.log.len());
         for op in &primary.log[*applied..until] {
-            replica.apply(op);
+            replica.apply(op, now_ms);
         }
         *applied = until;
         replica.check();
@@ -775,7 +776,7 @@ impl World {
         // The replica has a clock of its own.
         self.shards[shard].skew_ms = self.rng.i64(-SKEW_MS..=SKEW_MS);
         let now_ms = self.clock_ms(shard);
-        let next = Server::new(self.rng.u64(..), now_ms);
+        let next = Server::new(self.rng.u64(..), now_ms, false);
         let this = &mut self.shards[shard];
         this.primary = std::mem::replace(&mut this.replica, next);
         this.primary.promote(incarnation, drop, now_ms);
@@ -787,23 +788,24 @@ impl World {
         self.counts.restarts += 1;
         let now_ms = self.clock_ms(shard);
         let drop = self.rng.bool();
-        let file = self.shards[shard].primary.data_set();
-        self.shards[shard].primary = Server::new(self.rng.u64(..), now_ms);
-        self.shards[shard].primary.load(&file, drop);
+        let file = self.shards[shard].primary.data_set(now_ms);
+        let mut primary = Server::new(self.rng.u64(..), now_ms, true);
+        primary.load(&file, drop, now_ms);
+        self.shards[shard].primary = started(primary);
         self.new_term(shard);
     }
 
     fn new_term(&mut self, shard: usize) {
         let now_ms = self.clock_ms(shard);
-        let replica = Server::new(self.rng.u64(..), now_ms);
+        let replica = started(Server::new(self.rng.u64(..), now_ms, false));
         let this = &mut self.shards[shard];
         this.counts_of_the_dead(&mut self.counts);
         this.term += 1;
         // A full synchronisation.
-        let data_set: Vec<Op> = this.primary.data_set();
+        let data_set = this.primary.data_set(now_ms);
         this.primary.log.clear();
         this.replica = replica;
-        this.replica.load(&data_set, false);
+        this.replica.load(&data_set, true, now_ms);
         this.applied = 0;
         let held_up = this.held_up.take().unwrap_or_default();
         this.primary.check();
@@ -896,8 +898,13 @@ impl World {
 
 impl Shard {
     fn counts_of_the_dead(&self, counts: &mut Counts) {
-        counts.in_doubt += self.primary.in_doubt;
+        counts.in_doubt += self.primary.in_doubt();
     }
+}
+
+fn started(mut server: Server) -> Server {
+    server.started();
+    server
 }
 
 /// A writer talks to each shard over a connection of its own.

@@ -1,0 +1,33 @@
+"use strict"
+/** What happened since the start, as plain numbers under fixed names. */
+const NAMES = [
+  "hits",
+  "misses",
+  // misses that were answered by another process's fill
+  "waited",
+  // stored, not stored because a tag was invalidated meanwhile, not stored because it could not be known
+  "fills",
+  "refused",
+  "unfilled",
+  // reads that did not ask the server: it was away, or a clear was not acknowledged yet
+  "bypassed",
+  "timeouts",
+  "unreadable",
+  // calls of clear, commands they became, tags that had to be sent again
+  "clears",
+  "invalidations",
+  "retried",
+  "errors",
+]
+
+class Counters {
+  constructor() {
+    for (const name of NAMES) this[name] = 0
+  }
+
+  snapshot() {
+    return { ...this }
+  }
+}
+
+module.exports = { Counters, NAMES }

@@ -1,0 +1,125 @@
+"use strict"
+/**
+ * The options of the provider and of the module: those of Medusa's Redis caching provider, and ours. A wrong one ends
+ * the start with a sentence that says what was expected.
+ */
+const DEFAULTS = {
+  ttl: 3600,
+  prefix: "mc:",
+  compressionThreshold: 2048,
+  // How long a read, a set or a clear waits for the server's answer.
+  commandTimeout: 500,
+  // How long the start waits for the server, and a connection for being made.
+  connectTimeout: 10_000,
+  // How long the process that fills a key may take before another one is asked to.
+  leaseMs: 10_000,
+  // How long a read waits for another process that fills the same key; 0: not at all.
+  waitMs: 2_000,
+  // How many reads of a process may wait at a time, each on a connection of its own.
+  waiters: 4,
+  // Close to its expiry a value is renewed early by one process, with this estimate of how long a load takes; 0: never.
+  earlyMs: 0,
+}
+
+const NUMBERS = Object.keys(DEFAULTS).filter((name) => typeof DEFAULTS[name] === "number")
+/** Ours beside the numbers, and what Medusa gives every module; what else is at the top level are options of ioredis, as old versions of Medusa had them. */
+const OTHERS = ["prefix", "redisUrl", "redisOptions", "cluster", "clusterOptions", "database"]
+
+class OptionError extends Error {
+  constructor(text) {
+    super(`medusa-mcache: ${text}`)
+    this.name = "OptionError"
+  }
+}
+
+/** A URL that can be shown: without user and password. */
+function shown(url) {
+  try {
+    const { protocol, host, pathname } = new URL(url)
+    return `${protocol}//${host}${pathname === "/" ? "" : pathname}`
+  } catch {
+    return "(unreadable URL)"
+  }
+}
+
+function checkUrl(url) {
+  if (typeof url !== "string") throw new OptionError(`redisUrl must be a string, not ${typeof url}.`)
+  if (url.startsWith("/")) return
+  let parsed
+  try {
+    parsed = new URL(url)
+  } catch {
+    throw new OptionError("redisUrl is not a URL. Expected for example redis://127.0.0.1:6379/0.")
+  }
+  if (parsed.protocol !== "redis:" && parsed.protocol !== "rediss:") {
+    throw new OptionError(`redisUrl begins with ${parsed.protocol}// but redis:// or rediss:// (TLS) was expected.`)
+  }
+  const database = parsed.pathname.replace(/^\//, "")
+  if (database !== "" && !/^\d+$/.test(database)) {
+    throw new OptionError(`redisUrl ends in "${database}", which is not the number of a database.`)
+  }
+}
+
+/**
+ * Checked options, with all defaults filled in.
+ * @param {Record<string, any>} [given]
+ * @param {Set<string> | string[]} [known] further names that belong to the caller and are left alone
+ */
+function readOptions(given = {}, known = []) {
+  const options = { ...DEFAULTS }
+  const mine = new Set([...NUMBERS, ...OTHERS, ...known])
+  const legacy = {}
+  for (const [name, value] of Object.entries(given)) {
+    if (!mine.has(name)) legacy[name] = value
+    else if (value !== undefined) options[name] = value
+  }
+  for (const name of NUMBERS) {
+    if (typeof options[name] !== "number" || !(options[name] >= 0) || options[name] > 315_360_000_000) {
+      throw new OptionError(`${name} must be a number of at least 0, not ${JSON.stringify(options[name])}.`)
+    }
+  }
+  for (const name of ["commandTimeout", "connectTimeout", "leaseMs"]) {
+    if (options[name] < 1) throw new OptionError(`${name} must be at least 1 (milliseconds).`)
+  }
+  options.leaseMs = Math.min(600_000, Math.ceil(options.leaseMs))
+  options.waitMs = Math.min(600_000, Math.ceil(options.waitMs))
+  options.earlyMs = Math.min(10_000, Math.ceil(options.earlyMs))
+  options.waiters = Math.min(64, Math.ceil(options.waiters))
+  if (typeof options.prefix !== "string") throw new OptionError("prefix must be a string.")
+
+  const redis = { ...legacy, ...options.redisOptions }
+  options.legacy = Object.keys(legacy)
+  // ioredis would put it before keys but not before tags, which are arguments to it; so it becomes part of ours.
+  if (redis.keyPrefix) options.prefix = String(redis.keyPrefix) + options.prefix
+  delete redis.keyPrefix
+  options.redisOptions = redis
+
+  if (options.cluster !== undefined) {
+    if (!Array.isArray(options.cluster) || options.cluster.length === 0) {
+      throw new OptionError("cluster must be a list of some of the cluster's nodes, each { host, port } or a URL.")
+    }
+    for (const node of options.cluster) if (typeof node === "string") checkUrl(node)
+  } else if (options.redisUrl !== undefined && options.redisUrl !== "") {
+    checkUrl(options.redisUrl)
+  } else if (!redis.sentinels && !redis.host && !redis.path) {
+    throw new OptionError(
+      "redisUrl is required (or cluster, or redisOptions with sentinels, host or path). " +
+        "Medusa projects usually set it to process.env.CACHE_REDIS_URL; is that variable set?",
+    )
+  }
+  return options
+}
+
+/** What the log calls the server. */
+function serverName(options) {
+  if (options.cluster) {
+    const [first] = options.cluster
+    return `the cluster at ${typeof first === "string" ? shown(first) : `${first.host ?? "127.0.0.1"}:${first.port}`}`
+  }
+  const { sentinels, host, port, path } = options.redisOptions
+  if (sentinels) return `the primary "${options.redisOptions.name}" that the Sentinels name`
+  if (options.redisUrl) return options.redisUrl.startsWith("/") ? options.redisUrl : shown(options.redisUrl)
+  return path ?? `redis://${host}:${port ?? 6379}`
+}
+
+module.exports = { readOptions, serverName, shown, OptionError, DEFAULTS }

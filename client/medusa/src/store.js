@@ -1,0 +1,274 @@
+"use strict"
+/**
+ * get, set and clear over a server with the mcache module: what the provider and the module are made of. Knows nothing
+ * of Medusa.
+ *
+ * A read that finds nothing begins a fill: the server hands out a token, and what is stored later counts from then. A
+ * fill that an invalidation overtook is refused by the server, so a result that was loaded before a write and arrives
+ * after it is never served.
+ */
+const { Server, Away } = require("./wire/server")
+const { Waiters } = require("./wire/waiters")
+const { Names } = require("./names")
+const { Fills } = require("./fills")
+const { Leases } = require("./leases")
+const { Clears, AUTO, HARD, KEY } = require("./clears")
+const { Counters } = require("./counters")
+const { Log } = require("./log")
+const { readOptions } = require("./options")
+const { seal, open } = require("./envelope")
+
+/** How many keys a read by tags asks for in one command. */
+const PAGE = 1_000
+
+class Store {
+  /**
+   * @param {{ options: any, logger?: any, ioredis?: any, known?: string[] }} parts
+   */
+  constructor({ options, logger, ioredis = require("ioredis"), known = [] }) {
+    this.options = readOptions(options, known)
+    this.log = new Log(logger)
+    this.counters = new Counters()
+    this.names = new Names(this.options.prefix)
+    this.server = new Server({ ioredis, options: this.options, log: this.log, counters: this.counters })
+    this.waiters = new Waiters(this.server, this.options.waiters)
+    /** Reads that wait for another fill, by key. @type {Map<string, Promise<any[]>>} */
+    this.waits = new Map()
+    this.fills = new Fills()
+    this.leases = new Leases(this.options.leaseMs)
+    this.clears = new Clears({ server: this.server, names: this.names, log: this.log, counters: this.counters })
+    if (this.options.legacy.length > 0) {
+      this.log.warn(`options of ioredis belong into redisOptions: ${this.options.legacy.join(", ")}`)
+    }
+  }
+
+  /** Connects. @throws if the server answers and cannot be used */
+  async start() {
+    await this.server.start()
+    return this
+  }
+
+  /**
+   * The value, a fresh one, or null: then the caller loads it and is expected to `set` or `release` it.
+   * @param {string} key
+   * @returns {Promise<any>}
+   */
+  async get(key) {
+    const name = this.names.key(key)
+    const started = performance.now()
+    const { state, value, token } = await this.#fetch(key, name, started)
+    // With a token the caller is the one to renew what could still be served.
+    if (value && !token) {
+      const found = await open(value)
+      if (found !== undefined && found !== null) {
+        this.counters.hits += 1
+        return found
+      }
+      this.counters.unreadable += 1
+    }
+    if (state !== "bypassed") this.counters.misses += 1
+    this.fills.began(key, token ?? (state === "bypassed" ? null : await this.#token(name)))
+    return null
+  }
+
+  async #fetch(key, name, started) {
+    this.clears.flush()
+    const node = this.server.nodeOf(name)
+    if (this.clears.mayConcern(node)) {
+      await this.clears.deliver()
+      if (this.clears.mayConcern(node)) return this.#bypass()
+    }
+    if (!this.server.isUsable(name)) return this.#bypass()
+    const { earlyMs, waitMs } = this.options
+    const args = [name, "LEASE", String(this.leases.length())]
+    if (earlyMs > 0) args.push("EARLY", String(earlyMs))
+    const late = (reply) => this.#tooLate(name, reply)
+    try {
+      if (!this.leases.isWanted(key, this.fills.age(key))) {
+        const value = await this.server.call(name, "MCACHE.GET", [name])
+        return { state: value ? "hit" : "busy", value }
+      }
+      const fetch = () => this.server.call(name, "MCACHE.FETCH", args, undefined, late)
+      let reply = await fetch()
+      const left = waitMs - (performance.now() - started)
+      if (String(reply[0]) === "busy" && left >= 1) reply = (await this.#wait(name, args, left, late, fetch)) ?? reply
+      return { state: String(reply[0]), value: reply[1], token: reply[2] ?? undefined }
+    } catch (error) {
+      if (!(error instanceof Away)) {
+        this.counters.errors += 1
+        this.log.once("read", `${this.server.name} refuses to be read: ${error.message}`)
+      }
+      return this.#bypass()
+    }
+  }
+
+  /** Waits for another fill of the key; undefined if no connection is free for it. */
+  async #wait(name, args, left, late, fetch) {
+    const shared = this.waits.get(name)
+    if (shared) {
+      // Another reader of this process waits for the same. What it gets was read before this one may have begun, so this
+      // one asks again, when there is something to get.
+      await shared.catch(() => {})
+      return await fetch()
+    }
+    const waiting = this.waiters.fetch(name, args, left, late)
+    if (!waiting) return undefined
+    this.waits.set(name, waiting)
+    try {
+      const reply = await waiting
+      if (String(reply[0]) === "hit") this.counters.waited += 1
+      return reply
+    } finally {
+      this.waits.delete(name)
+    }
+  }
+
+  #bypass() {
+    this.counters.bypassed += 1
+    return { state: "bypassed" }
+  }
+
+  /** A fill begins that is nobody's turn: another process fills the key as well. */
+  async #token(name) {
+    try {
+      return await this.server.call(name, "MCACHE.TOKEN", [name])
+    } catch {
+      return null
+    }
+  }
+
+  /** The caller has gone to the database already: whoever waits for this fill must not wait for it. */
+  #tooLate(name, reply) {
+    if (reply?.[2]) this.#release(name, reply[2])
+  }
+
+  #release(name, token) {
+    if (token && this.server.isUsable(name)) this.server.call(name, "MCACHE.RELEASE", [name, token]).catch(() => {})
+  }
+
+  /** What was loaded after a miss is not going to be stored. */
+  release(key) {
+    this.#release(this.names.key(key), this.fills.ended(key).lease)
+  }
+
+  /** The bytes of a value as it is now; for `set` later, when the value may have been changed. */
+  seal(data, how) {
+    return seal(data, this.options.compressionThreshold, how)
+  }
+
+  /**
+   * @param {{ key: string, data?: unknown, sealed?: Promise<Buffer | null>, ttl?: number, tags?: string[], autoInvalidate?: boolean }} entry ttl in
+   * seconds, 0: no expiry
+   * @returns {Promise<boolean>} whether it was stored
+   */
+  async set({ key, data, sealed, ttl = this.options.ttl, tags, autoInvalidate }) {
+    const name = this.names.key(key)
+    const { from, lease, tookMs } = this.fills.ended(key)
+    this.leases.took(tookMs)
+    if (from === null || this.clears.owed.size > 0 || !this.server.isUsable(name)) {
+      this.counters.unfilled += 1
+      this.#release(name, lease)
+      return false
+    }
+    const value = await (sealed ?? (data === null ? null : this.seal(data)))
+    if (value === null) {
+      this.#release(name, lease)
+      return false
+    }
+    const seconds = Number.isFinite(ttl) && ttl >= 0 ? ttl : this.options.ttl
+    const args = [name, String(seconds), value]
+    if (from) args.push("TOKEN", from)
+    if (autoInvalidate === false) args.push("MANUAL")
+    args.push("TAGS", ...this.names.stored(tags))
+    this.clears.noteLife(seconds)
+    try {
+      const stored = await this.server.call(name, "MCACHE.SET", args)
+      if (stored !== null) {
+        this.counters.fills += 1
+        this.leases.stored(key)
+        return true
+      }
+      this.counters.refused += 1
+      this.#release(name, lease)
+      return false
+    } catch (error) {
+      this.counters.errors += 1
+      if (!(error instanceof Away)) {
+        // A cache that never caches must not be silent.
+        this.log.once(`set ${error.message.slice(0, 12)}`, `${this.server.name} refuses to store ${key}: ${error.message}`)
+      }
+      this.#release(name, lease)
+      return false
+    }
+  }
+
+  /**
+   * The values of all live entries that carry any of the tags.
+   * @param {string[]} tags
+   * @returns {Promise<any[]>}
+   */
+  async getByTags(tags) {
+    this.clears.flush()
+    const names = new Set()
+    try {
+      await Promise.all(
+        [...new Set(tags)].flatMap((tag) => this.server.primaries().map(([node]) => this.#keysOf(node, tag, names))),
+      )
+      const values = await Promise.all([...names].map((name) => this.server.call(name, "MCACHE.GET", [name])))
+      const opened = await Promise.all(values.map((value) => (value ? open(value) : undefined)))
+      return opened.filter((value) => value !== undefined && value !== null)
+    } catch (error) {
+      if (!(error instanceof Away)) this.log.once("read by tags", `${this.server.name}: ${error.message}`)
+      return []
+    }
+  }
+
+  async #keysOf(node, tag, into) {
+    let cursor = "0"
+    do {
+      const [next, keys] = await this.server.at(node, "MCACHE.ENTRIES", [this.names.tag(tag), cursor, "COUNT", String(PAGE)])
+      for (const key of keys) into.add(String(key))
+      cursor = String(next)
+    } while (cursor !== "0")
+  }
+
+  /**
+   * Clears by tags. Entries stored with `autoInvalidate: false` are spared when `auto` is true.
+   * @returns {Promise<boolean>} whether every server acknowledged; what did not is sent again until it does
+   */
+  clearTags(tags, auto = false) {
+    if (tags.includes("*")) return this.clears.add([this.names.everything], HARD)
+    const named = tags.filter((tag) => tag !== "").map((tag) => this.names.tag(tag))
+    if (named.length === 0) return Promise.resolve(true)
+    return this.clears.add(named, auto ? AUTO : HARD)
+  }
+
+  /** Clears one entry, and a fill of it that is under way. */
+  clearKey(key) {
+    this.fills.spoil(key)
+    return this.clears.add([this.names.key(key)], KEY)
+  }
+
+  /** Settles when the clears so far are on their way. */
+  sent() {
+    return this.clears.sent()
+  }
+
+  /** Numbers since the start, and what is not acknowledged. */
+  stats() {
+    return {
+      ...this.counters.snapshot(),
+      owed: this.clears.owed.size,
+      open: this.fills.size,
+      usable: this.server.isUsable(this.names.everything),
+    }
+  }
+
+  close() {
+    this.clears.close()
+    this.waiters.close()
+    this.server.close()
+  }
+}
+
+module.exports = { Store }

@@ -1,0 +1,303 @@
+"use strict"
+/**
+ * One Redis, one primary found through Sentinel, or one Cluster, over ioredis: commands with a deadline, and whether it
+ * pays to send any. Knows nothing of keys' meaning, values or tags.
+ *
+ * A server that does not answer within the deadline is left alone until it answers again: the reply that was missed, or
+ * the first one on a new connection, ends that. Reads that come meanwhile are told at once.
+ */
+const { serverName } = require("../options")
+
+/** A server that has not answered for so long is given a new connection. */
+const GIVE_UP_MS = 5_000
+const RETRY_MIN_MS = 50
+const RETRY_MAX_MS = 2_000
+/** How the one server of a standalone setup is called where others have a node's address. */
+const ALONE = "server"
+/** How servers refuse a user or a password. */
+const REFUSED = /NOAUTH|WRONGPASS|invalid username-password|invalid password|without any password/i
+/** Modules load from this version on. */
+const OLDEST = "7.0.5"
+
+/** The server could not be asked, or did not answer in time. */
+class Away extends Error {
+  constructor(text) {
+    super(text)
+    this.name = "Away"
+  }
+}
+
+class SetupError extends Error {
+  constructor(text) {
+    super(`medusa-mcache: ${text}`)
+    this.name = "SetupError"
+  }
+}
+
+function isOlder(version, than) {
+  const [one, other] = [version, than].map((text) => text.split(".").map(Number))
+  for (let i = 0; i < 3; i += 1) {
+    if ((one[i] ?? 0) !== (other[i] ?? 0)) return (one[i] ?? 0) < (other[i] ?? 0)
+  }
+  return false
+}
+
+class Server {
+  /**
+   * @param {{ ioredis: any, options: any, log: import("../log").Log, counters: any }} parts
+   */
+  constructor({ ioredis, options, log, counters }) {
+    this.ioredis = ioredis
+    this.Redis = ioredis.Redis ?? ioredis.default ?? ioredis
+    this.options = options
+    this.log = log
+    this.counters = counters
+    this.name = serverName(options)
+    /** Nodes that missed a deadline, and since when. @type {Map<string, number>} */
+    this.silent = new Map()
+    /** What the server lacks, in words; undefined while it lacks nothing. @type {string | undefined} */
+    this.lacks = undefined
+    /** Whether the server knows MCACHE.CLEAR, which also refuses fills of the key. */
+    this.hasClear = false
+    this.closed = false
+    /** Called whenever a connection can be used (again). @type {Set<() => void>} */
+    this.onReady = new Set()
+    this.client = this.connection("medusa-mcache")
+    this.client.on("ready", () => this.#ready())
+    if (this.options.cluster) this.client.on("+node", () => this.#ready())
+  }
+
+  /** A further connection with the same settings, not opened yet. */
+  connection(name) {
+    const { options } = this
+    const common = {
+      connectTimeout: options.connectTimeout,
+      retryStrategy: (attempt) => {
+        const pause = Math.min(RETRY_MAX_MS, RETRY_MIN_MS * 2 ** Math.min(attempt, 10))
+        return pause * (0.5 + Math.random() / 2)
+      },
+      connectionName: name,
+      ...options.redisOptions,
+      // What the rest of this file relies on: nothing waits in a queue, nothing is sent twice unasked, and commands that
+      // ioredis does not know keep their names (its automatic pipelines lose them).
+      lazyConnect: true,
+      enableOfflineQueue: false,
+      maxRetriesPerRequest: 0,
+      autoResendUnfulfilledCommands: false,
+      enableAutoPipelining: false,
+      commandTimeout: undefined,
+    }
+    let client
+    if (options.cluster) {
+      const { retryStrategy, lazyConnect, maxRetriesPerRequest, ...redisOptions } = common
+      client = new this.ioredis.Cluster(options.cluster, {
+        clusterRetryStrategy: retryStrategy,
+        slotsRefreshTimeout: options.connectTimeout,
+        ...options.clusterOptions,
+        lazyConnect,
+        enableOfflineQueue: false,
+        enableAutoPipelining: false,
+        scaleReads: "master",
+        keyPrefix: undefined,
+        redisOptions: { maxRetriesPerRequest, ...redisOptions, ...options.clusterOptions?.redisOptions },
+      })
+    } else if (options.redisUrl) {
+      client = new this.Redis(options.redisUrl, common)
+    } else {
+      client = new this.Redis(common)
+    }
+    client.on("error", (error) => {
+      if (!this.closed) this.log.once("connection", `no connection to ${this.name}: ${error.message}`)
+    })
+    return client
+  }
+
+  /**
+   * Connects and looks whether the server can do what is needed.
+   * @throws {SetupError} if it answers and cannot; a server that does not answer is waited for in the background
+   */
+  async start() {
+    // ioredis tells of a refused password by an event, and goes on trying.
+    let refusal = ""
+    const refused = new Promise((_, reject) => {
+      this.client.on("error", (error) => {
+        refusal = error?.lastNodeError?.message ?? error?.message ?? ""
+        if (REFUSED.test(refusal)) reject(error)
+      })
+    })
+    try {
+      await within(Promise.race([this.client.connect(), refused]), this.options.connectTimeout)
+    } catch (error) {
+      refusal ||= error?.lastNodeError?.message ?? error?.message ?? ""
+    }
+    if (REFUSED.test(refusal)) {
+      this.close()
+      throw new SetupError(`${this.name} refuses user or password (${refusal}). Look at redisUrl and redisOptions.`)
+    }
+    if (this.client.status !== "ready") {
+      this.log.warn(
+        `${this.name} cannot be reached (${refusal || "no answer"}). The shop runs without its cache until it can; ` +
+          "if that does not pass by itself, look at redisUrl.",
+      )
+      return
+    }
+    await this.check()
+    if (this.lacks) {
+      this.close()
+      throw new SetupError(this.lacks)
+    }
+  }
+
+  /** Looks at every primary's commands; what is missing is left in `lacks`. */
+  async check() {
+    const limit = this.options.connectTimeout
+    let lacks
+    let hasClear = true
+    for (const [node] of this.primaries()) {
+      let found
+      try {
+        found = await this.at(node, "COMMAND", ["INFO", "MCACHE.FETCH", "MCACHE.INVALIDATE", "MCACHE.CLEAR"], limit)
+        if (!found[0] || !found[1]) {
+          const info = String(await this.at(node, "INFO", ["server"], limit))
+          const version = /^(?:valkey|redis)_version:(\S+)/m.exec(info)?.[1] ?? "unknown"
+          const where = node === ALONE ? this.name : `${node} of ${this.name}`
+          lacks = isOlder(version, OLDEST)
+            ? `${where} is Redis ${version}; the mcache module needs ${OLDEST} or later. Upgrade it, or use Medusa's own ` +
+              "provider (@medusajs/caching-redis) with this one."
+            : `${where} (version ${version}) has not loaded the mcache module. Start it with ` +
+              "--loadmodule /path/to/libmcache.so. If it is a service that loads no modules, run a small Redis of your " +
+              "own for the cache, or use Medusa's own provider (@medusajs/caching-redis)."
+        }
+      } catch (error) {
+        // A user who may not ask for commands may still be allowed to use them; if not, each refusal is logged.
+        if (error instanceof Away || /^NOPERM/.test(error.message)) continue
+        lacks = `${this.name} refuses COMMAND INFO (${error.message}).`
+      }
+      hasClear &&= Boolean(found?.[2])
+    }
+    this.lacks = lacks
+    this.hasClear = hasClear && !lacks
+  }
+
+  async #ready() {
+    this.silent.clear()
+    await this.check().catch(() => {})
+    if (this.closed) return
+    if (this.lacks) this.log.once("lacks", this.lacks)
+    for (const tell of this.onReady) tell()
+  }
+
+  /** Which node owns a key, as far as this process knows. */
+  nodeOf(key) {
+    if (!this.options.cluster) return ALONE
+    return this.client.slots[this.#slot(key)]?.[0] ?? "unknown"
+  }
+
+  /** Every primary that can be sent a command, by name. @returns {[string, any][]} */
+  primaries() {
+    if (!this.options.cluster) return this.client.status === "ready" ? [[ALONE, this.client]] : []
+    return this.client.nodes("master").map((node) => [`${node.options.host}:${node.options.port}`, node])
+  }
+
+  /** Every primary that owns slots, connected or not: who must acknowledge. */
+  owners() {
+    if (!this.options.cluster) return [ALONE]
+    const owners = new Set()
+    for (const nodes of this.client.slots ?? []) if (nodes?.[0]) owners.add(nodes[0])
+    return owners.size > 0 ? [...owners] : ["unknown"]
+  }
+
+  /** Whether it pays to send a command for this key. */
+  isUsable(key) {
+    return !this.closed && !this.lacks && this.client.status === "ready" && !this.silent.has(this.nodeOf(key))
+  }
+
+  /**
+   * A command about one key. Replies are buffers.
+   * @param {string} key decides the node
+   * @param {(string | Buffer)[]} args
+   * @param {number} [ms] the deadline
+   * @param {(reply: any) => void} [late] is told of a reply that came after the deadline
+   */
+  call(key, name, args, ms = this.options.commandTimeout, late = undefined, client = this.client) {
+    return this.#send(client, this.nodeOf(key), name, args, ms, late, this.options.cluster ? this.#slot(key) : undefined)
+  }
+
+  /** A command for one primary. */
+  at(node, name, args, ms = this.options.commandTimeout) {
+    const found = this.primaries().find(([other]) => other === node)
+    if (!found) return Promise.reject(new Away(`${node} is not connected`))
+    return this.#send(found[1], node, name, args, ms)
+  }
+
+  #send(client, node, name, args, ms, late, slot) {
+    const command = new this.ioredis.Command(name, args, { replyEncoding: null })
+    if (slot !== undefined) command.slot = slot
+    return new Promise((resolve, reject) => {
+      let isLate = false
+      const timer = setTimeout(() => {
+        isLate = true
+        this.counters.timeouts += 1
+        this.#isSilent(node, client)
+        reject(new Away(`${this.name} did not answer ${name} within ${ms} ms`))
+      }, ms)
+      const settle = (error, reply) => {
+        clearTimeout(timer)
+        // An error reply is an answer, too.
+        if (!error || error.name === "ReplyError") this.silent.delete(node)
+        if (!isLate) {
+          if (!error) resolve(reply)
+          else if (error.name === "ReplyError" && !/^(LOADING|CLUSTERDOWN|TRYAGAIN|MASTERDOWN|READONLY)/.test(error.message)) {
+            if (/unknown command/i.test(error.message)) this.#lost(error)
+            reject(error)
+          } else reject(new Away(error.message))
+        } else if (!error) late?.(reply)
+      }
+      client.sendCommand(command)
+      command.promise.then((reply) => settle(null, reply), settle)
+    })
+  }
+
+  #isSilent(node, client) {
+    if (this.silent.has(node) || this.closed) return
+    const since = performance.now()
+    this.silent.set(node, since)
+    this.log.once("silent", `${this.name} does not answer; reads go to the database until it does`)
+    // The answer that is missing may never come, if the network swallowed it.
+    const timer = setTimeout(() => {
+      if (this.silent.get(node) !== since || this.closed) return
+      if (!this.options.cluster) client.disconnect(true)
+      // A cluster's own connections are replaced when it looks at its slots again.
+      else this.silent.delete(node)
+    }, GIVE_UP_MS)
+    timer.unref?.()
+  }
+
+  #lost(error) {
+    if (this.lacks) return
+    this.lacks = `${this.name} does not know the mcache module any more (${error.message})`
+    this.log.once("lacks", this.lacks)
+  }
+
+  #slot(key) {
+    // ioredis computes it for commands that it knows.
+    return new this.ioredis.Command("get", [key]).getSlot()
+  }
+
+  close() {
+    this.closed = true
+    this.client.disconnect()
+  }
+}
+
+/** The promise's outcome, or Away after so many milliseconds. */
+function within(promise, ms) {
+  let timer
+  const end = new Promise((_, reject) => {
+    timer = setTimeout(() => reject(new Away(`no answer within ${ms} ms`)), ms)
+  })
+  promise.catch(() => {})
+  return Promise.race([promise, end]).finally(() => clearTimeout(timer))
+}
+
+module.exports = { Server, Away, SetupError, within, isOlder }

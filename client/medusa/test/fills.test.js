@@ -1,0 +1,70 @@
+"use strict"
+const { test } = require("node:test")
+const assert = require("node:assert")
+const { Fills, LIFE_MS, KEYS_MAX, LOADS_MAX } = require("../src/fills")
+
+const token = (n) => Buffer.from(String(n))
+
+test("a set counts from the miss before it, and only once", () => {
+  const fills = new Fills()
+  fills.began("k", token(1))
+  assert.deepEqual(fills.ended("k").from, token(1))
+  assert.equal(fills.ended("k").from, undefined)
+})
+
+test("while several loads of a key are open, each set counts from the oldest, in whatever order they end", () => {
+  const fills = new Fills()
+  for (const n of [1, 2, 3]) fills.began("k", token(n))
+  // Which of the three ended is not known: it may have been the first.
+  for (let n = 0; n < 3; n += 1) assert.deepEqual(fills.ended("k").from, token(1))
+  assert.equal(fills.size, 0)
+})
+
+test("a load that began while the server was away is not stored, nor is what cannot be told from it", () => {
+  const fills = new Fills()
+  fills.began("k", null)
+  fills.began("k", token(2))
+  assert.equal(fills.ended("k").from, null)
+  assert.equal(fills.ended("k").from, null)
+})
+
+test("a load that never ended is forgotten after its time", () => {
+  let now = 0
+  const fills = new Fills(() => now)
+  fills.began("k", token(1))
+  now = LIFE_MS + 1
+  fills.began("k", token(2))
+  assert.deepEqual(fills.ended("k").from, token(2))
+})
+
+test("more loads of one key than are told apart all count from the oldest", () => {
+  const fills = new Fills()
+  for (let n = 0; n < LOADS_MAX + 5; n += 1) fills.began("k", token(n))
+  for (let n = 0; n < LOADS_MAX + 5; n += 1) assert.deepEqual(fills.ended("k").from, token(0))
+  assert.equal(fills.ended("k").from, undefined)
+})
+
+test("with more keys than are remembered, what is not known is not stored", () => {
+  let now = 0
+  const fills = new Fills(() => now)
+  for (let n = 0; n <= KEYS_MAX; n += 1) fills.began(`k${n}`, token(n))
+  assert.equal(fills.ended(`k${KEYS_MAX}`).from, null)
+  assert.deepEqual(fills.ended("k7").from, token(7))
+  now = LIFE_MS + 1
+  assert.equal(fills.ended("another").from, undefined)
+})
+
+test("the lease that is given back is that of the load that came last", () => {
+  const fills = new Fills()
+  fills.began("k", null)
+  fills.began("k", token(2))
+  const { from, lease } = fills.ended("k")
+  assert.deepEqual([from, lease], [null, token(2)])
+})
+
+test("a cleared key spoils the loads that are open", () => {
+  const fills = new Fills()
+  fills.began("k", token(1))
+  fills.spoil("k")
+  assert.equal(fills.ended("k").from, null)
+})

@@ -1,0 +1,134 @@
+"use strict"
+/** Redis stopped, killed, restarted: reads go on, and nothing that changed meanwhile is served afterwards. */
+const { test } = require("node:test")
+const assert = require("node:assert")
+const { TestRedis } = require("./support/redis")
+const { startProvider } = require("./support/provider")
+const { until } = require("./support/until")
+
+const AUTO = { options: { autoInvalidate: true } }
+
+/** Ten entries, as ten pages of a shop. */
+async function fill(provider) {
+  for (let n = 0; n < 10; n += 1) {
+    await until(`page ${n} is stored`, async () => {
+      await provider.set({ key: `page${n}`, data: { version: 1 }, tags: [`Product:${n}`, "Product:list:*"] })
+      return await provider.get({ key: `page${n}` })
+    })
+  }
+}
+
+async function changeAll(provider) {
+  for (let n = 0; n < 10; n += 1) await provider.clear({ tags: [`Product:${n}`], ...AUTO })
+}
+
+async function served(provider) {
+  const found = []
+  for (let n = 0; n < 10; n += 1) {
+    if (await provider.get({ key: `page${n}` })) found.push(n)
+    else provider.store.release(`page${n}`)
+  }
+  return found
+}
+
+test("a server that is stopped: one read waits the deadline, the next do not; what was cleared meanwhile is gone afterwards", async (t) => {
+  const redis = await TestRedis.start(t)
+  const provider = await startProvider(t, { redisUrl: redis.url, commandTimeout: 300 })
+  await fill(provider)
+  redis.pause()
+  t.after(() => redis.resume())
+  for (let n = 0; n < 10; n += 1) assert.equal(await provider.get({ key: `page${n}` }), null)
+  assert.equal(provider.stats().timeouts, 1, "the server is asked once, not ten times")
+  await changeAll(provider)
+  // What was loaded while nobody could say whether it is still right is not stored.
+  await provider.set({ key: "page0", data: { version: 1 }, tags: ["Product:0"] })
+  await until("the clears are owed", () => provider.stats().owed >= 10)
+  assert.ok(provider.unacknowledged().includes("Product:7"))
+  redis.resume()
+  await until("the clears are delivered", () => provider.stats().owed === 0)
+  assert.deepEqual(await served(provider), [])
+  await fill(provider)
+  assert.equal((await served(provider)).length, 10, "it caches again")
+})
+
+test("a connection that breaks: what could not be delivered is delivered, and nothing is read before", async (t) => {
+  const redis = await TestRedis.start(t)
+  const provider = await startProvider(t, { redisUrl: redis.url })
+  const other = await startProvider(t, { redisUrl: redis.url })
+  await fill(provider)
+  for (let round = 0; round < 10; round += 1) {
+    await redis.ask("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+    await changeAll(provider)
+    assert.deepEqual(await served(provider), [], `round ${round}`)
+    await until("the clears are delivered", () => provider.stats().owed === 0 && provider.stats().usable)
+    assert.deepEqual(await served(other), [], `round ${round}, another process`)
+    await until("the other process is connected", () => other.stats().usable)
+    await fill(provider)
+  }
+})
+
+test("a server that is killed and comes back with its data on disk serves nothing that was cleared meanwhile", async (t) => {
+  // `keep` serves what was loaded: so only the clears that are sent again can make it right.
+  const redis = await TestRedis.start(t, { args: ["--mcache.on-restart", "keep"] })
+  const provider = await startProvider(t, { redisUrl: redis.url })
+  await fill(provider)
+  await redis.ask("SAVE")
+  await redis.kill()
+  await until("the process notices", () => !provider.stats().usable)
+  await changeAll(provider)
+  await provider.clear({ key: "page9" })
+  assert.deepEqual(await served(provider), [])
+  await redis.run()
+  await until("the clears are delivered", () => provider.stats().owed === 0)
+  assert.deepEqual(await served(provider), [])
+  await fill(provider)
+})
+
+test("a restart in the middle of a load: the load's result is not stored", async (t) => {
+  const redis = await TestRedis.start(t)
+  const provider = await startProvider(t, { redisUrl: redis.url })
+  assert.equal(await provider.get({ key: "k" }), null)
+  await redis.kill()
+  await redis.run()
+  await until("the process is connected", () => provider.stats().usable)
+  await provider.set({ key: "k", data: [1], tags: ["T:1"] })
+  assert.equal(provider.stats().refused + provider.stats().errors, 1)
+  assert.equal(await provider.get({ key: "k" }), null)
+})
+
+test("a server that is full refuses to store, and goes on clearing", async (t) => {
+  const redis = await TestRedis.start(t)
+  const provider = await startProvider(t, { redisUrl: redis.url })
+  await fill(provider)
+  await redis.ask("CONFIG", "SET", "maxmemory", "1")
+  await provider.set({ key: "more", data: [1] })
+  assert.ok(provider.logger.said("refuses to store"))
+  await changeAll(provider)
+  assert.deepEqual(await served(provider), [])
+  assert.equal(provider.stats().owed, 0)
+})
+
+test("too many clears while the server is away become one that clears everything", async (t) => {
+  const redis = await TestRedis.start(t, { args: ["--mcache.on-restart", "keep"] })
+  const provider = await startProvider(t, { redisUrl: redis.url })
+  await fill(provider)
+  await redis.ask("SAVE")
+  await redis.kill()
+  await until("the process notices", () => !provider.stats().usable)
+  for (let n = 0; n < 12_000; n += 1) provider.store.clearTags([`Other:${n}`], true)
+  await until("they are one", () => provider.stats().owed === 1)
+  await redis.run()
+  await until("it is delivered", () => provider.stats().owed === 0)
+  assert.deepEqual(await served(provider), [])
+})
+
+test("a clear that the server refuses for good does not hold up the others, nor the reads", async (t) => {
+  const redis = await TestRedis.start(t)
+  await redis.ask("ACL", "SETUSER", "shop", "on", ">pw", "~mc:k*", "~mc:Product:*", "~mc:\\*", "+@all")
+  const provider = await startProvider(t, { redisUrl: `redis://shop:pw@127.0.0.1:${redis.port}/0` })
+  await provider.set({ key: "k", data: [1], tags: ["Product:1"] })
+  await provider.clear({ tags: ["Product:1", "Secret:1"], ...AUTO })
+  await until("it is said", () => provider.logger.said("refuses to clear mc:Secret:1"))
+  assert.equal(provider.stats().owed, 0)
+  assert.equal(await provider.get({ key: "k" }), null)
+})

@@ -1,0 +1,226 @@
+//! What all clones of a cache share, and what every operation on it needs: which providers to use, how values become bytes.
+//!
+//! Knows nothing of the builders of operations (`entry`, `batch`) nor of the public handle (`cache`).
+
+use std::{borrow::Cow, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use serde::{Serialize, de::DeserializeOwned};
+
+use crate::{
+    Codec, Error, ErrorKind, Policy, Provider, Result, Target,
+    background::Background,
+    complaints::{self, Complaints},
+    envelope::{Envelope, Payload},
+    flight::Flights,
+    pending::Pending,
+    tags::Namespace,
+    telemetry,
+    throttle::Throttle,
+};
+
+/// What all clones share.
+pub(crate) struct Core {
+    pub(crate) enabled: bool,
+    pub(crate) namespace: Namespace,
+    pub(crate) envelope: Envelope,
+    pub(crate) ttl: Duration,
+    pub(crate) loader_timeout: Duration,
+    pub(crate) providers: Vec<Chosen>,
+    pub(crate) flights: Arc<Flights>,
+    pub(crate) background: Background,
+    pub(crate) throttle: Throttle,
+    pub(crate) complaints: Complaints,
+    /// By what part of it a time to live is shortened at most.
+    pub(crate) ttl_jitter: f64,
+}
+
+/// What the server accepts at most.
+const TTL_MAX: Duration = Duration::from_secs(315_360_000_000);
+const SWR_MAX: Duration = Duration::from_secs(u32::MAX as u64 / 1000);
+
+/// A provider as one operation uses it.
+#[derive(Clone)]
+pub(crate) struct Chosen {
+    pub(crate) provider: Arc<dyn Provider>,
+    /// What it has still to be told.
+    pub(crate) pending: Pending,
+    /// The time to live asked for this provider in particular.
+    pub(crate) ttl: Option<Duration>,
+}
+
+/// The core together with the codec of one handle.
+#[derive(Clone)]
+pub(crate) struct Handle<C> {
+    pub(crate) core: Arc<Core>,
+    pub(crate) codec: C,
+}
+
+impl Core {
+    /// All providers; none if caching is off.
+    pub(crate) fn active(&self) -> &[Chosen] {
+        match self.enabled {
+            true => &self.providers,
+            false => &[],
+        }
+    }
+
+    /// How long an entry is live: as its provider, its caller or the cache says, in this order; `None`: without end.
+    pub(crate) fn lifetime(&self, chosen: &Chosen, ttl: Option<Duration>) -> Option<Duration> {
+        let ttl = chosen.ttl.or(ttl).unwrap_or(self.ttl).min(TTL_MAX);
+        if ttl.is_zero() {
+            return None;
+        }
+        let part = 1.0 - self.ttl_jitter * fastrand::f64();
+        let jittered = Duration::try_from_secs_f64(ttl.as_secs_f64() * part).unwrap_or(ttl);
+        match self.ttl_jitter > 0.0 {
+            // Zero would mean for ever.
+            true => Some(jittered.max(Duration::from_millis(1)).min(ttl)),
+            false => Some(ttl),
+        }
+    }
+
+    /// How long an entry may be served stale.
+    pub(crate) fn stale_window(&self, swr: Duration) -> Duration {
+        swr.min(SWR_MAX)
+    }
+
+    /// What keys like this one are called in the log.
+    pub(crate) fn family_of(&self, full_key: &[u8], policy: &Policy) -> String {
+        match policy.family_label() {
+            Some(family) => family.to_owned(),
+            None => complaints::family_of(self.namespace.key_of(full_key)),
+        }
+    }
+
+    /// The providers to use: those named, or all; none if caching is off.
+    pub(crate) fn choose(&self, targets: &[Target]) -> Result<Cow<'_, [Chosen]>> {
+        if targets.is_empty() {
+            return Ok(Cow::Borrowed(self.active()));
+        }
+        let chosen = targets.iter().map(|target| {
+            let known = |chosen: &&Chosen| chosen.provider.id() == target.id;
+            match self.providers.iter().find(known) {
+                Some(chosen) => Ok(Chosen {
+                    ttl: target.ttl,
+                    ..chosen.clone()
+                }),
+                None => Err(Error::new(
+                    ErrorKind::UnknownProvider,
+                    format!("`{}`", target.id),
+                )),
+            }
+        });
+        let chosen = chosen.collect::<Result<Vec<_>>>()?;
+        Ok(if self.enabled {
+            chosen.into()
+        } else {
+            Cow::default()
+        })
+    }
+}
+
+impl<C: Codec> Handle<C> {
+    /// The value's bytes; `None`, counted and said once, if it cannot be kept.
+    pub(crate) fn seal<T: Serialize + ?Sized>(
+        &self,
+        value: &T,
+        family: impl FnOnce() -> String,
+    ) -> Option<Bytes> {
+        match self.encode(value) {
+            Ok(Some(sealed)) => Some(sealed),
+            Ok(None) => {
+                self.too_large(&family());
+                None
+            }
+            Err(error) => {
+                let complaints = &self.core.complaints;
+                complaints.unkept(&family(), "codec", &error.to_string());
+                None
+            }
+        }
+    }
+
+    /// As [`seal`](Self::seal), for callers who are told; `None` is a value that is too large.
+    pub(crate) fn try_seal<T: Serialize + ?Sized>(
+        &self,
+        value: &T,
+        family: impl FnOnce() -> String,
+    ) -> Result<Option<Bytes>> {
+        let sealed = self.encode(value)?;
+        if sealed.is_none() {
+            self.too_large(&family());
+        }
+        Ok(sealed)
+    }
+
+    fn encode<T: Serialize + ?Sized>(&self, value: &T) -> Result<Option<Bytes>> {
+        let mut buffer = self.core.envelope.begin();
+        self.codec.encode(value, &mut buffer)?;
+        Ok(self.core.envelope.seal(buffer))
+    }
+
+    /// The envelope of bytes that no codec has written; `None` if they are too many.
+    pub(crate) fn seal_raw(&self, bytes: &[u8], family: impl FnOnce() -> String) -> Option<Bytes> {
+        let mut buffer = self.core.envelope.begin_raw();
+        buffer.extend_from_slice(bytes);
+        let sealed = self.core.envelope.seal(buffer);
+        if sealed.is_none() {
+            self.too_large(&family());
+        }
+        sealed
+    }
+
+    fn too_large(&self, family: &str) {
+        let max = self.core.envelope.value_bytes_max;
+        let why = format!("they are larger than {max} bytes, see Builder::value_bytes_max");
+        self.core.complaints.unkept(family, "too_large", &why);
+    }
+
+    /// The bytes that were [sealed](Self::seal_raw).
+    pub(crate) fn open_raw(&self, sealed: &Bytes) -> Option<Bytes> {
+        match self.core.envelope.open_raw(sealed) {
+            Ok(Payload::Value(bytes)) => Some(bytes),
+            Ok(Payload::Absent) => None,
+            Err(reason) => {
+                telemetry::unreadable(reason.label());
+                None
+            }
+        }
+    }
+
+    /// What the bytes held; `None`, counted, if they cannot be read.
+    pub(crate) fn open<T: DeserializeOwned>(&self, sealed: &Bytes) -> Option<Opened<T>> {
+        match self.core.envelope.open(sealed) {
+            Ok(Payload::Absent) => Some(Opened::Absent),
+            Ok(Payload::Value(bytes)) => match self.codec.decode(&bytes) {
+                Ok(value) => Some(Opened::Value(value)),
+                Err(error) => {
+                    tracing::debug!(%error, "an entry is not what its reader expects");
+                    telemetry::unreadable("type");
+                    None
+                }
+            },
+            Err(reason) => {
+                telemetry::unreadable(reason.label());
+                None
+            }
+        }
+    }
+}
+
+/// What was stored: a value, or that there is none.
+pub(crate) enum Opened<T> {
+    Value(T),
+    Absent,
+}
+
+impl<T> Opened<T> {
+    /// For readers who did not ask whether there is something: absence is a miss to them.
+    pub(crate) fn value(self) -> Option<T> {
+        match self {
+            Self::Value(value) => Some(value),
+            Self::Absent => None,
+        }
+    }
+}

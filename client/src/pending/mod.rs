@@ -1,0 +1,434 @@
+//! Invalidations that a provider has not acknowledged yet, and the task that tries them again.
+//!
+//! ```text
+//!   submit ──▶ attempt of its own ──acknowledged──▶ done
+//!      │            │ no answer
+//!      │ the        ▼
+//!      │ server  backlog ◀───────── again, after a pause ──────┐
+//!      │ is         │                                          │
+//!      └─silent─────┴──▶ a parcel of the oldest ──no answer────┘
+//!                            │        ▲
+//!                            ▼        │ at once, until the backlog is empty
+//!                    acknowledged ────┘    or nothing it concerns can still be alive
+//! ```
+//!
+//! While something is in the backlog this process does not read what it concerns from the provider: see
+//! [`Pending::holds_back`]. That must end soon after the server answers again, at whatever rate invalidations go on. So only
+//! what was not confirmed goes into the backlog: as soon as one parcel is acknowledged, new orders make their own attempts,
+//! and parcels follow each other without a pause.
+//!
+//! What must be sent is a set: repeating an invalidation does no harm. The set is bounded; when it is full it becomes the one
+//! invalidation that includes all others, that of the namespace.
+
+mod backlog;
+
+use std::{
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU8, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use bytes::Bytes;
+use tokio::{
+    sync::{Notify, watch},
+    time::{Instant, sleep, timeout},
+};
+use tracing::Instrument;
+
+use self::backlog::{Backlog, Bounds, Item, Parcel, Progress, Ticket, orders_of};
+use crate::{
+    Error, ErrorKind, Result, Settled, Tags,
+    background::Background,
+    provider::{Mode, Provider},
+    telemetry,
+};
+
+const PAUSE_MIN: Duration = Duration::from_millis(50);
+const PAUSE_MAX: Duration = Duration::from_secs(2);
+
+/// Items sent and confirmed in one go. A call has one deadline for all of them, whatever their number.
+const PARCEL_ITEMS_MAX: usize = 1000;
+
+/// How much is remembered, and for how long.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct PendingLimits {
+    pub(crate) items_max: usize,
+    pub(crate) bytes_max: usize,
+    pub(crate) retry_min: Duration,
+}
+
+/// The unacknowledged invalidations of one provider. Clones share them.
+#[derive(Clone)]
+pub(crate) struct Pending {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    provider: Arc<dyn Provider>,
+    retry_min: Duration,
+    background: Background,
+    /// The longest time an entry stored through this cache can be served, in milliseconds; `u64::MAX`: for ever.
+    longest_life_ms: AtomicU64,
+    /// Who is held back: read on every lookup, so kept outside of the lock.
+    gate: AtomicU8,
+    /// Odd: the server did not answer the last attempt; even: it did. It moves on with each change, so that an attempt which
+    /// began before the server came back does not count against it when it fails afterwards.
+    silence: AtomicU64,
+    /// Told when something is added.
+    added: Notify,
+    progress: watch::Sender<Progress>,
+    state: Mutex<State>,
+}
+
+struct State {
+    backlog: Backlog,
+    /// Whether the task runs.
+    retrying: bool,
+}
+
+/// Nothing is pending.
+const OPEN: u8 = 0;
+/// Keys are pending: only their readers are concerned.
+const KEYS_ONLY: u8 = 1;
+/// Tags are pending, and which keys carry them is known to the provider only.
+const CLOSED: u8 = 2;
+
+/// How a first attempt went.
+pub(crate) enum Attempt {
+    /// Acknowledged; so many entries.
+    Acknowledged(u64),
+    /// It goes on in the background.
+    Pending(Waiter),
+}
+
+/// Tells how an order ended.
+#[derive(Debug)]
+pub(crate) struct Waiter {
+    ticket: Ticket,
+    progress: watch::Receiver<Progress>,
+}
+
+impl std::fmt::Debug for Progress {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Progress").finish_non_exhaustive()
+    }
+}
+
+impl Waiter {
+    /// Cancel-safe. [`Settled::Abandoned`] if the cache and its task are gone.
+    pub(crate) async fn settled(mut self) -> Settled {
+        let ticket = self.ticket;
+        let decided = self
+            .progress
+            .wait_for(|progress| progress.verdict(&ticket).is_some());
+        match decided.await {
+            Ok(progress) => progress.verdict(&ticket).unwrap_or(Settled::Abandoned),
+            Err(_) => Settled::Abandoned,
+        }
+    }
+}
+
+/// What to send.
+#[derive(Debug, Clone)]
+pub(crate) enum Order {
+    Invalidate(Tags, Mode),
+    Clear(Bytes),
+}
+
+impl Pending {
+    pub(crate) fn new(
+        provider: Arc<dyn Provider>,
+        everything: &[u8],
+        limits: PendingLimits,
+        background: Background,
+    ) -> Self {
+        let bounds = Bounds {
+            items: limits.items_max,
+            bytes: limits.bytes_max,
+        };
+        Self {
+            shared: Arc::new(Shared {
+                provider,
+                retry_min: limits.retry_min,
+                background,
+                longest_life_ms: AtomicU64::new(0),
+                gate: AtomicU8::new(OPEN),
+                silence: AtomicU64::new(0),
+                added: Notify::new(),
+                progress: watch::Sender::new(Progress::new()),
+                state: Mutex::new(State {
+                    backlog: Backlog::new(everything, bounds),
+                    retrying: false,
+                }),
+            }),
+        }
+    }
+
+    /// Whether an invalidation of this process that may concern the key is unacknowledged. What the provider holds may then
+    /// be older than something this process has already reported as changed, so it must not be asked.
+    pub(crate) fn holds_back(&self, key: &Bytes) -> bool {
+        match self.shared.gate.load(Ordering::Acquire) {
+            OPEN => false,
+            KEYS_ONLY => self.shared.lock().backlog.has_key(key),
+            _ => true,
+        }
+    }
+
+    /// How many tags and keys are unacknowledged.
+    pub(crate) fn len(&self) -> usize {
+        self.shared.lock().backlog.len()
+    }
+
+    /// Returns once nothing is unacknowledged.
+    ///
+    /// Cancel-safe.
+    pub(crate) async fn drained(&self) {
+        let mut progress = self.shared.progress.subscribe();
+        // The sender lives as long as `self`.
+        let _ = progress.wait_for(|progress| progress.is_empty).await;
+    }
+
+    /// An entry that lives so long was stored: invalidations have to be retried at least that long.
+    pub(crate) fn note_life(&self, ttl: Option<Duration>, swr: Duration) {
+        let life_ms = match ttl {
+            Some(ttl) => u64::try_from(ttl.saturating_add(swr).as_millis()).unwrap_or(u64::MAX),
+            None => u64::MAX,
+        };
+        // Almost always it has been noted before; reading leaves the cache line shared.
+        if life_ms > self.shared.longest_life_ms.load(Ordering::Relaxed) {
+            self.shared
+                .longest_life_ms
+                .fetch_max(life_ms, Ordering::Relaxed);
+        }
+    }
+
+    /// Sends, and keeps sending in the background if the provider cannot be reached.
+    ///
+    /// While the server is silent the order joins the backlog without an attempt of its own: every write of the application
+    /// would otherwise cost a deadline for as long as the provider hangs. The task is told and tries at once.
+    ///
+    /// Not cancelled with the caller: once polled, the order is carried out.
+    ///
+    /// # Errors
+    ///
+    /// What the provider refuses for good.
+    pub(crate) async fn submit(&self, order: Order) -> Result<Attempt> {
+        let shared = self.shared.clone();
+        let silence = shared.silence.load(Ordering::Acquire);
+        if silence % 2 == 1 {
+            telemetry::invalidation(shared.provider.id(), "pending");
+            return Ok(Attempt::Pending(shared.keep(&order)));
+        }
+        let running = shared.background.enter();
+        let attempt = async move {
+            let _running = running;
+            match shared.send(&order).await {
+                Ok(entries) => {
+                    telemetry::invalidation(shared.provider.id(), "acknowledged");
+                    Ok(Attempt::Acknowledged(entries))
+                }
+                Err(error) if error.is_retryable() => {
+                    telemetry::invalidation(shared.provider.id(), "pending");
+                    if shared.fell_silent(silence) {
+                        tracing::warn!(
+                            provider = shared.provider.id(),
+                            %error,
+                            "an invalidation was not acknowledged; it is retried, and reads that it may concern bypass this \
+                             provider meanwhile"
+                        );
+                    }
+                    Ok(Attempt::Pending(shared.keep(&order)))
+                }
+                Err(error) => {
+                    telemetry::invalidation(shared.provider.id(), "refused");
+                    Err(error)
+                }
+            }
+        };
+        let attempt = tokio::spawn(attempt.in_current_span());
+        attempt.await.unwrap_or_else(|error| {
+            let what = format!("the runtime is shutting down: {error}");
+            Err(Error::new(ErrorKind::Unavailable, what))
+        })
+    }
+}
+
+impl Shared {
+    async fn send(&self, order: &Order) -> Result<u64> {
+        match order {
+            Order::Invalidate(tags, mode) => self.provider.invalidate(tags, *mode).await,
+            Order::Clear(key) => self.provider.clear(key).await.map(u64::from),
+        }
+    }
+
+    /// An attempt that began at this count had no answer. `true` if that is news.
+    fn fell_silent(&self, since: u64) -> bool {
+        since % 2 == 0
+            && self
+                .silence
+                .compare_exchange(since, since + 1, Ordering::AcqRel, Ordering::Relaxed)
+                .is_ok()
+    }
+
+    fn answered(&self) {
+        let silence = self.silence.load(Ordering::Acquire);
+        if silence % 2 == 1 {
+            // If it fails, somebody else has said so.
+            let _ = self.silence.compare_exchange(
+                silence,
+                silence + 1,
+                Ordering::AcqRel,
+                Ordering::Relaxed,
+            );
+        }
+    }
+
+    /// Remembers an order that was not acknowledged, and sees to it that it is sent again.
+    fn keep(self: &Arc<Self>, order: &Order) -> Waiter {
+        let now = Instant::now();
+        let outlived_at = self.outlived_at(now);
+        let mut state = self.lock();
+        let (number, folded) = state.backlog.add(order, now, outlived_at);
+        if folded {
+            telemetry::invalidations_folded(self.provider.id());
+        }
+        self.note(&state.backlog);
+        if !std::mem::replace(&mut state.retrying, true) {
+            tokio::spawn(self.clone().retry());
+        }
+        drop(state);
+        self.added.notify_one();
+        let progress = self.progress.subscribe();
+        let ticket = progress.borrow().ticket(number, order);
+        Waiter { ticket, progress }
+    }
+
+    async fn retry(self: Arc<Self>) {
+        let mut pause = PAUSE_MIN;
+        loop {
+            if self.silence.load(Ordering::Acquire) % 2 == 1 {
+                self.rest(pause).await;
+            }
+            let Some(parcel) = self.next_parcel() else {
+                break;
+            };
+            let silence = self.silence.load(Ordering::Acquire);
+            match self.deliver(&parcel).await {
+                Ok(()) => pause = PAUSE_MIN,
+                Err(error) => {
+                    tracing::debug!(provider = self.provider.id(), %error, "invalidations are still unacknowledged");
+                    self.fell_silent(silence);
+                    pause = (pause * 2).min(PAUSE_MAX);
+                }
+            }
+        }
+        tracing::info!(
+            provider = self.provider.id(),
+            "no invalidation is pending any more"
+        );
+    }
+
+    /// Waits until it is time to try again.
+    async fn rest(&self, pause: Duration) {
+        // Jittered: after an outage not every process comes back in the same millisecond.
+        let pause = pause.mul_f64(0.5 + fastrand::f64() / 2.0);
+        let shortest = pause.min(PAUSE_MIN);
+        sleep(shortest).await;
+        // Something new does not wait for the end of a long pause, nor does it shorten the shortest.
+        let _ = timeout(pause - shortest, self.added.notified()).await;
+    }
+
+    /// `None` if there is nothing to send, and the task ends.
+    fn next_parcel(&self) -> Option<Parcel> {
+        let mut state = self.lock();
+        if let Some(through) = state.backlog.drop_outlived(Instant::now()) {
+            self.progress
+                .send_modify(|progress| progress.outlive(through));
+        }
+        self.note(&state.backlog);
+        if state.backlog.is_empty() {
+            state.retrying = false;
+            // Nothing is owed to it any more: the next order finds out by itself whether it answers.
+            self.answered();
+            return None;
+        }
+        Some(state.backlog.parcel(PARCEL_ITEMS_MAX))
+    }
+
+    /// Sends a parcel. What the provider refuses for good must not hold up the others, so an order that is refused as a whole
+    /// is sent again item by item.
+    async fn deliver(&self, parcel: &Parcel) -> Result<()> {
+        for (order, items) in orders_of(&parcel.items) {
+            match self.send(&order).await {
+                Ok(_) => self.confirm(&items, parcel),
+                Err(error) if error.is_retryable() => return Err(error),
+                Err(_) => {
+                    for item in items {
+                        self.deliver_alone(item, parcel).await?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn deliver_alone(&self, item: Item, parcel: &Parcel) -> Result<()> {
+        for (order, items) in orders_of(std::slice::from_ref(&item)) {
+            match self.send(&order).await {
+                Ok(_) => self.confirm(&items, parcel),
+                Err(error) if error.is_retryable() => return Err(error),
+                Err(error) => {
+                    tracing::error!(provider = self.provider.id(), %error, ?item, "an invalidation was refused");
+                    telemetry::invalidation(self.provider.id(), "refused");
+                    let mut state = self.lock();
+                    let is_everything = state.backlog.is_everything(&item);
+                    if let Some(orders) = state.backlog.done(&item, parcel) {
+                        self.progress
+                            .send_modify(|progress| progress.refuse(&item, orders, is_everything));
+                    }
+                    self.note(&state.backlog);
+                    self.answered();
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn confirm(&self, items: &[Item], parcel: &Parcel) {
+        let mut state = self.lock();
+        for item in items {
+            state.backlog.done(item, parcel);
+        }
+        self.note(&state.backlog);
+        self.answered();
+    }
+
+    /// When an entry that is alive now, or is being filled with older data, will be gone for certain.
+    fn outlived_at(&self, now: Instant) -> Option<Instant> {
+        match self.longest_life_ms.load(Ordering::Relaxed) {
+            u64::MAX => None,
+            life_ms => now.checked_add(self.retry_min.max(Duration::from_millis(life_ms))),
+        }
+    }
+
+    /// Under the lock: gate and progress follow the backlog.
+    fn note(&self, backlog: &Backlog) {
+        let gate = match (backlog.is_empty(), backlog.has_tags()) {
+            (true, _) => OPEN,
+            (false, false) => KEYS_ONLY,
+            (false, true) => CLOSED,
+        };
+        self.gate.store(gate, Ordering::Release);
+        // Told only when it moves: a million callers may wait.
+        self.progress
+            .send_if_modified(|progress| progress.reached(backlog));
+        telemetry::invalidations_pending(self.provider.id(), backlog.len());
+    }
+
+    /// Never held across an await.
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,91 @@
+//! How a call to a node can go wrong, and whose fault that is.
+
+use std::time::Duration;
+
+use redis::{ErrorKind as RedisKind, RedisError, ServerErrorKind};
+
+use crate::{Error, ErrorKind};
+
+/// Why a call has no answer that could be used.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum CallError {
+    #[error("no answer within {} ms", .0.as_millis())]
+    Timeout(Duration),
+    #[error("it did not answer lately and is given a pause")]
+    Resting,
+    #[error(transparent)]
+    Redis(#[from] RedisError),
+}
+
+impl From<CallError> for Error {
+    fn from(error: CallError) -> Self {
+        let kind = match &error {
+            CallError::Timeout(_) => ErrorKind::Timeout,
+            CallError::Resting => ErrorKind::Unavailable,
+            CallError::Redis(redis) => classify(redis),
+        };
+        Self::new(kind, error.to_string())
+    }
+}
+
+/// Whose fault an error is decides whether trying again helps.
+fn classify(error: &RedisError) -> ErrorKind {
+    let text = error.to_string();
+    match error.kind() {
+        RedisKind::Server(
+            ServerErrorKind::BusyLoading
+            | ServerErrorKind::TryAgain
+            | ServerErrorKind::ClusterDown
+            | ServerErrorKind::MasterDown
+            | ServerErrorKind::ReadOnly
+            | ServerErrorKind::Moved
+            | ServerErrorKind::Ask,
+        ) => ErrorKind::Unavailable,
+        // A server without the module is one that holds no entries yet; it may be restarted with it.
+        RedisKind::Server(ServerErrorKind::ResponseError) if text.contains("unknown command") => {
+            ErrorKind::ModuleMissing
+        }
+        RedisKind::Server(_) => ErrorKind::Refused,
+        RedisKind::Extension => match error.code() {
+            Some("OOM" | "BUSY" | "MISCONF" | "NOREPLICAS") => ErrorKind::Unavailable,
+            _ => ErrorKind::Refused,
+        },
+        RedisKind::Parse => ErrorKind::Protocol,
+        RedisKind::InvalidClientConfig => ErrorKind::Config,
+        _ => ErrorKind::Unavailable,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use redis::make_extension_error;
+
+    use super::*;
+
+    #[test]
+    fn errors_that_pass_are_told_from_those_that_do_not() {
+        let unavailable = |error: RedisError| Error::from(CallError::from(error)).is_unavailable();
+        assert!(unavailable(
+            std::io::Error::from(std::io::ErrorKind::ConnectionRefused).into()
+        ));
+        assert!(unavailable(
+            (RedisKind::Server(ServerErrorKind::BusyLoading), "loading").into()
+        ));
+        assert!(unavailable(make_extension_error("OOM".into(), None)));
+        assert!(unavailable(
+            (
+                RedisKind::Server(ServerErrorKind::ResponseError),
+                "unknown command 'MCACHE.GET'"
+            )
+                .into()
+        ));
+        assert!(Error::from(CallError::Resting).is_unavailable());
+        assert!(Error::from(CallError::Timeout(Duration::from_millis(5))).is_timeout());
+
+        let refused = |error: RedisError| Error::from(CallError::from(error)).is_refused();
+        assert!(refused(
+            (RedisKind::Server(ServerErrorKind::NoPerm), "no permission").into()
+        ));
+        assert!(refused(make_extension_error("WRONGTYPE".into(), None)));
+    }
+}

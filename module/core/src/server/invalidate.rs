@@ -1,0 +1,117 @@
+//! INVALIDATE: what is done at once and what later, and what reclaim does to an entry whose turn has come.
+//!
+//! A few entries are dealt with at once, one by one. Many become dead or stale in constant time; reclaim comes to them
+//! later, with the same tasks.
+
+use super::Server;
+use crate::entry::Entry;
+use crate::epoch::Epoch;
+use crate::index::{Scope, Task};
+
+/// What an INVALIDATE has to do, and has done.
+#[derive(Debug)]
+#[must_use]
+pub struct Invalidated {
+    /// When it was.
+    pub epoch: Epoch,
+    /// A few entries, each to be dealt with now; the decision itself then needs no replication.
+    pub at_once: Vec<Task>,
+    /// How many memberships became dead or stale just now; then the decision is to be replicated, with its epoch.
+    pub later: usize,
+}
+
+impl<W> Server<W> {
+    /// Invalidates tags; up to `inline_max` memberships are dealt with at once.
+    pub fn invalidate<'a>(
+        &mut self,
+        db: usize,
+        tags: impl Iterator<Item = &'a [u8]> + Clone,
+        scope: Scope,
+        soft: bool,
+        inline_max: usize,
+        now_ms: u64,
+    ) -> Invalidated {
+        let epoch = self.fills.note(tags.clone(), scope, now_ms);
+        self.stats.invalidations += 1;
+        // Also of tags that no entry carries: near caches may.
+        self.feed.invalidated(db as u32, tags.clone(), scope, soft);
+        let count = self.index.count(db, tags.clone(), scope);
+        let mut invalidated = Invalidated {
+            epoch,
+            at_once: Vec::new(),
+            later: 0,
+        };
+        if count == 0 {
+            return invalidated;
+        }
+        if count <= inline_max {
+            let carriers = self.index.carriers(db, tags, scope).into_iter();
+            let task = |entry: Entry| match soft && entry.swr_ms() > 0 {
+                true => Task::Shorten { db, entry, epoch },
+                false => Task::Delete { db, entry },
+            };
+            invalidated.at_once = carriers.map(task).collect();
+        } else {
+            invalidated.later = self.make_worse(db, tags, scope, soft, epoch);
+        }
+        invalidated
+    }
+
+    /// Does what a primary decided. Returns how many memberships it concerns.
+    pub fn invalidate_replicated<'a>(
+        &mut self,
+        db: usize,
+        tags: impl Iterator<Item = &'a [u8]> + Clone,
+        scope: Scope,
+        soft: bool,
+        epoch: Epoch,
+    ) -> usize {
+        self.fills.note_at(tags.clone(), scope, epoch);
+        self.make_worse(db, tags, scope, soft, epoch)
+    }
+
+    fn make_worse<'a>(
+        &mut self,
+        db: usize,
+        tags: impl Iterator<Item = &'a [u8]>,
+        scope: Scope,
+        soft: bool,
+        epoch: Epoch,
+    ) -> usize {
+        match soft {
+            true => self.index.soften(db, tags, scope, epoch),
+            false => self.index.kill(db, tags, scope),
+        }
+    }
+
+    /// The key got its shorter deadline: from now on a mark in the entry says that it is stale.
+    pub fn shortened(&mut self, db: usize, entry: Entry) {
+        if entry.is_linked() {
+            self.index.shortened(db, entry);
+        }
+    }
+
+    /// The keyspace does not hold under its name what the index handed out as entry number `id`: true if the index still
+    /// lists it, which is a bug. Then it is taken out, so that reclaim cannot meet it again and again; else it expired when
+    /// the key was opened, and is gone already.
+    pub fn absent(&mut self, db: usize, id: u32, entry: Entry) -> bool {
+        let listed = self.index.lists(db, id, entry);
+        if listed {
+            self.index.unlink(db, entry);
+        }
+        listed
+    }
+}
+
+/// When the key of an entry that was softly invalidated at `epoch` expires: one SWR window after that, and never
+/// later than it would have.
+pub fn shortened_deadline_ms(
+    entry: &Entry,
+    epoch: Epoch,
+    deadline_ms: Option<u64>,
+    now_ms: u64,
+) -> u64 {
+    // Epochs may run ahead of the wall clock; deadlines are the wall clock's.
+    let wanted_ms = epoch.unix_ms().min(now_ms) + u64::from(entry.swr_ms());
+    deadline_ms.map_or(wanted_ms, |at_ms| at_ms.min(wanted_ms))
+}

@@ -1,0 +1,139 @@
+//! GET and FETCH: what is served, and who is told to fill.
+//!
+//! ```text
+//!   live entry                       hit   value
+//!   live, EARLY and soon to expire   hit   value token    the caller holds the lease; no other caller does
+//!   stale, no caller refreshes it    stale value token    the caller holds the lease
+//!   stale, another caller does       stale value
+//!   none, no caller fills it yet     miss        token    the caller holds the lease
+//!   none, another caller does        parked up to WAIT, then by what woke it: hit, miss and token, or busy
+//! ```
+//! On a replica there are no leases, for there are no fills: a miss comes without a token.
+
+use std::hash::Hash;
+
+use super::condition::fresh_ms;
+use super::{Condition, Edge, Server};
+use crate::early;
+use crate::entry::Entry;
+use crate::epoch::Token;
+use crate::lease::Asked;
+
+/// A caller of FETCH and what it wants.
+#[derive(Clone, Copy, Debug)]
+pub struct Fetcher<'a> {
+    /// The database.
+    pub db: usize,
+    /// The key.
+    pub key: &'a [u8],
+    /// The client's id.
+    pub client: u64,
+    /// How long its lease is to last.
+    pub lease_ms: u64,
+    /// How long a fill takes, for the chance to refresh a live entry early; 0 never does.
+    pub early_ms: u64,
+    /// It is ready to be parked.
+    pub may_wait: bool,
+    /// Most clients parked at once.
+    pub max_waiters: usize,
+}
+
+/// What FETCH replies.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Fetched {
+    /// A live entry; with a token, the caller refreshes it early.
+    Hit(Entry, Option<Token>),
+    /// A stale entry; with a token, the caller refreshes it.
+    Stale(Entry, Option<Token>),
+    /// Nothing; with a token, the caller fills it.
+    Miss(Option<Token>),
+    /// Another caller fills it, and this one does not wait.
+    Busy,
+    /// Another caller fills it, and this one is to be parked ([`Server::park`]).
+    Park,
+}
+
+impl<W: Copy + Eq + Hash> Server<W> {
+    /// GET: the entry, if it is to be served.
+    #[inline]
+    pub fn lookup(
+        &mut self,
+        found: Option<Entry>,
+        deadline_ms: impl FnOnce() -> Option<u64>,
+        now_ms: impl FnOnce() -> u64,
+    ) -> Option<Entry> {
+        if let Some(mut entry) = found {
+            match self.condition(&mut entry, deadline_ms, now_ms) {
+                Condition::Live => {
+                    self.stats.hits += 1;
+                    return Some(entry);
+                }
+                Condition::Stale => {}
+                Condition::Dead => self.stats.dead_hits += 1,
+            }
+        }
+        self.stats.misses += 1;
+        None
+    }
+
+    /// FETCH.
+    pub fn fetch(
+        &mut self,
+        caller: &Fetcher<'_>,
+        found: Option<Entry>,
+        deadline_ms: impl Fn() -> Option<u64>,
+        edge: &impl Edge,
+    ) -> Fetched {
+        let condition = match found {
+            Some(mut entry) => self.condition(&mut entry, &deadline_ms, || edge.now_ms()),
+            None => Condition::Dead,
+        };
+        match (condition, found) {
+            (Condition::Live, Some(entry)) => {
+                let due = caller.early_ms > 0
+                    && fresh_ms(&entry, deadline_ms(), edge.now_ms())
+                        .is_some_and(|left| early::is_due(left, caller.early_ms, edge.random()));
+                let token = due.then(|| self.ask(caller, edge)?.token()).flatten();
+                self.stats.hits += 1;
+                self.stats.early_refreshes += u64::from(token.is_some());
+                Fetched::Hit(entry, token)
+            }
+            (Condition::Stale, Some(entry)) => {
+                self.stats.stale_hits += 1;
+                let token = self.ask(caller, edge).and_then(Asked::token);
+                Fetched::Stale(entry, token)
+            }
+            _ => {
+                self.stats.dead_hits += u64::from(found.is_some());
+                match self.ask(caller, edge) {
+                    Some(Asked::Held) if !caller.may_wait => Fetched::Busy,
+                    Some(Asked::Held) if self.leases.parked() >= caller.max_waiters => {
+                        Fetched::Busy
+                    }
+                    Some(Asked::Held) => Fetched::Park,
+                    asked => {
+                        self.stats.misses += 1;
+                        Fetched::Miss(asked.and_then(Asked::token))
+                    }
+                }
+            }
+        }
+    }
+
+    /// Asks for the right to fill a key; `None` where that right does not exist: on a replica.
+    fn ask(&mut self, caller: &Fetcher<'_>, edge: &impl Edge) -> Option<Asked> {
+        if !edge.is_primary() {
+            return None;
+        }
+        let now_ms = edge.now_ms();
+        let token = self.fills.unique_token(now_ms);
+        let Fetcher {
+            db,
+            key,
+            client,
+            lease_ms,
+            ..
+        } = *caller;
+        Some(self.leases.ask(db, key, client, token, now_ms, lease_ms))
+    }
+}

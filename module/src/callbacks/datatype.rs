@@ -1,0 +1,257 @@
+//! The native data type: how Redis saves, loads, copies, measures and frees entries.
+//!
+//! | callback | what it does |
+//! |---|---|
+//! | `rdb_load`, `rdb_save` | versioned encoding; tags by name; an entry that is dead, or softly invalidated a moment ago, travels as a husk |
+//! | `aof_rewrite` | one `MCACHE.REPLSET`; Redis adds the expiry |
+//! | `unlink2` | the entry leaves the keyspace: it leaves the index first |
+//! | `free` | memory, and a word to `Awaited`: it may run on a background thread (FLUSHALL ASYNC) on entries still linked |
+//! | `copy2` | a new entry, linked when Redis announces the new key |
+//! | `defrag` | one allocation that moves; the index is told |
+//! | `mem_usage2`, `free_effort2`, `digest` | as their names say |
+//!
+//! Absent: `aux_load`/`aux_save` (an RDB file without entries must load where the module is missing, and epochs need no
+//! saving: births are in the entries and tokens of another run are refused).
+
+use std::ffi::{c_int, c_void};
+use std::ptr::null_mut;
+
+use mcache_core::encode;
+use mcache_core::entry::Entry;
+use redis_module::raw;
+
+use crate::config::{self, OnRestart};
+use crate::redis::guard::guard;
+use crate::redis::{self, OwnedStr, Redis, Str, bytes, kind, rm};
+use crate::state;
+
+/// Nine characters, as Redis demands; part of the file format for ever.
+const NAME: &std::ffi::CStr = c"mcache-tv";
+
+/// Registers the type.
+///
+/// # Safety
+/// `ctx` is the context of the module's load function.
+pub unsafe fn register(ctx: *mut raw::RedisModuleCtx) -> Result<(), &'static str> {
+    let methods = raw::RedisModuleTypeMethods {
+        // Version 4 is Redis 7.0's. The struct of the bindings is longer, and Redis reads by version.
+        version: 4,
+        rdb_load: Some(rdb_load),
+        rdb_save: Some(rdb_save),
+        aof_rewrite: Some(aof_rewrite),
+        mem_usage: None,
+        digest: Some(digest),
+        free: Some(free),
+        aux_load: None,
+        aux_save: None,
+        aux_save_triggers: 0,
+        free_effort: None,
+        unlink: None,
+        copy: None,
+        defrag: Some(defrag),
+        mem_usage2: Some(mem_usage),
+        free_effort2: Some(free_effort),
+        unlink2: Some(unlink),
+        copy2: Some(copy),
+        aux_save2: None,
+    };
+    // SAFETY: the caller's promise; the callbacks are those below.
+    unsafe { kind::register(ctx, NAME, encode::VERSION, methods) }
+}
+
+/// The entry that Redis passes to a callback.
+///
+/// # Safety
+/// `value` is a live value of our type.
+unsafe fn entry(value: *const c_void) -> Entry {
+    // SAFETY: the caller's promise; such a value is never null.
+    unsafe { Entry::from_raw(value.cast_mut()) }.expect("a value of our type is never null")
+}
+
+/// A buffer that Redis allocated for us.
+struct Loaded {
+    start: *mut std::ffi::c_char,
+    len: usize,
+}
+
+impl Loaded {
+    /// # Safety
+    /// `io` is the stream of a running `rdb_load`.
+    unsafe fn read(io: *mut raw::RedisModuleIO) -> Option<Loaded> {
+        let mut len = 0;
+        // SAFETY: the caller's promise. With HANDLE_IO_ERRORS set, null means that the stream broke.
+        let start = unsafe { rm!(RedisModule_LoadStringBuffer)(io, &mut len) };
+        if start.is_null() {
+            None
+        } else {
+            Some(Loaded { start, len })
+        }
+    }
+
+    fn bytes(&self) -> &[u8] {
+        // SAFETY: `len` bytes were allocated and filled in.
+        unsafe { std::slice::from_raw_parts(self.start.cast(), self.len) }
+    }
+}
+
+impl Drop for Loaded {
+    fn drop(&mut self) {
+        // SAFETY: allocated by Redis for us, freed once.
+        unsafe { rm!(RedisModule_Free)(self.start.cast()) };
+    }
+}
+
+unsafe extern "C" fn rdb_load(io: *mut raw::RedisModuleIO, version: c_int) -> *mut c_void {
+    // SAFETY: `io` is valid during the callback.
+    guard(null_mut(), || unsafe {
+        let (Some(meta), Some(value)) = (Loaded::read(io), Loaded::read(io)) else {
+            return null_mut();
+        };
+        let Some(decoded) = encode::decode(version, meta.bytes()) else {
+            return null_mut();
+        };
+        let name = rm!(RedisModule_GetKeyNameFromIO)(io);
+        if name.is_null() {
+            return null_mut();
+        }
+        let drop = config::on_restart() == OnRestart::Drop;
+        state::with(|s| s.load(bytes(name), value.bytes(), decoded, drop, &Redis)).as_raw()
+    })
+}
+
+unsafe extern "C" fn rdb_save(io: *mut raw::RedisModuleIO, value: *mut c_void) {
+    // SAFETY: `value` is ours and `io` is valid during the callback. Runs in a forked child, too: it changes nothing.
+    guard((), || unsafe {
+        let entry = entry(value);
+        let (meta, with_value) = state::with(|s| s.saved(&entry, redis::now_ms()));
+        let payload = if with_value { entry.value() } else { b"" };
+        rm!(RedisModule_SaveStringBuffer)(io, meta.as_ptr().cast(), meta.len());
+        rm!(RedisModule_SaveStringBuffer)(io, payload.as_ptr().cast(), payload.len());
+    });
+}
+
+unsafe extern "C" fn aof_rewrite(
+    io: *mut raw::RedisModuleIO,
+    key: *mut raw::RedisModuleString,
+    value: *mut c_void,
+) {
+    // SAFETY: as in `rdb_save`. Redis keeps references of its own to the strings it needs.
+    guard((), || unsafe {
+        let entry = entry(value);
+        let kept = state::with(|s| {
+            let (attributes, tags) = s.kept(&entry)?;
+            Some((attributes, tags.map(OwnedStr::new).collect::<Vec<_>>()))
+        });
+        let Some((attributes, tags)) = kept else {
+            return;
+        };
+        let tags: Vec<Str> = tags.iter().map(OwnedStr::as_raw).collect();
+        let payload = entry.value();
+        rm!(RedisModule_EmitAOF)(
+            io,
+            c"MCACHE.REPLSET".as_ptr(),
+            c"slllbv".as_ptr(),
+            key,
+            // Redis writes the expiry behind it.
+            -1i64,
+            attributes.birth.0 as i64,
+            attributes.pack() as i64,
+            payload.as_ptr(),
+            payload.len(),
+            tags.as_ptr(),
+            tags.len(),
+        );
+    });
+}
+
+unsafe extern "C" fn unlink(ctx: *mut raw::RedisModuleKeyOptCtx, value: *const c_void) {
+    // SAFETY: `value` is ours and alive; it is freed, or renamed, only after this.
+    guard((), || unsafe {
+        let db = rm!(RedisModule_GetDbIdFromOptCtx)(ctx) as usize;
+        state::with(|s| s.left(db, entry(value)));
+    });
+}
+
+unsafe extern "C" fn free(value: *mut c_void) {
+    // This may be a background thread: nothing of the state is touched but the one pointer that may be.
+    guard((), || {
+        // SAFETY: Redis frees each value once, after `unlink2`, after the FlushDB event that discarded the index, or before it
+        // was linked; and it is not linked afterwards, for that is what `AWAITED` is told.
+        unsafe {
+            let entry = entry(value);
+            state::AWAITED.is_freed(entry);
+            entry.free();
+        }
+    });
+}
+
+unsafe extern "C" fn copy(
+    ctx: *mut raw::RedisModuleKeyOptCtx,
+    value: *const c_void,
+) -> *mut c_void {
+    // SAFETY: `value` is ours; the destination's name is alive during the callback.
+    guard(null_mut(), || unsafe {
+        let entry = entry(value);
+        let to = bytes(rm!(RedisModule_GetToKeyNameFromOptCtx)(ctx));
+        state::with(|s| s.duplicate(to, &entry)).as_raw()
+    })
+}
+
+unsafe extern "C" fn mem_usage(
+    _: *mut raw::RedisModuleKeyOptCtx,
+    value: *const c_void,
+    _: usize,
+) -> usize {
+    // SAFETY: `value` is ours.
+    guard(0, || unsafe {
+        let entry = entry(value);
+        // Its own allocation, its place in the slab of ids, and its places in the member lists.
+        entry.bytes() + 8 + entry.tags().len() * 4
+    })
+}
+
+unsafe extern "C" fn free_effort(_: *mut raw::RedisModuleKeyOptCtx, _: *const c_void) -> usize {
+    // One allocation.
+    1
+}
+
+unsafe extern "C" fn digest(md: *mut raw::RedisModuleDigest, value: *mut c_void) {
+    // SAFETY: `value` is ours and `md` is valid during the callback.
+    guard((), || unsafe {
+        let entry = entry(value);
+        state::with(|s| {
+            // A dead entry and its husk on a replica count as the same.
+            if let Some((attributes, tags)) = s.kept(&entry) {
+                let add = |bytes: &[u8]| {
+                    rm!(RedisModule_DigestAddStringBuffer)(md, bytes.as_ptr().cast(), bytes.len())
+                };
+                add(entry.value());
+                rm!(RedisModule_DigestAddLongLong)(md, attributes.birth.0 as i64);
+                rm!(RedisModule_DigestAddLongLong)(md, attributes.pack() as i64);
+                tags.for_each(add);
+            }
+            rm!(RedisModule_DigestEndSequence)(md);
+        });
+    });
+}
+
+unsafe extern "C" fn defrag(
+    ctx: *mut raw::RedisModuleDefragCtx,
+    _: *mut raw::RedisModuleString,
+    value: *mut *mut c_void,
+) -> c_int {
+    // SAFETY: `value` points to a value of ours in the keyspace, where the address of the copy is to be put. Redis copies the
+    // bytes and frees the old ones: an entry is one allocation that does not refer to itself.
+    guard((), || unsafe {
+        let old = entry(*value);
+        let moved = rm!(RedisModule_DefragAlloc)(ctx, *value);
+        if moved.is_null() {
+            return;
+        }
+        *value = moved;
+        let db = rm!(RedisModule_GetDbIdFromDefragCtx)(ctx) as usize;
+        state::with(|s| s.index.moved(db, old, entry(moved)));
+    });
+    // Nothing is left for later.
+    0
+}
