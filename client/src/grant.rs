@@ -103,7 +103,8 @@ impl Grants {
         let mut failure = None;
         for grant in &mut self.grants {
             let ttl = core.lifetime(&grant.chosen, terms.ttl);
-            let (ttl, swr) = terms.ended(ttl, core.stale_window(terms.swr));
+            let swr = core.stale_window(terms.swr);
+            let (ttl, swr) = terms.ended(ttl, swr);
             let provider = &grant.chosen.provider;
             let entry = Store {
                 key: &self.key,

@@ -91,6 +91,7 @@ impl<T> From<T> for Loaded<T> {
 
 /// A value and where it came from.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Served<T> {
     /// The value.
     pub value: T,

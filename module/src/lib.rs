@@ -20,6 +20,7 @@ mod parking;
 mod reclaim;
 #[allow(unsafe_code)]
 mod redis;
+mod rounds;
 mod state;
 
 /// Redis's own allocator, so that index and entries count in `used_memory` and under `maxmemory`.

@@ -161,9 +161,17 @@ impl<C: Codec> Graph<C> {
             Some(key) => Cow::Borrowed(key),
             None => Cow::Owned(self.key(query, options).await?),
         };
-        cache
-            .key(&*key)
-            .policy(caching.policy())
+        let entry = cache.key(&*key).policy(caching.policy());
+        if caching.refreshes_in_background() {
+            let (graph, query, options) = (self.clone(), query.clone(), options.clone());
+            let load = || async move {
+                let answer = graph.load(&query, &options).await?;
+                let tagged = options.cache.computes_tags();
+                Ok(graph.finish(&answer.plan, answer.loaded, tagged))
+            };
+            return entry.load_detached(load).await;
+        }
+        entry
             .load(|| async {
                 let answer = self.load(query, options).await?;
                 Ok(self.finish(&answer.plan, answer.loaded, caching.computes_tags()))

@@ -148,6 +148,14 @@ pub struct InvalidatorBuilder<S> {
     events_outstanding_max: usize,
 }
 
+impl<S> std::fmt::Debug for InvalidatorBuilder<S> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("InvalidatorBuilder")
+            .field("targets", &self.targets.len())
+            .finish_non_exhaustive()
+    }
+}
+
 impl<S: ChangeSource> InvalidatorBuilder<S> {
     /// Adds a provider to invalidate. Each gets every invalidation, and a batch is acknowledged when all have it.
     pub fn target(mut self, target: Arc<dyn InvalidationTarget>) -> Self {

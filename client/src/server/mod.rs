@@ -24,7 +24,7 @@ mod parked;
 mod slots;
 mod tls;
 
-use std::{sync::Arc, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use redis::{Cmd, RedisError, Value};
@@ -449,5 +449,13 @@ impl Provider for RedisProvider {
         Box::pin(
             async move { command::read_inspection(self.call(key, &command::inspect(key)).await?) },
         )
+    }
+}
+
+impl fmt::Debug for RedisProvider {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RedisProvider")
+            .field("id", &self.id)
+            .finish_non_exhaustive()
     }
 }

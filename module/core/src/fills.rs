@@ -92,6 +92,12 @@ impl Fills {
         self.clock.observe(epoch);
     }
 
+    /// Whether an epoch made elsewhere can be true: none lies beyond the present by more than two clocks may be apart,
+    /// unless this server has been there itself. A clock that followed a lie could be led to its end.
+    pub fn believes(&self, epoch: Epoch, now_ms: u64) -> bool {
+        epoch <= self.clock.now() || epoch.unix_ms() <= now_ms.saturating_add(MAX_SKEW_MS)
+    }
+
     /// The token for a fill that begins now.
     pub fn token(&mut self, now_ms: u64) -> Token {
         Token {
@@ -195,6 +201,11 @@ impl Fills {
         self.floor = self.clock.tick(now_ms);
     }
 
+    /// A new epoch, later than all before.
+    pub fn tick(&mut self, now_ms: u64) -> Epoch {
+        self.clock.tick(now_ms)
+    }
+
     /// A new epoch to which the index's floor is to be raised: everything stored so far is to be dead.
     pub fn new_floor(&mut self, now_ms: u64) -> Epoch {
         self.clock.tick(now_ms)
@@ -235,12 +246,23 @@ impl Fills {
             .any(|last| last > Epoch::ZERO && may_be_later(last, birth))
     }
 
-    /// Remembers more or fewer tags exactly. What was remembered goes on to refuse what it refused: nothing is accepted
-    /// that would not have been. O(old + new size).
+    /// Begins to remember more or fewer tags exactly. What was remembered goes on to refuse what it refused: nothing is
+    /// accepted that would not have been. [`Fills::migrate`] does it.
     pub fn resize(&mut self, tags: usize) {
         for memory in [&mut self.any, &mut self.without_auto] {
             memory.resize(tags);
         }
+    }
+
+    /// Whether a change of size is under way.
+    pub fn is_migrating(&self) -> bool {
+        self.any.is_migrating() || self.without_auto.is_migrating()
+    }
+
+    /// Does a bounded piece of a change of size; true while there is more.
+    pub fn migrate(&mut self) -> bool {
+        let more = self.any.migrate();
+        self.without_auto.migrate() || more
     }
 
     /// How many tags are remembered exactly.
@@ -372,6 +394,20 @@ mod tests {
         );
     }
 
+    #[test]
+    fn an_epoch_from_beyond_the_skew_is_not_believed_unless_the_clock_was_there() {
+        let mut fills = fills();
+        let at = |ms: u64| Epoch(ms << 16);
+        assert!(fills.believes(at(2_000 + MAX_SKEW_MS), 2_000));
+        assert!(fills.believes(Epoch(at(2_001 + MAX_SKEW_MS).0 - 1), 2_000));
+        assert!(!fills.believes(at(2_001 + MAX_SKEW_MS), 2_000));
+        assert!(!fills.believes(Epoch(Epoch::END.0 - 1), 2_000));
+        // The wall clock was put back by a day: what was made before is no lie.
+        fills.observe(at(86_400_000));
+        assert!(fills.believes(at(86_400_000), 2_000));
+        assert!(!fills.believes(Epoch(at(86_400_000).0 + 1), 2_000));
+    }
+
     fn foreign(birth_ms: u64, saved_ms: u64, incarnation: u64) -> Decoded {
         Decoded {
             attributes: Attributes {
@@ -379,7 +415,9 @@ mod tests {
                 manual: false,
                 swr_ms: 0,
                 softened: false,
+                ends_ms: crate::entry::NEVER,
             },
+            says_its_end: true,
             saved: Token {
                 incarnation,
                 epoch: Epoch(saved_ms << 16),

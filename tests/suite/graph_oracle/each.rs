@@ -124,8 +124,8 @@ impl Case {
 
     async fn tags(&self, (graph, cache): &(Graph, Cache), query: &GraphQuery) -> BTreeSet<Vec<u8>> {
         let options = GraphOptions::cached();
-        let key = graph.key(query, &options);
-        let key = key
+        let key = graph
+            .key(query, &options)
             .await
             .expect("a resolver in memory knows where its rows are");
         let found = cache.inspect(key).await.expect("it is in this process");

@@ -100,7 +100,8 @@ impl<'a> RowChange<'a> {
                 (before.map_or(Side::Absent, Side::Known), known(after))
             }
             Operation::Deleted | Operation::Detached => (known(before), Side::Absent),
-            Operation::Updated => (known(before), known(after)),
+            // What is not known yet is treated as the widest: any change of an existing row.
+            _ => (known(before), known(after)),
         };
         Self {
             entity,
@@ -194,7 +195,7 @@ impl<'a> RowChange<'a> {
                 let either = before.or(after).unwrap_or(Presence::Present);
                 (either, either)
             }
-            Operation::Updated => (Presence::Maybe, Presence::Maybe),
+            _ => (Presence::Maybe, Presence::Maybe),
         };
         [before.unwrap_or(then), after.unwrap_or(now)]
     }

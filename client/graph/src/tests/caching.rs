@@ -231,3 +231,28 @@ async fn empty_results_are_kept() {
         Source::Hit
     );
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_stale_result_is_served_at_once_while_it_is_loaded_anew_in_the_background() {
+    let cached = cached().await;
+    let ten = Duration::from_secs(10);
+    let options = || {
+        CacheOptions::default()
+            .ttl(ten)
+            .swr(Duration::from_secs(3600))
+    };
+    assert_eq!(cached.source(&query(), options()).await, Source::Loaded);
+    assert_eq!(cached.source(&query(), options()).await, Source::Hit);
+    let title = json!({ "title": "changed" });
+    cached.store.update("Product", "p1", title.clone()).unwrap();
+    tokio::time::advance(Duration::from_secs(11)).await;
+    assert_eq!(cached.source(&query(), options()).await, Source::Stale);
+    assert!(cached.cache.shutdown(ten).await.is_nothing(), "the refresh");
+    let graph_options = GraphOptions::default().cache(options());
+    let served = cached.graph.serve(&query(), &graph_options).await.unwrap();
+    assert_eq!(
+        (served.source, &served.value.data[0]),
+        (Source::Hit, &title)
+    );
+    assert_eq!(cached.graph.stats().loads, 2);
+}

@@ -17,6 +17,8 @@
 //!
 //! A test that fails panics and says why.
 
+mod scenarios;
+
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
@@ -220,6 +222,11 @@ fn hit(value: &str) -> Lookup {
 tests! {
     async fn it_can_be_reached(at) {
         at.provider.ping().await.expect("ping");
+    }
+
+    /// The same in every language.
+    async fn the_cases_for_every_client(at) {
+        scenarios::run(&at.provider, &at.scope).await;
     }
 
     async fn what_is_stored_is_read_and_what_is_not_is_missing(at) {
