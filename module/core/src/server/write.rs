@@ -43,6 +43,21 @@ pub enum Stored {
 }
 
 impl<W> Server<W> {
+    /// Whether a SET is refused because its key was cleared since its fill began.
+    pub fn is_cleared(&mut self, set: &Set, key: &[u8]) -> bool {
+        let cleared = set
+            .token
+            .is_some_and(|token| self.fills.key_cleared_since(key, token));
+        self.stats.refused_fills += u64::from(cleared);
+        cleared
+    }
+
+    /// CLEAR: a fill of the key that is under way is refused, and near caches forget it, whether or not it is there.
+    pub fn clear(&mut self, key: &[u8], now_ms: u64) {
+        self.fills.note_key(key, now_ms);
+        self.feed.key_changed(key, true);
+    }
+
     /// Decides whether a SET stores, without changing anything but the counters; `None` if it does not.
     pub fn admit<'a>(
         &mut self,
