@@ -30,4 +30,17 @@ impl<W: Copy + Eq + Hash> Server<W> {
         let attributes = self.travels(entry)?;
         Some((attributes, self.index.names(entry)))
     }
+
+    /// What `DEBUG DIGEST` is made of: what is kept, without the end of a softly invalidated entry, which only the primary
+    /// decides, when reclaim comes to it.
+    pub fn digested<'a>(
+        &'a self,
+        entry: &'a Entry,
+    ) -> Option<(Attributes, impl ExactSizeIterator<Item = &'a [u8]>)> {
+        let (mut attributes, tags) = self.kept(entry)?;
+        if attributes.softened {
+            attributes.ends_ms = 0;
+        }
+        Some((attributes, tags))
+    }
 }
