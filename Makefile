@@ -75,6 +75,10 @@ msrv: ## builds with the oldest Rust that Cargo.toml promises, where it is insta
 test-server: build ## tests on real servers, one file per property; NAME=... picks some
 	$(CARGO) test -p mcache-tests --test suite -- $(NAME)
 
+.PHONY: oracle-broken
+oracle-broken: ## break automatic invalidation on purpose, one property at a time: the oracle on PostgreSQL must notice each; BREACH=... picks one
+	MCACHE_BREACH=$(BREACH) $(CARGO) test -p mcache-tests --test suite -- --nocapture --include-ignored postgres::oracle::each_breach_is_noticed
+
 .PHONY: test-servers
 test-servers: build ## tests on other versions of Redis and Valkey; SERVERS=... picks some, as .ci/test-servers says
 	@.ci/setup servers

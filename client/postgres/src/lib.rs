@@ -24,6 +24,7 @@ mod param;
 mod pooler;
 mod position;
 mod reader;
+mod reading;
 mod replicas;
 mod resolver;
 mod session;

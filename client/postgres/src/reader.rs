@@ -234,9 +234,16 @@ impl Reader {
             };
             all.push((name, value));
         }
-        let set =
-            |(name, value): (&str, String)| format!("SET LOCAL {name} = {}", quoted_text(&value));
-        Ok(all.into_iter().map(set).collect::<Vec<_>>().join("; "))
+        // Not `SET LOCAL`, to which `app.user` is no name.
+        let set = |(name, value): (&str, String)| {
+            format!(
+                "set_config({}, {}, true)",
+                quoted_text(name),
+                quoted_text(&value)
+            )
+        };
+        let all: Vec<String> = all.into_iter().map(set).collect();
+        Ok(format!("SELECT {}", all.join(", ")))
     }
 
     pub(super) async fn client(&self) -> Result<Object, PostgresError> {

@@ -17,26 +17,20 @@ use tokio_postgres::{Config, Row, Socket};
 
 use mcache::change::{Batch, BoxError, BoxFuture, ChangeSource, Contact};
 
-use super::decode::{self, Decoder};
+use super::decode::Decoder;
 use super::error::PostgresError;
 use super::install::SWEEP_ROWS;
 use super::outbox::Outbox;
 use super::pace::{AWAKE, Pace};
 use super::position::{Ledger, Snapshot};
-use super::replicas::{Position, Replicas, position};
+use super::replicas::{Position, Replicas};
 use super::session::{Asks, Connect, Session, connector, in_time};
-
-/// Rows of the outbox in one batch, at most.
-const BATCH_MAX: i64 = 256;
 
 /// How long the holder of the lease may be silent before another source takes over.
 const LEASE: Duration = Duration::from_secs(3);
 
 /// How often a source without the lease asks for it.
 const STANDBY: Duration = Duration::from_millis(200);
-
-/// How often absent consumers are looked for, and rows that a crash left over.
-const SWEEP_EVERY: Duration = Duration::from_secs(20);
 
 /// The changes that wait for one consumer in an [`Outbox`], to be driven by an
 /// [`Invalidator`](mcache::change::Invalidator).
@@ -46,65 +40,65 @@ const SWEEP_EVERY: Duration = Duration::from_secs(20);
 pub struct OutboxSource {
     outbox: Outbox,
     /// The consumer's name, and the part of it that all its releases share.
-    names: [String; 2],
-    decoder: Decoder,
+    pub(super) names: [String; 2],
+    pub(super) decoder: Decoder,
     connect: Connect,
-    backlog_max: i64,
-    look_every: Duration,
+    pub(super) backlog_max: i64,
+    pub(super) look_every: Duration,
     replicas: Option<Replicas>,
     /// Names this source in the lease.
     holder: String,
-    session: Option<Session>,
+    pub(super) session: Option<Session>,
     /// Counts sessions: what was handed out in an earlier one is not acknowledged in a later one, which may be of another
     /// server that never had it.
-    generation: u64,
+    pub(super) generation: u64,
     contact: Contact,
     wake: Arc<Notify>,
     /// Until when nobody else takes the lease.
     leased_until: Option<Instant>,
     pace: Pace,
     /// Where reading goes on. Known while the lease is held.
-    reading: Option<Reading>,
-    ledger: Ledger,
+    pub(super) reading: Option<Reading>,
+    pub(super) ledger: Ledger,
     /// What was acknowledged in the database.
     stored: Snapshot,
     /// What is acknowledged and not yet stored.
-    to_store: Option<Snapshot>,
-    looked: Option<Instant>,
-    swept: Option<Instant>,
+    pub(super) to_store: Option<Snapshot>,
+    pub(super) looked: Option<Instant>,
+    pub(super) swept: Option<Instant>,
 }
 
 /// How far was read.
 #[derive(Debug)]
-struct Reading {
+pub(super) struct Reading {
     /// Everything behind this was handed out.
-    from: Snapshot,
+    pub(super) from: Snapshot,
     /// What is being handed out in pages: everything behind a later snapshot, up to this row so far.
-    page: Option<Page>,
+    pub(super) page: Option<Page>,
     /// Whether the backlog was counted.
-    counted: bool,
+    pub(super) counted: bool,
 }
 
 #[derive(Debug)]
-struct Page {
-    to: Snapshot,
-    after: (String, i64),
+pub(super) struct Page {
+    pub(super) to: Snapshot,
+    pub(super) after: (String, i64),
 }
 
 /// What acknowledges a batch of an [`OutboxSource`].
 #[derive(Debug)]
 pub struct OutboxReceipt {
-    what: Receipt,
+    pub(super) what: Receipt,
     /// Beyond the commit of everything in the batch.
-    position: Position,
+    pub(super) position: Position,
 }
 
 #[derive(Debug)]
-struct Receipt {
-    generation: u64,
-    number: u64,
+pub(super) struct Receipt {
+    pub(super) generation: u64,
+    pub(super) number: u64,
     /// Everything the consumer had was cleared.
-    clears: bool,
+    pub(super) clears: bool,
 }
 
 impl Outbox {
@@ -282,7 +276,7 @@ impl OutboxSource {
         Ok(())
     }
 
-    fn session(&self) -> Result<&Session, PostgresError> {
+    pub(super) fn session(&self) -> Result<&Session, PostgresError> {
         self.session.as_ref().ok_or(PostgresError::Timeout {
             doing: "using a connection that was given up",
         })
@@ -383,7 +377,12 @@ impl OutboxSource {
         Ok(backlog)
     }
 
-    fn everything(&self, number: u64, clears: bool, reached: Position) -> Batch<OutboxReceipt> {
+    pub(super) fn everything(
+        &self,
+        number: u64,
+        clears: bool,
+        reached: Position,
+    ) -> Batch<OutboxReceipt> {
         Batch {
             events: self.decoder.everything(),
             tags: Vec::new(),
@@ -411,206 +410,6 @@ impl OutboxSource {
         )
         .await?;
         self.pace.told(Instant::now());
-        Ok(())
-    }
-
-    /// What is done for all consumers, by whichever comes first: looking at the catalogue, ending what absent consumers
-    /// hold, deleting what a crash left over.
-    async fn housekeeping(&mut self) -> Result<(), PostgresError> {
-        let now = Instant::now();
-        let due = |last: Option<Instant>, every| last.is_none_or(|last| now >= last + every);
-        if due(self.looked, self.look_every) {
-            let session = self.session()?;
-            let interval = milliseconds(self.look_every / 2);
-            let rows = in_time(
-                "looking at the catalogue",
-                session.link.client.query(&session.look, &[&interval]),
-            )
-            .await?;
-            for row in &rows {
-                let (table, complete): (&str, bool) = (get(row, 0)?, get(row, 1)?);
-                match complete {
-                    true => tracing::info!(
-                        table,
-                        "a table has changed otherwise than by statements; its entities are cleared"
-                    ),
-                    false => tracing::warn!(
-                        table,
-                        "changes of this table are not all captured, so its entities are cleared at each look; install the outbox again"
-                    ),
-                }
-            }
-            self.looked = Some(now);
-        }
-        if due(self.swept, SWEEP_EVERY) {
-            let session = self.session()?;
-            let row = in_time(
-                "deleting acknowledged changes",
-                session.link.client.query_opt(
-                    &session.sweep,
-                    &[&milliseconds(SWEEP_EVERY / 2), &SWEEP_ROWS],
-                ),
-            )
-            .await?;
-            let mut again = false;
-            if let Some(row) = row {
-                for consumer in get::<Vec<String>>(&row, 0)? {
-                    tracing::warn!(
-                        consumer,
-                        "no process of this consumer was there for too long; changes do not wait for it any more"
-                    );
-                }
-                again = get::<i64>(&row, 1)? >= SWEEP_ROWS;
-            }
-            self.swept = (!again).then_some(now);
-        }
-        Ok(())
-    }
-
-    /// Everything at once, if too much has gathered while no process was reading.
-    async fn backlog(&mut self) -> Result<Option<Batch<OutboxReceipt>>, PostgresError> {
-        let Some(reading) = &self.reading else {
-            return Ok(None);
-        };
-        let session = self.session()?;
-        let limit = self.backlog_max.saturating_add(1);
-        let row = in_time(
-            "counting the outbox",
-            session.link.client.query_one(
-                &session.count,
-                &[
-                    &reading.from.xmax(),
-                    &reading.from.open(),
-                    &self.decoder.relations(),
-                    &self.names.as_slice(),
-                    &limit,
-                ],
-            ),
-        )
-        .await?;
-        let count: i64 = get(&row, 0)?;
-        if count <= self.backlog_max {
-            return Ok(None);
-        }
-        tracing::warn!(
-            rows = count,
-            "more changes wait than are worth reading; invalidating everything"
-        );
-        let to = snapshot(get(&row, 1)?)?;
-        let reached = position(get(&row, 2)?).unwrap_or(Position::MAX);
-        self.reading = Some(Reading {
-            from: to.clone(),
-            page: None,
-            counted: true,
-        });
-        let number = self.ledger.hand_out(Some(to));
-        Ok(Some(self.everything(number, false, reached)))
-    }
-
-    /// What is there and was not handed out.
-    async fn read(&mut self) -> Result<Option<Batch<OutboxReceipt>>, PostgresError> {
-        let Some(reading) = &self.reading else {
-            return Ok(None);
-        };
-        let session = self.session()?;
-        let page = reading.page.as_ref();
-        let after = page.map_or(("0", i64::MIN), |page| {
-            (page.after.0.as_str(), page.after.1)
-        });
-        let within = page.map(|page| page.to.as_text());
-        let rows = in_time(
-            "reading the outbox",
-            session.link.client.query(
-                &session.read,
-                &[
-                    &reading.from.xmax(),
-                    &reading.from.open(),
-                    &self.decoder.relations(),
-                    &self.names.as_slice(),
-                    &after.0,
-                    &after.1,
-                    &within,
-                    &BATCH_MAX,
-                ],
-            ),
-        )
-        .await?;
-        let Some(first) = rows.first() else {
-            return Ok(None);
-        };
-        let to = match page {
-            Some(page) => page.to.clone(),
-            None => snapshot(get(first, 0)?)?,
-        };
-        let reached = position(get(first, 1)?).unwrap_or(Position::MAX);
-        let mut batch = Batch {
-            events: Vec::new(),
-            tags: Vec::new(),
-            age: Duration::ZERO,
-            receipt: OutboxReceipt {
-                what: Receipt {
-                    generation: self.generation,
-                    number: 0,
-                    clears: false,
-                },
-                position: reached,
-            },
-        };
-        let mut last = None;
-        for row in &rows {
-            let Some(xid) = get::<Option<&str>>(row, 2)? else {
-                break;
-            };
-            last = Some((xid.to_owned(), get::<i64>(row, 3)?));
-            self.add(&mut batch, row)?;
-        }
-        let is_full = rows.len() as i64 >= BATCH_MAX;
-        let Some(reading) = &mut self.reading else {
-            return Ok(None);
-        };
-        let position = match (is_full, last) {
-            (true, Some(after)) => {
-                reading.page = Some(Page { to, after });
-                None
-            }
-            _ => {
-                reading.page = None;
-                reading.from = to.clone();
-                Some(to)
-            }
-        };
-        if batch.events.is_empty() && batch.tags.is_empty() {
-            // Nothing, or nothing that this consumer can see.
-            self.to_store = match position {
-                Some(to) => self.ledger.pass(to).or(self.to_store.take()),
-                None => self.to_store.take(),
-            };
-            return Ok(None);
-        }
-        batch.receipt.what.number = self.ledger.hand_out(position);
-        Ok(Some(batch))
-    }
-
-    /// Adds what a row of the outbox says.
-    fn add(&self, batch: &mut Batch<OutboxReceipt>, row: &Row) -> Result<(), PostgresError> {
-        let rows: Option<&str> = get(row, 6)?;
-        match get::<Option<&str>>(row, 4)? {
-            None => batch.tags.extend(decode::tags(rows)),
-            Some(relation) => {
-                if let Some(trouble) = get::<Option<&str>>(row, 7)? {
-                    tracing::warn!(
-                        relation,
-                        trouble,
-                        "a change could not be described and counts as a change of all rows; install the outbox again"
-                    );
-                }
-                batch
-                    .events
-                    .extend(self.decoder.events(relation, get(row, 5)?, rows));
-            }
-        }
-        let age_ms = u64::try_from(get::<i64>(row, 8)?).unwrap_or(0);
-        batch.age = batch.age.max(Duration::from_millis(age_ms));
         Ok(())
     }
 
@@ -733,7 +532,7 @@ impl std::fmt::Debug for OutboxSource {
     }
 }
 
-fn get<'a, T: tokio_postgres::types::FromSql<'a>>(
+pub(super) fn get<'a, T: tokio_postgres::types::FromSql<'a>>(
     row: &'a Row,
     column: usize,
 ) -> Result<T, PostgresError> {
@@ -741,12 +540,12 @@ fn get<'a, T: tokio_postgres::types::FromSql<'a>>(
         .map_err(PostgresError::sql("reading a row of the outbox"))
 }
 
-fn milliseconds(duration: Duration) -> i64 {
+pub(super) fn milliseconds(duration: Duration) -> i64 {
     i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }
 
 /// A snapshot as the server wrote it.
-fn snapshot(text: &str) -> Result<Snapshot, PostgresError> {
+pub(super) fn snapshot(text: &str) -> Result<Snapshot, PostgresError> {
     Snapshot::parse(text).ok_or(PostgresError::Timeout {
         doing: "reading a snapshot",
     })

@@ -3,8 +3,13 @@
 mod capture;
 mod catalogue;
 mod consumers;
+mod cost;
 mod delivery;
 mod end_to_end;
+mod identity;
+mod keys;
+mod oracle;
+mod pooler;
 mod replica;
 mod resolver;
 pub mod shop;

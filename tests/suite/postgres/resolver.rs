@@ -15,7 +15,7 @@ use crate::runtime::runtime;
 
 /// One table for each entity below, with a column type for each kind of field, and two spellings of some.
 const TABLES: &str = r#"
-    CREATE TYPE status AS ENUM ('draft', 'published', 'it''s "odd"');
+    CREATE DOMAIN status AS varchar(20) CHECK (VALUE IN ('draft', 'published', 'it''s "odd"'));
     CREATE TABLE brand (id bigint PRIMARY KEY, name varchar(40));
     CREATE TABLE "Items; --" (
         id text PRIMARY KEY, title text, status status, "from" int, weight float8, price numeric(12,4),
@@ -650,6 +650,8 @@ fn computed_fields_are_made_once_a_level() {
         .unwrap();
     let runtime = runtime();
     runtime.block_on(resolver.check()).unwrap();
+    let executed = || postgres.log().matches("execute").count();
+    let checked = executed();
     let graph = Graph::builder(schema, resolver).build();
     let query = GraphQuery::new("variant")
         .fields(["sku", "stock", "price"])
@@ -665,8 +667,6 @@ fn computed_fields_are_made_once_a_level() {
             json!({ "sku": "c", "stock": null, "price": null }),
         ]
     );
-    wait::until("the statements are logged", || {
-        postgres.log().matches("execute").count() >= 3
-    });
-    assert_eq!(postgres.log().matches("execute").count(), 3);
+    wait::until("the statements are logged", || executed() >= checked + 3);
+    assert_eq!(executed(), checked + 3);
 }

@@ -10,7 +10,7 @@ impl<W: Copy + Eq + Hash> Server<W> {
     /// What an RDB file or a DUMP payload says of an entry, and whether its value goes along.
     pub fn saved(&mut self, entry: &Entry, now_ms: u64) -> (Vec<u8>, bool) {
         let saved = self.fills.token(now_ms);
-        match self.travels(entry) {
+        match self.travels(entry, now_ms) {
             Some(attributes) => {
                 let tags = self.index.names(entry);
                 (encode::encode(attributes, saved, tags), true)
@@ -26,18 +26,20 @@ impl<W: Copy + Eq + Hash> Server<W> {
     pub fn kept<'a>(
         &'a self,
         entry: &'a Entry,
+        now_ms: u64,
     ) -> Option<(Attributes, impl ExactSizeIterator<Item = &'a [u8]>)> {
-        let attributes = self.travels(entry)?;
+        let attributes = self.travels(entry, now_ms)?;
         Some((attributes, self.index.names(entry)))
     }
 
-    /// What `DEBUG DIGEST` is made of: what is kept, without the end of a softly invalidated entry, which only the primary
-    /// decides, when reclaim comes to it.
+    /// What `DEBUG DIGEST` is made of: what is kept, without the end of a softly invalidated entry, which the
+    /// primary decides by its clock when reclaim comes to it.
     pub fn digested<'a>(
         &'a self,
         entry: &'a Entry,
+        now_ms: u64,
     ) -> Option<(Attributes, impl ExactSizeIterator<Item = &'a [u8]>)> {
-        let (mut attributes, tags) = self.kept(entry)?;
+        let (mut attributes, tags) = self.kept(entry, now_ms)?;
         if attributes.softened {
             attributes.ends_ms = 0;
         }
