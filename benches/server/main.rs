@@ -1,13 +1,15 @@
 //! `make bench`: what mcache costs, beside plain Redis and beside rivals done well.
 //!
 //! Each part measures on servers of its own and renews its part of `benches/RESULTS.md`. Without arguments all parts run
-//! but the counted instructions, which need valgrind (`--instructions`); `--only <part>` picks one.
+//! but the counted instructions, which need valgrind (`--instructions`), and the limits, which need memory
+//! (`--limits <entries>`); `--only <part>` picks one.
 
 mod against_plain;
 mod client;
 mod cpu;
 mod instructions;
 mod large_tags;
+mod limits;
 mod load;
 mod memory;
 mod results;
@@ -29,6 +31,10 @@ fn main() -> ExitCode {
     match words[..] {
         [] => PARTS.iter().for_each(|(_, run)| run()),
         ["--instructions"] => instructions::run(),
+        ["--limits", entries] => match entries.parse() {
+            Ok(entries) => limits::run(entries),
+            Err(_) => return usage(),
+        },
         ["--only", name] => match PARTS.iter().find(|(part, _)| *part == name) {
             Some((_, run)) => run(),
             None => return usage(),
@@ -40,6 +46,6 @@ fn main() -> ExitCode {
 
 fn usage() -> ExitCode {
     let names = PARTS.map(|(name, _)| name).join("|");
-    eprintln!("usage: server-bench [--instructions | --only {names}]");
+    eprintln!("usage: server-bench [--instructions | --limits <entries> | --only {names}]");
     ExitCode::from(2)
 }

@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicI64, Ordering};
 
 use mcache_core::command::Limits;
+use mcache_core::feed::Settings;
 use redis_module::configuration::{
     ConfigurationContext, ConfigurationFlags, ConfigurationValue, EnumConfigurationValue,
     get_bool_default_config_value, get_enum_default_config_value, get_i64_default_config_value,
@@ -53,7 +54,10 @@ impl Number {
     }
 }
 
-static NUMBERS: [&Number; 7] = [
+static NUMBERS: [&Number; 10] = [
+    &FEED_BYTES,
+    &NEAR_LEASE_MS,
+    &MAX_SUBSCRIBERS,
     &LEASE_MS,
     &MAX_WAITERS,
     &RECLAIM_BUDGET_US,
@@ -114,6 +118,18 @@ pub fn register(ctx: &Context, args: &[RedisString]) -> Result<(), String> {
         ConfigurationFlags::DEFAULT,
         None,
     );
+    let feed =
+        get_enum_default_config_value(args, "feed", Switch::No).map_err(|e| wrong("feed", e))?;
+    register_enum_configuration(
+        ctx,
+        "feed",
+        &FEED,
+        feed,
+        ConfigurationFlags::DEFAULT,
+        Some(Box::new(|_: &_, _: &_, _: &_| {
+            guard((), crate::near::configure)
+        })),
+    );
     let accept =
         get_bool_default_config_value(args, ACCEPT, false).map_err(|e| wrong(ACCEPT, e))?;
     register_bool_configuration(
@@ -132,7 +148,7 @@ fn check_arguments(args: &[RedisString]) -> Result<(), String> {
     for pair in args.chunks(2) {
         let name = pair[0].to_string_lossy();
         let known = NUMBERS.iter().any(|n| n.name == name)
-            || ["on-restart", "on-promote", ACCEPT].contains(&&*name);
+            || ["on-restart", "on-promote", "feed", ACCEPT].contains(&&*name);
         if !known {
             return Err(format!("unknown option '{name}'"));
         }
@@ -165,6 +181,32 @@ pub static INVALIDATION_MEMORY_TAGS: Number = Number::new(
     mcache_core::memory::MAX_TAGS as i64,
 )
 .changing(apply_invalidation_memory);
+
+/// Most bytes of the feed's log. Who is further behind than that forgets everything and begins anew.
+pub static FEED_BYTES: Number =
+    Number::new("feed-bytes", 1 << 20, 16 << 10, 1 << 30).changing(crate::near::configure);
+/// How long a near cache may serve without having heard from the server, and how long an invalidation waits for one that is
+/// gone.
+pub static NEAR_LEASE_MS: Number = Number::new(
+    "near-lease-ms",
+    1_000,
+    mcache_core::feed::lease::SHORTEST_MS as i64,
+    mcache_core::feed::lease::LONGEST_MS as i64,
+)
+.changing(crate::near::configure);
+/// Most near caches; one more is refused.
+pub static MAX_SUBSCRIBERS: Number =
+    Number::new("max-subscribers", 256, 1, 4_096).changing(crate::near::configure);
+
+/// What the feed's options say.
+pub fn feed_settings() -> Settings {
+    Settings {
+        on: Switch::try_from(FEED.value.load(Ordering::Relaxed)).is_ok_and(|on| on == Switch::Yes),
+        lease_ms: NEAR_LEASE_MS.get() as u64,
+        bytes: FEED_BYTES.get(),
+        subscribers: MAX_SUBSCRIBERS.get(),
+    }
+}
 
 /// Has the state remember as many as the option says.
 pub fn apply_invalidation_memory() {
@@ -285,6 +327,18 @@ choice! {
     }
 }
 
+choice! {
+    /// Whether near leases are granted. To be set alike on all servers of one data set.
+    Switch {
+        /// They are not, and no server waits for any.
+        No = 0 "no",
+        /// They are.
+        Yes = 1 "yes",
+    }
+}
+
+/// [`Switch`].
+pub static FEED: Choice<Switch> = Choice::new(Switch::No as i32);
 /// [`OnRestart`].
 pub static ON_RESTART: Choice<OnRestart> = Choice::new(OnRestart::Drop as i32);
 /// [`OnPromote`].

@@ -4,6 +4,7 @@ use crate::{redis, state};
 
 /// The fields of the section. Every one is a number; the words are those of the documentation.
 pub fn fields() -> Vec<(&'static str, u64)> {
+    let now_us = redis::boot_us();
     state::with(|s| {
         s.index.settle();
         let sizes = s.index.sizes();
@@ -29,6 +30,18 @@ pub fn fields() -> Vec<(&'static str, u64)> {
             ("longest_slice_us", s.stats.longest_slice_us),
             ("leases", s.leases.len() as u64),
             ("parked_clients", s.leases.parked() as u64),
+            ("near_subscribers", s.feed.subscribers() as u64),
+            ("near_reads", s.feed.stats().near_reads),
+            ("near_refusals", s.feed.stats().refusals),
+            ("near_predecessors_us", s.feed.predecessors_us(now_us)),
+            ("feed_events", s.feed.stats().events),
+            ("feed_bytes", s.feed.bytes() as u64),
+            ("feed_gaps", s.feed.stats().gaps),
+            ("feed_parked", s.feed.parked() as u64),
+            ("settles", s.feed.stats().settles),
+            ("settles_at_once", s.feed.stats().settles_at_once),
+            ("settles_parked", s.feed.settling() as u64),
+            ("longest_settle_us", s.feed.longest_settle_us()),
             ("replicating", u64::from(redis::is_heard())),
             ("slot_exports", s.exports.keys().count() as u64),
             ("panics", s.stats.panics),

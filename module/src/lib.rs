@@ -2,7 +2,7 @@
 //!
 //! - `callbacks/`: what Redis calls, loading the module included (the roof)
 //! - `commands/`: one file a command: parse, ask core, apply, reply
-//! - `parking.rs`, `reclaim.rs`, `listeners.rs`, `info.rs`, `config.rs`: what goes on beside commands
+//! - `parking.rs`, `near.rs`, `reclaim.rs`, `listeners.rs`, `info.rs`, `config.rs`: what goes on beside commands
 //! - `state.rs`: the one global
 //! - `redis/`: what the module calls (the floor)
 //!
@@ -15,10 +15,12 @@ mod commands;
 mod config;
 mod info;
 mod listeners;
+mod near;
 mod parking;
 mod reclaim;
 #[allow(unsafe_code)]
 mod redis;
+mod rounds;
 mod state;
 
 /// Redis's own allocator, so that index and entries count in `used_memory` and under `maxmemory`.

@@ -10,8 +10,8 @@ use mcache_core::epoch::Token;
 use mcache_core::lease::{Answer, Released, Waiter, Wake};
 use mcache_core::server::Alarm;
 
-use crate::redis::{self, Blocked, Ctx, Parked};
-use crate::state;
+use crate::redis::{self, Blocked, Ctx, Parked, Told};
+use crate::{rounds, state};
 
 /// Tells each client what it is to be told, and sees to the timer.
 fn wake(ctx: Ctx<'_>, wakes: Vec<Wake<Blocked>>) {
@@ -19,10 +19,15 @@ fn wake(ctx: Ctx<'_>, wakes: Vec<Wake<Blocked>>) {
     set_timer(ctx);
 }
 
+/// Core hands out as many as may be woken at once; where there are more, the next rounds of the event loop go on.
 fn unblock_all(wakes: Vec<Wake<Blocked>>) {
-    for (blocked, answer) in wakes {
-        redis::unblock(blocked, Some(answer));
+    if wakes.is_empty() {
+        return;
     }
+    for (blocked, answer) in wakes {
+        redis::unblock(blocked, Some(Told::Lease(answer)));
+    }
+    rounds::begin();
 }
 
 /// Whether there is anybody to wake.
@@ -33,8 +38,10 @@ pub fn anybody_waits() -> bool {
 
 /// The key holds a value now, or what it held was deleted: every client that waits for it looks again.
 #[inline]
-pub fn filled(ctx: Ctx<'_>, key: &[u8]) {
-    unblock_all(state::with(|s| s.filled(ctx.db(), key)));
+pub fn filled(ctx: Ctx<'_>, key: &[u8], bytes: usize) {
+    unblock_all(state::with(|s| {
+        s.filled(ctx.db(), key, bytes, redis::now_ms)
+    }));
 }
 
 /// The holder of this token gives its lease back; false if it holds none.
@@ -92,7 +99,7 @@ pub fn park<P: Parked>(ctx: Ctx<'_>, key: &[u8], lease_ms: u64, wait_ms: u64) {
         s.park(db, key, waiter)
     });
     if !parked {
-        redis::unblock(blocked, Some(Answer::Look));
+        redis::unblock(blocked, Some(Told::Lease(Answer::Look)));
     }
     set_timer(ctx);
 }
@@ -110,14 +117,18 @@ fn set_timer(ctx: Ctx<'_>) {
 
 fn on_timer(ctx: Ctx<'_>) {
     state::with(|s| s.alarm_fired());
-    expire(ctx);
+    advance(ctx);
     set_timer(ctx);
 }
 
-/// Ends what is to end by now.
-pub fn expire(ctx: Ctx<'_>) {
-    let wakes = state::with(|s| s.expire(redis::now_ms()));
+/// Ends what is to end by now, or a bounded part of it.
+pub fn advance(ctx: Ctx<'_>) {
+    let now_ms = redis::now_ms();
+    let wakes = state::with(|s| s.advance(now_ms));
     if !wakes.is_empty() {
         wake(ctx, wakes);
+    }
+    if state::with(|s| s.is_behind(now_ms)) {
+        rounds::begin();
     }
 }

@@ -1,16 +1,10 @@
 //! Freeing dead entries in slices, without anybody having to wait for it.
 //!
-//! While there is something to free, a file descriptor that is always readable is registered with Redis's event loop,
-//! so the loop serves every client that is ready, runs one slice, and comes round again without sleeping. An idle server
-//! thus reclaims all the time; a module timer would rest a millisecond between slices. A slice lasts at most
+//! While there is something to free, each round of the event loop runs one slice (`rounds`). A slice lasts at most
 //! `mcache.reclaim-budget-us`, and how long the loop took since the last slice tells whether clients are being served: then
-//! slices shrink to a quarter of it. Short slices cost little: a round of the loop
-//! without clients takes 5 us.
+//! slices shrink to a quarter of it. Short slices cost little: a round of the loop without clients takes 5 us.
 //!
 //! Only a primary deletes; replicas and the append-only file get the same deletions as UNLINK.
-
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
 
 use mcache_core::entry::Entry;
 use mcache_core::epoch::Epoch;
@@ -18,39 +12,15 @@ use mcache_core::index::Task;
 use mcache_core::server::shortened_deadline_ms;
 
 use crate::config;
-use crate::redis::{self, Ctx, Mode, OwnedStr, eventloop, writes_are_paused};
+use crate::redis::{self, Ctx, Mode, OwnedStr, writes_are_paused};
 use crate::state;
 
 /// Deletions replicated as one command, and the most entries between two looks at the clock.
 const BATCH: usize = 64;
 
-static ARMED: AtomicBool = AtomicBool::new(false);
-
-/// Starts reclaiming if there is something to free and this is a primary.
-pub fn arm(ctx: Ctx<'_>) {
-    if ARMED.load(Ordering::Relaxed) || !state::with(|s| s.index.has_pending()) || !may_run(ctx) {
-        return;
-    }
-    // The slice runs as a command, which gives it a context whose deletions are replicated as one transaction.
-    if eventloop::start(|| eventloop::run(c"mcache.reclaim")) {
-        state::with(|s| s.pace.start(config::reclaim_budget_us()));
-        ARMED.store(true, Ordering::Relaxed);
-    }
-}
-
-/// Frees a little of what flushed databases left in the index. That deletes no key, so replicas do it as well; they have no
-/// slices to do it in.
-pub fn bury() {
-    const BUDGET: Duration = Duration::from_millis(1);
-    if !ARMED.load(Ordering::Relaxed) {
-        let began = Instant::now();
-        while state::with(|s| s.index.bury()) && began.elapsed() < BUDGET {}
-    }
-}
-
-fn disarm() {
-    eventloop::stop();
-    ARMED.store(false, Ordering::Relaxed);
+/// Whether there is something to free and this is a primary that may.
+pub fn is_wanted(ctx: Ctx<'_>) -> bool {
+    state::with(|s| s.index.has_pending()) && may_run(ctx)
 }
 
 /// A script or a load may be letting the event loop turn while it is half done: nothing may vanish under it. And while a
@@ -63,22 +33,16 @@ fn may_run(ctx: Ctx<'_>) -> bool {
 /// One slice, adapted to what the server is doing. Returns how many entries were freed.
 pub fn slice(ctx: Ctx<'_>) -> usize {
     if !may_run(ctx) {
-        // The cron starts it again.
-        disarm();
         return 0;
     }
     let began_ns = redis::monotonic_ns();
     let end_ns = state::with(|s| s.pace.begin(began_ns, config::reclaim_budget_us()));
     let freed = run(ctx, Some(end_ns));
     let ended_ns = redis::monotonic_ns();
-    let more = state::with(|s| {
+    state::with(|s| {
         s.pace.end(ended_ns);
         s.stats.longest_slice_us = s.stats.longest_slice_us.max((ended_ns - began_ns) / 1_000);
-        s.index.has_pending()
     });
-    if !more {
-        disarm();
-    }
     freed
 }
 
@@ -115,7 +79,7 @@ pub fn run(ctx: Ctx<'_>, end_ns: Option<u64>) -> usize {
             ctx.replicate_unlink(&deleted);
         }
         if idle {
-            state::with(|s| s.index.bury());
+            state::with(|s| s.tidy());
         }
     }
     ctx.select(selected);
@@ -182,6 +146,8 @@ impl Job {
         let Some(epoch) = self.soft else {
             key.unlink();
             drop(key);
+            // Near caches were told why when it was invalidated.
+            state::with(|s| s.feed.key_left_by_itself(self.name.as_bytes()));
             deleted.push(self.name);
             return true;
         };

@@ -243,6 +243,9 @@ fn help_names_every_command() {
         "TAGINFO",
         "FETCH",
         "RELEASE",
+        "FEED",
+        "NEARGET",
+        "SETTLE",
         "HELP",
     ] {
         assert!(help.contains(command), "{command} is missing in\n{help}");
@@ -259,6 +262,7 @@ fn command_tells_where_the_keys_are_and_what_a_command_does() {
         ("MCACHE.MGET a b c", &["a", "b", "c"]),
         ("MCACHE.TOKEN k", &["k"]),
         ("MCACHE.FETCH k WAIT 10", &["k"]),
+        ("MCACHE.NEARGET subscription a b", &["a", "b"]),
         ("MCACHE.RELEASE k token", &["k"]),
         ("MCACHE.INSPECT k", &["k"]),
     ] {

@@ -45,10 +45,11 @@ fn a_large_tag_dies_at_once_and_is_freed_in_the_background() {
     assert_eq!(other.entries("all"), Vec::<String>::new());
 
     // While it goes on, others are served: the longest wait of any of them is a few slices, not the whole work.
-    let mut longest = Duration::ZERO;
+    let (mut longest, mut served) = (Duration::ZERO, 0);
     wait::until("everything is reclaimed", || {
         let start = Instant::now();
         other.run("PING");
+        served += 1;
         longest = longest.max(start.elapsed());
         other.stat("pending_reclaim") == 0
     });
@@ -66,8 +67,8 @@ fn a_large_tag_dies_at_once_and_is_freed_in_the_background() {
     );
     let slice = Duration::from_micros(other.stat("longest_slice_us") as u64);
     println!("longest slice {slice:?}, longest PING {longest:?}");
-    // A machine busy with other things may interrupt a slice; unsliced, this takes a quarter of a second.
-    assert!(slice < Duration::from_millis(20), "longest slice {slice:?}");
+    // Not how long: a machine busy with other things may interrupt a slice. Unsliced, one call would be served.
+    assert!(served > 3, "{served} calls were served meanwhile");
 }
 
 #[test]

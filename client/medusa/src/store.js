@@ -32,6 +32,8 @@ class Store {
     this.names = new Names(this.options.prefix)
     this.server = new Server({ ioredis, options: this.options, log: this.log, counters: this.counters })
     this.waiters = new Waiters(this.server, this.options.waiters)
+    /** Reads that wait for another fill, by key. @type {Map<string, Promise<any[]>>} */
+    this.waits = new Map()
     this.fills = new Fills()
     this.leases = new Leases(this.options.leaseMs)
     this.clears = new Clears({ server: this.server, names: this.names, log: this.log, counters: this.counters })
@@ -86,15 +88,10 @@ class Store {
         const value = await this.server.call(name, "MCACHE.GET", [name])
         return { state: value ? "hit" : "busy", value }
       }
-      let reply = await this.server.call(name, "MCACHE.FETCH", args, undefined, late)
-      if (String(reply[0]) === "busy") {
-        const left = waitMs - (performance.now() - started)
-        const waiting = left >= 1 ? this.waiters.fetch(name, args, left, late) : undefined
-        if (waiting) {
-          reply = await waiting
-          if (String(reply[0]) === "hit") this.counters.waited += 1
-        }
-      }
+      const fetch = () => this.server.call(name, "MCACHE.FETCH", args, undefined, late)
+      let reply = await fetch()
+      const left = waitMs - (performance.now() - started)
+      if (String(reply[0]) === "busy" && left >= 1) reply = (await this.#wait(name, args, left, late, fetch)) ?? reply
       return { state: String(reply[0]), value: reply[1], token: reply[2] ?? undefined }
     } catch (error) {
       if (!(error instanceof Away)) {
@@ -102,6 +99,27 @@ class Store {
         this.log.once("read", `${this.server.name} refuses to be read: ${error.message}`)
       }
       return this.#bypass()
+    }
+  }
+
+  /** Waits for another fill of the key; undefined if no connection is free for it. */
+  async #wait(name, args, left, late, fetch) {
+    const shared = this.waits.get(name)
+    if (shared) {
+      // Another reader of this process waits for the same. What it gets was read before this one may have begun, so this
+      // one asks again, when there is something to get.
+      await shared.catch(() => {})
+      return await fetch()
+    }
+    const waiting = this.waiters.fetch(name, args, left, late)
+    if (!waiting) return undefined
+    this.waits.set(name, waiting)
+    try {
+      const reply = await waiting
+      if (String(reply[0]) === "hit") this.counters.waited += 1
+      return reply
+    } finally {
+      this.waits.delete(name)
     }
   }
 

@@ -25,6 +25,24 @@ test("of five processes that miss one key, one loads it and the others wait for 
   assert.ok(ended.some(({ stats }) => stats.waited > 0))
 })
 
+test("of many readers of one process one loads, and one connection is enough for the others to wait", async (t) => {
+  const redis = await TestRedis.start(t)
+  const options = { redisUrl: redis.url, waiters: 1, waitMs: 60_000, leaseMs: 120_000, commandTimeout: 30_000 }
+  const { store } = await startProvider(t, options)
+  let loads = 0
+  const read = async () => {
+    const found = await store.get("hot")
+    if (found) return found
+    loads += 1
+    await until("another reader waits", async () => (await redis.ask("INFO", "clients")).includes("blocked_clients:1"))
+    await store.set({ key: "hot", data: { n: loads }, tags: ["T:1"] })
+    return { n: loads }
+  }
+  const found = await Promise.all(Array.from({ length: 20 }, read))
+  assert.equal(loads, 1)
+  assert.ok(found.every(({ n }) => n === 1))
+})
+
 test("a process that fails to load lets the next one try", async (t) => {
   const redis = await TestRedis.start(t)
   const slow = { redisUrl: redis.url, waitMs: 60_000, leaseMs: 120_000, commandTimeout: 30_000 }

@@ -3,6 +3,7 @@
 use crate::entry::MAX_BYTES;
 use crate::epoch::Token;
 use crate::error::Error;
+use crate::feed::Named;
 use crate::index::Scope;
 use crate::text::{MAX_PATTERN_BYTES, MAX_TTL_S, integer, seconds_ms};
 
@@ -47,7 +48,7 @@ pub enum Condition {
     Present,
 }
 
-/// `MCACHE.SET key ttl value [SWR seconds] [TOKEN token] [NX|XX] [MANUAL] [TAGS tag [tag ...]]`
+/// `MCACHE.SET key ttl value [SWR seconds] [TOKEN token] [NX|XX] [MANUAL] [NEAR subscription] [TAGS tag [tag ...]]`
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Set {
     /// `None`: no expiry.
@@ -60,6 +61,8 @@ pub struct Set {
     pub condition: Condition,
     /// Spared by `INVALIDATE AUTO`.
     pub manual: bool,
+    /// For which near cache the value is stored.
+    pub near: Option<Named>,
     /// Index of the first tag; everything from here on is a tag.
     pub tags_from: usize,
 }
@@ -91,6 +94,7 @@ impl Set {
             token: None,
             condition: Condition::Always,
             manual: false,
+            near: None,
             tags_from: args.len(),
         };
         let (mut at, mut swr_given) = (4, false);
@@ -138,9 +142,15 @@ impl Set {
                 set.condition = wanted;
             } else if word.eq_ignore_ascii_case(b"MANUAL") {
                 set.manual = true;
+            } else if word.eq_ignore_ascii_case(b"NEAR") {
+                let named = subscription(args, at)?;
+                if set.near.replace(named).is_some() {
+                    return Err(Error::Twice("NEAR"));
+                }
+                at += 1;
             } else {
                 return Err(Error::Syntax {
-                    expected: "SWR, TOKEN, NX, XX, MANUAL or TAGS",
+                    expected: "SWR, TOKEN, NX, XX, MANUAL, NEAR or TAGS",
                     got: word.to_vec(),
                 });
             }
@@ -152,13 +162,15 @@ impl Set {
     }
 }
 
-/// `MCACHE.INVALIDATE [AUTO] [SOFT] [TAGS] tag [tag ...]`
+/// `MCACHE.INVALIDATE [AUTO] [SOFT] [NEAR] [TAGS] tag [tag ...]`
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Invalidate {
     /// AUTO spares MANUAL entries.
     pub scope: Scope,
     /// SOFT makes stale instead of dead.
     pub soft: bool,
+    /// NEAR also replies how many near leases are to be waited for.
+    pub near: bool,
     /// Index of the first tag.
     pub tags_from: usize,
 }
@@ -179,6 +191,7 @@ impl Invalidate {
         (mode < 4).then_some(Invalidate {
             scope,
             soft: mode & 2 == 2,
+            near: false,
             tags_from,
         })
     }
@@ -191,24 +204,30 @@ impl Invalidate {
         let mut invalidate = Invalidate {
             scope: Scope::All,
             soft: false,
+            near: false,
             tags_from: 1,
         };
         let is = |at: usize, word: &str| args.get(at).eq_ignore_ascii_case(word.as_bytes());
-        if ["AUTO", "SOFT", "TAGS"].iter().any(|word| is(1, word)) {
+        if ["AUTO", "SOFT", "NEAR", "TAGS"]
+            .iter()
+            .any(|word| is(1, word))
+        {
             let mut at = 1;
             while !is(at, "TAGS") {
                 if is(at, "AUTO") {
                     invalidate.scope = Scope::Auto;
                 } else if is(at, "SOFT") {
                     invalidate.soft = true;
+                } else if is(at, "NEAR") {
+                    invalidate.near = true;
                 } else if at < args.len() {
                     return Err(Error::Syntax {
-                        expected: "AUTO, SOFT or TAGS",
+                        expected: "AUTO, SOFT, NEAR or TAGS",
                         got: args.get(at).to_vec(),
                     });
                 } else {
                     return Err(Error::Missing {
-                        after: "AUTO or SOFT",
+                        after: "AUTO, SOFT or NEAR",
                         expected: "TAGS",
                     });
                 }
@@ -222,7 +241,7 @@ impl Invalidate {
     }
 }
 
-/// `MCACHE.FETCH key [LEASE ms] [WAIT ms] [EARLY ms]`
+/// `MCACHE.FETCH key [LEASE ms] [WAIT ms] [EARLY ms] [NEAR subscription]`
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Fetch {
     /// How long the lease lasts.
@@ -231,6 +250,8 @@ pub struct Fetch {
     pub wait_ms: u64,
     /// How long a fill takes, for the chance to refresh a live entry early; 0 never does.
     pub early_ms: u64,
+    /// For which near cache the value is read.
+    pub near: Option<Named>,
 }
 
 impl Fetch {
@@ -247,16 +268,22 @@ impl Fetch {
             lease_ms,
             wait_ms: 0,
             early_ms: 0,
+            near: None,
         };
         let mut at = 2;
         while at < args.len() {
+            if args.get(at).eq_ignore_ascii_case(b"NEAR") {
+                fetch.near = Some(subscription(args, at + 1)?);
+                at += 2;
+                continue;
+            }
             let (what, min, field) = match args.get(at).to_ascii_uppercase().as_slice() {
                 b"LEASE" => ("LEASE", 1, &mut fetch.lease_ms),
                 b"WAIT" => ("WAIT", 0, &mut fetch.wait_ms),
                 b"EARLY" => ("EARLY", 0, &mut fetch.early_ms),
                 _ => {
                     return Err(Error::Syntax {
-                        expected: "LEASE, WAIT or EARLY",
+                        expected: "LEASE, WAIT, EARLY or NEAR",
                         got: args.get(at).to_vec(),
                     });
                 }
@@ -280,6 +307,17 @@ impl Fetch {
             at += 2;
         }
         Ok(fetch)
+    }
+}
+
+/// The subscription behind NEAR.
+fn subscription<A: Arguments + ?Sized>(args: &A, at: usize) -> Result<Named, Error> {
+    match at < args.len() {
+        true => Ok(Named::parse(args.get(at))),
+        false => Err(Error::Missing {
+            after: "NEAR",
+            expected: "a subscription",
+        }),
     }
 }
 
@@ -425,6 +463,7 @@ mod tests {
             token: None,
             condition: Condition::Always,
             manual: false,
+            near: None,
             tags_from: 4,
         };
         assert_eq!(set("MCACHE.SET k 10 v"), Ok(plain.clone()));
@@ -438,6 +477,7 @@ mod tests {
                 token: Token::parse(b"0000000000000001000000000000000f"),
                 condition: Condition::Absent,
                 manual: true,
+                near: None,
                 tags_from: 11,
             }
         );
@@ -472,6 +512,7 @@ mod tests {
             Ok(Invalidate {
                 scope,
                 soft,
+                near: false,
                 tags_from,
             })
         };
@@ -507,7 +548,8 @@ mod tests {
             Ok(Fetch {
                 lease_ms: 5_000,
                 wait_ms: 0,
-                early_ms: 0
+                early_ms: 0,
+                near: None,
             })
         );
         assert_eq!(
@@ -515,7 +557,8 @@ mod tests {
             Ok(Fetch {
                 lease_ms: 9,
                 wait_ms: 7,
-                early_ms: 3
+                early_ms: 3,
+                near: None,
             })
         );
         for line in [

@@ -235,12 +235,23 @@ impl Fills {
             .any(|last| last > Epoch::ZERO && may_be_later(last, birth))
     }
 
-    /// Remembers more or fewer tags exactly. What was remembered goes on to refuse what it refused: nothing is accepted
-    /// that would not have been. O(old + new size).
+    /// Begins to remember more or fewer tags exactly. What was remembered goes on to refuse what it refused: nothing is
+    /// accepted that would not have been. [`Fills::migrate`] does it.
     pub fn resize(&mut self, tags: usize) {
         for memory in [&mut self.any, &mut self.without_auto] {
             memory.resize(tags);
         }
+    }
+
+    /// Whether a change of size is under way.
+    pub fn is_migrating(&self) -> bool {
+        self.any.is_migrating() || self.without_auto.is_migrating()
+    }
+
+    /// Does a bounded piece of a change of size; true while there is more.
+    pub fn migrate(&mut self) -> bool {
+        let more = self.any.migrate();
+        self.without_auto.migrate() || more
     }
 
     /// How many tags are remembered exactly.

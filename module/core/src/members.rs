@@ -140,6 +140,15 @@ impl List {
         }
     }
 
+    /// Whether a member without a place can be added without allocating.
+    #[inline]
+    pub(crate) fn has_room(&self) -> bool {
+        match self.ids() {
+            Ids::Short(ids) => ids.len() < ids.capacity().min(CHUNK),
+            Ids::Long { len, .. } => *len as usize % CHUNK != 0,
+        }
+    }
+
     /// Bytes allocated beyond the value itself; O(1), for it is asked at every change.
     pub(crate) fn bytes(&self) -> usize {
         match self {

@@ -6,14 +6,16 @@
 //! `floor` epoch into which older ones fold. A fill is refused wrongly only when more than [`WAYS`] other tags of the
 //! same set were invalidated while it ran; it is never accepted wrongly.
 
+use crate::alloc::class;
 use crate::epoch::Epoch;
+use crate::work;
 
 /// Tags remembered exactly in a set.
 pub const WAYS: usize = 4;
 /// Most tags that a table remembers exactly.
 pub const MAX_TAGS: usize = 1 << 22;
 
-#[derive(Clone, Copy, Default, Debug)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Set {
     tags: [u32; WAYS],
     epochs: [Epoch; WAYS],
@@ -59,20 +61,124 @@ pub struct Last {
     pub exact: bool,
 }
 
-/// A fixed-size table of last invalidations by tag hash.
+/// Sets allocated together.
+const CHUNK: usize = 64;
+
+/// A table of sets. A chunk is allocated when something is noted in it.
+#[derive(Debug)]
+struct Sets {
+    chunks: Vec<Option<Box<[Set; CHUNK]>>>,
+    len: usize,
+    allocated: usize,
+}
+
+impl Sets {
+    fn new(len: usize) -> Self {
+        let mut chunks = Vec::new();
+        chunks.resize_with(len.div_ceil(CHUNK), || None);
+        Sets {
+            chunks,
+            len,
+            allocated: 0,
+        }
+    }
+
+    #[inline]
+    fn at(&self, hash: u64) -> usize {
+        hash as usize & (self.len - 1)
+    }
+
+    #[inline]
+    fn get(&self, at: usize) -> Option<&Set> {
+        self.chunks[at / CHUNK]
+            .as_ref()
+            .map(|chunk| &chunk[at % CHUNK])
+    }
+
+    fn get_mut(&mut self, at: usize) -> &mut Set {
+        let chunk = &mut self.chunks[at / CHUNK];
+        self.allocated += usize::from(chunk.is_none());
+        let chunk = chunk.get_or_insert_with(|| Box::new([Set::default(); CHUNK]));
+        &mut chunk[at % CHUNK]
+    }
+
+    fn free(&mut self, chunk: usize) {
+        self.allocated -= usize::from(self.chunks[chunk].take().is_some());
+    }
+
+    #[inline]
+    fn last(&self, hash: u64) -> Last {
+        let never = Last {
+            epoch: Epoch::ZERO,
+            exact: false,
+        };
+        let Some(set) = self.get(self.at(hash)) else {
+            return never;
+        };
+        let tag = tag(hash);
+        match set.tags.iter().position(|t| *t == tag) {
+            Some(way) => Last {
+                epoch: set.epochs[way],
+                exact: true,
+            },
+            None => Last {
+                epoch: set.floor,
+                ..never
+            },
+        }
+    }
+
+    fn bytes(&self) -> usize {
+        self.allocated * class(size_of::<[Set; CHUNK]>())
+            + class(self.chunks.capacity() * size_of::<Option<Box<[Set; CHUNK]>>>())
+    }
+}
+
+/// The bits that tell tags of one set apart; never zero, which marks an unused way.
+#[inline]
+fn tag(hash: u64) -> u32 {
+    (hash >> 32) as u32 | 1
+}
+
+/// A table that is being taken over into one of another size.
+#[derive(Debug)]
+struct Old {
+    sets: Sets,
+    /// So many of its sets are taken over; where it grows, each as often as it is divided.
+    done: usize,
+}
+
+impl Old {
+    /// Into how many sets each of these is divided.
+    fn parts(&self, new: &Sets) -> usize {
+        (new.len / self.sets.len).max(1)
+    }
+
+    /// Whether what was known of this hash is taken over already.
+    fn has_given(&self, hash: u64, new: &Sets) -> bool {
+        let parts = self.parts(new);
+        let part = hash as usize / self.sets.len % parts;
+        self.sets.at(hash) * parts + part < self.done
+    }
+}
+
+/// A table of last invalidations by tag hash. Its size changes by [`Memory::resize`] only, and then a bounded piece at a
+/// time, by [`Memory::migrate`].
 #[derive(Debug)]
 pub struct Memory {
-    sets: Box<[Set]>,
-    mask: u64,
+    sets: Sets,
+    old: Option<Old>,
+    /// The size wanted next, when the change under way is over.
+    wanted: Option<usize>,
 }
 
 impl Memory {
-    /// A table of `sets` sets, rounded up to a power of two; it takes 56 bytes a set and grows only by [`Memory::resize`].
+    /// A table of `sets` sets, rounded up to a power of two; it takes up to 56 bytes a set.
     pub fn new(sets: usize) -> Self {
-        let sets = sets.clamp(1, MAX_TAGS / WAYS).next_power_of_two();
         Memory {
-            sets: vec![Set::default(); sets].into(),
-            mask: sets as u64 - 1,
+            sets: Sets::new(rounded(sets)),
+            old: None,
+            wanted: None,
         }
     }
 
@@ -81,59 +187,95 @@ impl Memory {
         Memory::new(tags.div_ceil(WAYS))
     }
 
-    /// How many tags it can remember exactly.
+    /// How many tags it can remember exactly, once a change of size is over.
     pub fn tags(&self) -> usize {
-        self.sets.len() * WAYS
+        self.wanted.unwrap_or(self.sets.len) * WAYS
     }
 
     /// Bytes allocated.
     pub fn bytes(&self) -> usize {
-        self.sets.len() * size_of::<Set>()
+        self.sets.bytes() + self.old.as_ref().map_or(0, |old| old.sets.bytes())
     }
 
     /// Notes that the tag with this hash was invalidated at `epoch`, which is later than every epoch noted before.
     pub fn note(&mut self, hash: u64, epoch: Epoch) {
-        self.sets[(hash & self.mask) as usize].note(Self::tag(hash), epoch);
+        work::step(1);
+        let at = self.sets.at(hash);
+        self.sets.get_mut(at).note(tag(hash), epoch);
     }
 
     /// An upper bound of the tag's last invalidation: exact for the tags invalidated most recently.
     #[inline]
     pub fn last(&self, hash: u64) -> Last {
-        let set = &self.sets[(hash & self.mask) as usize];
-        let tag = Self::tag(hash);
-        match set.tags.iter().position(|t| *t == tag) {
-            Some(way) => Last {
-                epoch: set.epochs[way],
-                exact: true,
-            },
-            None => Last {
-                epoch: set.floor,
-                exact: false,
-            },
+        let last = self.sets.last(hash);
+        match &self.old {
+            Some(old) if !last.exact && !old.has_given(hash, &self.sets) => {
+                let before = old.sets.last(hash);
+                Last {
+                    epoch: before.epoch.max(last.epoch),
+                    exact: before.exact && before.epoch >= last.epoch,
+                }
+            }
+            _ => last,
         }
     }
 
-    /// Changes the size, and answers nothing earlier than before: a set that is divided leaves a copy in each part, sets
-    /// that become one keep the latest of all and fold the rest.
+    /// Begins to change the size. At no moment it answers anything earlier than before: a set that is divided leaves a copy
+    /// in each part, sets that become one keep the latest of all and fold the rest, and what is not taken over yet is asked
+    /// as well.
     pub fn resize(&mut self, tags: usize) {
-        let mut resized = Memory::for_tags(tags);
-        if resized.sets.len() >= self.sets.len() {
-            for (at, set) in resized.sets.iter_mut().enumerate() {
-                *set = self.sets[at & self.mask as usize];
-            }
-        } else {
-            for (at, set) in self.sets.iter().enumerate() {
-                resized.sets[at & resized.mask as usize].absorb(set);
-            }
+        let sets = rounded(tags.div_ceil(WAYS));
+        if self.old.is_some() {
+            self.wanted = Some(sets).filter(|sets| *sets != self.sets.len);
+        } else if sets != self.sets.len {
+            let sets = std::mem::replace(&mut self.sets, Sets::new(sets));
+            self.old = Some(Old { sets, done: 0 });
         }
-        *self = resized;
     }
 
-    /// The bits that tell tags of one set apart; never zero, which marks an unused way.
-    #[inline]
-    fn tag(hash: u64) -> u32 {
-        (hash >> 32) as u32 | 1
+    /// Whether a change of size is under way.
+    pub fn is_migrating(&self) -> bool {
+        self.old.is_some()
     }
+
+    /// Takes a bounded piece over; true while there is more.
+    pub fn migrate(&mut self) -> bool {
+        /// Sets, or chunks of sets in which nothing was noted.
+        const PIECE: usize = 512;
+        let Some(old) = &mut self.old else {
+            return false;
+        };
+        let parts = old.parts(&self.sets);
+        for _ in 0..PIECE {
+            work::step(1);
+            let (from, part) = (old.done / parts, old.done % parts);
+            if from == old.sets.len {
+                self.old = None;
+                if let Some(sets) = self.wanted.take() {
+                    self.resize(sets * WAYS);
+                }
+                return self.old.is_some();
+            }
+            let Some(set) = old.sets.get(from) else {
+                let next = (from / CHUNK + 1) * CHUNK;
+                old.done = next.min(old.sets.len) * parts;
+                continue;
+            };
+            if *set != Set::default() {
+                let to = (from + part * old.sets.len) & (self.sets.len - 1);
+                self.sets.get_mut(to).absorb(set);
+            }
+            old.done += 1;
+            if old.done % (CHUNK * parts) == 0 {
+                old.sets.free(from / CHUNK);
+            }
+        }
+        true
+    }
+}
+
+fn rounded(sets: usize) -> usize {
+    sets.clamp(1, MAX_TAGS / WAYS).next_power_of_two()
 }
 
 #[cfg(test)]
@@ -189,14 +331,18 @@ mod tests {
                 let before: Vec<Epoch> = tags.iter().map(|t| memory.last(*t).epoch).collect();
                 let size = 1 << rng.u32(..12);
                 memory.resize(size);
-                assert!(memory.tags() >= size && memory.bytes() == memory.tags() * 14);
+                assert!(memory.tags() >= size);
                 for (tag, before) in tags.iter().zip(before) {
                     assert!(memory.last(*tag).epoch >= before);
                 }
             }
+            let migrating = memory.is_migrating();
+            let (steps, more) = work::of(|| rng.u8(..) < 60 && memory.migrate());
+            assert!(steps <= 512 && (migrating || !more));
             let hash = tags[rng.usize(..tags.len())];
             memory.note(hash, Epoch(step));
             truth.insert(hash, Epoch(step));
+            assert_eq!(memory.last(hash).epoch, Epoch(step));
             for tag in &tags {
                 let exact = truth.get(tag).copied().unwrap_or_default();
                 assert!(
@@ -215,12 +361,42 @@ mod tests {
             memory.note(*tag, Epoch(10 + n as u64));
         }
         memory.resize(64);
+        while memory.migrate() {}
         for (n, tag) in tags.iter().enumerate() {
             let epoch = Epoch(10 + n as u64);
             assert_eq!(memory.last(*tag), Last { epoch, exact: true });
         }
         memory.resize(1);
+        while memory.migrate() {}
         assert_eq!(memory.tags(), 4);
         assert!(memory.last(tags[0]).exact, "four fit into one set");
+    }
+
+    /// Fifty megabytes and back: no step copies more than a piece, and a table of which little is used takes little.
+    #[test]
+    fn a_change_of_size_goes_in_bounded_steps() {
+        let mut memory = Memory::for_tags(MAX_TAGS);
+        let hashes: Vec<u64> = (0..10_000u64)
+            .map(|n| n.wrapping_mul(0x9e37_79b9_7f4a_7c15))
+            .collect();
+        for (n, hash) in hashes.iter().enumerate() {
+            memory.note(*hash, Epoch(1 + n as u64));
+        }
+        for tags in [1 << 16, MAX_TAGS, 64, 1 << 14] {
+            let (steps, ()) = work::of(|| memory.resize(tags));
+            assert!(steps < 10);
+            loop {
+                let (steps, more) = work::of(|| memory.migrate());
+                assert!(steps <= 512, "{steps}");
+                if !more {
+                    break;
+                }
+            }
+            assert_eq!(memory.tags(), tags);
+        }
+        for (n, hash) in hashes.iter().enumerate() {
+            assert!(memory.last(*hash).epoch >= Epoch(1 + n as u64));
+        }
+        assert!(memory.bytes() <= (1 << 14) * 14 + 4_096);
     }
 }

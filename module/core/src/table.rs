@@ -147,12 +147,12 @@ impl<T> Table<T> {
         work::step(old.len());
         let before = size(old);
         let again = |value: &T| inner(rehash(value));
-        let mut new = HashTable::new();
+        // Of the right size from the start, and the old one keeps its own: it will need it again.
+        let mut new = HashTable::with_capacity(old.len() / 2);
         for value in old.extract_if(|value| rehash(value) & mask == number) {
             let hash = again(&value);
             new.insert_unique(hash, value, again);
         }
-        old.shrink_to(old.len(), again);
         self.bytes = self.bytes + size(old) + size(&new) - before;
         self.push_shard(new);
     }

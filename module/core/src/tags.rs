@@ -198,7 +198,12 @@ impl Tags {
         let Some(list) = self.lists.get_mut(r.members & !LIST) else {
             return 0;
         };
-        let (position, before) = (list.len(), list.bytes());
+        let position = list.len();
+        if place.is_none() && list.has_room() {
+            list.push(entry, None);
+            return position;
+        }
+        let before = list.bytes();
         list.push(entry, place);
         self.list_bytes = self.list_bytes + list.bytes() - before;
         position

@@ -16,6 +16,7 @@
 use std::ffi::{c_int, c_void};
 use std::ptr::null_mut;
 
+use mcache_core::alloc::class;
 use mcache_core::encode;
 use mcache_core::entry::Entry;
 use redis_module::raw;
@@ -205,8 +206,10 @@ unsafe extern "C" fn mem_usage(
     // SAFETY: `value` is ours.
     guard(0, || unsafe {
         let entry = entry(value);
-        // Its own allocation, its place in the slab of ids, and its places in the member lists.
-        entry.bytes() + 8 + entry.tags().len() * 4
+        // Redis's own two headers of a value of ours, the entry, and its share of the index with the tags that it alone
+        // carries.
+        const HEADERS: usize = 32;
+        HEADERS + class(entry.bytes()) + state::with(|s| s.index.bytes_beside(&entry))
     })
 }
 

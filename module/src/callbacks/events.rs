@@ -12,7 +12,7 @@ use super::slots;
 use crate::config::{OnPromote, on_promote};
 use crate::redis::guard::guard;
 use crate::redis::{self, Ctx, Held, Mode, bytes, host, rm};
-use crate::{listeners, parking, reclaim, state};
+use crate::{listeners, near, parking, reclaim, rounds, state};
 
 /// Redis's `RedisModuleFlushInfo`, which the bindings leave out.
 #[repr(C)]
@@ -185,9 +185,11 @@ unsafe extern "C" fn on_role(
         if sub == raw::REDISMODULE_EVENT_REPLROLECHANGED_NOW_MASTER {
             let drop = on_promote() == OnPromote::Drop;
             state::with(|s| s.promoted(redis::random_u64(), drop, redis::now_ms()));
+            near::promoted();
         } else {
             // A replica hands out no leases; Redis has already sent its parked clients away.
-            parking::look_again(state::with(|s| s.demoted()));
+            parking::look_again(state::with(|s| s.demoted(redis::now_ms())));
+            state::with(|s| s.feed.demoted());
         }
     });
 }
@@ -203,9 +205,12 @@ unsafe extern "C" fn on_cron(
         state::with(|s| s.started());
         // SAFETY: valid during the callback.
         let ctx = unsafe { Ctx::new(ctx) };
-        reclaim::arm(ctx);
-        reclaim::bury();
-        parking::expire(ctx);
+        if reclaim::is_wanted(ctx) {
+            rounds::begin();
+        }
+        rounds::tidy();
+        parking::advance(ctx);
+        near::tick(ctx);
         listeners::look(ctx);
     });
 }
@@ -229,7 +234,7 @@ unsafe extern "C" fn on_key(
         // A client that waits for a fill of what was just deleted asks again. Reclaim and expiry are no such events.
         b"del" if parking::anybody_waits() => guard((), || {
             // SAFETY: alive during the callback.
-            parking::filled(ctx, unsafe { bytes(key) });
+            parking::filled(ctx, unsafe { bytes(key) }, 0);
         }),
         b"restore" | b"copy_to" => guard((), || {
             let open = ctx.open(key, Mode::Peek);

@@ -8,7 +8,7 @@ use redis_module::{Context, raw};
 use super::{datatype, events, info, slots};
 use crate::commands::table;
 use crate::redis::{self, Ctx, Str, eventloop, guard, host, rm};
-use crate::{config, state};
+use crate::{config, near, state};
 
 const NAME: &CStr = c"mcache";
 const VERSION: c_int = 100;
@@ -58,6 +58,7 @@ unsafe fn load(ctx: *mut raw::RedisModuleCtx, argv: *mut Str, argc: c_int) -> Re
     let args = redis_module::decode_args(ctx.cast(), argv, argc);
     // The options may change what the state is made with as soon as they are read.
     state::init(config::invalidation_memory_tags());
+    near::init();
     guard::repair_with(state::repair);
     config::register(&Context::new(ctx), &args)?;
     // SAFETY: the caller's promise.
@@ -83,5 +84,6 @@ unsafe fn load(ctx: *mut raw::RedisModuleCtx, argv: *mut Str, argc: c_int) -> Re
         info::register(ctx);
     }
     config::apply_invalidation_memory();
+    near::configure();
     Ok(())
 }

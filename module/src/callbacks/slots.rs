@@ -10,6 +10,7 @@
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::ops::RangeInclusive;
 
+use mcache_core::feed::SlotSet;
 use mcache_core::host::SlotMigration;
 use redis_module::raw;
 
@@ -177,8 +178,16 @@ unsafe extern "C" fn on_redis_trim(
     guard((), || {
         // SAFETY: the data of this event is a `RedisModuleClusterSlotMigrationTrimInfo`. The tables are detached afterwards, so
         // every entry is still there.
-        let slots = unsafe { redis_ranges((*data.cast::<RedisTrim>()).slots) };
-        state::with(|s| s.index.forget_slots(slots));
+        let slots: Vec<_> = unsafe { redis_ranges((*data.cast::<RedisTrim>()).slots) }.collect();
+        let mut set = SlotSet::default();
+        for range in &slots {
+            set.add(*range.start(), *range.end());
+        }
+        state::with(|s| {
+            // Its keys go without a word for each.
+            s.feed.slots_flushed(&set);
+            s.index.forget_slots(slots);
+        });
     });
 }
 

@@ -47,3 +47,9 @@ pub fn reclaim(ctx: Ctx<'_>, _: Args<'_>) -> Result<(), Error> {
     ctx.reply_integer(freed as i64);
     Ok(())
 }
+
+/// `MCACHE.WRITABLE`: changes nothing, and nothing is replicated.
+pub fn writable(ctx: Ctx<'_>, _: Args<'_>) -> Result<(), Error> {
+    ctx.reply_ok();
+    Ok(())
+}

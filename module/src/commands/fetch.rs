@@ -1,17 +1,18 @@
-//! `MCACHE.FETCH key [LEASE ms] [WAIT ms] [EARLY ms]` and `MCACHE.RELEASE key token`. What is replied when, core decides:
+//! `MCACHE.FETCH key [LEASE ms] [WAIT ms] [EARLY ms] [NEAR subscription]` and `MCACHE.RELEASE key token`. What is replied when, core decides:
 //! `mcache_core::server`, `read.rs`.
 
 use mcache_core::command::Fetch;
 use mcache_core::epoch::Token;
 use mcache_core::error::Error;
 use mcache_core::lease::Answer;
-use mcache_core::server::{Fetched, Fetcher};
+use mcache_core::server::{Fetched, Fetcher, fresh_ms};
 
 use crate::config::{self, MAX_MS};
-use crate::redis::{Args, Blocked, Ctx, Held, Mode, Parked, Redis};
+use crate::near::{self, Near};
+use crate::redis::{self, Args, Blocked, Ctx, Held, Mode, Parked, Redis, Told};
 use crate::{parking, state};
 
-/// `MCACHE.FETCH key [LEASE ms] [WAIT ms] [EARLY ms]`
+/// `MCACHE.FETCH key [LEASE ms] [WAIT ms] [EARLY ms] [NEAR subscription]`
 pub fn fetch(ctx: Ctx<'_>, args: Args<'_>) -> Result<(), Error> {
     let fetch = Fetch::parse(&args, config::lease_ms(), MAX_MS)?;
     look(ctx, args, fetch, fetch.wait_ms > 0)
@@ -34,10 +35,18 @@ fn look(ctx: Ctx<'_>, args: Args<'_>, fetch: Fetch, may_wait: bool) -> Result<()
         max_waiters: config::max_waiters(),
     };
     match state::with(|s| s.fetch(&caller, found, || key.deadline_ms(), &Redis)) {
-        Fetched::Hit(entry, token) => reply(ctx, c"hit", Some(entry.value()), token),
-        Fetched::Stale(entry, token) => reply(ctx, c"stale", Some(entry.value()), token),
-        Fetched::Miss(token) => reply(ctx, c"miss", None, token),
-        Fetched::Busy => reply(ctx, c"busy", None, None),
+        Fetched::Hit(entry, token) => {
+            let near = fetch.near.and_then(|named| {
+                let life_ms = fresh_ms(&entry, key.deadline_ms(), redis::now_ms());
+                near::give(ctx.db(), named, args.bytes(1), &entry, life_ms)
+            });
+            reply(ctx, fetch, c"hit", Some(entry.value()), token, near);
+        }
+        Fetched::Stale(entry, token) => {
+            reply(ctx, fetch, c"stale", Some(entry.value()), token, None);
+        }
+        Fetched::Miss(token) => reply(ctx, fetch, c"miss", None, token, None),
+        Fetched::Busy => reply(ctx, fetch, c"busy", None, None, None),
         Fetched::Park => {
             drop(key);
             parking::park::<Waiting>(ctx, args.bytes(1), fetch.lease_ms, fetch.wait_ms);
@@ -49,25 +58,37 @@ fn look(ctx: Ctx<'_>, args: Args<'_>, fetch: Fetch, may_wait: bool) -> Result<()
 /// What a parked client replies once it is woken.
 struct Waiting;
 
-impl Parked for Waiting {
-    fn answered(ctx: Ctx<'_>, args: Args<'_>, answer: Answer) {
+impl Waiting {
+    fn answer(ctx: Ctx<'_>, args: Args<'_>, answer: Answer) {
         state::with(|s| s.answered(answer));
+        let fetch = match Fetch::parse(&args, config::lease_ms(), MAX_MS) {
+            Ok(fetch) => fetch,
+            Err(error) => return ctx.reply_error(&error.to_string()),
+        };
         match answer {
-            Answer::Busy => reply(ctx, c"busy", None, None),
-            Answer::Fill(token) => reply(ctx, c"miss", None, Some(token)),
+            Answer::Busy => reply(ctx, fetch, c"busy", None, None, None),
+            Answer::Fill(token) => reply(ctx, fetch, c"miss", None, Some(token), None),
             Answer::Look => {
-                let looked = Fetch::parse(&args, config::lease_ms(), MAX_MS)
-                    .and_then(|fetch| look(ctx, args, fetch, false));
-                if let Err(error) = looked {
+                if let Err(error) = look(ctx, args, fetch, false) {
                     ctx.reply_error(&error.to_string());
                 }
             }
         }
     }
+}
+
+impl Parked for Waiting {
+    fn answered(ctx: Ctx<'_>, args: Args<'_>, told: Option<Told>) {
+        let answer = match told {
+            Some(Told::Lease(answer)) => answer,
+            _ => Answer::Busy,
+        };
+        Self::answer(ctx, args, answer);
+    }
 
     fn timed_out(ctx: Ctx<'_>, args: Args<'_>, blocked: Blocked) {
         parking::leave(blocked);
-        Self::answered(ctx, args, Answer::Busy);
+        Self::answer(ctx, args, Answer::Busy);
     }
 
     fn gone(blocked: Blocked) {
@@ -75,8 +96,16 @@ impl Parked for Waiting {
     }
 }
 
-fn reply(ctx: Ctx<'_>, state: &std::ffi::CStr, value: Option<&[u8]>, token: Option<Token>) {
-    ctx.reply_array(3);
+/// State, value, token; and with NEAR what the near cache is told of a live value.
+fn reply(
+    ctx: Ctx<'_>,
+    fetch: Fetch,
+    state: &std::ffi::CStr,
+    value: Option<&[u8]>,
+    token: Option<Token>,
+    near: Option<Near>,
+) {
+    ctx.reply_array(3 + usize::from(fetch.near.is_some()));
     ctx.reply_bytes(state.to_bytes());
     match value {
         Some(value) => ctx.reply_bytes(value),
@@ -85,6 +114,9 @@ fn reply(ctx: Ctx<'_>, state: &std::ffi::CStr, value: Option<&[u8]>, token: Opti
     match token {
         Some(token) => ctx.reply_bytes(token.to_string().as_bytes()),
         None => ctx.reply_null(),
+    }
+    if fetch.near.is_some() {
+        near::reply(ctx, near);
     }
 }
 

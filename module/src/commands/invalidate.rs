@@ -1,4 +1,4 @@
-//! `MCACHE.INVALIDATE [AUTO] [SOFT] [TAGS] tag [tag ...]`
+//! `MCACHE.INVALIDATE [AUTO] [SOFT] [NEAR] [TAGS] tag [tag ...]`
 //!
 //! A few entries are dealt with at once, and what is replicated is what was done: UNLINK, or a shorter deadline. Many
 //! become dead or stale in constant time and are dealt with later; then the decision is replicated, with its epoch.
@@ -8,24 +8,26 @@ use mcache_core::error::Error;
 
 use super::check_tags;
 use crate::config;
-use crate::reclaim::{self, Job};
+use crate::reclaim::Job;
 use crate::redis::{self, Access, Args, Ctx};
-use crate::state;
+use crate::{near, rounds, state};
 
 /// `MCACHE.INVALIDATE`. Replies how many entries it concerned; beyond `mcache.reclaim-inline-max` an entry that carries
-/// two of the tags counts twice, because the entries are not looked at.
+/// two of the tags counts twice, because the entries are not looked at. With NEAR also how many near leases may let what
+/// it concerns be served, and for how many milliseconds at most; before that, every slot that was gained counts.
 pub fn invalidate(ctx: Ctx<'_>, args: Args<'_>) -> Result<(), Error> {
     let invalidate = Invalidate::parse(&args, config::limits())?;
     let Invalidate {
         scope,
         soft,
+        near: asks,
         tags_from,
     } = invalidate;
     check_tags(ctx, args, tags_from, Access::Write)?;
     let (db, tags) = (ctx.db(), args.tail_bytes(tags_from));
     let inline_max = config::reclaim_inline_max();
     let (epoch, jobs, later) = state::with(|s| {
-        let done = s.invalidate(db, tags, scope, soft, inline_max, redis::now_ms());
+        let done = s.invalidate(db, tags.clone(), scope, soft, inline_max, redis::now_ms());
         let jobs: Vec<_> = done.at_once.into_iter().map(Job::new).collect();
         (done.epoch, jobs, done.later)
     });
@@ -45,12 +47,22 @@ pub fn invalidate(ctx: Ctx<'_>, args: Args<'_>) -> Result<(), Error> {
         for key in along {
             ctx.replicate_invalidate_along(key, epoch.0, mode, tags);
         }
-        reclaim::arm(ctx);
+        rounds::begin();
     }
     state::with(|s| {
         s.stats.reclaimed += deleted.len() as u64;
         s.stats.entries_invalidated += invalidated as u64;
     });
-    ctx.reply_integer(invalidated as i64);
+    if asks {
+        near::standing(ctx);
+        let waits = state::with(|s| s.feed.waits(db as u32, tags, redis::boot_us()));
+        ctx.reply_array(3);
+        ctx.reply_integer(invalidated as i64);
+        ctx.reply_integer(waits.leases as i64);
+        ctx.reply_integer(waits.longest_us.div_ceil(1_000) as i64);
+    } else {
+        ctx.reply_integer(invalidated as i64);
+    }
+    near::turn(ctx);
     Ok(())
 }

@@ -1,13 +1,16 @@
 //! One short file per command: parse, open, decide, apply, reply.
 
 pub mod debug;
+pub mod feed;
 pub mod fetch;
 pub mod get;
 pub mod inspect;
 pub mod invalidate;
+pub mod nearget;
 pub mod replicated;
 pub mod scan;
 pub mod set;
+pub mod settle;
 pub mod table;
 pub mod token;
 

@@ -97,6 +97,7 @@ fn invalidate(ctx: Ctx<'_>, args: Args<'_>, from: usize) -> Result<(), Error> {
         scope,
         soft,
         tags_from,
+        ..
     } = Invalidate::from_mode(mode, from + 2).ok_or_else(|| Error::Integer {
         what: "mode",
         got: args.bytes(from + 1).to_vec(),

@@ -1,15 +1,16 @@
-//! `MCACHE.SET key ttl value [SWR seconds] [TOKEN token] [NX|XX] [MANUAL] [TAGS tag [tag ...]]`
+//! `MCACHE.SET key ttl value [SWR seconds] [TOKEN token] [NX|XX] [MANUAL] [NEAR subscription] [TAGS tag [tag ...]]`
 //!
 //! Value, tags, ttl and index change together. The order below matters: everything that can fail comes before
 //! anything that changes.
 
 use mcache_core::command::Set;
+use mcache_core::entry::Entry;
 use mcache_core::error::Error;
 use mcache_core::server::{Store, Stored};
 
 use super::check_tags;
 use crate::redis::{self, Access, Args, Ctx, Held, Key, Mode};
-use crate::{config, parking, state};
+use crate::{config, near, parking, state};
 
 /// `MCACHE.SET`
 pub fn set(ctx: Ctx<'_>, args: Args<'_>) -> Result<(), Error> {
@@ -40,7 +41,7 @@ pub fn set(ctx: Ctx<'_>, args: Args<'_>) -> Result<(), Error> {
         attributes: admitted.attributes,
         present,
     };
-    put(&key, store);
+    let stored = put(&key, store);
     key.set_deadline(admitted.deadline_ms);
     drop(key);
     ctx.replicate_set(
@@ -51,16 +52,31 @@ pub fn set(ctx: Ctx<'_>, args: Args<'_>) -> Result<(), Error> {
         args.string(Set::VALUE),
         args.tail(set.tags_from),
     );
-    parking::filled(ctx, args.bytes(Set::KEY));
-    ctx.reply_ok();
+    parking::filled(ctx, args.bytes(Set::KEY), args.bytes(Set::VALUE).len());
+    let key = args.bytes(Set::KEY);
+    match set
+        .near
+        .and_then(|named| near::give(ctx.db(), named, key, &stored, set.ttl_ms))
+    {
+        Some(near) => near::reply(ctx, Some(near)),
+        None => ctx.reply_ok(),
+    }
+    near::turn(ctx);
     Ok(())
 }
 
-/// Stores a value in an open key and in the index.
-pub fn put<'a>(key: &Key<'_>, store: Store<'_, impl Iterator<Item = &'a [u8]>>) {
+/// Stores a value in an open key and in the index; returns the entry that holds it.
+pub fn put<'a>(key: &Key<'_>, store: Store<'_, impl Iterator<Item = &'a [u8]>>) -> Entry {
+    let present = store.present;
     match state::with(|s| s.store(store)) {
-        Stored::InPlace => {}
-        Stored::New(new) => key.put(new),
-        Stored::Replaced(new) => key.replace(new),
+        Stored::InPlace => present.expect("a value is put in the place of one that is there"),
+        Stored::New(new) => {
+            key.put(new);
+            new
+        }
+        Stored::Replaced(new) => {
+            key.replace(new);
+            new
+        }
     }
 }

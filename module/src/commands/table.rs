@@ -1,6 +1,8 @@
 //! The table of commands, and `MCACHE.HELP`, which prints it.
 
-use super::{debug, fetch, get, inspect, invalidate, replicated, scan, set, token};
+use super::{
+    debug, feed, fetch, get, inspect, invalidate, nearget, replicated, scan, set, settle, token,
+};
 use crate::redis::command::{
     Arg, Command, DOUBLE, INTEGER, KEY, Keys, MANY, ONE_OF, OPTIONAL, PATTERN, READS, ROUTES,
     STRING, WRITES, function,
@@ -13,11 +15,18 @@ const COUNT: Arg = Arg::new(c"count", INTEGER)
     .after(c"COUNT")
     .flagged(OPTIONAL);
 
+const NEAR: Arg = Arg::new(c"subscription", STRING)
+    .after(c"NEAR")
+    .flagged(OPTIONAL);
+const PREFIX: Arg = Arg::new(c"prefix", STRING)
+    .after(c"PREFIX")
+    .flagged(OPTIONAL | MANY);
+
 /// Every command.
-static COMMANDS: [Command; 17] = [
+static COMMANDS: [Command; 20] = [
     Command {
         name: c"mcache.set",
-        syntax: "MCACHE.SET key ttl value [SWR seconds] [TOKEN token] [NX|XX] [MANUAL] [TAGS tag [tag ...]]",
+        syntax: "MCACHE.SET key ttl value [SWR seconds] [TOKEN token] [NX|XX] [MANUAL] [NEAR subscription] [TAGS tag [tag ...]]",
         summary: c"Stores a value with its tags. ttl in seconds, 0 for none.",
         complexity: c"O(N) with N the number of tags",
         flags: c"write deny-oom",
@@ -35,6 +44,7 @@ static COMMANDS: [Command; 17] = [
                 ..Arg::new(c"condition", ONE_OF).flagged(OPTIONAL)
             },
             Arg::word(c"manual", c"MANUAL").flagged(OPTIONAL),
+            NEAR,
             Arg::new(c"tag", STRING).after(c"TAGS").flagged(OPTIONAL | MANY),
         ],
         function: function(set::set),
@@ -65,7 +75,7 @@ static COMMANDS: [Command; 17] = [
     },
     Command {
         name: c"mcache.fetch",
-        syntax: "MCACHE.FETCH key [LEASE ms] [WAIT ms] [EARLY ms]",
+        syntax: "MCACHE.FETCH key [LEASE ms] [WAIT ms] [EARLY ms] [NEAR subscription]",
         summary: c"Returns state, value and token; of all who miss, one is told to fill and the others wait.",
         complexity: c"O(1)",
         flags: c"readonly blocking",
@@ -77,6 +87,7 @@ static COMMANDS: [Command; 17] = [
             Arg::new(c"lease", INTEGER).after(c"LEASE").flagged(OPTIONAL),
             Arg::new(c"wait", INTEGER).after(c"WAIT").flagged(OPTIONAL),
             Arg::new(c"early", INTEGER).after(c"EARLY").flagged(OPTIONAL),
+            NEAR,
         ],
         function: function(fetch::fetch),
     },
@@ -106,7 +117,7 @@ static COMMANDS: [Command; 17] = [
     },
     Command {
         name: c"mcache.invalidate",
-        syntax: "MCACHE.INVALIDATE [AUTO] [SOFT] [TAGS] tag [tag ...]",
+        syntax: "MCACHE.INVALIDATE [AUTO] [SOFT] [NEAR] [TAGS] tag [tag ...]",
         summary: c"Makes every entry dead that carries one of the tags; SOFT: stale. AUTO spares entries stored as MANUAL.",
         complexity: c"O(N) with N the number of tags named, however many entries carry them",
         flags: c"write fast",
@@ -116,10 +127,56 @@ static COMMANDS: [Command; 17] = [
         args: &[
             Arg::word(c"auto", c"AUTO").flagged(OPTIONAL),
             Arg::word(c"soft", c"SOFT").flagged(OPTIONAL),
+            Arg::word(c"near", c"NEAR").flagged(OPTIONAL),
             Arg::word(c"tags", c"TAGS").flagged(OPTIONAL),
             TAGS,
         ],
         function: function(invalidate::invalidate),
+    },
+    Command {
+        name: c"mcache.feed",
+        syntax: "MCACHE.FEED NEW|position [WAIT ms] [COUNT n] [PREFIX prefix [prefix ...]] | position END",
+        summary: c"Tells a near cache what was invalidated since, and how long it may serve; END gives up.",
+        complexity: c"O(N) with N the number of events told",
+        flags: c"readonly blocking",
+        tips: Some(c"request_policy:special"),
+        arity: -2,
+        keys: Keys::None,
+        args: &[
+            Arg::new(c"position", STRING),
+            Arg::new(c"wait", INTEGER).after(c"WAIT").flagged(OPTIONAL),
+            COUNT,
+            PREFIX,
+            Arg::word(c"end", c"END").flagged(OPTIONAL),
+        ],
+        function: function(feed::feed),
+    },
+    Command {
+        name: c"mcache.nearget",
+        syntax: "MCACHE.NEARGET subscription key [key ...]",
+        summary: c"Returns the values of live entries and what a near cache needs to keep them, nil for each that is none.",
+        complexity: c"O(N) with N the number of keys and their tags",
+        flags: c"readonly fast",
+        tips: None,
+        arity: -3,
+        keys: Keys::From(2),
+        args: &[
+            Arg::new(c"subscription", STRING),
+            Arg::new(c"key", KEY).flagged(MANY),
+        ],
+        function: function(nearget::nearget),
+    },
+    Command {
+        name: c"mcache.settle",
+        syntax: "MCACHE.SETTLE timeout-ms [PREFIX prefix [prefix ...]]",
+        summary: c"Waits until no near cache serves what was invalidated so far; returns how many confirmed, ran out, still wait.",
+        complexity: c"O(N) with N the number of near caches",
+        flags: c"readonly blocking",
+        tips: Some(c"request_policy:all_shards response_policy:special"),
+        arity: -2,
+        keys: Keys::None,
+        args: &[Arg::new(c"timeout", INTEGER), PREFIX],
+        function: function(settle::settle),
     },
     Command {
         name: c"mcache.inspect",
@@ -276,9 +333,23 @@ static RECLAIM: Command = Command {
     function: function(debug::reclaim),
 };
 
+/// Changes nothing: called to learn whether a write would be executed.
+static WRITABLE: Command = Command {
+    name: c"mcache.writable",
+    syntax: "",
+    summary: c"Replies OK where a write would be executed.",
+    complexity: c"O(1)",
+    flags: c"write fast",
+    tips: None,
+    arity: 1,
+    keys: Keys::None,
+    args: &[],
+    function: function(debug::writable),
+};
+
 /// Every command, those that are not for people included.
 pub fn all() -> impl Iterator<Item = &'static Command> {
-    COMMANDS.iter().chain([&RECLAIM])
+    COMMANDS.iter().chain([&RECLAIM, &WRITABLE])
 }
 
 /// `MCACHE.HELP`: a line of syntax and a line of meaning for each command.

@@ -19,6 +19,8 @@ pub enum Keys {
     One(u32),
     /// All arguments, read.
     All,
+    /// All arguments from this one on, read.
+    From(c_int),
 }
 
 /// Reads the key.
@@ -201,6 +203,7 @@ impl Command {
             Keys::None => (0, 0, 0),
             Keys::One(_) => (1, 1, 1),
             Keys::All => (1, -1, 1),
+            Keys::From(first) => (first, -1, 1),
         };
         let mut args = Arguments::of(self.args);
         let mut specs = self.key_specs();
@@ -249,17 +252,18 @@ impl Command {
 
     /// The key specs with the zeroed one that ends them.
     fn key_specs(&self) -> Vec<raw::RedisModuleCommandKeySpec> {
-        let (flags, last) = match self.keys {
+        let (flags, first, last) = match self.keys {
             Keys::None => return Vec::new(),
-            Keys::One(flags) => (flags, 0),
-            Keys::All => (READS, -1),
+            Keys::One(flags) => (flags, 1, 0),
+            Keys::All => (READS, 1, -1),
+            Keys::From(first) => (READS, first, -1),
         };
         // SAFETY: a C struct of integers, pointers and unions of them: all zeroes is how Redis marks the end.
         let end: raw::RedisModuleCommandKeySpec = unsafe { std::mem::zeroed() };
         let mut spec = end;
         spec.flags = u64::from(flags);
         spec.begin_search_type = raw::RedisModuleKeySpecBeginSearchType_REDISMODULE_KSPEC_BS_INDEX;
-        spec.bs.index.pos = 1;
+        spec.bs.index.pos = first;
         spec.find_keys_type = raw::RedisModuleKeySpecFindKeysType_REDISMODULE_KSPEC_FK_RANGE;
         spec.fk.range.lastkey = last;
         spec.fk.range.keystep = 1;

@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicPtr, Ordering};
 use redis_module::raw;
 
 use super::guard::guard;
-use super::rm;
+use super::{Ctx, rm};
 
 /// A pair of connected sockets: with one byte in it, the first one stays readable for ever.
 static BELL: OnceLock<(UnixStream, UnixStream)> = OnceLock::new();
@@ -69,6 +69,12 @@ unsafe extern "C" fn on_bell(_: c_int, each_round: *mut c_void, _: c_int) {
         let each_round = unsafe { std::mem::transmute::<*mut c_void, fn()>(each_round) };
         each_round();
     });
+}
+
+/// A context for what runs between commands.
+pub fn context() -> Ctx<'static> {
+    // SAFETY: the context lives as long as the server, and callbacks run on its main thread.
+    unsafe { Ctx::new(CONTEXT.load(Ordering::Relaxed)) }
 }
 
 /// Runs a command of ours without arguments. It thus gets a context whose deletions are replicated as one transaction.

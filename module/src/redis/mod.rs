@@ -7,6 +7,7 @@
 //!
 //! - this file: the functions, and those that need no context
 //! - `ctx.rs`: the context of a callback; `reply.rs`, `replicate.rs`, `waiting.rs`, `user.rs`: what can be done with it
+//! - `node.rs`: what the server says of itself and of its cluster
 //! - `key.rs`: open keys; `kind.rs`: the data type; `string.rs`: strings and arguments
 //! - `command.rs`: commands and how Redis calls them; `eventloop.rs`: work between two rounds of the event loop
 //! - `host.rs`: which server this is
@@ -20,13 +21,14 @@ pub mod guard;
 pub mod host;
 mod key;
 pub mod kind;
+mod node;
 mod replicate;
 mod reply;
 mod string;
 mod user;
 mod waiting;
 
-use std::ffi::CString;
+use std::ffi::{CStr, CString, c_char, c_int};
 use std::ptr::null_mut;
 use std::sync::LazyLock;
 use std::time::Instant;
@@ -36,11 +38,12 @@ use redis_module::raw;
 
 pub use ctx::{Ctx, server_flags, writes_are_paused};
 pub use key::{Held, Key, Mode};
+pub use node::{cluster_nodes, cluster_state_is_ok, would_execute_writes};
 pub use replicate::{is_heard, set_heard};
 pub use reply::prepare as prepare_replies;
 pub use string::{Args, OwnedStr, Str, bytes};
 pub use user::{Access, User};
-pub use waiting::{Blocked, Parked, unblock};
+pub use waiting::{Blocked, Parked, Told, unblock};
 
 /// A function of the API. Reading it is part of the `unsafe` block that calls it: sound because [`check`] refused to
 /// load the module where the function is missing, and the table never changes afterwards.
@@ -73,6 +76,8 @@ required![
     RedisModule_ACLCheckKeyPermissions,
     RedisModule_AvoidReplicaTraffic,
     RedisModule_Call,
+    RedisModule_CallReplyStringPtr,
+    RedisModule_CallReplyType,
     RedisModule_CloseKey,
     RedisModule_CreateCommand,
     RedisModule_CreateDataType,
@@ -144,6 +149,39 @@ required![
     RedisModule_UnlinkKey,
 ];
 
+/// Who hears what happens to keys.
+pub trait Watcher {
+    /// The event, and the key.
+    fn happened(ctx: Ctx<'_>, event: &[u8], key: &[u8]);
+}
+
+unsafe extern "C" fn on_key<W: Watcher>(
+    ctx: *mut raw::RedisModuleCtx,
+    _: c_int,
+    event: *const c_char,
+    key: Str,
+) -> c_int {
+    guard::guard((), || {
+        // SAFETY: valid during the callback.
+        let (ctx, event, key) = unsafe { (Ctx::new(ctx), CStr::from_ptr(event), bytes(key)) };
+        W::happened(ctx, event.to_bytes(), key);
+    });
+    raw::REDISMODULE_OK as c_int
+}
+
+/// Has Redis tell from now on of keys that come, change their name or their deadline, or go, by whatever command; false if it
+/// refuses.
+pub fn watch_keys<W: Watcher>(ctx: Ctx<'_>) -> bool {
+    let kinds = raw::REDISMODULE_NOTIFY_GENERIC
+        | raw::REDISMODULE_NOTIFY_NEW
+        | raw::REDISMODULE_NOTIFY_EXPIRED
+        | raw::REDISMODULE_NOTIFY_EVICTED;
+    // SAFETY: valid context, and a function that lives as long as the module.
+    let subscribed =
+        unsafe { rm!(RedisModule_SubscribeToKeyspaceEvents)(ctx.raw(), kinds, Some(on_key::<W>)) };
+    subscribed as isize == raw::REDISMODULE_OK
+}
+
 /// Milliseconds since 1970.
 pub fn now_ms() -> u64 {
     // SAFETY: takes nothing, reads the clock.
@@ -154,6 +192,17 @@ pub fn now_ms() -> u64 {
 pub fn monotonic_ns() -> u64 {
     static BEGAN: LazyLock<Instant> = LazyLock::new(Instant::now);
     BEGAN.elapsed().as_nanos() as u64
+}
+
+/// Microseconds of a clock that never goes back and goes on while the machine sleeps: near leases are counted on it.
+pub fn boot_us() -> u64 {
+    let mut time = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // SAFETY: writes into a structure of its own type; the clock exists since Linux 2.6.39.
+    unsafe { libc::clock_gettime(libc::CLOCK_BOOTTIME, &raw mut time) };
+    time.tv_sec as u64 * 1_000_000 + time.tv_nsec as u64 / 1_000
 }
 
 /// What the logic asks of Redis.

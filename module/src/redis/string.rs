@@ -47,6 +47,12 @@ impl OwnedStr {
     pub fn as_raw(&self) -> Str {
         self.0
     }
+
+    /// What it holds.
+    pub fn as_bytes(&self) -> &[u8] {
+        // SAFETY: alive as long as `self`, and nothing changes it.
+        unsafe { bytes(self.0) }
+    }
 }
 
 impl Drop for OwnedStr {

@@ -3,6 +3,7 @@
 use std::ffi::{c_int, c_void};
 use std::ptr::null_mut;
 
+use mcache_core::feed::{Refusal, Settled, Ticket};
 use mcache_core::lease::Answer;
 use redis_module::raw;
 
@@ -10,12 +11,25 @@ use super::guard::guard;
 use super::{Args, Ctx, Str, rm};
 
 /// A parked client. A number, for the pure logic to know it by; Redis frees what it stands for after [`unblock`].
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Blocked(pub usize);
 
+/// What a parked client is told.
+#[derive(Clone, Copy, Debug)]
+pub enum Told {
+    /// In FETCH.
+    Lease(Answer),
+    /// In FEED: what it waited for is to be answered.
+    Feed(Ticket),
+    /// In FEED: nothing is granted.
+    Refused(Refusal),
+    /// In SETTLE.
+    Settled(Settled),
+}
+
 /// Ends the wait of a parked client: its reply callback gets the answer. To be called exactly once for each.
-pub fn unblock(blocked: Blocked, answer: Option<Answer>) {
-    let data = answer.map_or(null_mut(), |answer| Box::into_raw(Box::new(answer)));
+pub fn unblock(blocked: Blocked, told: Option<Told>) {
+    let data = told.map_or(null_mut(), |told| Box::into_raw(Box::new(told)));
     // SAFETY: a handle from `Ctx::block` that was not unblocked before; the data is freed by `free_answer`.
     unsafe {
         rm!(RedisModule_UnblockClient)(blocked.0 as *mut raw::RedisModuleBlockedClient, data.cast())
@@ -24,13 +38,13 @@ pub fn unblock(blocked: Blocked, answer: Option<Answer>) {
 
 unsafe extern "C" fn free_answer(_: *mut raw::RedisModuleCtx, data: *mut c_void) {
     // SAFETY: made in `unblock`, freed once; Redis does not call this with null.
-    drop(unsafe { Box::from_raw(data.cast::<Answer>()) });
+    drop(unsafe { Box::from_raw(data.cast::<Told>()) });
 }
 
 /// What becomes of a parked client: the callbacks that Redis makes for it.
 pub trait Parked {
     /// [`unblock`] gave it an answer: replies.
-    fn answered(ctx: Ctx<'_>, args: Args<'_>, answer: Answer);
+    fn answered(ctx: Ctx<'_>, args: Args<'_>, told: Option<Told>);
     /// CLIENT UNBLOCK, or the last resort, ended the wait: replies. [`unblock`] must be called for it as well.
     fn timed_out(ctx: Ctx<'_>, args: Args<'_>, blocked: Blocked);
     /// It disconnected. [`unblock`] must be called for it as well.
@@ -45,7 +59,7 @@ unsafe extern "C" fn on_answer<P: Parked>(
     guard((), || {
         // SAFETY: valid during the callback.
         let (ctx, args) = unsafe { (Ctx::new(ctx), Args::new(argv, argc)) };
-        P::answered(ctx, args, ctx.answer().unwrap_or(Answer::Busy));
+        P::answered(ctx, args, ctx.told());
     });
     raw::REDISMODULE_OK as c_int
 }
@@ -99,11 +113,11 @@ impl Ctx<'_> {
     }
 
     /// In [`Parked::answered`]: what [`unblock`] was given.
-    fn answer(self) -> Option<Answer> {
+    fn told(self) -> Option<Told> {
         // SAFETY: valid context of a reply callback; the data came from `unblock`.
         unsafe {
             rm!(RedisModule_GetBlockedClientPrivateData)(self.raw())
-                .cast::<Answer>()
+                .cast::<Told>()
                 .as_ref()
                 .copied()
         }

@@ -104,6 +104,7 @@ impl<W: Copy + Ord> Feed<W> {
         standing: Standing,
         now_us: u64,
     ) -> Result<Outcome, Refusal> {
+        self.tell_who_left();
         self.may_grant(standing, now_us)?;
         let Some((subscription, position)) = self.known(&call) else {
             return self.subscribe(call, now_us).map(Outcome::Answer);
@@ -167,6 +168,7 @@ impl<W: Copy + Ord> Feed<W> {
         standing: Standing,
         now_us: u64,
     ) -> Result<Answer, Refusal> {
+        self.tell_who_left();
         self.may_grant(standing, now_us)?;
         let generation = self.generation;
         let known = self

@@ -91,8 +91,8 @@ impl Grants {
     }
 
     /// From now on there may be leases that another server granted, or this one before.
-    pub fn succeed(&mut self, longest_ms: u64, now_us: u64) {
-        let until_us = now_us + lease::server_us(longest_ms.min(lease::LONGEST_MS));
+    pub fn succeed(&mut self, now_us: u64) {
+        let until_us = now_us + lease::predecessors_us();
         self.predecessors_until_us = self.predecessors_until_us.max(until_us);
     }
 
@@ -176,9 +176,10 @@ mod tests {
     fn predecessors_are_waited_for_as_long_as_the_longest_lease() {
         let mut grants = Grants::new(0);
         assert_eq!(grants.predecessors(0), None);
-        grants.succeed(lease::LONGEST_MS, 1_000);
-        grants.succeed(200, 2_000);
-        assert_eq!(grants.predecessors(5_101_000), Some(5_101_001));
-        assert_eq!(grants.predecessors(5_101_001), None);
+        grants.succeed(1_000);
+        assert_eq!(grants.predecessors(5_201_000), Some(5_201_001));
+        assert_eq!(grants.predecessors(5_201_001), None);
+        grants.succeed(6_000_000);
+        assert!(grants.predecessors(11_200_000).is_some());
     }
 }

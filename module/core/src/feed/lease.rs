@@ -15,6 +15,15 @@ pub fn server_us(lease_ms: u64) -> u64 {
     lease_ms * 1_020 + 1
 }
 
+/// How long predecessors' leases are waited for: the longest there can be, and as long as a server may take to notice that it
+/// lost slots. A former owner grants for that long after they are gone.
+pub fn predecessors_us() -> u64 {
+    server_us(LONGEST_MS) + LOOK_US
+}
+
+/// How old what a server knows of its cluster may be, in microseconds.
+pub const LOOK_US: u64 = 100_000;
+
 /// How long a process waits, by its own clock and from an acknowledgement that it has received, for a lease that a server
 /// may have granted before: both clocks may be off.
 pub fn waiting_ms(lease_ms: u64) -> u64 {

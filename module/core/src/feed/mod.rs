@@ -11,7 +11,7 @@
 //!
 //! - this file: the parts, and when the log begins and ends
 //! - `call.rs`: FEED · `tell.rs`: what becomes an event · `read.rs`: values for near caches · `wait.rs`: SETTLE ·
-//!   `pace.rs`: what happens by itself
+//!   `pace.rs`: what happens by itself · `parse.rs`: the grammar
 //! - below them: `log` and `event`, `group` and `prefixes`, `settle`, `grant` and `lease`, `marks`, `slots`, `position`,
 //!   `digest`
 
@@ -24,6 +24,7 @@ pub mod lease;
 mod log;
 mod marks;
 mod pace;
+mod parse;
 mod position;
 mod prefixes;
 mod read;
@@ -40,7 +41,8 @@ pub use event::{ALL_DATABASES, Kind, Told, read as read_events};
 pub use grant::{Refusal, Standing};
 pub use group::MAX_COUNT;
 pub use marks::{CELL_BITS, cell};
-pub use position::Position;
+pub use parse::{FeedCommand, NearGet, SettleCommand};
+pub use position::{Named, Position};
 pub use prefixes::{MAX_PREFIXES, Prefixes};
 pub use read::{NearData, Reader};
 pub use settle::{MAX_SETTLES, MAX_WAITS, Settled, Unsettled};
@@ -113,6 +115,8 @@ pub struct Feed<W> {
     /// The number of the last event in this run of the server.
     end: u64,
     marks: Option<Marks>,
+    /// The digest of the key whose entry left just now.
+    left: Option<u64>,
     subscriptions: BTreeMap<u64, Subscription<W>>,
     groups: Groups,
     by_handle: BTreeMap<W, u64>,
@@ -130,16 +134,23 @@ pub struct Feed<W> {
     stats: Stats,
 }
 
-impl<W: Copy + Ord> Feed<W> {
-    /// The feed of a server that starts. Whoever ran before it may have granted leases.
-    pub fn new(identity: Identity, settings: Settings, now_us: u64) -> Self {
-        let mut feed = Feed {
+impl<W> Feed<W> {
+    /// A feed that is switched off.
+    pub fn off(identity: Identity, now_us: u64) -> Self {
+        let settings = Settings {
+            on: false,
+            lease_ms: lease::LONGEST_MS,
+            bytes: 0,
+            subscribers: 0,
+        };
+        Feed {
             identity,
             settings,
             generation: 1,
             log: None,
             end: 0,
             marks: None,
+            left: None,
             subscriptions: BTreeMap::new(),
             groups: Groups::default(),
             by_handle: BTreeMap::new(),
@@ -152,15 +163,22 @@ impl<W: Copy + Ord> Feed<W> {
             ended_us: 0,
             wakes: Vec::new(),
             stats: Stats::default(),
-        };
-        feed.succeed(now_us);
-        feed
+        }
     }
 
     /// Whether anything has to be written down.
     #[inline]
     pub fn is_running(&self) -> bool {
         self.log.is_some()
+    }
+}
+
+impl<W: Copy + Ord> Feed<W> {
+    /// The feed of a server that starts. Whoever ran before it may have granted leases.
+    pub fn new(identity: Identity, settings: Settings, now_us: u64) -> Self {
+        let mut feed = Feed::off(identity, now_us);
+        feed.configure(settings, now_us);
+        feed
     }
 
     /// Whether there is anything that [`Feed::run`] could have to do.
@@ -206,7 +224,7 @@ impl<W: Copy + Ord> Feed<W> {
     /// From now on leases of predecessors may run, if the feed is on here and hence everywhere.
     fn succeed(&mut self, now_us: u64) {
         if self.settings.on {
-            self.grants.succeed(lease::LONGEST_MS, now_us);
+            self.grants.succeed(now_us);
         }
     }
 
@@ -230,6 +248,7 @@ impl<W: Copy + Ord> Feed<W> {
             return;
         }
         self.marks = None;
+        self.left = None;
         self.generation += 1;
         // What was not told yet will be forgotten with everything else.
         let parked: Vec<W> = self.by_handle.keys().copied().collect();

@@ -43,6 +43,7 @@ impl<W: Copy + Ord> Feed<W> {
 
     /// Does what is due. To be called again at [`Feed::next_us`], and not before other clients had their turn.
     pub fn run(&mut self, now_us: u64) {
+        self.tell_who_left();
         self.alive(now_us);
         let settled = self.settles.expire(now_us).into_iter();
         self.wakes

@@ -47,6 +47,18 @@ fn hex(digits: &[u8]) -> Option<u64> {
     })
 }
 
+/// A subscription that a read or a SET names by one of its positions; `None` where the text is no position.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Named(pub Option<Position>);
+
+impl Named {
+    /// Reads the text form. What is none is a subscription that no server knows: after a rolling upgrade it may be another
+    /// version's.
+    pub fn parse(text: &[u8]) -> Named {
+        Named(Position::parse(text))
+    }
+}
+
 impl fmt::Display for Position {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Position {

@@ -49,6 +49,7 @@ impl<W: Copy + Ord> Feed<W> {
         tags: impl Iterator<Item = &'a [u8]>,
         now_us: u64,
     ) -> Option<NearData> {
+        self.tell_who_left();
         // After parking the lease may be over.
         let known = self.subscriptions.get(&reader.subscription)?;
         if known.lease_end_us.max(reader.until_us) <= now_us || known.generation != self.generation

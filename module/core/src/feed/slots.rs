@@ -65,9 +65,58 @@ impl SlotSet {
     }
 }
 
+impl SlotSet {
+    /// The slots of the server itself in a reply of CLUSTER NODES; `None` if it is not in it.
+    ///
+    /// ```text
+    ///   id address flags primary ping pong epoch state range ...      a range: 5, 0-99; [7->-id] is on its way
+    /// ```
+    pub fn of_myself(nodes: &[u8]) -> Option<SlotSet> {
+        let fields = |line: &'_ [u8]| -> Vec<Vec<u8>> {
+            line.split(|byte| *byte == b' ')
+                .map(<[u8]>::to_vec)
+                .collect()
+        };
+        let number = |text: &[u8]| std::str::from_utf8(text).ok()?.trim().parse::<u16>().ok();
+        let mut lines = nodes.split(|byte| *byte == b'\n').map(fields);
+        let myself = lines.find(|line| {
+            line.get(2).is_some_and(|flags| {
+                flags
+                    .split(|byte| *byte == b',')
+                    .any(|flag| flag == b"myself")
+            })
+        })?;
+        let mut slots = SlotSet::default();
+        for range in myself
+            .iter()
+            .skip(8)
+            .filter(|range| !range.starts_with(b"["))
+        {
+            let mut ends = range.splitn(2, |byte| *byte == b'-');
+            let first = ends.next().and_then(number);
+            let last = ends.next().map_or(first, number);
+            if let (Some(first), Some(last)) = (first, last) {
+                slots.add(first, last);
+            }
+        }
+        Some(slots)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn own_slots_are_read_from_the_list_of_nodes() {
+        let nodes = b"e7d1 127.0.0.1:30004@31004,host slave 67ed 0 1426238317239 4 connected\n\
+            07c3 127.0.0.1:30001@31001,host myself,master - 0 0 1 connected 0-5460 6000 [93-<-292f]\n\
+            292f 127.0.0.1:30003@31003,host master - 0 1426238318243 3 connected 10923-16383\n";
+        let slots = SlotSet::of_myself(nodes).expect("it is there");
+        assert_eq!(*slots.ranges().expect("few"), [5_460, 6_000 << 32 | 6_000]);
+        assert!(SlotSet::of_myself(b"nonsense\n\n a b").is_none());
+        assert!(SlotSet::of_myself(b"a b myself - 0 0 1 connected").is_some_and(|s| s.is_empty()));
+    }
 
     #[test]
     fn what_was_lost_is_told_as_ranges() {

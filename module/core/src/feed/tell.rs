@@ -2,7 +2,7 @@
 
 use super::event::{ALL_DATABASES, Event, Kind};
 use super::slots::SlotSet;
-use super::{Feed, lease, marks};
+use super::{Feed, marks};
 use crate::index::Scope;
 
 /// An invalidation of more tags is told as a flush.
@@ -10,7 +10,7 @@ pub const MAX_TAGS: usize = 1_024;
 /// So is one that would take more than this part of the log.
 const LARGEST_PART: usize = 8;
 
-impl<W: Copy + Ord> Feed<W> {
+impl<W> Feed<W> {
     /// An INVALIDATE, whether or not an entry carries one of the tags.
     pub fn invalidated<'a>(
         &mut self,
@@ -38,14 +38,50 @@ impl<W: Copy + Ord> Feed<W> {
         self.append(Event::tags(db, kind, tags, &self.identity.hash_key));
     }
 
-    /// Something was stored under a key, replaced, renamed, moved, shortened or deleted, by whatever command. `asked` when
-    /// somebody asked for the key to be cleared: then it is told whether or not a near cache was given it.
+    /// Something was stored under a key, or it was renamed, moved, shortened or deleted, by whatever command. `asked` when a
+    /// client asked for the key to be cleared: then it is told whether or not a near cache was given it.
     pub fn key_changed(&mut self, key: &[u8], asked: bool) {
-        let Some(marks) = self.marks.as_mut().filter(|_| self.log.is_some()) else {
+        if !self.is_running() {
             return;
-        };
+        }
+        self.tell_who_left();
         let cell = marks::cell(self.identity.hash_key.digest(key));
-        if marks.clear(cell) || asked {
+        let marked = self.marks.as_mut().is_some_and(|marks| marks.clear(cell));
+        if marked || asked {
+            self.append(Event::other(ALL_DATABASES, Kind::Key, [cell].into()));
+        }
+    }
+
+    /// An entry leaves its key, and it is not known yet why: it is told unless [`Feed::key_left_by_itself`] follows before
+    /// anything else happens.
+    pub fn key_left(&mut self, key: &[u8]) {
+        if !self.is_running() {
+            return;
+        }
+        self.tell_who_left();
+        let digest = self.identity.hash_key.digest(key);
+        let cell = marks::cell(digest);
+        if self.marks.as_mut().is_some_and(|marks| marks.clear(cell)) {
+            self.left = Some(digest);
+        }
+    }
+
+    /// The entry that left this key just now expired, was evicted or reclaimed: near caches need not hear of that. The key
+    /// stays marked, since they may go on holding what it had.
+    pub fn key_left_by_itself(&mut self, key: &[u8]) {
+        let Some(digest) = self.left else { return };
+        if digest == self.identity.hash_key.digest(key) {
+            self.left = None;
+            if let Some(marks) = &mut self.marks {
+                marks.set(marks::cell(digest));
+            }
+        }
+    }
+
+    /// Tells of the entry that left last. To be called before the log is looked at.
+    pub(super) fn tell_who_left(&mut self) {
+        if let Some(digest) = self.left.take() {
+            let cell = marks::cell(digest);
             self.append(Event::other(ALL_DATABASES, Kind::Key, [cell].into()));
         }
     }
@@ -90,11 +126,12 @@ impl<W: Copy + Ord> Feed<W> {
         }
         self.slots_flushed(&before.without(owned));
         if !owned.without(&before).is_empty() {
-            self.grants.succeed(lease::LONGEST_MS, now_us);
+            self.grants.succeed(now_us);
         }
     }
 
     fn append(&mut self, event: Event) {
+        self.tell_who_left();
         if let Some(log) = &mut self.log {
             log.append(event);
             self.end = log.end();

@@ -74,6 +74,7 @@ impl<W: Copy + Ord> Feed<W> {
         timeout_us: u64,
         now_us: u64,
     ) -> Settling {
+        self.tell_who_left();
         self.stats.settles += 1;
         let mut so_far = Settled::default();
         let mut waits = Vec::new();

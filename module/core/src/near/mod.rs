@@ -48,7 +48,7 @@ pub enum Change {
 pub struct Sent {
     number: u64,
     /// When: read before sending.
-    sent_ms: u64,
+    pub sent_ms: u64,
     /// `None`: NEW.
     pub position: Option<Arc<[u8]>>,
 }

@@ -31,11 +31,7 @@ impl Settle {
 
     /// Whatever was acknowledged without a word about leases: the longest one there can be.
     pub fn unknown(now_ms: u64) -> Self {
-        Settle::acknowledged(
-            1,
-            lease::server_us(lease::LONGEST_MS).div_ceil(1_000),
-            now_ms,
-        )
+        Settle::acknowledged(1, lease::predecessors_us().div_ceil(1_000), now_ms)
     }
 
     /// How it stands by time alone. Whoever answers SETTLE or does not, when the leases of that moment are over, it is settled.

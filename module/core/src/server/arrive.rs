@@ -104,6 +104,7 @@ impl<W> Server<W> {
 
     /// The entry leaves the keyspace, or its name.
     pub fn left(&mut self, db: usize, entry: Entry) {
+        self.feed.key_left(entry.key());
         self.index.unlink(db, entry);
     }
 

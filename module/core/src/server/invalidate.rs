@@ -33,6 +33,8 @@ impl<W> Server<W> {
     ) -> Invalidated {
         let epoch = self.fills.note(tags.clone(), scope, now_ms);
         self.stats.invalidations += 1;
+        // Also of tags that no entry carries: near caches may.
+        self.feed.invalidated(db as u32, tags.clone(), scope, soft);
         let count = self.index.count(db, tags.clone(), scope);
         let mut invalidated = Invalidated {
             epoch,

@@ -32,14 +32,17 @@ impl<W: Copy + Eq + Hash> Server<W> {
             None => self.index.discard_all(),
         }
         self.fills.refuse_all(now_ms);
-        self.look_again(db)
+        self.feed.flushed(db.map(|db| db as u32));
+        self.look_again(db, now_ms)
     }
 
     /// Two databases were exchanged.
     pub fn swapped(&mut self, first: usize, second: usize, now_ms: u64) -> Vec<Wake<W>> {
         self.index.swap(first, second);
         self.fills.refuse_all(now_ms);
-        self.look_again(None)
+        self.feed.flushed(Some(first as u32));
+        self.feed.flushed(Some(second as u32));
+        self.look_again(None, now_ms)
     }
 
     /// The server became the primary: tokens of the run before are worth nothing, and with `drop` nor are its entries.
@@ -51,9 +54,9 @@ impl<W: Copy + Eq + Hash> Server<W> {
     }
 
     /// The server became a replica: it hands out no leases, and sends no slots to others.
-    pub fn demoted(&mut self) -> Vec<Wake<W>> {
+    pub fn demoted(&mut self, now_ms: u64) -> Vec<Wake<W>> {
         self.exports.clear();
-        self.look_again(None)
+        self.look_again(None, now_ms)
     }
 
     /// A bug was caught half-way through a change: nothing that was stored can be trusted.
@@ -66,6 +69,7 @@ impl<W: Copy + Eq + Hash> Server<W> {
     fn forget_everything(&mut self, now_ms: u64) {
         let epoch = self.fills.new_floor(now_ms);
         self.index.raise_floor(epoch);
+        self.feed.floor_raised();
     }
 }
 

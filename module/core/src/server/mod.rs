@@ -26,6 +26,7 @@ mod write;
 
 use std::hash::Hash;
 
+use crate::feed::{Feed, HashKey, Identity};
 use crate::fills::Fills;
 use crate::index::Index;
 use crate::lease::Leases;
@@ -79,6 +80,8 @@ pub struct Server<W> {
     pub fills: Fills,
     /// Who fills which key, and who waits for it.
     pub leases: Leases<W>,
+    /// What near caches hear of, and their leases.
+    pub feed: Feed<W>,
     /// Which slots are on their way to other servers.
     pub exports: Exports,
     /// Counters.
@@ -97,13 +100,21 @@ pub struct Server<W> {
 }
 
 impl<W: Copy + Eq + Hash> Server<W> {
-    /// A server that has just started and has read nothing yet. `awaited` is told of every entry that is freed.
+    /// A server that has just started and has read nothing yet. Its feed is off. `awaited` is told of every entry
+    /// that is freed.
     pub fn new(fills: Fills, awaited: &'static Awaited) -> Self {
         Server {
             // One key for both, so that a tag is hashed once where both are asked.
             index: Index::with_key(fills.key()),
             fills,
             leases: Leases::default(),
+            feed: Feed::off(
+                Identity {
+                    incarnation: 0,
+                    hash_key: HashKey::new([0; 16]),
+                },
+                0,
+            ),
             exports: Exports::default(),
             stats: Stats::default(),
             pace: Pace::default(),

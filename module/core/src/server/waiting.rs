@@ -15,6 +15,9 @@ pub struct Alarm {
     pub at_ms: u64,
 }
 
+/// Things done, and clients woken, in one turn: the rest is left for the next rounds of the event loop.
+const AT_ONCE: usize = 64;
+
 /// What a client leaves behind that is gone.
 #[derive(Debug)]
 #[must_use]
@@ -26,13 +29,20 @@ pub struct Gone<W> {
 }
 
 impl<W: Copy + Eq + Hash> Server<W> {
-    /// The key holds a value now, or what it held was deleted: every client that waits for it looks again.
+    /// The key holds a value of so many bytes now, or what it held was deleted: every client that waits for it looks again.
     #[inline]
-    pub fn filled(&mut self, db: usize, key: &[u8]) -> Vec<Wake<W>> {
+    pub fn filled(
+        &mut self,
+        db: usize,
+        key: &[u8],
+        bytes: usize,
+        now_ms: impl FnOnce() -> u64,
+    ) -> Vec<Wake<W>> {
         if self.leases.is_empty() {
             return Vec::new();
         }
-        self.leases.filled(db, key)
+        self.leases.filled(db, key, bytes);
+        self.advance(now_ms())
     }
 
     /// The holder of this token gives its lease back.
@@ -43,10 +53,10 @@ impl<W: Copy + Eq + Hash> Server<W> {
 
     /// A client is gone: out of line, and its leases pass on.
     pub fn disconnected(&mut self, client: u64, now_ms: u64) -> Gone<W> {
-        let Server { leases, fills, .. } = self;
-        let mut own = leases.behind_itself(client);
-        own.retain(|place| leases.forget(*place));
-        let wakes = leases.disconnected(client, now_ms, || fills.unique_token(now_ms));
+        let mut own = self.leases.behind_itself(client);
+        own.retain(|place| self.leases.forget(*place));
+        self.leases.disconnected(client);
+        let wakes = self.advance(now_ms);
         Gone { own, wakes }
     }
 
@@ -65,15 +75,29 @@ impl<W: Copy + Eq + Hash> Server<W> {
         self.stats.misses += u64::from(matches!(answer, Answer::Fill(_)));
     }
 
-    /// Ends the leases and waits that are over.
-    pub fn expire(&mut self, now_ms: u64) -> Vec<Wake<W>> {
+    /// Ends leases and waits that are over, and tells clients what there is to tell: a bounded part of it. While
+    /// [`Server::is_behind`], it is to be called again in each round of the event loop.
+    pub fn advance(&mut self, now_ms: u64) -> Vec<Wake<W>> {
         let Server { leases, fills, .. } = self;
-        leases.expire(now_ms, || fills.unique_token(now_ms))
+        leases.advance(now_ms, AT_ONCE, || fills.unique_token(now_ms))
+    }
+
+    /// Whether [`Server::advance`] has something to do now.
+    pub fn is_behind(&self, now_ms: u64) -> bool {
+        self.leases.is_behind(now_ms)
+    }
+
+    /// Does a bounded piece of the work that concerns no key and no client, on replicas as well: frees what a flush left,
+    /// takes the memory of invalidations over into another size. True while there is more.
+    pub fn tidy(&mut self) -> bool {
+        let more = self.fills.migrate();
+        self.index.bury() || more
     }
 
     /// Everything that clients wait for has changed, in one database or in all: they look again.
-    pub fn look_again(&mut self, db: Option<usize>) -> Vec<Wake<W>> {
-        self.leases.clear(db)
+    pub fn look_again(&mut self, db: Option<usize>, now_ms: u64) -> Vec<Wake<W>> {
+        self.leases.clear(db);
+        self.advance(now_ms)
     }
 
     /// Whether a timer must be set, and when it is to fire; called whenever the next end may have come nearer. One that

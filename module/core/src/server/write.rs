@@ -139,6 +139,7 @@ impl<W> Server<W> {
             attributes,
             present,
         } = store;
+        self.feed.key_changed(key, false);
         let Server { index, records, .. } = self;
         index.resolve_like(db, tags, attributes.manual, present, records);
         let Some(mut old) = present else {

@@ -51,6 +51,8 @@ counts!(
     settled_by_time,
     ran_out,
     evictions,
+    stores,
+    disconnects,
     promotions,
     slot_moves,
     healthy_ends,

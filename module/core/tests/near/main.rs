@@ -21,7 +21,7 @@ fn main_seed() -> (u64, u64) {
     let histories = match (replayed, std::env::var_os("MCACHE_LONG")) {
         (Some(_), _) => 1,
         (None, Some(_)) => 20_000,
-        (None, None) => 400,
+        (None, None) => 250,
     };
     (replayed.unwrap_or_else(|| fastrand::u64(..)), histories)
 }

@@ -36,6 +36,9 @@ pub enum Request {
         key: Key,
         near: Option<Vec<u8>>,
     },
+    Token {
+        key: Key,
+    },
     Set {
         key: Key,
         value: Value,
@@ -221,11 +224,15 @@ impl Node {
                     return None;
                 }
             },
-            Request::Fetch { key, .. } | Request::Set { key, .. } | Request::Clear { key }
+            Request::Fetch { key, .. }
+            | Request::Token { key }
+            | Request::Set { key, .. }
+            | Request::Clear { key }
                 if !self.slots.has(slot_of(key)) =>
             {
                 Reply::Moved
             }
+            Request::Token { .. } => Reply::Miss(self.token(real_us)),
             Request::Fetch { key, near } => self.fetch(key, near, real_us),
             Request::Set {
                 key,
@@ -260,10 +267,14 @@ impl Node {
             .cloned();
         match live {
             Some(stored) => Reply::Hit(stored.value, self.near(key, near, &stored, now_us)),
-            None => Reply::Miss(Token {
-                incarnation: self.incarnation,
-                epoch: self.epochs.read(self.clock.wall_ms(real_us)),
-            }),
+            None => Reply::Miss(self.token(real_us)),
+        }
+    }
+
+    fn token(&mut self, real_us: u64) -> Token {
+        Token {
+            incarnation: self.incarnation,
+            epoch: self.epochs.read(self.clock.wall_ms(real_us)),
         }
     }
 

@@ -355,6 +355,7 @@ impl Server {
             token: Some(token),
             condition: When::Always,
             manual: is_manual(key),
+            near: None,
             tags_from: 0,
         };
         let (present, _) = self.open(key, now_ms);
@@ -373,8 +374,9 @@ impl Server {
             deadline_ms,
         });
         self.holders.remove(&key);
-        let wakes = self.core.filled(DB, &[key]);
-        self.wakes.extend(wakes);
+        let wakes = self.core.filled(DB, &[key], 1, || now_ms);
+        self.over_by(now_ms);
+        self.pass_on(wakes, now_ms);
     }
 
     fn release(&mut self, key: Key, token: Token, now_ms: u64) {
@@ -420,6 +422,7 @@ impl Server {
     pub fn disconnected(&mut self, client: u64, now_ms: u64) {
         self.holders.retain(|_, holder| holder.client != client);
         let gone = self.core.disconnected(client, now_ms);
+        self.over_by(now_ms);
         assert!(gone.own.iter().all(|own| *own == client));
         self.pass_on(gone.wakes, now_ms);
         self.core.leave(client);
@@ -432,18 +435,22 @@ impl Server {
         }
     }
 
+    /// Whatever has the server go on ends the leases that are over: for good, even if the clock is set back afterwards.
+    fn over_by(&mut self, now_ms: u64) {
+        self.holders.retain(|_, holder| holder.until_ms > now_ms);
+    }
+
     /// The timer: leases and waits that are over.
     pub fn expire_leases(&mut self, now_ms: u64) {
-        // Over for good, even if the clock is set back afterwards.
-        self.holders.retain(|_, holder| holder.until_ms > now_ms);
-        let wakes = self.core.expire(now_ms);
+        self.over_by(now_ms);
+        let wakes = self.core.advance(now_ms);
         self.pass_on(wakes, now_ms);
     }
 
     fn flush(&mut self, now_ms: u64) {
-        let wakes = self.core.flushed(Some(DB), now_ms);
-        self.wakes.extend(wakes);
         self.holders.clear();
+        let wakes = self.core.flushed(Some(DB), now_ms);
+        self.pass_on(wakes, now_ms);
         for held in std::mem::take(&mut self.keyspace).into_values() {
             // SAFETY: the index has just forgotten the database.
             unsafe { held.entry.free() };

@@ -73,3 +73,26 @@ fn an_invalidation_of_too_many_tags_is_told_as_a_flush() {
     );
     assert!(node.feed.bytes() < before + 200, "an eighth of the log");
 }
+
+/// An entry that is deleted, moved or overwritten by another type is told; one that expires or is evicted is not, and its key
+/// stays marked.
+#[test]
+fn an_entry_that_leaves_is_told_unless_it_left_by_itself() {
+    let mut node = server(1);
+    let mut client = Client::subscribed(&mut node, 1, T);
+    client.fill(&mut node, 0, V, T);
+    let name = crate::world::key_name(0);
+    node.feed.key_left(&name);
+    node.feed.key_left_by_itself(b"another");
+    node.feed.key_left_by_itself(&name);
+    client.feed(&mut node, T + 1_000);
+    assert_eq!(client.get(0, T + 1_000), Some(V), "evicted");
+    node.feed.key_left(&name);
+    client.feed(&mut node, T + 2_000);
+    assert_eq!(client.get(0, T + 2_000), None, "deleted");
+    let events = node.feed.stats().events;
+    node.feed.key_left(&name);
+    node.feed.key_changed(&name, false);
+    client.feed(&mut node, T + 3_000);
+    assert_eq!(node.feed.stats().events, events, "told once");
+}

@@ -16,5 +16,5 @@ fn without_an_answer_it_is_settled_one_lease_after_the_acknowledgement() {
     assert_eq!(one.step(5), Step::Settled);
     let unknown = Settle::unknown(5);
     assert_ne!(unknown.step(5_200), Step::Settled);
-    assert_eq!(unknown.step(5_400), Step::Settled);
+    assert_eq!(unknown.step(5_500), Step::Settled);
 }

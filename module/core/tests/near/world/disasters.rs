@@ -47,6 +47,15 @@ impl World {
                     self.servers[node].frozen_until_us = thaws_us;
                     let promoted_us = self.rng.u64(20_000..300_000);
                     self.after(promoted_us, Event::Promote(shard));
+                    // Some do not reach the successor until it does.
+                    for process in 0..PROCESSES {
+                        if self.rng.bool() {
+                            let node = node ^ 1;
+                            self.processes[process].reaches[node] = false;
+                            let reached_us = thaws_us + self.rng.u64(100_000..1_500_000);
+                            self.at(reached_us, Event::Reach { process, node });
+                        }
+                    }
                     // It hears of its successor a little after it runs again.
                     let heard_us = thaws_us + self.rng.u64(1_000..90_000);
                     self.at(heard_us, Event::Learns { node });
@@ -81,7 +90,7 @@ impl World {
             }
             Disaster::Isolate => self.isolate(),
             Disaster::MoveSlots => {
-                let group = self.rng.usize(..2);
+                let group = self.rng.usize(..GROUPS);
                 self.move_slots(group);
             }
             Disaster::WallJump => {
@@ -101,6 +110,7 @@ impl World {
             }
             Disaster::Lease => {
                 self.settings.lease_ms = [100, 200, 500, 1_000, 5_000][self.rng.usize(..5)];
+                self.longest_ms = self.longest_ms.max(self.settings.lease_ms);
                 for node in 0..NODES {
                     self.configure(node, self.settings);
                 }
@@ -147,6 +157,11 @@ impl World {
                 self.changing[node / 2] = false;
             }
             Event::On { node } => self.configure(node, self.settings),
+            Event::Disconnected {
+                node,
+                process,
+                process_life,
+            } => self.disconnected(node, process, process_life),
             Event::Replicas { node } => self.servers[node].node.standing.writes_allowed = true,
             other => unreachable!("{other:?}"),
         }
@@ -161,6 +176,9 @@ impl World {
 
     fn kill(&mut self) {
         let process = self.rng.usize(..PROCESSES);
+        for node in 0..NODES {
+            self.hang_up(process, node);
+        }
         // What it had begun to invalidate is not acknowledged by anybody any more.
         self.processes[process].replace();
         self.follow_all(process);
@@ -266,7 +284,7 @@ impl World {
         server.frozen_until_us = 0;
     }
 
-    /// Half of the slots go to the other shard, with what is in them or without.
+    /// A quarter of the slots go to the other shard, with what is in them or without.
     fn move_slots(&mut self, group: usize) {
         if self.changing.contains(&true) {
             return;
@@ -307,7 +325,7 @@ impl World {
         // that changed it died.
         for process in 0..PROCESSES {
             let one = &self.processes[process];
-            let now_ms = one.clock.ms(END_US);
+            let now_ms = one.clock.ms(self.horizon_us + CALM_US);
             for key in 0..KEYS {
                 if let Some(value) = one.cache.get(key, now_ms) {
                     let settled = self.settled.of(key);
@@ -320,7 +338,7 @@ impl World {
         if healthy && self.settings.lease_ms < 5_000 {
             for process in 0..PROCESSES {
                 let one = &self.processes[process];
-                let now_ms = one.clock.ms(END_US);
+                let now_ms = one.clock.ms(self.horizon_us + CALM_US);
                 for node in self.primary {
                     let owns = self.owner.contains(&(node / 2));
                     let serves = one.cache.views[&node].serves(now_ms);

@@ -32,6 +32,19 @@ impl World {
         }
     }
 
+    pub(super) fn hang_up(&mut self, process: usize, node: usize) {
+        let process_life = self.processes[process].life;
+        let delay_us = self.delay_us();
+        self.after(
+            delay_us,
+            Event::Disconnected {
+                node,
+                process,
+                process_life,
+            },
+        );
+    }
+
     pub(super) fn call_feed(&mut self, process: usize, node: usize) {
         let real_us = self.now_us;
         let lease_ms = self.settings.lease_ms;
@@ -75,7 +88,11 @@ impl World {
                 one.cache.apply(node, changes);
                 self.rng.u64(..200)
             }
-            _ => {
+            refused => {
+                if refused.is_none() {
+                    // Its connection is given up.
+                    self.hang_up(process, node);
+                }
                 self.counts.refusals += 1;
                 self.look_around(process);
                 self.rng.u64(1_000..20_000)

@@ -1,7 +1,7 @@
 //! Everything around servers and processes: the network, the database that knows the truth, and what is checked.
 //!
 //! Checked always: no near hit older than what was settled when the call began, nor than what its own process had begun to
-//! invalidate; no value from a server older than what was acknowledged (else the simulation of the server is wrong). And at the
+//! invalidate, nor of a value in whose place another one was stored more than a lease before; no value from a server older than what was acknowledged (else the simulation of the server is wrong). And at the
 //! end, when nothing goes wrong any more: every write is settled, every process serves hits, and none is outdated.
 
 /// With `MCACHE_TRACE` a history is told as it happens.
@@ -31,7 +31,7 @@ use crate::counts::Counts;
 use crate::node::{Cache, Handle, Node, Reply, Request};
 use crate::process::{Pending, Process, Read, What, Write};
 
-pub use truth::{Floors, undercuts};
+pub use truth::{Floors, Stored, undercuts};
 
 pub type Key = u8;
 pub type Tag = u8;
@@ -41,11 +41,16 @@ pub type Value = [u32; 3];
 pub const KEYS: u8 = 8;
 pub const TAGS: u8 = 6;
 pub const SHARDS: usize = 2;
+/// Slots move in groups of so many.
+const GROUPS: usize = 4;
+const GROUP: u16 = 4_096;
 pub const NODES: usize = 4;
 const PROCESSES: usize = 3;
-/// Virtual time during which things begin and go wrong, and the time after.
-const HORIZON_US: u64 = 6_000_000;
-const END_US: u64 = 20_000_000;
+/// Virtual time during which things begin and go wrong, in a short history and in a long one: leases of predecessors are waited
+/// for in seconds.
+const HORIZONS_US: [u64; 2] = [3_000_000, 15_000_000];
+/// And after that until all is over.
+const CALM_US: u64 = 14_000_000;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Kind {
@@ -62,13 +67,12 @@ pub fn is_manual(key: Key) -> bool {
     key % 4 == 3
 }
 
-/// Half of the slots are of each group.
 pub fn slot_of(key: Key) -> u16 {
-    u16::from(key % 2) * 8_192 + u16::from(key)
+    group_of(key) as u16 * GROUP + u16::from(key)
 }
 
 fn group_of(key: Key) -> usize {
-    usize::from(key % 2)
+    usize::from(key) % GROUPS
 }
 
 pub fn key_name(key: Key) -> Vec<u8> {
@@ -122,6 +126,7 @@ const DISASTERS: [Disaster; 16] = [
 #[derive(Debug)]
 enum Event {
     Read(usize, Key),
+    Store(usize, Key),
     Write(usize),
     Evict(Key),
     Disaster(Disaster),
@@ -190,6 +195,11 @@ enum Event {
     On {
         node: usize,
     },
+    Disconnected {
+        node: usize,
+        process: usize,
+        process_life: u64,
+    },
     Replicas {
         node: usize,
     },
@@ -214,11 +224,15 @@ pub struct World {
     processes: Vec<Process>,
     /// Who is the primary of each shard, and which shard owns each group of slots.
     primary: [usize; SHARDS],
-    owner: [usize; 2],
+    owner: [usize; GROUPS],
     changing: [bool; SHARDS],
     database: Floors,
     acknowledged: Floors,
     settled: Floors,
+    stored: Stored,
+    /// The longest lease that was configured in this history.
+    longest_ms: u64,
+    horizon_us: u64,
     settings: Settings,
     /// What a new primary begins with: what the former one had, or nothing.
     keeps: bool,
@@ -242,11 +256,14 @@ impl World {
             servers: Vec::new(),
             processes: Vec::new(),
             primary: [0, 2],
-            owner: [0, 1],
+            owner: [0, 1, 0, 1],
             changing: [false; SHARDS],
             database: Floors::default(),
             acknowledged: Floors::default(),
             settled: Floors::default(),
+            stored: Stored::default(),
+            longest_ms: settings.lease_ms,
+            horizon_us: HORIZONS_US[rng.usize(..2)],
             settings,
             keeps: rng.bool(),
             next: 0,
@@ -282,14 +299,19 @@ impl World {
                 .push(Process::new(clock, prefixes, primaries));
             world.follow_all(process);
         }
-        for _ in 0..world.rng.u32(300..1_500) {
+        for _ in 0..world.rng.u64(300..1_500) * world.horizon_us / HORIZONS_US[0] / 2 {
             let process = world.rng.usize(..PROCESSES);
             let key = world.rng.u8(..KEYS);
             world.some_time(Event::Read(process, key));
         }
-        for _ in 0..world.rng.u32(10..60) {
+        for _ in 0..world.rng.u64(10..60) * world.horizon_us / HORIZONS_US[0] / 2 {
             let process = world.rng.usize(..PROCESSES);
             world.some_time(Event::Write(process));
+        }
+        for _ in 0..world.rng.u32(0..20) {
+            let process = world.rng.usize(..PROCESSES);
+            let key = world.rng.u8(..KEYS);
+            world.some_time(Event::Store(process, key));
         }
         for _ in 0..world.rng.u32(0..20) {
             let key = world.rng.u8(..KEYS);
@@ -307,15 +329,15 @@ impl World {
         let mut slots = SlotSet::default();
         for (group, shard) in self.owner.iter().enumerate() {
             if *shard == node / 2 {
-                let first = group as u16 * 8_192;
-                slots.add(first, first + 8_191);
+                let first = group as u16 * GROUP;
+                slots.add(first, first + GROUP - 1);
             }
         }
         slots
     }
 
     fn some_time(&mut self, event: Event) {
-        let at_us = self.rng.u64(5_000..HORIZON_US);
+        let at_us = self.rng.u64(5_000..self.horizon_us);
         self.at(at_us, event);
     }
 
@@ -331,13 +353,13 @@ impl World {
 
     fn delay_us(&mut self) -> u64 {
         match self.rng.u8(..40) {
-            0 if self.now_us < HORIZON_US => self.rng.u64(2_000..300_000),
+            0 if self.now_us < self.horizon_us => self.rng.u64(2_000..300_000),
             _ => self.rng.u64(30..1_500),
         }
     }
 
     fn is_lost(&mut self) -> bool {
-        self.now_us < HORIZON_US && self.rng.u8(..60) == 0
+        self.now_us < self.horizon_us && self.rng.u8(..60) == 0
     }
 
     // ---- the run ----
@@ -345,7 +367,7 @@ impl World {
     pub fn run(mut self) -> Counts {
         while let Some(((at_us, _), event)) = self.queue.pop_first() {
             self.now_us = at_us;
-            if at_us >= END_US {
+            if at_us >= self.horizon_us + CALM_US {
                 break;
             }
             self.dispatch(event);
@@ -358,6 +380,7 @@ impl World {
     fn held_up_until(&self, event: &Event) -> u64 {
         match event {
             Event::Read(process, _)
+            | Event::Store(process, _)
             | Event::Write(process)
             | Event::Reply { process, .. }
             | Event::Timeout { process, .. }
@@ -367,6 +390,7 @@ impl World {
             | Event::SettleByTime { process, .. } => self.processes[*process].paused_until_us,
             Event::Deliver { node, .. }
             | Event::Timer(node)
+            | Event::Disconnected { node, .. }
             | Event::Learns { node }
             | Event::Notices { node } => self.servers[*node].frozen_until_us,
             _ => 0,
@@ -381,6 +405,7 @@ impl World {
         }
         match event {
             Event::Read(process, key) => self.read(process, key),
+            Event::Store(process, key) => self.store(process, key),
             Event::Write(process) => self.write(process),
             Event::Evict(key) => {
                 let node = self.primary[self.owner[group_of(key)]];

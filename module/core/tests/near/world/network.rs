@@ -25,7 +25,7 @@ impl World {
         );
         let copies = match self.rng.u8(..100) {
             // A late duplicate: the connection was given up, its bytes arrive nevertheless.
-            0 if self.now_us < HORIZON_US => 2,
+            0 if self.now_us < self.horizon_us => 2,
             _ => 1,
         };
         for _ in 0..copies {
@@ -92,14 +92,44 @@ impl World {
             self,
             "server {node} executes {request:?} of process {process}"
         );
+        let stores = match &request {
+            Request::Set { key, value, .. } => Some((*key, *value)),
+            _ => None,
+        };
         match self.servers[node].node.execute(handle, request, real_us) {
-            Some(reply) => self.reply(node, to, reply),
+            Some(reply) => {
+                if let (Some((key, value)), Reply::Stored(_)) = (stores, &reply) {
+                    self.stored.stored(key, value, real_us);
+                }
+                self.reply(node, to, reply);
+            }
             None => {
                 self.servers[node].parked.insert(handle, to);
                 self.counts.parked += 1;
             }
         }
         self.flush_replies(node);
+    }
+
+    /// A server notices that connections of a process are gone.
+    pub(super) fn disconnected(&mut self, node: usize, process: usize, process_life: u64) {
+        let real_us = self.now_us;
+        let server = &mut self.servers[node];
+        let gone: Vec<Handle> = server
+            .parked
+            .iter()
+            .filter(|(_, (of, life, _))| (*of, *life) == (process, process_life))
+            .map(|(handle, _)| *handle)
+            .collect();
+        let now_us = server.node.now_us(real_us);
+        for handle in gone {
+            server.parked.remove(&handle);
+            let feed = &mut server.node.feed;
+            if feed.unpark(handle).is_none() {
+                feed.unpark_settle(handle, now_us);
+            }
+            self.counts.disconnects += 1;
+        }
     }
 
     pub(super) fn turn(&mut self, node: usize) {

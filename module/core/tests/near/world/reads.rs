@@ -20,21 +20,19 @@ impl World {
                 !undercuts(value, own),
                 "key {key}: process {process} served {value:?} from its near cache, its own is {own:?}"
             );
+            // Nobody invalidates what a SET replaces; it goes with the feed, at most a lease later.
+            let replaced_us = self.stored.replaced_us(key, value).unwrap_or(real_us);
+            assert!(
+                real_us <= replaced_us + self.longest_ms * 1_030 + 5_000,
+                "key {key}: process {process} served {value:?} from its near cache at {real_us} us, replaced at {replaced_us} us"
+            );
             self.counts.near_hits += 1;
             self.counts.pending_hits += u64::from(undercuts(value, acknowledged));
             return;
         }
         self.next += 1;
         let read = self.next;
-        self.processes[process].reads.insert(
-            read,
-            Read {
-                key,
-                acknowledged,
-                token: None,
-                loaded: [0; 3],
-            },
-        );
+        self.begin(process, read, key, false);
         let node = self.processes[process].primaries[self.owner[group_of(key)]];
         let asked = self.processes[process].cache.view(node).ask(now_ms);
         let near = asked.as_ref().map(|asked| asked.position.to_vec());
@@ -46,6 +44,29 @@ impl World {
             Request::Fetch { key, near },
             400_000,
         );
+    }
+
+    /// The key changes, and what it becomes is stored over what is there.
+    pub(super) fn store(&mut self, process: usize, key: Key) {
+        self.next += 1;
+        let read = self.next;
+        self.begin(process, read, key, true);
+        let node = self.processes[process].primaries[self.owner[group_of(key)]];
+        let asked = None;
+        let pending = Pending::Fetch { read, node, asked };
+        self.send(process, node, pending, Request::Token { key }, 400_000);
+        self.counts.stores += 1;
+    }
+
+    fn begin(&mut self, process: usize, read: u64, key: Key, changes: bool) {
+        let reading = Read {
+            key,
+            acknowledged: self.acknowledged.of(key),
+            changes,
+            token: None,
+            loaded: [0; 3],
+        };
+        self.processes[process].reads.insert(read, reading);
     }
 
     /// The database is read at one moment of a load, and the load is over at a later one.

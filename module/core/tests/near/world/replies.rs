@@ -30,6 +30,9 @@ impl World {
                         self.processes[process].reads.remove(&read);
                     }
                     Some(Reply::Miss(token)) => {
+                        if reading.changes {
+                            self.database.keys[usize::from(reading.key)] += 1;
+                        }
                         let loaded = self.database.of_everybody(reading.key);
                         if let Some(reading) = self.processes[process].reads.get_mut(&read) {
                             reading.token = Some(token);

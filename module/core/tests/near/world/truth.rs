@@ -1,5 +1,7 @@
 //! The truth: which versions there are, and which must not be undercut.
 
+use std::collections::BTreeMap;
+
 use super::{KEYS, Key, Kind, TAGS, Value, is_manual, tags_of};
 use crate::process::What;
 
@@ -53,5 +55,25 @@ impl Floors {
     pub fn of_everybody(&self, key: Key) -> Value {
         let [a, b] = tags_of(key).map(|tag| self.tags[0][usize::from(tag)]);
         [a, b, self.keys[usize::from(key)]]
+    }
+}
+
+/// Which values were ever stored under each key, and when another one took the place of each.
+#[derive(Default)]
+pub struct Stored(BTreeMap<Key, BTreeMap<Value, Option<u64>>>);
+
+impl Stored {
+    /// A server has stored this value.
+    pub fn stored(&mut self, key: Key, value: Value, now_us: u64) {
+        let values = self.0.entry(key).or_default();
+        for replaced_us in values.values_mut() {
+            replaced_us.get_or_insert(now_us);
+        }
+        values.insert(value, None);
+    }
+
+    /// Since when another one is in its place.
+    pub fn replaced_us(&self, key: Key, value: Value) -> Option<u64> {
+        *self.0.get(&key)?.get(&value)?
     }
 }

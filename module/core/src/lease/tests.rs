@@ -1,0 +1,323 @@
+//! Histories of leases: who fills, who waits, who is told what, and that none of it takes long.
+
+use super::*;
+use crate::epoch::Epoch;
+use crate::work;
+
+fn token(n: u64) -> Token {
+    Token {
+        incarnation: 1,
+        epoch: Epoch(n),
+    }
+}
+
+fn waiter(handle: u32, until_ms: u64) -> Waiter<u32> {
+    Waiter {
+        handle,
+        client: 100 + u64::from(handle),
+        lease_ms: 50,
+        until_ms,
+    }
+}
+
+/// All that is to be done by now.
+fn due(leases: &mut Leases<u32>, now_ms: u64, fresh: impl FnMut() -> Token) -> Vec<Wake<u32>> {
+    let mut fresh = fresh;
+    let mut wakes = Vec::new();
+    while leases.is_behind(now_ms) {
+        wakes.extend(leases.advance(now_ms, 7, &mut fresh));
+        // Leases that nobody waits for end one by one as well.
+    }
+    wakes
+}
+
+fn held() -> Leases<u32> {
+    let mut leases = Leases::default();
+    let asked = leases.ask(0, b"k", 1, token(1), 1_000, 50);
+    assert_eq!(asked, Asked::Granted(token(1)));
+    leases
+}
+
+#[test]
+fn one_fills_and_the_others_look_when_it_has() {
+    let mut leases = held();
+    assert_eq!(leases.ask(0, b"k", 2, token(2), 1_000, 50), Asked::Held);
+    assert_eq!(
+        leases.ask(1, b"k", 2, token(2), 1_000, 50),
+        Asked::Granted(token(2)),
+        "another database"
+    );
+    assert!(leases.park(0, b"k", waiter(7, 2_000)) && leases.park(0, b"k", waiter(8, 2_000)));
+    leases.filled(0, b"k", 100);
+    assert_eq!((leases.len(), leases.parked()), (1, 2), "not told yet");
+    assert_eq!(
+        leases.advance(1_000, 64, || token(3)),
+        [(7, Answer::Look), (8, Answer::Look)]
+    );
+    assert_eq!((leases.len(), leases.parked()), (1, 0));
+    assert!(
+        !leases.park(0, b"k", waiter(9, 2_000)),
+        "nobody to wait for"
+    );
+}
+
+#[test]
+fn a_failed_fill_makes_the_next_in_line_the_holder() {
+    let mut leases = held();
+    leases.park(0, b"k", waiter(7, 2_000));
+    leases.park(0, b"k", waiter(8, 2_000));
+    assert_eq!(
+        leases.release(0, b"k", token(9), 1_010, || token(2)),
+        Released::NotHeld,
+        "not the holder's token"
+    );
+    assert_eq!(
+        leases.release(0, b"k", token(1), 1_010, || token(2)),
+        Released::PassedOn((7, Answer::Fill(token(2))))
+    );
+    leases.disconnected(1);
+    assert_eq!(
+        due(&mut leases, 1_020, || token(3)),
+        [],
+        "no longer the holder"
+    );
+    leases.disconnected(107);
+    assert_eq!(
+        due(&mut leases, 1_020, || token(3)),
+        [(8, Answer::Fill(token(3)))]
+    );
+    assert_eq!(due(&mut leases, 1_069, || token(4)), []);
+    assert_eq!(leases.len(), 1);
+    assert_eq!(due(&mut leases, 1_070, || token(4)), []);
+    assert!(leases.is_empty() && leases.next_end_ms().is_none());
+}
+
+#[test]
+fn patience_ends_before_the_lease_is_handed_on() {
+    let mut leases = held();
+    leases.park(0, b"k", waiter(7, 1_050));
+    leases.park(0, b"k", waiter(8, 1_051));
+    assert_eq!(leases.next_end_ms(), Some(1_050));
+    let wakes = due(&mut leases, 1_050, || token(2));
+    assert_eq!(wakes, [(7, Answer::Busy), (8, Answer::Fill(token(2)))]);
+}
+
+#[test]
+fn a_client_in_line_behind_itself_vanishes_from_both_places() {
+    let mut leases = held();
+    leases.park(
+        0,
+        b"k",
+        Waiter {
+            client: 1,
+            ..waiter(7, 2_000)
+        },
+    );
+    assert_eq!(leases.behind_itself(1), [7]);
+    assert!(leases.forget(7));
+    leases.disconnected(1);
+    assert_eq!(due(&mut leases, 1_010, || token(2)), []);
+    assert!(leases.is_empty() && leases.parked() == 0);
+}
+
+#[test]
+fn an_abandoned_lease_is_taken_over() {
+    let mut leases = held();
+    let asked = leases.ask(0, b"k", 2, token(2), 1_050, 50);
+    assert_eq!(asked, Asked::Granted(token(2)));
+    let released = leases.release(0, b"k", token(1), 1_050, || token(3));
+    assert_eq!(released, Released::NotHeld);
+    leases.clear(Some(1));
+    assert_eq!(due(&mut leases, 1_050, || token(3)), []);
+    assert_eq!(leases.len(), 1);
+    leases.clear(None);
+    assert_eq!(due(&mut leases, 1_050, || token(3)), []);
+    assert!(leases.is_empty());
+}
+
+#[test]
+fn a_lease_from_before_a_flush_is_worth_nothing_before_it_is_found() {
+    for db in [None, Some(0)] {
+        let mut leases = held();
+        leases.park(0, b"k", waiter(7, 2_000));
+        leases.clear(db);
+        let released = leases.release(0, b"k", token(1), 1_010, || token(9));
+        assert_eq!(released, Released::NotHeld);
+        let asked = leases.ask(0, b"k", 2, token(2), 1_010, 50);
+        assert_eq!(
+            asked,
+            Asked::Granted(token(2)),
+            "the data went, so another may fill"
+        );
+        assert!(leases.park(0, b"k", waiter(8, 2_000)));
+        leases.disconnected(1);
+        let wakes = due(&mut leases, 1_010, || token(9));
+        assert_eq!(
+            wakes,
+            [(7, Answer::Look)],
+            "not handed the lease of the holder that is gone"
+        );
+        leases.disconnected(2);
+        let wakes = due(&mut leases, 1_010, || token(9));
+        assert_eq!(wakes, [(8, Answer::Fill(token(9)))]);
+    }
+}
+
+/// 500 callers wait for one value of a megabyte: each turn has one of them reply, not all.
+#[test]
+fn the_woken_reply_a_bounded_number_of_bytes_at_a_time() {
+    for (bytes, at_once) in [(1 << 20, 1), (64 * 1024, 4), (100, 64)] {
+        let mut leases = held();
+        for handle in 0..500 {
+            leases.park(0, b"k", waiter(handle, 9_000));
+        }
+        leases.filled(0, b"k", bytes);
+        let mut told = Vec::new();
+        while leases.is_behind(1_000) {
+            let wakes = leases.advance(1_000, 64, || token(2));
+            assert!((1..=at_once).contains(&wakes.len()), "{}", wakes.len());
+            told.extend(wakes);
+        }
+        let all: Vec<_> = (0..500).map(|handle| (handle, Answer::Look)).collect();
+        assert_eq!(told, all, "in order of arrival");
+    }
+}
+
+/// As many leases as there can be, of one client, with a long line on one of them; whatever happens to them all at once takes
+/// no longer than if they were few, and is dealt with in turns.
+#[cfg(debug_assertions)]
+#[test]
+fn what_happens_to_many_leases_at_once_goes_in_bounded_turns() {
+    for event in ["disconnect", "flush", "flush of a database", "end", "fill"] {
+        let mut leases: Leases<u32> = Leases::default();
+        for n in 0..MAX_LEASES as u32 {
+            leases.ask(0, &n.to_le_bytes(), 1, token(1), 1_000, 50);
+        }
+        let key = 7u32.to_le_bytes();
+        for handle in 0..10_000 {
+            assert!(leases.park(0, &key, waiter(handle, 90_000)));
+        }
+        let mut now_ms = 1_000;
+        let (steps, ()) = work::of(|| match event {
+            "disconnect" => {
+                assert_eq!(leases.behind_itself(1), []);
+                leases.disconnected(1);
+            }
+            "flush" => leases.clear(None),
+            "flush of a database" => leases.clear(Some(0)),
+            "fill" => leases.filled(0, &key, 10),
+            _ => now_ms = 1_050,
+        });
+        assert!(steps <= 64, "{event}: {steps} steps");
+        let mut woken = 0;
+        while leases.is_behind(now_ms) {
+            let (steps, wakes) = work::of(|| leases.advance(now_ms, 64, || token(2)));
+            // A step each, and a table that shrinks by a shard.
+            assert!(steps <= 64 * 64, "{event}: {steps} steps in one turn");
+            woken += wakes.len();
+        }
+        let (left, looked) = match event {
+            "fill" => (MAX_LEASES - 1, 10_000),
+            "flush" | "flush of a database" => (0, 10_000),
+            _ => (1, 1),
+        };
+        assert_eq!((leases.len(), woken), (left, looked), "{event}");
+    }
+}
+
+/// Random histories: nobody is told twice, nobody waits for ever, one holder a key, all tables agree.
+#[test]
+fn nobody_is_forgotten() {
+    let seed = std::env::var("MCACHE_SEED")
+        .ok()
+        .and_then(|s| s.parse().ok())
+        .unwrap_or_else(|| fastrand::u64(..));
+    println!("seed {seed}");
+    let mut rng = fastrand::Rng::with_seed(seed);
+    let mut leases: Leases<u32> = Leases::default();
+    let mut waiting = std::collections::HashMap::new();
+    let epoch = std::cell::Cell::new(0);
+    let (mut now_ms, mut handle) = (1_000, 0);
+    for _ in 0..50_000 {
+        let key = [rng.u8(..5)];
+        let client = rng.u64(..20);
+        let fresh = || {
+            epoch.set(epoch.get() + 1);
+            token(epoch.get())
+        };
+        let wakes = match rng.u8(..12) {
+            0..5 => {
+                let mine = fresh();
+                if leases.ask(0, &key, client, mine, now_ms, rng.u64(1..30)) == Asked::Held {
+                    handle += 1;
+                    let until_ms = now_ms + rng.u64(1..40);
+                    let waiter = Waiter {
+                        handle,
+                        client,
+                        lease_ms: rng.u64(1..30),
+                        until_ms,
+                    };
+                    assert!(leases.park(0, &key, waiter));
+                    waiting.insert(handle, until_ms);
+                }
+                Vec::new()
+            }
+            5 => {
+                leases.filled(0, &key, rng.usize(..WAKE_BYTES));
+                Vec::new()
+            }
+            6 => {
+                let old = token(rng.u64(epoch.get().saturating_sub(30)..=epoch.get()));
+                match leases.release(0, &key, old, now_ms, fresh) {
+                    Released::PassedOn(wake) => vec![wake],
+                    Released::Freed | Released::NotHeld => Vec::new(),
+                }
+            }
+            7 => {
+                leases.disconnected(client);
+                Vec::new()
+            }
+            8 if rng.u8(..) < 10 => {
+                leases.clear((rng.u8(..) < 128).then_some(0));
+                Vec::new()
+            }
+            9 => {
+                if let Some(gone) = waiting.keys().next().copied() {
+                    assert!(leases.forget(gone));
+                    waiting.remove(&gone);
+                }
+                Vec::new()
+            }
+            _ => {
+                now_ms += rng.u64(..10);
+                leases.advance(now_ms, rng.usize(..20), fresh)
+            }
+        };
+        for (woken, _) in wakes {
+            assert!(
+                waiting.remove(&woken).is_some(),
+                "woken twice or never parked"
+            );
+        }
+        assert_eq!(leases.parked(), waiting.len());
+        assert_eq!(leases.by_key.len(), leases.len());
+        assert_eq!(leases.ends.len(), leases.len());
+        assert_eq!(leases.patience.len(), leases.parked());
+        assert_eq!(leases.parked.len(), leases.parked());
+        let looking = leases.looking.values().map(|l| l.line.len());
+        let in_line = leases.leases.values().map(|l| l.line.len());
+        assert_eq!(looking.chain(in_line).sum::<usize>(), leases.parked());
+        let orphans = leases.orphaned.iter().map(|(_, held)| held.len());
+        let held = leases.by_client.values().map(BTreeSet::len);
+        assert!(held.chain(orphans).sum::<usize>() >= leases.len());
+    }
+    now_ms += 1_000;
+    while !leases.is_empty() || leases.is_behind(now_ms) {
+        let wakes = due(&mut leases, now_ms, || token(u64::MAX));
+        wakes
+            .into_iter()
+            .for_each(|(woken, _)| assert!(waiting.remove(&woken).is_some()));
+        now_ms += 1_000;
+    }
+    assert!(waiting.is_empty(), "{} callers stuck", waiting.len());
+}

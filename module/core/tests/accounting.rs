@@ -1,0 +1,218 @@
+//! What the index says it takes is what the allocator sets aside for it, to the byte: while it grows, while it is full of
+//! dead and soft records, while it is buried, and when it is empty again.
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+
+use mcache_core::alloc::class;
+use mcache_core::entry::{Attributes, Entry};
+use mcache_core::epoch::Epoch;
+use mcache_core::hash::Key;
+use mcache_core::index::{Index, Scope, Task};
+
+thread_local! {
+    static BYTES: Cell<isize> = const { Cell::new(0) };
+}
+
+/// The system's allocator, counting what jemalloc would set aside.
+struct Counting;
+
+fn count(bytes: usize, sign: isize) {
+    // Not while a thread ends: its variables are gone, and no test runs there.
+    let _ = BYTES.try_with(|total| total.set(total.get() + sign * class(bytes) as isize));
+}
+
+// SAFETY: every call goes on to the system's allocator as it came.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        count(layout.size(), 1);
+        // SAFETY: the caller's promise.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
+        count(layout.size(), -1);
+        // SAFETY: the caller's promise.
+        unsafe { System.dealloc(memory, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// An index, and what was allocated within its own functions.
+struct Measured {
+    index: Index,
+    entries: Vec<Entry>,
+    records: Vec<u32>,
+    allocated: isize,
+}
+
+impl Measured {
+    fn new() -> Self {
+        Measured {
+            index: Index::with_key(Key::new([fastrand::u64(..), fastrand::u64(..)])),
+            entries: Vec::new(),
+            records: Vec::with_capacity(5_000),
+            allocated: 0,
+        }
+    }
+
+    fn within<T>(&mut self, body: impl FnOnce(&mut Index, &mut Vec<u32>) -> T) -> T {
+        let before = BYTES.get();
+        let result = body(&mut self.index, &mut self.records);
+        self.allocated += BYTES.get() - before;
+        result
+    }
+
+    fn set(&mut self, tags: &[String], swr_ms: u32) {
+        let attributes = Attributes {
+            birth: Epoch(10),
+            manual: false,
+            swr_ms,
+            softened: false,
+        };
+        let names = tags.iter().map(String::as_bytes);
+        self.within(|index, records| index.resolve(0, names, false, records));
+        let entry = Entry::new(b"sixteen bytes ok", b"value", attributes, &self.records);
+        self.within(|index, _| index.link(0, entry));
+        self.entries.push(entry);
+    }
+
+    fn delete(&mut self, entry: Entry) {
+        self.within(|index, _| index.unlink(0, entry));
+        if let Some(at) = self.entries.iter().position(|other| *other == entry) {
+            self.entries.swap_remove(at);
+        }
+        // SAFETY: it is in no index and in no list any more.
+        unsafe { entry.free() };
+    }
+
+    /// Bytes that the index says it takes outside of the entries.
+    fn said(&self) -> usize {
+        let sizes = self.index.sizes();
+        sizes.index_bytes - sizes.memberships * 8
+    }
+
+    #[track_caller]
+    fn check(&self, when: &str) {
+        assert_eq!(self.said() as isize, self.allocated, "{when}");
+    }
+}
+
+impl Drop for Measured {
+    fn drop(&mut self) {
+        // SAFETY: the index is not used any more.
+        self.entries
+            .iter()
+            .for_each(|entry| unsafe { entry.free() });
+    }
+}
+
+#[test]
+fn index_bytes_are_what_the_allocator_set_aside() {
+    let seed = fastrand::u64(..);
+    println!("seed {seed}");
+    let mut rng = fastrand::Rng::with_seed(seed);
+    let mut it = Measured::new();
+    it.check("empty");
+    for round in 0..6 {
+        for n in 0..3_000 {
+            let count = match rng.u8(..) {
+                0..3 => rng.usize(33..400),
+                _ => rng.usize(..6),
+            };
+            let mut tags: Vec<String> = (0..count)
+                .map(|_| format!("{:01$}", rng.u32(..9_000), rng.usize(1..40)))
+                .collect();
+            tags.push("of all".into());
+            it.set(&tags, rng.u32(..2) * 1_000);
+            if rng.u8(..) < 60 {
+                let victim = it.entries[rng.usize(..it.entries.len())];
+                it.delete(victim);
+            }
+            if n % 100 == 0 {
+                it.check("growing");
+            }
+        }
+        let names: Vec<String> = (0..500).map(|_| rng.u32(..9_000).to_string()).collect();
+        let names = || names.iter().map(String::as_bytes);
+        it.within(|index, _| index.soften(0, names(), Scope::All, Epoch(20 + round)));
+        it.check("soft");
+        let names = names().skip(250).chain([&b"of all"[..]]);
+        match round {
+            0 => _ = it.within(|index, _| index.kill(0, names, Scope::All)),
+            1 => _ = it.within(|index, _| index.soften(0, names, Scope::All, Epoch(90))),
+            _ => it.within(|index, _| index.raise_floor(Epoch(11))),
+        }
+        it.check("dead");
+        while it.index.has_pending() {
+            match it.within(|index, _| index.next_task()) {
+                None => _ = it.within(|index, _| index.bury()),
+                Some(Task::Delete { entry, .. }) => it.delete(entry),
+                Some(Task::Shorten { db, entry, .. }) => {
+                    it.within(|index, _| index.shortened(db, entry));
+                }
+            }
+            if rng.u8(..) == 0 {
+                it.check("reclaiming");
+            }
+        }
+        it.check("reclaimed");
+        if round == 3 {
+            it.within(|index, _| index.discard(0));
+            it.entries.drain(..).for_each(|entry| {
+                // SAFETY: the index has forgotten the database.
+                unsafe { entry.free() }
+            });
+            it.check("flushed");
+            while it.within(|index, _| index.bury()) {
+                it.check("burying");
+            }
+        }
+    }
+    for entry in it.entries.clone() {
+        it.delete(entry);
+    }
+    it.within(|index, _| index.settle());
+    it.check("empty again");
+    assert!(it.said() < 4_096);
+}
+
+/// The formula of docs/operations.md, for entries whose tags are one of all, one of a hundredth, and some of their own; names of
+/// 16 bytes.
+#[test]
+fn index_bytes_follow_the_formula_of_the_documentation() {
+    for (entries, own) in [(1_000, 1), (20_000, 1), (20_000, 10), (3_000, 100)] {
+        let mut it = Measured::new();
+        for n in 0..entries {
+            let mut tags = vec!["shared by all 00".to_owned()];
+            tags.push(format!("a hundredth {:04}", n / 100));
+            tags.extend((0..own).map(|t| format!("own {t:04} {n:07}")));
+            it.set(&tags, 0);
+        }
+        let sizes = it.index.sizes();
+        let (entries, tags) = (entries as f64, sizes.tags as f64);
+        let memberships = sizes.memberships as f64;
+        let unique = entries * own as f64;
+        let shared = memberships - unique;
+        // 8 an entry; 8 a membership in the entry; 4 to 6 more of a shared tag; 24, the name and the table for a tag.
+        let formula = entries * 8.0
+            + memberships * 8.0
+            + shared * 5.0
+            + tags * (24.0 + 16.0 + 11.0)
+            + 64.0 * 1024.0;
+        let told = sizes.index_bytes as f64;
+        println!("{entries} entries, {own} own tags: {told} bytes, by the formula {formula:.0}");
+        assert!(
+            (told / formula - 1.0).abs() < 0.2,
+            "{entries} entries, {own} own tags: {told} bytes, by the formula {formula:.0}"
+        );
+        // What MEMORY USAGE says of each, summed up, is what the index takes, but for its chunks.
+        let beside: usize = it.entries.iter().map(|e| it.index.bytes_beside(e)).sum();
+        let within = sizes.memberships * 8;
+        let sum = (beside + within) as f64;
+        println!("  of the entries: {sum:.0}");
+        assert!(sum < told && sum > told * 0.8 - 64.0 * 1024.0);
+    }
+}

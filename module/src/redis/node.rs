@@ -1,0 +1,80 @@
+//! What the server says of itself and of its cluster.
+
+use std::ffi::CStr;
+
+use redis_module::raw;
+
+use super::{Ctx, rm};
+
+/// A reply of a command that was called, freed when dropped.
+struct Reply(*mut raw::RedisModuleCallReply);
+
+impl Reply {
+    fn kind(&self) -> u32 {
+        match self.0.is_null() {
+            true => raw::REDISMODULE_REPLY_NULL as u32,
+            // SAFETY: a reply that is not freed yet.
+            false => (unsafe { rm!(RedisModule_CallReplyType)(self.0) }) as u32,
+        }
+    }
+
+    fn bytes(&self) -> Vec<u8> {
+        if self.kind() != raw::REDISMODULE_REPLY_STRING as u32 {
+            return Vec::new();
+        }
+        let mut len = 0;
+        // SAFETY: a bulk reply; its bytes live as long as it does and are copied here.
+        unsafe {
+            let start = rm!(RedisModule_CallReplyStringPtr)(self.0, &mut len);
+            match start.is_null() {
+                true => Vec::new(),
+                false => std::slice::from_raw_parts(start.cast(), len).to_vec(),
+            }
+        }
+    }
+}
+
+impl Drop for Reply {
+    fn drop(&mut self) {
+        if !self.0.is_null() {
+            // SAFETY: freed once.
+            unsafe { rm!(RedisModule_FreeCallReply)(self.0) };
+        }
+    }
+}
+
+fn cluster(ctx: Ctx<'_>, what: &CStr) -> Vec<u8> {
+    // SAFETY: valid context; the format names one C string.
+    let reply = unsafe {
+        rm!(RedisModule_Call)(ctx.raw(), c"CLUSTER".as_ptr(), c"c".as_ptr(), what.as_ptr())
+    };
+    Reply(reply).bytes()
+}
+
+/// The list of the cluster's nodes as this one knows it.
+pub fn cluster_nodes(ctx: Ctx<'_>) -> Vec<u8> {
+    cluster(ctx, c"NODES")
+}
+
+/// Whether this node thinks that the cluster is in order: it sees the majority, and every slot is served.
+pub fn cluster_state_is_ok(ctx: Ctx<'_>) -> bool {
+    let info = cluster(ctx, c"INFO");
+    info.split(|byte| *byte == b'\n')
+        .any(|line| line.trim_ascii() == b"cluster_state:ok")
+}
+
+/// Whether the server would execute a write now: it is a primary, as many replicas are connected as it asks for, and saving
+/// has not failed. Redis checks that for commands that scripts call, so a command is called as one that changes nothing.
+pub fn would_execute_writes(ctx: Ctx<'_>) -> bool {
+    // SAFETY: valid context; the format names no arguments.
+    let reply = unsafe {
+        rm!(RedisModule_Call)(
+            ctx.raw(),
+            c"mcache.writable".as_ptr(),
+            // As a script would; errors come as replies.
+            c"SE".as_ptr(),
+        )
+    };
+    let reply = Reply(reply);
+    !reply.0.is_null() && reply.kind() != raw::REDISMODULE_REPLY_ERROR as u32
+}

@@ -1,0 +1,3 @@
+//! Filling: leases, and clients that wait for the fill of another.
+
+mod waking;

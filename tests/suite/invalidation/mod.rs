@@ -1,0 +1,3 @@
+//! Invalidations: what they reach, and when they are refused.
+
+mod refused;

@@ -1,0 +1,17 @@
+//! Near caches, from the server's side: what is told, who is granted a lease, and when an invalidation is settled.
+
+mod granting;
+mod process;
+mod settling;
+mod telling;
+mod values;
+
+use harness::Server;
+
+/// A server with the feed on. The lease is as long as it can be, for a busy machine.
+pub fn server() -> Server {
+    Server::builder()
+        .set("mcache.feed", "yes")
+        .set("mcache.near-lease-ms", 5_000)
+        .start()
+}
