@@ -92,6 +92,12 @@ impl Fills {
         self.clock.observe(epoch);
     }
 
+    /// Whether an epoch made elsewhere can be true: none lies beyond the present by more than two clocks may be apart,
+    /// unless this server has been there itself. A clock that followed a lie could be led to its end.
+    pub fn believes(&self, epoch: Epoch, now_ms: u64) -> bool {
+        epoch <= self.clock.now() || epoch.unix_ms() <= now_ms.saturating_add(MAX_SKEW_MS)
+    }
+
     /// The token for a fill that begins now.
     pub fn token(&mut self, now_ms: u64) -> Token {
         Token {
@@ -193,6 +199,11 @@ impl Fills {
     /// Refuses every fill that began before now: the data set was flushed or exchanged.
     pub fn refuse_all(&mut self, now_ms: u64) {
         self.floor = self.clock.tick(now_ms);
+    }
+
+    /// A new epoch, later than all before.
+    pub fn tick(&mut self, now_ms: u64) -> Epoch {
+        self.clock.tick(now_ms)
     }
 
     /// A new epoch to which the index's floor is to be raised: everything stored so far is to be dead.
@@ -383,6 +394,20 @@ mod tests {
         );
     }
 
+    #[test]
+    fn an_epoch_from_beyond_the_skew_is_not_believed_unless_the_clock_was_there() {
+        let mut fills = fills();
+        let at = |ms: u64| Epoch(ms << 16);
+        assert!(fills.believes(at(2_000 + MAX_SKEW_MS), 2_000));
+        assert!(fills.believes(Epoch(at(2_001 + MAX_SKEW_MS).0 - 1), 2_000));
+        assert!(!fills.believes(at(2_001 + MAX_SKEW_MS), 2_000));
+        assert!(!fills.believes(Epoch(Epoch::END.0 - 1), 2_000));
+        // The wall clock was put back by a day: what was made before is no lie.
+        fills.observe(at(86_400_000));
+        assert!(fills.believes(at(86_400_000), 2_000));
+        assert!(!fills.believes(Epoch(at(86_400_000).0 + 1), 2_000));
+    }
+
     fn foreign(birth_ms: u64, saved_ms: u64, incarnation: u64) -> Decoded {
         Decoded {
             attributes: Attributes {
@@ -390,7 +415,9 @@ mod tests {
                 manual: false,
                 swr_ms: 0,
                 softened: false,
+                ends_ms: crate::entry::NEVER,
             },
+            says_its_end: true,
             saved: Token {
                 incarnation,
                 epoch: Epoch(saved_ms << 16),

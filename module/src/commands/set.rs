@@ -52,6 +52,7 @@ pub fn set(ctx: Ctx<'_>, args: Args<'_>) -> Result<(), Error> {
         args.string(Set::VALUE),
         args.tail(set.tags_from),
     );
+    ctx.announce(c"mcache.set", args.string(Set::KEY));
     parking::filled(ctx, args.bytes(Set::KEY), args.bytes(Set::VALUE).len());
     let key = args.bytes(Set::KEY);
     match set
