@@ -59,6 +59,10 @@ test-unit: ## tests that start no server
 test-server: build ## tests on real servers, one file per property; NAME=... picks some
 	$(CARGO) test -p mcache-tests --test suite -- $(NAME)
 
+.PHONY: oracle-broken
+oracle-broken: ## break automatic invalidation on purpose, one property at a time: the oracle on PostgreSQL must notice each; BREACH=... picks one
+	MCACHE_BREACH=$(BREACH) $(CARGO) test -p mcache-tests --test suite -- --nocapture --include-ignored postgres::oracle::each_breach_is_noticed
+
 .PHONY: test-servers
 test-servers: build ## tests on other versions of Redis and Valkey; SERVERS=... picks some, as .ci/test-servers says
 	@.ci/setup servers
@@ -75,6 +79,10 @@ valgrind: build ## some of the tests with Redis and the module under memcheck, t
 	@.ci/setup valgrind
 	@.ci/memcheck $(NAME)
 
+.PHONY: fuzz
+fuzz: ## coverage-guided fuzzing of parser, encoding and patterns, TIME=60 seconds each; NAME=... picks, SANITIZER=address
+	@.ci/fuzz $(NAME)
+
 .PHONY: lint
 lint: ## formatting, clippy and rustdoc, warnings are errors
 	$(CARGO) fmt --all --check
@@ -89,6 +97,11 @@ bench: build ## against plain Redis and rivals; writes benches/RESULTS.md
 bench-ir: build ## instructions per operation, counted by valgrind; adds to benches/RESULTS.md
 	@.ci/setup valgrind
 	$(CARGO) run --release -p mcache-benches --bin server-bench -- --instructions
+
+.PHONY: dist
+dist: ## the module as .deb, tarball and the zip for Redis Software, in target/dist
+	@.ci/setup
+	@packaging/dist
 
 .PHONY: bench-limits
 bench-limits: build ## what a very large cache costs; ENTRIES=10000000 takes 6 GB and a quarter of an hour, the default a minute

@@ -43,7 +43,7 @@ pub async fn show(redis: &str, database: &str, out: &mut impl Write) -> Result<(
         .build();
 
     // Changes by any program are captured in the database, and what was made from them is invalidated.
-    let outbox = Outbox::new(mapping);
+    let outbox = Outbox::new(mapping, &cache);
     outbox.install_with(config.clone(), NoTls).await?;
     let source = outbox.source(config, NoTls);
     let _invalidator = Invalidator::builder(source, graph.change_tags())

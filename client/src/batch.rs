@@ -3,6 +3,7 @@
 use std::{
     borrow::Cow,
     collections::{HashMap, HashSet},
+    fmt,
     hash::Hash,
     pin::pin,
     time::Duration,
@@ -407,5 +408,14 @@ fn optional<T>(loaded: Option<Loaded<T>>) -> Loaded<Option<T>> {
     match loaded {
         Some(loaded) => loaded.map(Some),
         None => Loaded::new(None),
+    }
+}
+
+impl<K: fmt::Debug, C> fmt::Debug for Batch<'_, K, C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Batch")
+            .field("keys", &self.keys)
+            .field("policy", &self.policy)
+            .finish_non_exhaustive()
     }
 }

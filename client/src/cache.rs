@@ -270,6 +270,20 @@ impl<C: Codec> Cache<C> {
         Invalidation::of(join_all(attempts).instrument(span).await)
     }
 
+    /// What tells this cache from others: its namespace and where its providers keep entries. Two processes with one name
+    /// read and write the same entries.
+    pub fn name(&self) -> String {
+        let core = &self.handle.core;
+        let namespace = core.namespace.everything();
+        let namespace = namespace.strip_suffix(b"*").unwrap_or(namespace);
+        let mut name = String::from_utf8_lossy(namespace).into_owned();
+        for (position, chosen) in core.providers.iter().enumerate() {
+            name.push(if position == 0 { '@' } else { '+' });
+            name.push_str(chosen.provider.place());
+        }
+        name
+    }
+
     pub(crate) fn core(&self) -> &Core {
         &self.handle.core
     }
@@ -303,5 +317,16 @@ impl fmt::Display for ShutdownReport {
             f,
             "{invalidations} invalidations are not acknowledged and {tasks} stores or refreshes are under way"
         )
+    }
+}
+
+impl<C> fmt::Debug for Cache<C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let core = &self.handle.core;
+        let providers: Vec<&str> = core.providers.iter().map(|it| it.provider.id()).collect();
+        f.debug_struct("Cache")
+            .field("enabled", &core.enabled)
+            .field("providers", &providers)
+            .finish_non_exhaustive()
     }
 }

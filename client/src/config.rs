@@ -1,6 +1,6 @@
 //! The builder: every option, its default, and the order in which they are read.
 
-use std::{collections::HashSet, sync::Arc, time::Duration};
+use std::{collections::HashSet, fmt, sync::Arc, time::Duration};
 
 use futures_util::future::join_all;
 
@@ -329,6 +329,17 @@ fn is_on(value: &str) -> bool {
     ["true", "1", "yes", "on"]
         .iter()
         .any(|on| value.trim().eq_ignore_ascii_case(on))
+}
+
+/// Without the address, which may hold a password.
+impl<C> fmt::Debug for Builder<C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Builder")
+            .field("namespace", &self.namespace)
+            .field("caching", &self.caching)
+            .field("ttl", &self.ttl)
+            .finish_non_exhaustive()
+    }
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! What one can do with one key: the builder behind [`Cache::key`].
 
-use std::{borrow::Cow, time::Duration};
+use std::{borrow::Cow, fmt, time::Duration};
 
 use bytes::Bytes;
 use serde::{Serialize, de::DeserializeOwned};
@@ -541,5 +541,23 @@ impl<C: Codec> Filling<'_, C> {
         let terms = self.policy.bare_terms();
         let stored = self.grants.store(&self.handle.core, value, &terms).await?;
         Ok(stored.accepted > 0 && stored.refused == 0)
+    }
+}
+
+impl<C> fmt::Debug for Entry<'_, C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Entry")
+            .field("key", &self.key)
+            .field("policy", &self.policy)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<C> fmt::Debug for Filling<'_, C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Filling")
+            .field("key", self.grants.key())
+            .field("policy", &self.policy)
+            .finish_non_exhaustive()
     }
 }

@@ -310,4 +310,61 @@ mod tests {
             })
             .collect()
     }
+
+    #[derive(serde::Deserialize)]
+    struct Cases {
+        cases: Vec<Case>,
+    }
+
+    #[derive(serde::Deserialize)]
+    struct Case {
+        name: String,
+        codec: u8,
+        schema: u16,
+        sealed: String,
+        outcome: String,
+        payload: Option<String>,
+        #[serde(default)]
+        seals: bool,
+    }
+
+    fn from_hex(text: &str) -> Vec<u8> {
+        let digits = text.as_bytes().chunks(2);
+        digits
+            .map(|two| {
+                let two = std::str::from_utf8(two).expect("ASCII");
+                u8::from_str_radix(two, 16).expect("hexadecimal")
+            })
+            .collect()
+    }
+
+    #[test]
+    fn envelopes_are_written_and_read_as_every_client_does() {
+        let cases = include_str!("../vectors/envelope.json");
+        let cases: Cases = serde_json::from_str(cases).expect("JSON of the known form");
+        for case in cases.cases {
+            let envelope = Envelope {
+                codec: case.codec,
+                schema: case.schema,
+                compress_from_bytes: None,
+                value_bytes_max: 1 << 20,
+            };
+            let sealed = Bytes::from(from_hex(&case.sealed));
+            let payload = case.payload.as_deref().map(from_hex);
+            let outcome = match envelope.open(&sealed) {
+                Ok(Payload::Value(bytes)) => {
+                    assert_eq!(Some(bytes.to_vec()), payload, "{}", case.name);
+                    "value"
+                }
+                Ok(Payload::Absent) => "absent",
+                Err(_) => "unreadable",
+            };
+            assert_eq!(outcome, case.outcome, "{}", case.name);
+            if case.seals {
+                let mut buffer = envelope.begin();
+                buffer.extend(payload.expect("what is sealed"));
+                assert_eq!(envelope.seal(buffer), Some(sealed), "{}", case.name);
+            }
+        }
+    }
 }

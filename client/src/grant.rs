@@ -104,6 +104,7 @@ impl Grants {
         for grant in &mut self.grants {
             let ttl = core.lifetime(&grant.chosen, terms.ttl);
             let swr = core.stale_window(terms.swr);
+            let (ttl, swr) = terms.ended(ttl, swr);
             let provider = &grant.chosen.provider;
             let entry = Store {
                 key: &self.key,

@@ -46,18 +46,29 @@
 //!   a while. Loaders' errors come back in the caller's own type and are not cached.
 //! - **No invalidation is lost.** One that cannot be delivered is sent again until it is acknowledged by every shard of
 //!   every provider, or until nothing it concerns can still be alive; [`Invalidation::settled`] tells which. Meanwhile this
-//!   process does not read from that provider.
+//!   process does not read from that provider what it may concern; once the server answers, what is new does not prolong
+//!   that.
+//! - **One caller asks a source in trouble.** Those who waited for a loader that failed take turns or share its error; where
+//!   a stale value is at hand the source is left alone for a moment.
+//! - **Nothing is silently uncached.** A server without the module, values too large, too many tags: one line of the log for
+//!   each kind and [family](Entry::family) of keys.
 //! - **Off until turned on.** Without [`caching(true)`](Builder::caching) or `MEDUSA_FF_CACHING=true` every call goes
-//!   straight through and nothing is contacted.
+//!   straight through and nothing is contacted; a line at INFO says so when the cache is built.
 //!
 //! # Where to look
 //!
 //! | to | see |
 //! |---|---|
+//! | be led from the first value to production | [`guide`] |
 //! | configure, and know every default | [`Builder`], [`RedisOptions`](server::RedisOptions) |
 //! | connect to one server, a Cluster, Sentinels, over TLS | [`RedisProvider::new`] |
 //! | read, store, load one key; several keys | [`Entry`], [`Batch`] |
 //! | let the loader name the tags | [`Entry::get_or_load_tagged`] |
+//! | load although the caller gives up, refresh in the background | [`Entry::get_or_load_detached`] |
+//! | share the error of a source that fails | [`Entry::get_or_load_shared`] |
+//! | keep bytes that no codec should touch | [`Entry::set_bytes`], [`Entry::get_or_load_bytes`] |
+//! | say once how entries are kept | [`Policy`] |
+//! | end without losing what is pending | [`Cache::shutdown`] |
 //! | serve stale values while one caller refreshes | [`Entry::swr`], [`Entry::stale_if_error`], [`Cache::soft_invalidate`] |
 //! | renew what is read often before it expires | [`Entry::early_refresh`] |
 //! | know where a value came from | [`Entry::load`], [`Source`] |
@@ -82,7 +93,9 @@
 //!
 //! | metric | labels | counts |
 //! |---|---|---|
-//! | `mcache_client_reads_total` | `outcome`: hit, stale, miss, joined, bypass | reads, by where the value came from |
+//! | `mcache_client_reads_total` | `outcome`: hit, stale, miss, joined, bypass; `family` if [named](Entry::family) | reads, by where the value came from |
+//! | `mcache_client_loader_seconds` | `outcome`: loaded, failed; `family` if named | histogram: how long loaders take |
+//! | `mcache_client_refreshes_failed_total` | | refreshes in the background that failed |
 //! | `mcache_client_stores_total` | `provider`, `outcome`: stored, refused, failed | values given to a provider |
 //! | `mcache_client_unreadable_total` | `reason`: format, codec, schema, compression, too_large, type | entries read as misses because they could not be opened |
 //! | `mcache_client_unkept_total` | `reason`: too_large, codec | values served but not kept |
@@ -91,6 +104,8 @@
 //! | `mcache_client_invalidations_total` | `provider`, `outcome`: acknowledged, pending, refused | invalidations, by their first attempt |
 //! | `mcache_client_invalidations_pending` | `provider` | gauge: tags and keys still to be acknowledged |
 //! | `mcache_client_invalidations_folded_total` | `provider` | times too many were pending and became one of everything |
+
+#![warn(missing_debug_implementations)]
 
 mod background;
 mod batch;
@@ -107,6 +122,8 @@ mod envelope;
 mod error;
 mod flight;
 mod grant;
+#[cfg(any(doc, doctest))]
+pub mod guide;
 mod invalidation;
 mod load;
 mod loaded;

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use crate::Tags;
 
 /// A loaded value together with what only the loader can know: the tags of what it was made from, and whether
@@ -19,6 +21,7 @@ pub struct Loaded<T> {
     pub value: T,
     pub(crate) tags: Tags,
     pub(crate) ttl: Option<Duration>,
+    pub(crate) until: Option<Instant>,
     pub(crate) keep: bool,
 }
 
@@ -29,6 +32,7 @@ impl<T> Loaded<T> {
             value,
             tags: Tags::new(),
             ttl: None,
+            until: None,
             keep: true,
         }
     }
@@ -51,11 +55,22 @@ impl<T> Loaded<T> {
         self
     }
 
+    /// Ends the entry at this moment at the latest, whatever its time to live, and does not serve it stale afterwards: for
+    /// a value that changes without a write, like the prices of a list that starts tomorrow. Said again, the earlier counts.
+    ///
+    /// The moment is by the clock of this process; one that is past means that the value is not kept.
+    #[must_use]
+    pub fn valid_until(mut self, moment: Instant) -> Self {
+        self.until = Some(self.until.map_or(moment, |until| until.min(moment)));
+        self
+    }
+
     pub(crate) fn map<U>(self, change: impl FnOnce(T) -> U) -> Loaded<U> {
         Loaded {
             value: change(self.value),
             tags: self.tags,
             ttl: self.ttl,
+            until: self.until,
             keep: self.keep,
         }
     }
@@ -76,6 +91,7 @@ impl<T> From<T> for Loaded<T> {
 
 /// A value and where it came from.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Served<T> {
     /// The value.
     pub value: T,

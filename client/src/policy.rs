@@ -2,6 +2,8 @@
 
 use std::{sync::Arc, time::Duration};
 
+use tokio::time::Instant;
+
 use crate::{Loaded, Tags};
 
 /// How entries are to be kept, said once and used for many: [`Entry`](crate::Entry) and [`Batch`](crate::Batch) take one
@@ -78,8 +80,27 @@ pub(crate) struct Terms {
     pub(crate) ttl: Option<Duration>,
     pub(crate) swr: Duration,
     pub(crate) manual: bool,
+    /// When the entry ends at the latest.
+    pub(crate) until: Option<Instant>,
     pub(crate) keep: bool,
     pub(crate) family: Option<Arc<str>>,
+}
+
+impl Terms {
+    /// Time to live and stale window, ended where the value ends.
+    pub(crate) fn ended(
+        &self,
+        ttl: Option<Duration>,
+        swr: Duration,
+    ) -> (Option<Duration>, Duration) {
+        let Some(until) = self.until else {
+            return (ttl, swr);
+        };
+        let left = until.saturating_duration_since(Instant::now());
+        // Zero would mean for ever.
+        let left = left.max(Duration::from_millis(1));
+        (Some(ttl.map_or(left, |ttl| ttl.min(left))), Duration::ZERO)
+    }
 }
 
 impl Policy {
@@ -100,7 +121,8 @@ impl Policy {
         Terms {
             tags,
             ttl: loaded.ttl.or(self.ttl),
-            keep: loaded.keep,
+            until: loaded.until,
+            keep: loaded.keep && loaded.until.is_none_or(|until| until > Instant::now()),
             ..self.bare_terms()
         }
     }
@@ -112,6 +134,7 @@ impl Policy {
             ttl: self.ttl,
             swr: self.swr,
             manual: self.manual,
+            until: None,
             keep: true,
             family: self.family.clone(),
         }

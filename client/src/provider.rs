@@ -6,6 +6,7 @@
 use std::{future::Future, pin::Pin, time::Duration};
 
 use bytes::Bytes;
+use futures_util::future::try_join_all;
 
 use crate::{Result, Tags};
 
@@ -19,20 +20,34 @@ pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 /// is refused. [`MemoryProvider`](crate::MemoryProvider) is the shortest complete implementation; the
 /// `conformance` feature has the tests every provider must pass.
 ///
+/// What later versions may add comes as methods with a default, and as fields and variants of types that are
+/// `non_exhaustive`: a near cache asks `fn near(&self) -> Option<&dyn NearProvider>`, whose reads carry birth, epoch, remaining
+/// life and digests; a provider that keeps tags in another way needs nothing new. Neither changes the methods that are here.
+///
 /// Every method keeps its own deadline and is cancel-safe: dropping the future may leave the command done or
 /// not done, never half done.
 pub trait Provider: Send + Sync + 'static {
     /// The name by which callers choose this provider.
     fn id(&self) -> &str;
 
-    /// Whether it can be reached, and with what error if not.
-    fn ping(&self) -> BoxFuture<'_, Result<()>>;
+    /// Where its entries are: the same for every process that shares them, another for other entries. Without
+    /// credentials, since it is shown. Default: the [id](Provider::id).
+    fn place(&self) -> &str {
+        self.id()
+    }
+
+    /// Whether it can be reached and do what is needed, and with what error if not. Default: it can.
+    fn ping(&self) -> BoxFuture<'_, Result<()>> {
+        Box::pin(async { Ok(()) })
+    }
 
     /// The live value of a key.
     fn get<'a>(&'a self, key: &'a [u8]) -> BoxFuture<'a, Result<Option<Bytes>>>;
 
-    /// The live values of several keys, in their order.
-    fn get_many<'a>(&'a self, keys: &'a [Bytes]) -> BoxFuture<'a, Result<Vec<Option<Bytes>>>>;
+    /// The live values of several keys, in their order. Default: [`get`](Provider::get) for each.
+    fn get_many<'a>(&'a self, keys: &'a [Bytes]) -> BoxFuture<'a, Result<Vec<Option<Bytes>>>> {
+        Box::pin(try_join_all(keys.iter().map(|key| self.get(key))))
+    }
 
     /// The value, or the right to make it: see [`Lookup`].
     fn fetch<'a>(&'a self, key: &'a [u8], options: FetchOptions) -> BoxFuture<'a, Result<Lookup>>;
@@ -55,8 +70,11 @@ pub trait Provider: Send + Sync + 'static {
     /// shard has acknowledged; the number is how many entries it was.
     fn invalidate<'a>(&'a self, tags: &'a Tags, mode: Mode) -> BoxFuture<'a, Result<u64>>;
 
-    /// What is known of a key, if it exists.
-    fn inspect<'a>(&'a self, key: &'a [u8]) -> BoxFuture<'a, Result<Option<Inspection>>>;
+    /// What is known of a key, if it exists. Default: nothing is.
+    fn inspect<'a>(&'a self, key: &'a [u8]) -> BoxFuture<'a, Result<Option<Inspection>>> {
+        let _ = key;
+        Box::pin(async { Ok(None) })
+    }
 }
 
 /// What a miss hands out: opaque bytes that say when the fill began.
@@ -76,7 +94,16 @@ impl Token {
 }
 
 /// How to look a key up with [`Provider::fetch`].
+///
+/// ```
+/// use std::time::Duration;
+/// use mcache::provider::FetchOptions;
+///
+/// let options = FetchOptions::new().wait(Duration::from_secs(1));
+/// assert_eq!(options.lease, None);
+/// ```
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct FetchOptions {
     /// How long to wait for somebody else's fill. Zero (the default): answer [`Lookup::Busy`] at once.
     pub wait: Duration,
@@ -88,8 +115,38 @@ pub struct FetchOptions {
     pub early: Duration,
 }
 
+impl FetchOptions {
+    /// The defaults.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Sets [`wait`](Self::wait).
+    #[must_use]
+    pub fn wait(mut self, wait: Duration) -> Self {
+        self.wait = wait;
+        self
+    }
+
+    /// Sets [`lease`](Self::lease).
+    #[must_use]
+    pub fn lease(mut self, lease: Duration) -> Self {
+        self.lease = Some(lease);
+        self
+    }
+
+    /// Sets [`early`](Self::early).
+    #[must_use]
+    pub fn early(mut self, early: Duration) -> Self {
+        self.early = early;
+        self
+    }
+}
+
 /// What a lookup found.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Lookup {
     /// A live value.
     Hit(Bytes),
@@ -119,7 +176,20 @@ pub enum Lookup {
 }
 
 /// An entry to keep.
+///
+/// ```
+/// use std::time::Duration;
+/// use mcache::{MemoryProvider, Provider, Tags, provider::Store};
+///
+/// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+/// let tags = Tags::from_iter(["t"]);
+/// let entry = Store::new(b"key", "value", &tags).ttl(Duration::from_secs(60));
+/// assert!(MemoryProvider::default().store(entry).await?);
+/// # Ok::<(), mcache::Error>(())
+/// # }).unwrap();
+/// ```
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct Store<'a> {
     /// The full key.
     pub key: &'a [u8],
@@ -137,8 +207,52 @@ pub struct Store<'a> {
     pub token: Option<&'a Token>,
 }
 
+impl<'a> Store<'a> {
+    /// An entry without end, stale window or token, and not manual.
+    pub fn new(key: &'a [u8], value: impl Into<Bytes>, tags: &'a Tags) -> Self {
+        Self {
+            key,
+            value: value.into(),
+            ttl: None,
+            swr: Duration::ZERO,
+            tags,
+            manual: false,
+            token: None,
+        }
+    }
+
+    /// Sets [`ttl`](Self::ttl).
+    #[must_use]
+    pub fn ttl(mut self, ttl: Duration) -> Self {
+        self.ttl = Some(ttl);
+        self
+    }
+
+    /// Sets [`swr`](Self::swr).
+    #[must_use]
+    pub fn swr(mut self, swr: Duration) -> Self {
+        self.swr = swr;
+        self
+    }
+
+    /// Sets [`manual`](Self::manual).
+    #[must_use]
+    pub fn manual(mut self, manual: bool) -> Self {
+        self.manual = manual;
+        self
+    }
+
+    /// Sets [`token`](Self::token).
+    #[must_use]
+    pub fn token(mut self, token: &'a Token) -> Self {
+        self.token = Some(token);
+        self
+    }
+}
+
 /// How far an invalidation goes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Mode {
     /// Every entry with the tag is dead. The default.
     #[default]

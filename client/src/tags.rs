@@ -283,4 +283,47 @@ mod tests {
             }
         }
     }
+
+    #[derive(serde::Deserialize)]
+    struct Names {
+        keys: Vec<KeyCase>,
+        tags: Vec<TagCase>,
+        everything: Vec<TagCase>,
+    }
+
+    #[derive(serde::Deserialize)]
+    struct KeyCase {
+        namespace: String,
+        codec: u8,
+        schema: u16,
+        key: String,
+        full: String,
+    }
+
+    #[derive(serde::Deserialize)]
+    struct TagCase {
+        namespace: String,
+        #[serde(default)]
+        tag: String,
+        full: String,
+    }
+
+    #[test]
+    fn names_are_spelled_as_every_client_spells_them() {
+        let cases = include_str!("../vectors/names.json");
+        let cases: Names = serde_json::from_str(cases).expect("JSON of the known form");
+        for case in cases.keys {
+            let namespace = Namespace::new(&case.namespace, case.codec, case.schema);
+            assert_eq!(namespace.qualify(case.key.as_bytes()), case.full);
+        }
+        for case in cases.tags {
+            let namespace = Namespace::new(&case.namespace, Json::ID, 0);
+            let tags = namespace.qualify_tags(&Tags::from_iter([case.tag]));
+            assert!(tags.contains(&case.full), "{}", case.full);
+        }
+        for case in cases.everything {
+            let namespace = Namespace::new(&case.namespace, Json::ID, 0);
+            assert_eq!(namespace.everything(), case.full.as_bytes());
+        }
+    }
 }

@@ -62,7 +62,7 @@ impl Store {
             .build();
         let invalidator = match cache.is_enabled() {
             true => {
-                let outbox = Outbox::new(catalogue);
+                let outbox = Outbox::new(catalogue, &cache);
                 outbox.install_with(database.clone(), NoTls).await?;
                 let source = outbox.source(database.clone(), NoTls);
                 let invalidator = Invalidator::builder(source, graph.change_tags())

@@ -166,7 +166,12 @@ pub static RECLAIM_INLINE_MAX: Number = Number::new("reclaim-inline-max", 64, 0,
 /// Most tags in one command.
 pub static MAX_TAGS: Number = Number::new("max-tags", 4096, 1, mcache_core::entry::MAX_TAGS as i64);
 /// Longest tag in bytes.
-pub static MAX_TAG_BYTES: Number = Number::new("max-tag-bytes", 1024, 1, 65_536);
+pub static MAX_TAG_BYTES: Number = Number::new(
+    "max-tag-bytes",
+    1024,
+    1,
+    mcache_core::entry::MAX_TAG_BYTES as i64,
+);
 
 /// How long a lease lasts unless FETCH says otherwise.
 pub static LEASE_MS: Number = Number::new("lease-ms", 5_000, 1, MAX_MS as i64);

@@ -29,6 +29,7 @@ pub fn fields() -> Vec<(&'static str, u64)> {
             ("pending_reclaim", sizes.pending_reclaim as u64),
             ("longest_slice_us", s.stats.longest_slice_us),
             ("leases", s.leases.len() as u64),
+            ("lease_bytes", s.leases.bytes() as u64),
             ("parked_clients", s.leases.parked() as u64),
             ("near_subscribers", s.feed.subscribers() as u64),
             ("near_reads", s.feed.stats().near_reads),

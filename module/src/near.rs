@@ -7,9 +7,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use mcache_core::entry::Entry;
 use mcache_core::feed::{Feed, HashKey, Identity, Named, NearData, SlotSet, Standing, Wake};
+use mcache_core::server::fresh_ms;
 
 use crate::redis::global::MainThread;
-use crate::redis::{self, Blocked, Ctx, Told, Watcher};
+use crate::redis::{self, Blocked, Ctx, Key, Told, Watcher};
 use crate::{config, state};
 
 /// How old what is known of the cluster may be, at least and at most, in microseconds: looking takes longer in large ones. The
@@ -107,6 +108,14 @@ pub fn standing(ctx: Ctx<'_>) -> Standing {
         cluster_ok: seen.cluster_ok,
         writes_allowed: seen.writes_allowed,
     })
+}
+
+/// For how many milliseconds a live entry may be served: until it is no longer fresh, or until Redis removes its key, which EXPIRE
+/// may have brought forward. `None`: without end.
+pub fn life_ms(key: &Key<'_>, entry: &Entry) -> Option<u64> {
+    let now_ms = redis::now_ms();
+    let kept_ms = key.deadline_ms().map(|at_ms| at_ms.saturating_sub(now_ms));
+    fresh_ms(entry, now_ms).into_iter().chain(kept_ms).min()
 }
 
 /// Does what is due, if there is anything to do at all. Called by whatever may have told the feed something.

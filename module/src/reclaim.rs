@@ -9,7 +9,7 @@
 use mcache_core::entry::Entry;
 use mcache_core::epoch::Epoch;
 use mcache_core::index::Task;
-use mcache_core::server::shortened_deadline_ms;
+use mcache_core::server::softened_end_ms;
 
 use crate::config;
 use crate::redis::{self, Ctx, Mode, OwnedStr, writes_are_paused};
@@ -51,6 +51,9 @@ pub fn run(ctx: Ctx<'_>, end_ns: Option<u64>) -> usize {
     let over = || end_ns.is_some_and(|at_ns| redis::monotonic_ns() >= at_ns);
     let mut freed = 0;
     let selected = ctx.db();
+    if let Some(epoch) = state::with(|s| s.floor_to_tell()) {
+        ctx.replicate_floor(epoch.0);
+    }
     // A failover may pause writes meanwhile; then nothing that expired can be deleted, however often it is tried.
     while state::with(|s| s.index.has_pending()) && !over() && !writes_are_paused() {
         let mut deleted: Vec<OwnedStr> = Vec::with_capacity(BATCH);
@@ -134,17 +137,18 @@ impl Job {
         let Some(epoch) = self.soft else {
             key.unlink();
             drop(key);
+            ctx.announce(c"mcache.invalidated", self.name.as_raw());
             // Near caches were told why when it was invalidated.
             state::with(|s| s.feed.key_left_by_itself(self.name.as_bytes()));
             deleted.push(self.name);
             return true;
         };
-        let now_ms = redis::now_ms();
-        let deadline_ms = shortened_deadline_ms(&self.entry, epoch, key.deadline_ms(), now_ms);
-        key.set_deadline(Some(deadline_ms));
+        let ends_ms = softened_end_ms(&self.entry, epoch, redis::now_ms());
+        state::with(|s| s.shortened(self.db, self.entry, ends_ms));
+        key.correct_deadline(self.entry);
         drop(key);
-        state::with(|s| s.shortened(self.db, self.entry));
-        ctx.replicate_shorten(&self.name, deadline_ms);
+        ctx.announce(c"mcache.stale", self.name.as_raw());
+        ctx.replicate_shorten(&self.name, ends_ms);
         true
     }
 }

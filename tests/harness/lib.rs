@@ -44,7 +44,7 @@ pub mod topology;
 pub mod trace;
 pub mod wait;
 
-pub use postgres::Postgres;
+pub use postgres::{PgBouncer, Postgres};
 pub use process::KillOnDrop;
 pub use proxy::Proxy;
 pub use rng::Seed;

@@ -63,5 +63,11 @@ pub fn postgres(program: &str) -> PathBuf {
         .filter(|path| path.is_file())
         .collect();
     versions.sort();
-    versions.pop().unwrap_or_else(|| PathBuf::from(program))
+    // Debian puts PgBouncer where only root looks.
+    let beside = Path::new("/usr/sbin").join(program);
+    let beside = beside.is_file().then_some(beside);
+    versions
+        .pop()
+        .or(beside)
+        .unwrap_or_else(|| PathBuf::from(program))
 }

@@ -4,6 +4,7 @@
 
 use std::fs;
 use std::os::unix::fs::chown;
+use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -11,7 +12,7 @@ use std::thread;
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::{ScratchDir, locate, wait};
+use crate::{KillOnDrop, ScratchDir, locate, wait};
 
 /// The role and the database that exist from the start.
 const USER: &str = "postgres";
@@ -22,6 +23,19 @@ pub struct Postgres {
     owner: Option<Owner>,
     settings: Vec<(String, String)>,
     child: Option<Child>,
+}
+
+/// A PgBouncer in front of a [`Postgres`], ended on drop.
+pub struct PgBouncer {
+    conninfo: String,
+    _child: KillOnDrop,
+}
+
+impl PgBouncer {
+    /// How to connect, in libpq's words.
+    pub fn conninfo(&self) -> &str {
+        &self.conninfo
+    }
 }
 
 /// Whom the server runs as when the tests run as root, which PostgreSQL refuses to be.
@@ -91,6 +105,51 @@ impl Postgres {
         );
         replica.start_again();
         replica
+    }
+
+    /// Puts a PgBouncer in front of it, in a pool mode and with these lines of its configuration.
+    ///
+    /// # Panics
+    ///
+    /// When PgBouncer is not installed or does not start, with its log.
+    pub fn pgbouncer(&self, mode: &str, lines: &str) -> PgBouncer {
+        let dir = self.dir.path();
+        let config = format!(
+            "[databases]\n{USER} = host={socket} dbname={USER}\n[pgbouncer]\nlisten_addr =\nlisten_port = 6432\n\
+             unix_socket_dir = {socket}\nauth_type = any\npool_mode = {mode}\nlogfile = {socket}/pgbouncer.log\n{lines}\n",
+            socket = dir.display(),
+        );
+        let config = config.replace(
+            &format!("dbname={USER}\n"),
+            &format!("dbname={USER} user={USER}\n"),
+        );
+        let file = dir.join("pgbouncer.ini");
+        fs::write(&file, config).expect("the scratch directory takes a file");
+        let mut command = self.program("pgbouncer");
+        let child = command
+            .arg("--quiet")
+            .arg(&file)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap_or_else(|e| panic!("pgbouncer: {e}; `make setup` installs it"));
+        let bouncer = PgBouncer {
+            conninfo: format!("host={} port=6432 user={USER} dbname={USER}", dir.display()),
+            _child: KillOnDrop(child),
+        };
+        let socket = dir.join(".s.PGSQL.6432");
+        wait::until("PgBouncer listens", || {
+            assert!(
+                !fs::read_to_string(dir.join("pgbouncer.log"))
+                    .unwrap_or_default()
+                    .contains("FATAL"),
+                "{}",
+                fs::read_to_string(dir.join("pgbouncer.log")).unwrap_or_default()
+            );
+            UnixStream::connect(&socket).is_ok()
+        });
+        bouncer
     }
 
     /// The directory of its socket: libpq's `host`.

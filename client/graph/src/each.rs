@@ -11,6 +11,7 @@ use serde_json::{Map, Value};
 use super::error::{GraphError, QueryError};
 use super::filter::Filter;
 use super::handle::Graph;
+use super::key::compute_key;
 use super::options::GraphOptions;
 use super::plan::Plan;
 use super::query::{GraphQuery, GraphResult};
@@ -107,7 +108,7 @@ impl<C: Codec> Graph<C> {
         options: &GraphOptions,
     ) -> Result<Vec<Served<GraphResult>>, GraphError> {
         let values: Vec<Value> = values.into_iter().map(Into::into).collect();
-        let asked = self.each(query, field, values, options)?;
+        let asked = self.each(query, field, values, options).await?;
         if asked.is_empty() {
             return Ok(Vec::new());
         }
@@ -138,7 +139,7 @@ impl<C: Codec> Graph<C> {
     }
 
     /// Checks what is asked for, and names it.
-    fn each(
+    async fn each(
         &self,
         query: &GraphQuery,
         field: &str,
@@ -172,12 +173,13 @@ impl<C: Codec> Graph<C> {
         {
             return Err(refuse("expected single values").into());
         }
+        let origin = self.origin().await?;
         let mut query = query.clone();
         let mut named = Vec::with_capacity(values.len());
         for value in values {
             set_filter(&mut query, field, value.clone());
             named.push(Each {
-                key: self.key(&query, options),
+                key: compute_key(self.schema(), origin, &query, options),
                 value,
             });
         }

@@ -17,6 +17,12 @@ pub enum GraphError {
         /// The resolver's own error.
         source: ResolverError,
     },
+    /// The resolver could not say where its rows come from, without which there is no key.
+    #[error("graph: where the rows come from is not known")]
+    Origin {
+        /// The resolver's own error.
+        source: ResolverError,
+    },
     /// The resolver returned a row without its id or without a key rows are matched by.
     #[error("graph: the resolver returned a row of {entity} without a usable {field}")]
     Row {

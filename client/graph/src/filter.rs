@@ -249,6 +249,7 @@ impl On<'_> {
     }
 
     fn compare(&self, comparison: Comparison, value: &Value) -> Result<Filter, QueryError> {
+        self.check_time(value)?;
         match (comparison, value) {
             (Comparison::Eq, Value::Null) => Ok(Filter::IsNull(self.name.clone())),
             (Comparison::Ne, Value::Null) => Ok(not(Filter::IsNull(self.name.clone()))),
@@ -263,15 +264,40 @@ impl On<'_> {
     }
 
     fn one_of(&self, values: &[Value]) -> Result<Filter, QueryError> {
+        values.iter().try_for_each(|value| self.check_time(value))?;
         if values.iter().all(|value| self.kind.accepts(value)) {
             return Ok(Filter::In(self.name.clone(), values.to_vec()));
         }
         Err(self.malformed("a value in the list does not fit the field's type"))
     }
 
+    /// Refuses a time that means another moment whenever it is read.
+    fn check_time(&self, value: &Value) -> Result<(), QueryError> {
+        let Value::String(text) = value else {
+            return Ok(());
+        };
+        if self.kind != FieldType::Timestamp || is_fixed_time(text) {
+            return Ok(());
+        }
+        Err(self.malformed(
+            "expected a fixed point in time: the result of `now` or `today` changes without a write; \
+             compute the moment, and end the entry with a ttl, `valid_until` or a boundary of the entity",
+        ))
+    }
+
     fn malformed(&self, why: &'static str) -> QueryError {
         malformed(self.entity, self.name, why)
     }
+}
+
+/// Whether a text can only mean one moment: it begins with digits and names no day by today, or it is endless.
+fn is_fixed_time(text: &str) -> bool {
+    let text = text.trim().to_ascii_lowercase();
+    if matches!(&*text, "infinity" | "-infinity" | "epoch") {
+        return true;
+    }
+    let moving = ["now", "today", "tomorrow", "yesterday", "allballs"];
+    text.starts_with(|c: char| c.is_ascii_digit()) && !moving.iter().any(|word| text.contains(word))
 }
 
 fn malformed(entity: &Entity, at: &str, why: &'static str) -> QueryError {

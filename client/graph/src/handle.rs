@@ -3,8 +3,13 @@
 //! Only wires the parts together: plan, load, tags, assemble, cache.
 
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::sync::OnceCell;
+use tokio::time::Instant;
 
 use super::assemble::assemble;
 use super::cover::Cover;
@@ -15,7 +20,7 @@ use super::options::GraphOptions;
 use super::plan::Plan;
 use super::query::{GraphQuery, GraphResult};
 use super::resolver::Resolver;
-use super::schema::Schema;
+use super::schema::{EntityIndex, Schema};
 use super::tags::{ChangeTags, Precision, ResultTags, TagLimits, tags_of_result};
 use mcache::{Cache, Codec, Json, Served};
 
@@ -30,6 +35,8 @@ pub struct Graph<C = Json> {
     precision: Precision,
     limits: TagLimits,
     counters: Arc<Counters>,
+    /// Where the rows come from, once that is known.
+    origin: Arc<OnceCell<String>>,
 }
 
 #[derive(Debug, Default)]
@@ -69,6 +76,7 @@ impl Graph {
                 precision: Precision::default(),
                 limits: TagLimits::default(),
                 counters: Arc::default(),
+                origin: Arc::default(),
             },
         }
     }
@@ -87,6 +95,7 @@ impl<C> GraphBuilder<C> {
                 precision: graph.precision,
                 limits: graph.limits,
                 counters: graph.counters,
+                origin: graph.origin,
             },
         }
     }
@@ -150,11 +159,19 @@ impl<C: Codec> Graph<C> {
         let caching = &options.cache;
         let key = match caching.given_key() {
             Some(key) => Cow::Borrowed(key),
-            None => Cow::Owned(self.key(query, options)),
+            None => Cow::Owned(self.key(query, options).await?),
         };
-        cache
-            .key(&*key)
-            .policy(caching.policy())
+        let entry = cache.key(&*key).policy(caching.policy());
+        if caching.refreshes_in_background() {
+            let (graph, query, options) = (self.clone(), query.clone(), options.clone());
+            let load = || async move {
+                let answer = graph.load(&query, &options).await?;
+                let tagged = options.cache.computes_tags();
+                Ok(graph.finish(&answer.plan, answer.loaded, tagged))
+            };
+            return entry.load_detached(load).await;
+        }
+        entry
             .load(|| async {
                 let answer = self.load(query, options).await?;
                 Ok(self.finish(&answer.plan, answer.loaded, caching.computes_tags()))
@@ -215,7 +232,11 @@ impl<C: Codec> Graph<C> {
             query,
             locale: options.locale.as_deref(),
         };
-        let loaded = loader.load().await?;
+        // From before: a boundary that is passed meanwhile ends the entry before it begins.
+        let asked = Instant::now();
+        let boundary = self.boundary(plan).await?;
+        let mut loaded = loader.load().await?;
+        loaded.until = boundary.and_then(|ahead| asked.checked_add(ahead));
         self.counters.loads.fetch_add(1, Ordering::Relaxed);
         if options.throw_if_key_not_found {
             self.require_ids(plan, &loaded)?;
@@ -224,8 +245,51 @@ impl<C: Codec> Graph<C> {
     }
 
     /// The key a query has if its options do not name another.
-    pub fn key(&self, query: &GraphQuery, options: &GraphOptions) -> String {
-        compute_key(&self.schema, query, options)
+    ///
+    /// # Errors
+    ///
+    /// [`GraphError::Origin`] if the resolver does not know where its rows come from and cannot find out.
+    pub async fn key(
+        &self,
+        query: &GraphQuery,
+        options: &GraphOptions,
+    ) -> Result<String, GraphError> {
+        let origin = self.origin().await?;
+        Ok(compute_key(&self.schema, origin, query, options))
+    }
+
+    /// Where the rows come from. Asked of the resolver until it answers.
+    pub(super) async fn origin(&self) -> Result<&str, GraphError> {
+        let origin = self.origin.get_or_try_init(|| self.resolver.origin()).await;
+        match origin {
+            Ok(origin) => Ok(origin),
+            Err(source) => Err(GraphError::Origin { source }),
+        }
+    }
+
+    /// How long what is read now stays what it is without a write.
+    async fn boundary(&self, plan: &Plan) -> Result<Option<Duration>, GraphError> {
+        let levels = plan.levels.iter();
+        let read: BTreeSet<EntityIndex> = levels
+            .flat_map(|level| level.depends.iter().map(|d| d.entity).chain([level.entity]))
+            .collect();
+        let mut nearest: Option<Duration> = None;
+        for index in read {
+            let entity = self.schema.at(index);
+            if entity.boundaries().is_empty() {
+                continue;
+            }
+            let next = self.resolver.next_boundary(entity, entity.boundaries());
+            let next = next.await.map_err(|source| GraphError::Resolver {
+                entity: entity.name().into(),
+                source,
+            })?;
+            nearest = match (nearest, next) {
+                (Some(a), Some(b)) => Some(a.min(b)),
+                (a, b) => a.or(b),
+            };
+        }
+        Ok(nearest)
     }
 
     /// What turns changes into the tags they clear, to be given to an
@@ -257,7 +321,11 @@ impl<C: Codec> Graph<C> {
         tagged: bool,
     ) -> mcache::Loaded<GraphResult> {
         let tags = tagged.then(|| self.tags_of(plan, &loaded));
-        let value = mcache::Loaded::new(assemble(plan, loaded));
+        let until = loaded.until;
+        let mut value = mcache::Loaded::new(assemble(plan, loaded));
+        if let Some(until) = until {
+            value = value.valid_until(until);
+        }
         match tags {
             Some(tags) => value.tags(tags.tags.iter()),
             None => value,

@@ -11,7 +11,7 @@ use super::query::{Direction, GraphQuery};
 use super::schema::Schema;
 
 /// Changes with the form of tags or results, so that entries of another form are never read.
-const FORMAT: u8 = 1;
+const FORMAT: u8 = 2;
 
 /// What every computed key begins with.
 const PREFIX: &str = "graph:";
@@ -19,7 +19,7 @@ const PREFIX: &str = "graph:";
 /// Room for most queries, so that the buffer rarely grows.
 const CANONICAL_BYTES: usize = 1_024;
 
-/// The key under which the result of a query is kept.
+/// The key under which the result of a query is kept. `origin` is [where the rows come from](super::Resolver::origin).
 ///
 /// ```
 /// use mcache_graph::{Entity, GraphOptions, GraphQuery, Schema, compute_key};
@@ -28,16 +28,22 @@ const CANONICAL_BYTES: usize = 1_024;
 /// let schema = Schema::builder().entity(Entity::new("Product").field("title")).build()?;
 /// let key = |filters| {
 ///     let query = GraphQuery::new("product").fields(["id"]).filters(filters);
-///     compute_key(&schema, &query, &GraphOptions::default())
+///     compute_key(&schema, "", &query, &GraphOptions::default())
 /// };
 /// assert_eq!(key(json!({ "id": "a", "title": "b" })), key(json!({ "title": "b", "id": "a" })));
 /// assert_ne!(key(json!({ "id": ["a", "b"] })), key(json!({ "id": ["b", "a"] })));
 /// # Ok::<(), mcache_graph::SchemaError>(())
 /// ```
-pub fn compute_key(schema: &Schema, query: &GraphQuery, options: &GraphOptions) -> String {
+pub fn compute_key(
+    schema: &Schema,
+    origin: &str,
+    query: &GraphQuery,
+    options: &GraphOptions,
+) -> String {
     let mut canonical = Vec::with_capacity(CANONICAL_BYTES);
     canonical.push(FORMAT);
     canonical.extend_from_slice(&schema.fingerprint().to_le_bytes());
+    write_string(&mut canonical, origin);
     write_query(&mut canonical, schema, query);
     write_options(&mut canonical, options);
 
@@ -211,31 +217,32 @@ mod tests {
         ];
         for query in &queries {
             assert!(
-                keys.insert(compute_key(&schema_1, query, &plain())),
+                keys.insert(compute_key(&schema_1, "", query, &plain())),
                 "{query:?}"
             );
         }
         for options in [plain().locale("de"), plain().throw_if_key_not_found(true)] {
             assert!(
-                keys.insert(compute_key(&schema_1, &query(), &options)),
+                keys.insert(compute_key(&schema_1, "", &query(), &options)),
                 "{options:?}"
             );
         }
-        assert!(keys.insert(compute_key(&schema("2"), &query(), &plain())));
+        assert!(keys.insert(compute_key(&schema("2"), "", &query(), &plain())));
+        assert!(keys.insert(compute_key(&schema_1, "tenant b", &query(), &plain())));
         assert!(keys.iter().all(|key| key.len() == PREFIX.len() + 32));
     }
 
     #[test]
     fn what_cannot_change_the_result_does_not_change_the_key() {
         let schema = schema("1");
-        let key = compute_key(&schema, &query(), &GraphOptions::default());
+        let key = compute_key(&schema, "", &query(), &GraphOptions::default());
         let shouted = GraphQuery::new("Product").fields(["id", "title"]);
         assert_eq!(
             key,
-            compute_key(&schema, &shouted, &GraphOptions::default())
+            compute_key(&schema, "", &shouted, &GraphOptions::default())
         );
         let mut options = GraphOptions::default();
         options.cache.enable = Some(true);
-        assert_eq!(key, compute_key(&schema, &query(), &options));
+        assert_eq!(key, compute_key(&schema, "", &query(), &options));
     }
 }

@@ -74,7 +74,7 @@ pub use query::{Direction, GraphQuery, GraphResult, Metadata, Pagination};
 pub use resolver::{BoxFuture, Fetch, List, Resolver, ResolverError, Row, Rows, Select};
 pub use schema::{
     Dependency, Entity, Field, FieldType, Name, Relation, Schema, SchemaBuilder, SchemaError,
-    Through,
+    Through, key_text,
 };
 pub use tags::{ChangeTags, Precision, ResultTags, TagLimits, UnknownEntity, compatible_tags};
 pub use tagset::TagSet;

@@ -6,6 +6,7 @@ use mcache::{Policy, Target};
 
 /// Options of a query beside what it asks for.
 #[derive(Clone, Debug, Default)]
+#[non_exhaustive]
 pub struct GraphOptions {
     /// Whether and how to cache the result. Default: not at all.
     pub cache: CacheOptions,
@@ -59,6 +60,7 @@ impl GraphOptions {
 /// assert!(!CacheOptions::default().key("k").enable(false).is_enabled());
 /// ```
 #[derive(Clone, Debug, Default)]
+#[non_exhaustive]
 pub struct CacheOptions {
     /// Whether to cache. Default: if any other option is given.
     pub enable: Option<bool>,
@@ -66,6 +68,15 @@ pub struct CacheOptions {
     pub key: Option<String>,
     /// How long to keep the result. Zero: without end. Default: the cache's.
     pub ttl: Option<Duration>,
+    /// How long after its time to live, or after a soft invalidation, the result may still be served while it is loaded anew in
+    /// the background. Not one of Medusa's. Default: not at all.
+    pub swr: Option<Duration>,
+    /// Serve a stale result if the resolver fails; see [`Entry::stale_if_error`](mcache::Entry::stale_if_error). Not one of
+    /// Medusa's. Default false.
+    pub stale_if_error: Option<bool>,
+    /// How long a load takes, to load the result anew in the background shortly before it expires; see
+    /// [`Entry::early_refresh`](mcache::Entry::early_refresh). Not one of Medusa's. Default: not at all.
+    pub early_refresh: Option<Duration>,
     /// Tags to use *instead of* those computed from the result. Changes of data clear the entry
     /// only if these follow the convention `Entity:id`, `Entity:list:*`.
     pub tags: Option<Vec<String>>,
@@ -105,6 +116,27 @@ impl CacheOptions {
         self
     }
 
+    /// Sets how long the result may be served stale while it is loaded anew in the background.
+    #[must_use]
+    pub fn swr(mut self, window: Duration) -> Self {
+        self.swr = Some(window);
+        self
+    }
+
+    /// Sets whether a stale result is served if the resolver fails.
+    #[must_use]
+    pub fn stale_if_error(mut self, stale_if_error: bool) -> Self {
+        self.stale_if_error = Some(stale_if_error);
+        self
+    }
+
+    /// Sets how long a load takes, to load the result anew in the background shortly before it expires.
+    #[must_use]
+    pub fn early_refresh(mut self, load: Duration) -> Self {
+        self.early_refresh = Some(load);
+        self
+    }
+
     /// Sets the tags to use instead of computed ones.
     #[must_use]
     pub fn tags<S: Into<String>>(mut self, tags: impl IntoIterator<Item = S>) -> Self {
@@ -138,6 +170,8 @@ impl CacheOptions {
         self.enable.unwrap_or_else(|| {
             self.key.as_ref().is_some_and(|key| !key.is_empty())
                 || self.ttl.is_some_and(|ttl| !ttl.is_zero())
+                || self.refreshes_in_background()
+                || self.stale_if_error == Some(true)
                 || self.tags.is_some()
                 || self.compute_automatic_tags == Some(true)
                 || self.auto_invalidate == Some(true)
@@ -155,6 +189,12 @@ impl CacheOptions {
         self.auto_invalidate == Some(false)
     }
 
+    /// Whether a result may be loaded anew while another is served.
+    pub(super) fn refreshes_in_background(&self) -> bool {
+        let given = |duration: Option<Duration>| duration.is_some_and(|it| !it.is_zero());
+        given(self.swr) || given(self.early_refresh)
+    }
+
     /// The key, if one is given.
     pub(super) fn given_key(&self) -> Option<&str> {
         self.key.as_deref().filter(|key| !key.is_empty())
@@ -165,6 +205,9 @@ impl CacheOptions {
         let mut policy = Policy::new()
             .tags(self.tags.iter().flatten())
             .manual(self.is_manual())
+            .stale_if_error(self.stale_if_error == Some(true))
+            .swr(self.swr.unwrap_or_default())
+            .early_refresh(self.early_refresh.unwrap_or_default())
             .providers(self.providers.iter().flatten().cloned());
         if let Some(ttl) = self.ttl {
             policy = policy.ttl(ttl);
@@ -192,6 +235,9 @@ mod tests {
             options().compute_automatic_tags(true),
             options().auto_invalidate(true),
             options().providers(Vec::<String>::new()),
+            options().swr(Duration::from_secs(1)),
+            options().early_refresh(Duration::from_secs(1)),
+            options().stale_if_error(true),
         ];
         for given in truthy {
             assert!(given.is_enabled(), "{given:?}");
@@ -202,6 +248,8 @@ mod tests {
             options().ttl(Duration::ZERO),
             options().compute_automatic_tags(false),
             options().auto_invalidate(false),
+            options().swr(Duration::ZERO),
+            options().stale_if_error(false),
         ];
         for given in falsy {
             assert!(!given.is_enabled(), "{given:?}");

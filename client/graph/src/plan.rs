@@ -40,8 +40,8 @@ pub(crate) struct Level {
     /// The stored fields on which the result depends for each row of this level, without `id` (which
     /// never changes) and without the one rows are matched by (whose change is a row leaving). Sorted.
     pub(crate) reads: Vec<FieldIndex>,
-    /// What rows are sorted by, before id.
-    pub(crate) order_by: Option<Name>,
+    /// What related rows are sorted by.
+    pub(crate) order: Vec<(Name, Direction)>,
     pub(crate) depends: Vec<LevelDependency>,
     /// The relations the caller asked for.
     pub(crate) edges: Vec<Edge>,
@@ -243,6 +243,7 @@ impl Levels<'_> {
             needs.extend(entity.index_of(name));
         }
         let by = parent.as_ref().map(|parent| parent.by_index);
+        let parent_is_there = parent.is_some();
         let name = |&field: &FieldIndex| entity.field_at(field).name.clone();
         let position = self.levels.len();
         self.levels.push(Level {
@@ -256,7 +257,12 @@ impl Levels<'_> {
                 .filter(|&field| !entity.field_at(field).computed)
                 .collect(),
             parent,
-            order_by: order_by.cloned(),
+            order: order_by
+                .cloned()
+                .into_iter()
+                .chain(parent_is_there.then(|| entity.field_at(ID).name.clone()))
+                .map(|name| (name, Direction::Asc))
+                .collect(),
             depends,
             edges: Vec::new(),
         });
@@ -311,7 +317,7 @@ impl Levels<'_> {
             fetch: vec![near.clone(), far.clone()],
             shown: Vec::new(),
             reads: vec![self.schema.at(entity).index_of(far)?],
-            order_by: None,
+            order: Vec::new(),
             depends: self.dependencies(self.schema.at(entity), &Selection::default()),
             edges: Vec::new(),
         });

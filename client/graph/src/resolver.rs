@@ -6,6 +6,7 @@
 
 use std::future::Future;
 use std::pin::Pin;
+use std::time::Duration;
 
 use serde_json::{Map, Value};
 
@@ -47,12 +48,51 @@ pub trait Resolver: Send + Sync {
     ///
     /// Whatever went wrong. The query fails with it and nothing is cached.
     fn fetch<'a>(&'a self, fetch: Fetch<'a>) -> BoxFuture<'a, Result<Rows, ResolverError>>;
+
+    /// Where the rows come from, and on whose behalf they are read: part of every key, so that two resolvers share entries
+    /// only if they would give the same answers. Asked once. Default: empty, which is right where a cache and a schema
+    /// belong to one source.
+    ///
+    /// # Errors
+    ///
+    /// Whatever keeps it from knowing. The query fails with it, for without a key there is nothing to look for.
+    fn origin(&self) -> BoxFuture<'_, Result<String, ResolverError>> {
+        Box::pin(std::future::ready(Ok(String::new())))
+    }
+
+    /// How long until one of these [boundaries](Entity::boundary) of any row is passed, by the clock of where the rows are;
+    /// `None` if there is none ahead. A result that reads rows of the entity is kept no longer. Asked before the rows are
+    /// fetched, and only where the schema declares boundaries.
+    ///
+    /// # Errors
+    ///
+    /// Whatever went wrong. The default cannot know, and says so.
+    fn next_boundary<'a>(
+        &'a self,
+        entity: &'a Entity,
+        _fields: &'a [Name],
+    ) -> BoxFuture<'a, Result<Option<Duration>, ResolverError>> {
+        let error = format!("{}: this resolver cannot tell boundaries", entity.name());
+        Box::pin(std::future::ready(Err(error.into())))
+    }
 }
 
 /// Shared resolvers are resolvers.
 impl<R: Resolver + ?Sized> Resolver for std::sync::Arc<R> {
     fn fetch<'a>(&'a self, fetch: Fetch<'a>) -> BoxFuture<'a, Result<Rows, ResolverError>> {
         (**self).fetch(fetch)
+    }
+
+    fn origin(&self) -> BoxFuture<'_, Result<String, ResolverError>> {
+        (**self).origin()
+    }
+
+    fn next_boundary<'a>(
+        &'a self,
+        entity: &'a Entity,
+        fields: &'a [Name],
+    ) -> BoxFuture<'a, Result<Option<Duration>, ResolverError>> {
+        (**self).next_boundary(entity, fields)
     }
 }
 
@@ -79,13 +119,15 @@ pub struct Fetch<'a> {
 pub enum Select<'a> {
     /// The rows of the query itself.
     List(List<'a>),
-    /// The rows whose `field` equals one of `values`, in any order: the related rows of a whole
+    /// The rows whose `field` equals one of `values`, in the order asked for: the related rows of a whole
     /// level of parents. The values are not null and have no repetition; rows with other values are ignored.
     Keys {
         /// The field to match. It is among the fields wanted.
         field: &'a Name,
         /// The values to match.
         values: &'a [Value],
+        /// What to sort by, the most significant first; nulls are last when ascending. Empty if the order does not matter.
+        order: &'a [(Name, Direction)],
     },
 }
 

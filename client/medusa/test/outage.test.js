@@ -51,6 +51,19 @@ test("a server that is stopped: one read waits the deadline, the next do not; wh
   assert.equal((await served(provider)).length, 10, "it caches again")
 })
 
+test("a process that was busy for longer than the deadline does not take it for the server's fault", async (t) => {
+  const redis = await TestRedis.start(t)
+  const provider = await startProvider(t, { redisUrl: redis.url, commandTimeout: 300 })
+  await fill(provider)
+  const reading = provider.get({ key: "page1" })
+  // Until the command has left; then nothing else runs in this process for longer than the deadline.
+  await new Promise(setImmediate)
+  const ends = performance.now() + 700
+  while (performance.now() < ends);
+  assert.deepEqual(await reading, { version: 1 })
+  assert.equal(provider.stats().timeouts, 0)
+})
+
 test("a connection that breaks: what could not be delivered is delivered, and nothing is read before", async (t) => {
   const redis = await TestRedis.start(t)
   const provider = await startProvider(t, { redisUrl: redis.url })

@@ -1,98 +1,302 @@
-//! From a row of the outbox to a change event.
+//! From a row of the outbox to what it means to one consumer.
 //!
-//! Owns the meaning of what the trigger functions of `capture.rs` write. It must not fail: what it cannot read becomes an
-//! event of the whole entity, which is correct whatever the row said.
+//! Owns the meaning of what the trigger functions of `capture.rs` write: which rows belong together, which entities they
+//! are of, what happened to them. It must not fail: what it cannot read becomes an event of the whole entity, which is
+//! correct whatever the row said. What was not captured is unknown, never unchanged.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use mcache::change::{ChangeEvent, Operation, RowsById};
-use mcache_graph::Entity;
+use mcache_graph::{Entity, FieldType, key_text};
 
-use super::mapping::Mapping;
+use super::interest::{captured_name, key_fields};
+use super::mapping::{MappedTable, Mapping, stored_fields};
 use super::value::from_text;
 
-/// One row of a statement, as captured.
-#[derive(Debug, Deserialize)]
-struct CapturedRow {
-    id: Option<String>,
-    before: Option<Map<String, Value>>,
-    after: Option<Map<String, Value>>,
+/// A row of a table as captured: texts by the names of `interest.rs`.
+type Captured = Map<String, Value>;
+
+/// The rows of a statement, without those that did not change.
+#[derive(Debug, Default, Deserialize)]
+struct Images {
+    #[serde(default)]
+    old: Vec<Captured>,
+    #[serde(default)]
+    new: Vec<Captured>,
 }
 
-/// The event that a row of the outbox describes.
-pub(super) fn event(
-    mapping: &Mapping,
-    entity: &str,
-    operation: &str,
-    rows: Option<&str>,
-) -> ChangeEvent {
-    let described = || {
-        let (entity, _) = mapping.entity(entity)?;
-        let operation = Operation::from_word(operation)?;
-        let rows: Vec<CapturedRow> = serde_json::from_str(rows?).ok()?;
-        from_rows(entity, operation, rows)
-    };
-    described().unwrap_or_else(|| ChangeEvent::everything(entity))
+/// What one consumer makes of rows of the outbox.
+#[derive(Clone, Debug)]
+pub(super) struct Decoder {
+    /// By the table's name in the outbox.
+    tables: HashMap<String, Vec<Decoded>>,
 }
 
-fn from_rows(entity: &Entity, operation: Operation, rows: Vec<CapturedRow>) -> Option<ChangeEvent> {
-    let mut event = ChangeEvent::new(entity.name(), operation, Vec::<String>::new());
-    let mut before_all = RowsById::new();
-    let mut after_all = RowsById::new();
-    let mut changed = BTreeSet::new();
-    let mut all_pairs_known = operation == Operation::Updated;
-    for row in rows {
-        let id = row.id?;
-        match (&row.before, &row.after) {
-            (Some(before), Some(after)) => changed.extend(differences(before, after)),
-            _ => all_pairs_known = false,
+/// An entity of a table.
+#[derive(Clone, Debug)]
+struct Decoded {
+    name: String,
+    is_link: bool,
+    /// The names of the values that make its key.
+    keys: Vec<String>,
+    /// The name of the value that is not null in a row that counts as deleted.
+    soft_delete: Option<String>,
+    /// Field, type, and the name of its value.
+    fields: Vec<(String, FieldType, String)>,
+}
+
+/// Several rows of one side can have one key, if the key is not one.
+#[derive(Default)]
+struct Pair {
+    old: Vec<Captured>,
+    new: Vec<Captured>,
+}
+
+/// One changed row, as an event will have it.
+struct Row {
+    id: String,
+    before: Option<Captured>,
+    after: Option<Captured>,
+}
+
+impl Decoder {
+    pub(super) fn new(mapping: &Mapping) -> Self {
+        let mut tables: HashMap<String, Vec<Decoded>> = HashMap::new();
+        for (entity, table) in mapping.entities() {
+            let decoded = Decoded::new(entity, table);
+            tables
+                .entry(table.quoted.clone())
+                .or_default()
+                .push(decoded);
         }
-        if let Some(before) = row.before {
-            before_all.insert(id.clone(), known_values(entity, before));
-        }
-        if let Some(after) = row.after {
-            after_all.insert(id.clone(), known_values(entity, after));
-        }
-        event.ids.push(id);
+        Self { tables }
     }
-    if event.ids.is_empty() {
-        return None;
+
+    /// The names of all tables.
+    pub(super) fn relations(&self) -> Vec<&str> {
+        self.tables.keys().map(String::as_str).collect()
     }
-    event.before = Some(before_all).filter(|rows| !rows.is_empty());
-    event.after = Some(after_all).filter(|rows| !rows.is_empty());
-    event.changed = all_pairs_known.then_some(changed);
-    Some(event)
+
+    /// Any change of anything.
+    pub(super) fn everything(&self) -> Vec<ChangeEvent> {
+        let mut names: Vec<&str> = self
+            .tables
+            .values()
+            .flatten()
+            .map(|entity| &*entity.name)
+            .collect();
+        names.sort_unstable();
+        names.into_iter().map(ChangeEvent::everything).collect()
+    }
+
+    /// The events that a row of the outbox describes.
+    pub(super) fn events(
+        &self,
+        relation: &str,
+        operation: &str,
+        rows: Option<&str>,
+    ) -> Vec<ChangeEvent> {
+        let images: Option<Images> = rows
+            .filter(|_| matches!(operation, "insert" | "update" | "delete"))
+            .and_then(|rows| serde_json::from_str(rows).ok());
+        let entities = self.tables.get(relation).into_iter().flatten();
+        entities
+            .flat_map(|entity| {
+                let described = images
+                    .as_ref()
+                    .and_then(|images| entity.events(images, operation));
+                described.unwrap_or_else(|| vec![ChangeEvent::everything(&*entity.name)])
+            })
+            .collect()
+    }
 }
 
-/// The fields that differ, digests included.
-fn differences<'a>(
-    before: &'a Map<String, Value>,
-    after: &'a Map<String, Value>,
-) -> impl Iterator<Item = String> + 'a {
-    let names = before.keys().chain(after.keys());
-    names
-        .filter(|name| before.get(*name) != after.get(*name))
-        .cloned()
+/// The tags of a row of the outbox that `invalidate` wrote.
+pub(super) fn tags(rows: Option<&str>) -> Vec<String> {
+    rows.and_then(|rows| serde_json::from_str(rows).ok())
+        .unwrap_or_default()
 }
 
-/// The values as query results have them. A digest stands for a value that was not sent: it is left out, which means
-/// "unknown".
-fn known_values(entity: &Entity, captured: Map<String, Value>) -> Map<String, Value> {
-    captured
-        .into_iter()
-        .filter_map(|(name, value)| {
-            let kind = entity.get_field(&name)?.kind();
-            let value = match value {
-                Value::Null => Value::Null,
-                Value::String(text) => from_text(kind, Some(&text)),
-                _ => return None,
+impl Decoded {
+    fn new(entity: &Entity, table: &MappedTable) -> Self {
+        let captured = |field: &str| captured_name(table, entity.get_field(field)?);
+        Self {
+            name: entity.name().to_owned(),
+            is_link: entity.is_link(),
+            keys: key_fields(entity)
+                .into_iter()
+                .filter_map(captured)
+                .collect(),
+            soft_delete: entity.soft_delete_field().and_then(captured),
+            fields: stored_fields(entity)
+                .filter_map(|field| {
+                    let name = captured_name(table, field)?;
+                    Some((field.name().to_owned(), field.kind(), name))
+                })
+                .collect(),
+        }
+    }
+
+    /// One event for each thing that happened. `None` if it cannot be told to which rows.
+    fn events(&self, images: &Images, operation: &str) -> Option<Vec<ChangeEvent>> {
+        let mut pairs: BTreeMap<String, Pair> = BTreeMap::new();
+        for old in &images.old {
+            pairs
+                .entry(self.key(old)?)
+                .or_default()
+                .old
+                .push(old.clone());
+        }
+        for new in &images.new {
+            pairs
+                .entry(self.key(new)?)
+                .or_default()
+                .new
+                .push(new.clone());
+        }
+        let mut happened: Vec<(Operation, Vec<Row>)> = Vec::new();
+        for (id, pair) in pairs {
+            let Some((what, row)) = self.change(id, pair, operation) else {
+                continue;
             };
-            Some((name, value))
-        })
-        .collect()
+            match happened.iter_mut().find(|(known, _)| *known == what) {
+                Some((_, rows)) => rows.push(row),
+                None => happened.push((what, vec![row])),
+            }
+        }
+        let events = happened.into_iter();
+        Some(events.map(|(what, rows)| self.event(what, rows)).collect())
+    }
+
+    /// What names a row.
+    fn key(&self, row: &Captured) -> Option<String> {
+        let parts: Option<Vec<&str>> = self
+            .keys
+            .iter()
+            .map(|name| row.get(name)?.as_str())
+            .collect();
+        parts.map(|parts| key_text(&parts))
+    }
+
+    /// What happened to a row, if queries can see it.
+    fn change(&self, id: String, mut pair: Pair, operation: &str) -> Option<(Operation, Row)> {
+        if pair.old.len() > 1 || pair.new.len() > 1 {
+            // Rows that share what should name one: something happened to some of them.
+            let unknown = Row {
+                id,
+                before: None,
+                after: None,
+            };
+            return Some((Operation::Updated, unknown));
+        }
+        let (old, new) = (pair.old.pop(), pair.new.pop());
+        let [was_live, is_live] =
+            [&old, &new].map(|row| row.as_ref().and_then(|row| self.is_live(row)));
+        let (appears, reappears, vanishes) = match self.is_link {
+            true => (
+                Operation::Attached,
+                Operation::Attached,
+                Operation::Detached,
+            ),
+            false => (Operation::Created, Operation::Restored, Operation::Deleted),
+        };
+        // An UPDATE makes a row appear by clearing its soft deletion, or by giving it another key.
+        let appears = match operation == "update" && self.soft_delete.is_some() {
+            true => reappears,
+            false => appears,
+        };
+        let row = |before, after| Row { id, before, after };
+        match (old, new) {
+            (Some(old), Some(new)) => match (was_live, is_live) {
+                (Some(false), Some(false)) => None,
+                (Some(false), Some(true)) => Some((reappears, row(None, Some(new)))),
+                (Some(true), Some(false)) => Some((vanishes, row(Some(old), None))),
+                _ if self.is_same(&old, &new) => None,
+                _ => Some((Operation::Updated, row(Some(old), Some(new)))),
+            },
+            (None, Some(new)) => (is_live != Some(false)).then(|| (appears, row(None, Some(new)))),
+            (Some(old), None) => {
+                (was_live != Some(false)).then(|| (vanishes, row(Some(old), None)))
+            }
+            (None, None) => None,
+        }
+    }
+
+    /// Whether the row is one that queries see. `None` if that was not captured.
+    fn is_live(&self, row: &Captured) -> Option<bool> {
+        match &self.soft_delete {
+            None => Some(true),
+            Some(name) => row.get(name).map(Value::is_null),
+        }
+    }
+
+    /// Whether a row did not change as far as this entity goes: another consumer may need more of it.
+    fn is_same(&self, old: &Captured, new: &Captured) -> bool {
+        let mut values = self
+            .fields
+            .iter()
+            .map(|(_, _, name)| (old.get(name), new.get(name)));
+        values.all(|(old, new)| old.is_some() && old == new)
+    }
+
+    fn event(&self, what: Operation, rows: Vec<Row>) -> ChangeEvent {
+        let mut event = ChangeEvent::new(&*self.name, what, Vec::<String>::new());
+        let mut before_all = RowsById::new();
+        let mut after_all = RowsById::new();
+        let mut changed = BTreeSet::new();
+        let mut all_pairs_known = what == Operation::Updated;
+        for row in rows {
+            match (&row.before, &row.after) {
+                (Some(before), Some(after)) => changed.extend(self.differences(before, after)),
+                _ => all_pairs_known = false,
+            }
+            if let Some(before) = row.before {
+                before_all.insert(row.id.clone(), self.known_values(before));
+            }
+            if let Some(after) = row.after {
+                after_all.insert(row.id.clone(), self.known_values(after));
+            }
+            event.ids.push(row.id);
+        }
+        event.before = Some(before_all).filter(|rows| !rows.is_empty());
+        event.after = Some(after_all).filter(|rows| !rows.is_empty());
+        event.changed = all_pairs_known.then_some(changed);
+        event
+    }
+
+    /// The fields that differ, digests included, and those of which one side is not known.
+    fn differences<'a>(
+        &'a self,
+        before: &'a Captured,
+        after: &'a Captured,
+    ) -> impl Iterator<Item = String> + 'a {
+        self.fields
+            .iter()
+            .filter(|(_, _, name)| match (before.get(name), after.get(name)) {
+                (Some(before), Some(after)) => before != after,
+                _ => true,
+            })
+            .map(|(field, _, _)| field.clone())
+    }
+
+    /// The values as query results have them. A digest stands for a value that was not sent: it is left out, which means
+    /// "unknown".
+    fn known_values(&self, captured: Captured) -> Map<String, Value> {
+        let fields = self.fields.iter();
+        fields
+            .filter_map(|(field, kind, name)| {
+                let value = match captured.get(name)? {
+                    Value::Null => Value::Null,
+                    Value::String(text) => from_text(*kind, Some(text)),
+                    _ => return None,
+                };
+                Some((field.clone(), value))
+            })
+            .collect()
+    }
 }
 
 #[cfg(test)]
@@ -103,54 +307,141 @@ mod tests {
     use mcache_graph::{Field, Schema};
     use serde_json::json;
 
-    fn mapping() -> Mapping {
-        let entity = Entity::new("Product")
+    const PRODUCT: &str = r#""public"."product""#;
+
+    fn decoder() -> Decoder {
+        let product = Entity::new("Product")
             .fields(["title", "description"])
             .field(Field::integer("rank"))
-            .field(Field::json("metadata"));
-        let schema = Schema::builder().entity(entity).build().unwrap();
-        Mapping::builder(Arc::new(schema)).build().unwrap()
+            .field(Field::json("metadata"))
+            .field(Field::timestamp("deleted_at"))
+            .soft_delete("deleted_at");
+        let link = Entity::link("Link", ("a_id", "Product"), ("b_id", "Product"));
+        let schema = Schema::builder()
+            .entity(product)
+            .entity(link)
+            .build()
+            .unwrap();
+        Decoder::new(&Mapping::builder(Arc::new(schema)).build().unwrap())
+    }
+
+    fn row(id: &str, rank: &str) -> Value {
+        json!({ "id": id, "title": "a", "rank": rank, "metadata@j": null, "description": null, "deleted_at@t": null })
+    }
+
+    fn events(operation: &str, images: Value) -> Vec<ChangeEvent> {
+        decoder().events(PRODUCT, operation, Some(&images.to_string()))
     }
 
     #[test]
     fn values_are_those_of_query_results_and_digests_are_unknown() {
-        let rows = json!([{
-            "id": "p1",
-            "before": { "id": "p1", "title": "a", "rank": "1", "metadata": { "sha256": "x" }, "description": null },
-            "after": { "id": "p1", "title": "a", "rank": "2", "metadata": { "sha256": "y" }, "description": null },
-        }]);
-        let event = event(&mapping(), "Product", "updated", Some(&rows.to_string()));
-        assert_eq!(event.ids, ["p1"]);
-        let after = &event.after.unwrap()["p1"];
+        let (mut old, mut new) = (row("p1", "1"), row("p1", "2"));
+        old["metadata@j"] = json!({ "sha256": "x" });
+        new["metadata@j"] = json!({ "sha256": "y" });
+        let events = events("update", json!({ "old": [old], "new": [new] }));
+        let [event] = &events[..] else {
+            panic!("{events:?}")
+        };
+        assert_eq!(
+            (event.operation, &event.ids[..]),
+            (Operation::Updated, &["p1".to_owned()][..])
+        );
+        let after = &event.after.as_ref().unwrap()["p1"];
         assert_eq!(after["rank"], json!(2));
         assert_eq!(after["description"], Value::Null);
         assert!(!after.contains_key("metadata"));
-        let changed: Vec<_> = event.changed.unwrap().into_iter().collect();
+        let changed: Vec<_> = event.changed.iter().flatten().collect();
         assert_eq!(changed, ["metadata", "rank"]);
     }
 
     #[test]
-    fn with_ids_only_nothing_is_claimed_about_values() {
-        let event = event(
-            &mapping(),
-            "Product",
-            "updated",
-            Some(r#"[{"id":"p1"},{"id":"p2"}]"#),
+    fn what_was_not_captured_is_unknown_and_counts_as_changed() {
+        let mut new = row("p1", "2");
+        new.as_object_mut().unwrap().remove("title");
+        let known = events("update", json!({ "old": [row("p1", "2")], "new": [new] }));
+        let changed: Vec<_> = known[0].changed.iter().flatten().collect();
+        assert_eq!(changed, ["title"]);
+        assert!(!known[0].after.as_ref().unwrap()["p1"].contains_key("title"));
+
+        let ids_only = events(
+            "update",
+            json!({ "old": [{ "id": "p1" }], "new": [{ "id": "p1" }] }),
         );
-        assert_eq!(event.ids, ["p1", "p2"]);
+        assert_eq!(ids_only[0].ids, ["p1"]);
+        let after = &ids_only[0].after.as_ref().unwrap()["p1"];
+        assert_eq!(after.len(), 1, "its id is known");
+        assert_eq!(ids_only[0].changed.as_ref().unwrap().len(), 6);
+    }
+
+    #[test]
+    fn a_change_of_what_another_consumer_needs_is_none() {
+        let (mut old, mut new) = (row("p1", "1"), row("p1", "1"));
+        old["stock"] = json!("1");
+        new["stock"] = json!("2");
+        assert_eq!(events("update", json!({ "old": [old], "new": [new] })), []);
+    }
+
+    #[test]
+    fn soft_deletion_is_the_consumers_own_word() {
+        let mut gone = row("p1", "1");
+        gone["deleted_at@t"] = json!("2026-01-31T12:00:00.000000Z");
+        let what = |operation, old: &[&Value], new: &[&Value]| {
+            let events = events(operation, json!({ "old": old, "new": new }));
+            events
+                .iter()
+                .map(|event| event.operation)
+                .collect::<Vec<_>>()
+        };
+        let there = row("p1", "1");
+        assert_eq!(what("update", &[&there], &[&gone]), [Operation::Deleted]);
+        assert_eq!(what("update", &[&gone], &[&there]), [Operation::Restored]);
+        assert_eq!(what("update", &[&gone], &[&gone]), []);
+        assert_eq!(what("insert", &[], &[&gone]), []);
+        assert_eq!(what("delete", &[&gone], &[]), []);
+        assert_eq!(what("insert", &[], &[&there]), [Operation::Created]);
+        let moved = row("p2", "1");
         assert_eq!(
-            (event.before, event.after, event.changed),
-            (None, None, None)
+            what("update", &[&there], &[&moved]),
+            [Operation::Deleted, Operation::Restored]
         );
     }
 
     #[test]
+    fn rows_that_share_a_key_are_not_told_apart() {
+        let images = json!({ "old": [row("p1", "1"), row("p1", "2")], "new": [row("p1", "3"), row("p1", "4")] });
+        let events = events("update", images);
+        assert_eq!(events[0].ids, ["p1"]);
+        assert_eq!(
+            (&events[0].before, &events[0].after, &events[0].changed),
+            (&None, &None, &None)
+        );
+    }
+
+    #[test]
+    fn keys_of_several_columns_do_not_run_into_each_other() {
+        let link = |a, b| json!({ "a_id": a, "b_id": b });
+        let images = json!({ "new": [link("a|b", "c"), link("a", "b|c"), link("a\\", "|c")] });
+        let events = decoder().events(r#""public"."link""#, "insert", Some(&images.to_string()));
+        let ids: BTreeSet<_> = events[0].ids.iter().collect();
+        assert_eq!(ids.len(), 3, "{ids:?}");
+        assert_eq!(events[0].operation, Operation::Attached);
+    }
+
+    #[test]
     fn what_cannot_be_read_concerns_the_whole_entity() {
-        for rows in [None, Some("nonsense"), Some("[]"), Some(r#"[{"id":null}]"#)] {
-            let event = event(&mapping(), "Product", "deleted", rows);
-            assert_eq!(event, ChangeEvent::everything("Product"), "{rows:?}");
+        for (operation, rows) in [
+            ("update", None),
+            ("update", Some("nonsense")),
+            ("everything", Some("{}")),
+            ("update", Some(r#"{"new":[{"title":"no key"}]}"#)),
+            ("update", Some(r#"{"new":[{"id":null}]}"#)),
+            ("a word of a later version", Some(r#"{"new":[]}"#)),
+        ] {
+            let events = decoder().events(PRODUCT, operation, rows);
+            assert_eq!(events, [ChangeEvent::everything("Product")], "{rows:?}");
         }
-        let unknown = event(&mapping(), "Gone", "updated", None);
-        assert_eq!(unknown, ChangeEvent::everything("Gone"));
+        assert_eq!(decoder().events("another", "update", None), []);
+        assert_eq!(tags(Some(r#"["a", "b"]"#)), ["a", "b"]);
+        assert!(tags(None).is_empty());
     }
 }

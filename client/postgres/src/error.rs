@@ -1,6 +1,7 @@
 //! What can go wrong between this crate and PostgreSQL.
 
 use mcache_graph::Name;
+use tokio_postgres::error::SqlState;
 
 /// Why something about PostgreSQL did not succeed.
 #[derive(Debug, thiserror::Error)]
@@ -49,6 +50,22 @@ pub enum PostgresError {
         #[source]
         source: tokio_postgres::Error,
     },
+    /// Sessions are shared by a pooler where one of our own is needed.
+    #[error("{what} needs a session of its own, and a pooler shares them: {advice}")]
+    Pooler {
+        /// What was to be done.
+        what: &'static str,
+        /// What to change.
+        advice: &'static str,
+    },
+    /// A query's context does not name what a setting of the session is taken from.
+    #[error("the query's context has no {member:?}, from which {setting} is set")]
+    Context {
+        /// The member that is missing, or neither a string nor a number.
+        member: String,
+        /// The setting.
+        setting: String,
+    },
     /// A filter compares a field with a value that its type does not have, in a way that has no answer.
     #[error("{field} cannot be compared with a value that its column cannot hold")]
     Value {
@@ -70,6 +87,16 @@ pub enum PostgresError {
 }
 
 impl PostgresError {
+    /// Whether the database does not have a table or schema that was named.
+    pub(super) fn is_undefined(&self) -> bool {
+        let Self::Sql { source, .. } = self else {
+            return false;
+        };
+        source.code().is_some_and(|code| {
+            *code == SqlState::UNDEFINED_TABLE || *code == SqlState::INVALID_SCHEMA_NAME
+        })
+    }
+
     /// For `map_err`: what was being done when a statement failed.
     pub(super) fn sql(doing: &'static str) -> impl FnOnce(tokio_postgres::Error) -> Self {
         move |source| Self::Sql { doing, source }

@@ -3,19 +3,19 @@
 //! Owns the order and the safety of it: everything in one transaction, nothing twice, no table locked that need not be.
 //! The SQL itself is in `capture.rs`.
 
-use std::collections::HashSet;
-use std::sync::Arc;
+use std::collections::BTreeSet;
 
-use tokio_postgres::tls::{MakeTlsConnect, TlsConnect};
-use tokio_postgres::{Client, Config, Socket, Transaction};
+use tokio_postgres::{Client, Transaction};
 
-use mcache_graph::Entity;
-
-use super::capture::{Capture, LAYOUT, WAKE};
+use super::capture::{self, Capture};
+use super::catalogue::INSTALLING;
+use super::consumer::Registering;
 use super::error::{PostgresError, describe};
-use super::mapping::{MappedTable, Mapping};
-use super::session::connector;
-use super::sql::{IDENTIFIER_BYTES_MAX, identifier};
+use super::facts::Facts;
+use super::interest::{self, Form, Interest};
+use super::layout::{LAYOUT, WAKE};
+use super::outbox::{Outbox, Pruned};
+use super::sql::identifier;
 
 /// Number of the oldest server that has everything: `xid8`, transition tables, `CREATE TRIGGER` semantics tested here.
 const SERVER_VERSION_MIN: i32 = 140_000;
@@ -23,349 +23,489 @@ const SERVER_VERSION_MIN: i32 = 140_000;
 /// Lets one installation at a time run: "mcache" as a number.
 const INSTALL_LOCK: i64 = 0x6d63_6163_6865;
 
-/// The table a trigger is on, and its name.
-type TriggerId = (u32, String);
-
-/// The outbox: a table into which triggers write every change of the mapped tables, in the transaction that makes it.
-///
-/// ```no_run
-/// # async fn f(
-/// #     mapping: std::sync::Arc<mcache_postgres::Mapping>,
-/// #     graph: mcache_graph::Graph,
-/// #     cache: mcache::Cache,
-/// # ) -> Result<(), Box<dyn std::error::Error>> {
-/// use mcache::change::Invalidator;
-/// use mcache_postgres::Outbox;
-/// use tokio_postgres::{Config, NoTls};
-///
-/// let database: Config = "host=/run/postgresql dbname=shop".parse()?;
-/// let outbox = Outbox::new(mapping);
-/// outbox.install_with(database.clone(), NoTls).await?;
-/// let invalidator = Invalidator::builder(outbox.source(database, NoTls), graph.change_tags())
-///     .targets(cache.invalidation_targets())
-///     .spawn();
-/// # Ok(())
-/// # }
-/// ```
-///
-/// Two caches that are to be invalidated independently of each other need an outbox each: give one of them another
-/// [`schema`](Self::schema).
-#[derive(Clone, Debug)]
-pub struct Outbox {
-    pub(super) mapping: Arc<Mapping>,
-    pub(super) capture: Capture,
-}
-
-/// What waits in an outbox.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct OutboxStatus {
-    /// Statements whose changes are not yet acknowledged as invalidated.
-    pub events: i64,
-    /// Age of the oldest in milliseconds, zero if there is none.
-    pub oldest_ms: i64,
-}
+/// Rows deleted at a time.
+pub(super) const SWEEP_ROWS: i64 = 10_000;
 
 impl Outbox {
-    /// An outbox for everything in the mapping.
-    pub fn new(mapping: Arc<Mapping>) -> Self {
-        Self {
-            mapping,
-            capture: Capture {
-                schema: "mcache".to_owned(),
-                notify: true,
-                rows_max: 1_000,
-                bytes_max: 256 * 1024,
-            },
-        }
-    }
-
-    /// The database schema the outbox is in, and the channel it notifies. Default: `mcache`.
-    #[must_use]
-    pub fn schema(mut self, schema: &str) -> Self {
-        schema.clone_into(&mut self.capture.schema);
-        self
-    }
-
-    /// Whether a commit wakes an invalidator that is asleep by `NOTIFY`. Default: yes.
-    ///
-    /// Say no where two-phase commit is used, which refuses `NOTIFY`: the source then looks every few milliseconds, always
-    /// and not only while there is much to do.
-    #[must_use]
-    pub fn notify(mut self, notify: bool) -> Self {
-        self.capture.notify = notify;
-        self
-    }
-
-    /// How many rows one statement may change before its event names the whole entity instead of rows. Default: 1,000.
-    #[must_use]
-    pub fn rows_max(mut self, rows: usize) -> Self {
-        self.capture.rows_max = rows;
-        self
-    }
-
-    /// How many bytes the old and new values of one statement may have before only the ids are kept. Default: 256 KiB.
-    #[must_use]
-    pub fn bytes_max(mut self, bytes: usize) -> Self {
-        self.capture.bytes_max = bytes;
-        self
-    }
-
-    /// Makes the outbox and the triggers, or brings them up to date with the mapping and these options.
-    ///
-    /// Run it at each start and after each migration: what is already right is left alone, and only a table that lacks
-    /// a trigger is locked (against writers, for as long as that takes; it gives up after five seconds of waiting for the
-    /// lock). It needs the right to create a schema, and to be the owner of the mapped tables.
-    ///
-    /// # Errors
-    ///
-    /// [`PostgresError::Mismatch`] if a mapped table or column does not exist; nothing is changed then, as with every other
-    /// error.
-    pub async fn install(&self, client: &mut Client) -> Result<(), PostgresError> {
-        let doing = PostgresError::sql("installing the outbox");
-        if self.capture.schema.is_empty() || self.capture.schema.len() > IDENTIFIER_BYTES_MAX {
-            return Err(PostgresError::Identifier {
-                name: self.capture.schema.clone(),
-            });
-        }
-        let work = client.transaction().await.map_err(doing)?;
-        self.install_in(&work).await?;
-        work.commit()
-            .await
-            .map_err(PostgresError::sql("installing the outbox"))
-    }
-
-    /// As [`install`](Self::install), over a connection that is made for it.
-    ///
-    /// # Errors
-    ///
-    /// As [`install`](Self::install).
-    pub async fn install_with<T>(&self, config: Config, tls: T) -> Result<(), PostgresError>
-    where
-        T: MakeTlsConnect<Socket> + Clone + Send + Sync + 'static,
-        T::Stream: Send + 'static,
-        T::TlsConnect: Send,
-        <T::TlsConnect as TlsConnect<Socket>>::Future: Send,
-    {
-        let mut link = connector(config, tls)(Arc::default()).await?;
-        self.install(&mut link.client).await
-    }
-
-    async fn install_in(&self, work: &Transaction<'_>) -> Result<(), PostgresError> {
+    pub(super) async fn install_in(&self, work: &Transaction<'_>) -> Result<(), PostgresError> {
         let failed = || PostgresError::sql("installing the outbox");
         check_version(work).await?;
-        work.execute("SELECT pg_advisory_xact_lock($1)", &[&INSTALL_LOCK])
-            .await
-            .map_err(failed())?;
-        work.batch_execute(
-            "SET LOCAL lock_timeout = '5s'; SET LOCAL client_min_messages = 'warning'",
-        )
-        .await
-        .map_err(failed())?;
-        work.batch_execute(&self.capture.tables())
-            .await
-            .map_err(failed())?;
-        self.check_layout(work).await?;
-        let mut wanted = HashSet::new();
-        if self.capture.notify {
-            wanted.insert(self.install_wake(work).await?);
-        }
+        begin(work).await?;
+        let is_fresh = self.install_layout(work).await?;
+        let facts = Facts::load(work.client(), &self.mapping).await?;
+        facts.check(&self.mapping)?;
+        self.warn_of_keys(work).await?;
+        let interests = interest::of_mapping(&self.mapping);
         for (entity, table) in self.mapping.entities() {
-            probe(work, entity, table).await?;
-            work.batch_execute(&self.capture.create_function(entity, table))
-                .await
-                .map_err(failed())?;
-            wanted.extend(self.install_triggers(work, entity, table).await?);
+            let of_entity = interest::of_entity(entity, table);
+            probe(work, entity.name(), &table.quoted, &of_entity.columns).await?;
         }
-        self.drop_obsolete(work, &wanted).await
+        let name = self.consumer_name();
+        let registering = Registering {
+            schema: &self.schema,
+            name: &name,
+            base: self.consumer.as_str(),
+            hold_ms: i64::try_from(self.hold.as_millis())
+                .unwrap_or(i64::MAX)
+                .min(HOLD_MS_MAX),
+            notify: self.notify,
+            rows_max: self.rows_max,
+            bytes_max: self.bytes_max,
+            clear_if_new: is_fresh || !self.logged,
+        };
+        registering.register(work, interests.iter()).await?;
+        self.install_wake(work).await?;
+        for relation in interests.keys() {
+            self.install_capture(work, relation, Width::AtLeastAsBefore)
+                .await?;
+        }
+        // What was repaired just now may have been missing while data changed.
+        let look = format!("SELECT FROM {}.look()", identifier(&self.schema));
+        work.execute(&look, &[]).await.map_err(failed())?;
+        Ok(())
     }
 
-    async fn check_layout(&self, work: &Transaction<'_>) -> Result<(), PostgresError> {
-        let failed = || PostgresError::sql("reading the layout of the outbox");
-        let layout = format!("{}.layout", identifier(&self.capture.schema));
-        let found: i32 = work
-            .query_one(
-                &format!(
-                    "INSERT INTO {layout} (version) VALUES ($1)
-                     ON CONFLICT (one) DO UPDATE SET version = layout.version RETURNING version"
-                ),
-                &[&LAYOUT],
+    /// Says which keys no unique index backs: several rows can then have one, and each change of one of them counts as a
+    /// change of all.
+    async fn warn_of_keys(&self, work: &Transaction<'_>) -> Result<(), PostgresError> {
+        for (entity, table) in self.mapping.entities() {
+            let keys: Vec<&str> = interest::key_fields(entity)
+                .into_iter()
+                .filter_map(|field| table.bare_column(field))
+                .collect();
+            let backed: bool = one(
+                work,
+                "SELECT EXISTS (
+                   SELECT FROM pg_index AS i WHERE i.indrelid = to_regclass($1) AND i.indisunique AND i.indisvalid
+                     AND i.indpred IS NULL AND i.indexprs IS NULL
+                     AND (SELECT bool_and(a.attname::text = ANY ($2::text[]))
+                          FROM unnest(i.indkey::smallint[]) WITH ORDINALITY AS k (attnum, position)
+                          JOIN pg_attribute AS a ON a.attrelid = i.indrelid AND a.attnum = k.attnum
+                          WHERE k.position <= i.indnkeyatts))",
+                &[&table.quoted, &keys],
             )
             .await
-            .and_then(|row| row.try_get(0))
-            .map_err(failed())?;
-        if found > LAYOUT {
-            return Err(PostgresError::Newer {
-                found,
-                known: LAYOUT,
-            });
+            .map_err(PostgresError::sql("looking for unique indexes"))?;
+            if !backed {
+                tracing::warn!(
+                    entity = entity.name(),
+                    key = keys.join(", "),
+                    "no unique index backs this key; rows that share it are not told apart"
+                );
+            }
         }
         Ok(())
     }
 
-    /// Makes what wakes the invalidator at a commit.
-    async fn install_wake(&self, work: &Transaction<'_>) -> Result<TriggerId, PostgresError> {
-        let failed = || PostgresError::sql("making the trigger that wakes");
-        work.batch_execute(&self.capture.create_wake_function())
-            .await
-            .map_err(failed())?;
-        let outbox = format!("{}.outbox", identifier(&self.capture.schema));
-        let oid: u32 = work
-            .query_one("SELECT $1::text::regclass::oid", &[&outbox])
-            .await
-            .and_then(|row| row.try_get(0))
-            .map_err(failed())?;
-        if !self.has_trigger(work, oid, WAKE, WAKE).await? {
-            work.batch_execute(&self.capture.create_wake_trigger())
+    /// Makes the tables and functions all consumers share; whether there were none.
+    async fn install_layout(&self, work: &Transaction<'_>) -> Result<bool, PostgresError> {
+        let failed = || PostgresError::sql("making the tables of the outbox");
+        let schema = identifier(&self.schema);
+        let layout = self.layout();
+        let mut found = None;
+        let exists: bool = one(
+            work,
+            "SELECT to_regclass($1) IS NOT NULL",
+            &[&format!("{schema}.layout")],
+        )
+        .await
+        .map_err(failed())?;
+        if exists {
+            let version = work
+                .query_opt(&format!("SELECT version FROM {schema}.layout"), &[])
                 .await
                 .map_err(failed())?;
+            found = match version {
+                Some(row) => Some(row.try_get::<_, i32>(0).map_err(failed())?),
+                None => None,
+            };
         }
-        Ok((oid, WAKE.to_owned()))
+        match found {
+            Some(found) if found > LAYOUT => {
+                return Err(PostgresError::Newer {
+                    found,
+                    known: LAYOUT,
+                });
+            }
+            // Nothing of an older layout is of use; its triggers go with the functions they call.
+            Some(older) if older < LAYOUT => work
+                .batch_execute(&format!("DROP SCHEMA {schema} CASCADE"))
+                .await
+                .map_err(failed())?,
+            _ => {}
+        }
+        let sql = [layout.tables(), layout.functions(), layout.look_functions()].join("\n");
+        let definition = format!("{:016x}", xxhash_rust::xxh3::xxh3_64(sql.as_bytes()));
+        if found == Some(LAYOUT) {
+            let same: bool = one(
+                work,
+                &format!("SELECT definition = $1 FROM {schema}.layout"),
+                &[&definition],
+            )
+            .await
+            .map_err(failed())?;
+            if same {
+                return Ok(false);
+            }
+        }
+        work.batch_execute(&sql).await.map_err(failed())?;
+        work.execute(
+            &format!(
+                "INSERT INTO {schema}.layout (version, definition) VALUES ($1, $2)
+                 ON CONFLICT (one) DO UPDATE SET definition = excluded.definition"
+            ),
+            &[&LAYOUT, &definition],
+        )
+        .await
+        .map_err(failed())?;
+        self.install_event_trigger(work).await?;
+        Ok(found != Some(LAYOUT))
     }
 
-    /// Makes the triggers that are missing on a table and on its partitions; returns what should be there.
+    /// Makes the event trigger if the role may, which is not needed for anything but speed.
+    async fn install_event_trigger(&self, work: &Transaction<'_>) -> Result<(), PostgresError> {
+        let failed = || PostgresError::sql("making the event trigger");
+        let exists: bool = one(
+            work,
+            "SELECT EXISTS (SELECT FROM pg_event_trigger WHERE evtname = $1)",
+            &[&self.layout().event_trigger()],
+        )
+        .await
+        .map_err(failed())?;
+        if exists {
+            return Ok(());
+        }
+        work.batch_execute("SAVEPOINT event_trigger")
+            .await
+            .map_err(failed())?;
+        let made = work
+            .batch_execute(&self.layout().create_event_trigger())
+            .await;
+        let end = match made {
+            Ok(()) => "RELEASE SAVEPOINT event_trigger",
+            Err(error) if error.as_db_error().is_some() => {
+                tracing::info!(
+                    reason = describe(&error),
+                    "this role may not make an event trigger; changes of tables are noticed at the next look at the catalogue"
+                );
+                "ROLLBACK TO SAVEPOINT event_trigger"
+            }
+            Err(error) => return Err(failed()(error)),
+        };
+        work.batch_execute(end).await.map_err(failed())
+    }
+
+    /// Makes what wakes sources at a commit, unless a consumer does not want it.
+    async fn install_wake(&self, work: &Transaction<'_>) -> Result<(), PostgresError> {
+        let failed = || PostgresError::sql("making the trigger that wakes");
+        let schema = identifier(&self.schema);
+        let wanted: bool = one(
+            work,
+            &format!("SELECT NOT EXISTS (SELECT FROM {schema}.consumer WHERE NOT notify AND expired_at IS NULL)"),
+            &[],
+        )
+        .await
+        .map_err(failed())?;
+        let there: bool = one(
+            work,
+            "SELECT EXISTS (SELECT FROM pg_trigger WHERE tgrelid = $1::text::regclass AND tgname = $2)",
+            &[&format!("{schema}.outbox"), &WAKE],
+        )
+        .await
+        .map_err(failed())?;
+        let change = match (wanted, there) {
+            (true, false) => self.layout().create_wake_trigger(),
+            (false, true) => format!("DROP TRIGGER {WAKE} ON {schema}.outbox"),
+            _ => return Ok(()),
+        };
+        work.batch_execute(&change).await.map_err(failed())
+    }
+
+    /// Makes what captures a table: as widely as any consumer needs.
+    async fn install_capture(
+        &self,
+        work: &Transaction<'_>,
+        relation: &str,
+        width: Width,
+    ) -> Result<bool, PostgresError> {
+        let failed = || PostgresError::sql("making the function that captures a table");
+        let schema = identifier(&self.schema);
+        let row = work
+            .query_one(
+                &format!(
+                    "SELECT coalesce(max(c.rows_max), 1), coalesce(max(c.bytes_max), 0),
+                       (SELECT definition FROM {schema}.capture WHERE relation = $1),
+                       ARRAY(SELECT DISTINCT name FROM {schema}.interest AS i, unnest(i.columns) AS name
+                             WHERE i.relation = $1),
+                       ARRAY(SELECT DISTINCT name FROM {schema}.interest AS i, unnest(i.keys) AS name
+                             WHERE i.relation = $1),
+                       (SELECT columns FROM {schema}.capture WHERE relation = $1),
+                       (SELECT keys FROM {schema}.capture WHERE relation = $1)
+                     FROM {schema}.consumer AS c
+                     WHERE EXISTS (SELECT FROM {schema}.interest AS i WHERE i.relation = $1 AND i.consumer = c.id)"
+                ),
+                &[&relation],
+            )
+            .await
+            .map_err(failed())?;
+        let names = |column: usize| -> Result<BTreeSet<String>, PostgresError> {
+            let names: Option<Vec<String>> = row.try_get(column).map_err(failed())?;
+            Ok(names.into_iter().flatten().collect())
+        };
+        let mut interest = Interest {
+            columns: names(3)?,
+            keys: names(4)?,
+        };
+        if width == Width::AtLeastAsBefore {
+            interest.columns.extend(names(5)?);
+            interest.keys.extend(names(6)?);
+        }
+        // Another consumer's column may have been dropped by a migration: to it the value is unknown from then on.
+        self.keep_readable(work, relation, &mut interest).await?;
+        let capture = Capture {
+            schema: &self.schema,
+            relation,
+            rows_max: row.try_get(0).map_err(failed())?,
+            bytes_max: row.try_get(1).map_err(failed())?,
+            columns: interest.columns,
+            keys: interest.keys,
+        };
+        let sql = capture.create_function();
+        let definition = format!("{:016x}", xxhash_rust::xxh3::xxh3_64(sql.as_bytes()));
+        let before: Option<String> = row.try_get(2).map_err(failed())?;
+        let changes = before.as_ref() != Some(&definition);
+        if changes {
+            if before.is_some() {
+                // A statement that the old function describes must be committed before the new consumer relies on more.
+                work.batch_execute(&capture::lock(relation))
+                    .await
+                    .map_err(failed())?;
+            }
+            work.batch_execute(&sql).await.map_err(failed())?;
+            let columns: Vec<&String> = capture.columns.iter().collect();
+            let keys: Vec<&String> = capture.keys.iter().collect();
+            let physical: BTreeSet<String> = capture
+                .columns
+                .iter()
+                .map(|name| Form::parse(name).0)
+                .collect();
+            let physical: Vec<String> = physical.into_iter().collect();
+            work.execute(
+                &format!(
+                    "INSERT INTO {schema}.capture (relation, columns, keys, physical, function, definition)
+                     VALUES ($1, $2, $3, $4, $5::text::name, $6) ON CONFLICT (relation) DO UPDATE
+                     SET columns = excluded.columns, keys = excluded.keys, physical = excluded.physical,
+                         function = excluded.function, definition = excluded.definition"
+                ),
+                &[&relation, &columns, &keys, &physical, &Capture::function_name(relation), &definition],
+            )
+            .await
+            .map_err(failed())?;
+        }
+        self.install_triggers(work, relation).await?;
+        Ok(changes)
+    }
+
+    /// Leaves out what cannot be read from the table.
+    async fn keep_readable(
+        &self,
+        work: &Transaction<'_>,
+        relation: &str,
+        interest: &mut Interest,
+    ) -> Result<(), PostgresError> {
+        if readable(work, relation, &interest.columns).await? {
+            return Ok(());
+        }
+        let mut unreadable = BTreeSet::new();
+        for name in &interest.columns {
+            if !readable(work, relation, &BTreeSet::from([name.clone()])).await? {
+                tracing::warn!(
+                    relation,
+                    column = name,
+                    "another consumer needs a column that cannot be read any more"
+                );
+                unreadable.insert(name.clone());
+            }
+        }
+        interest.columns.retain(|name| !unreadable.contains(name));
+        interest.keys.retain(|name| !unreadable.contains(name));
+        Ok(())
+    }
+
+    /// Makes the triggers that are missing on a table, its partitions and its children, and repairs those that are not
+    /// as they should be.
     async fn install_triggers(
         &self,
         work: &Transaction<'_>,
-        entity: &Entity,
-        table: &MappedTable,
-    ) -> Result<Vec<TriggerId>, PostgresError> {
+        relation: &str,
+    ) -> Result<(), PostgresError> {
         let failed = || PostgresError::sql("making triggers");
         // A statement fires the triggers of the table it names: for partitions written to directly, that is their own.
         let tables = work
             .query(
-                "SELECT relid::oid, relid::regclass::text FROM pg_partition_tree($1::text::regclass)
-                 UNION SELECT $1::text::regclass::oid, $1::text",
-                &[&table.quoted],
+                "WITH RECURSIVE tree (oid) AS (
+                   SELECT $1::text::regclass::oid
+                   UNION SELECT i.inhrelid FROM pg_inherits AS i JOIN tree ON i.inhparent = tree.oid)
+                 SELECT c.oid, format('%I.%I', n.nspname, c.relname), c.relkind IN ('r', 'p'),
+                   ARRAY(SELECT t.tgname::text FROM pg_trigger AS t JOIN pg_proc AS p ON p.oid = t.tgfoid
+                         JOIN pg_namespace AS s ON s.oid = p.pronamespace
+                         WHERE t.tgrelid = c.oid AND NOT t.tgisinternal AND s.nspname = $2 AND p.proname = $3
+                           AND t.tgenabled = 'A'),
+                   ARRAY(SELECT t.tgname::text FROM pg_trigger AS t
+                         WHERE t.tgrelid = c.oid AND NOT t.tgisinternal)
+                 FROM tree JOIN pg_class AS c USING (oid) JOIN pg_namespace AS n ON n.oid = c.relnamespace",
+                &[&relation, &self.schema, &Capture::function_name(relation)],
             )
             .await
             .map_err(failed())?;
-        let function = Capture::function_name(entity);
-        let mut wanted = Vec::new();
         for row in &tables {
-            let (oid, name): (u32, String) = (
-                row.try_get(0).map_err(failed())?,
-                row.try_get(1).map_err(failed())?,
-            );
-            for trigger in self.capture.triggers(entity) {
-                if !self
-                    .has_trigger(work, oid, &trigger.name, &function)
-                    .await?
-                {
-                    work.batch_execute(&self.capture.create_trigger(&trigger, &name, entity))
-                        .await
-                        .map_err(failed())?;
-                }
-                wanted.push((oid, trigger.name));
-            }
-        }
-        Ok(wanted)
-    }
-
-    /// Whether the trigger is there, calls our function and is enabled; one that is there but not so is dropped.
-    async fn has_trigger(
-        &self,
-        work: &Transaction<'_>,
-        table: u32,
-        trigger: &str,
-        function: &str,
-    ) -> Result<bool, PostgresError> {
-        let failed = || PostgresError::sql("looking for triggers");
-        let found = work
-            .query_opt(
-                "SELECT t.tgenabled = 'A' AND n.nspname = $3 AND p.proname = $4, t.tgrelid::regclass::text
-                 FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid JOIN pg_namespace n ON n.oid = p.pronamespace
-                 WHERE t.tgrelid = $1 AND t.tgname = $2 AND NOT t.tgisinternal",
-                &[&table, &trigger, &self.capture.schema, &function],
-            )
-            .await
-            .map_err(failed())?;
-        let Some(found) = found else {
-            return Ok(false);
-        };
-        let right: bool = found.try_get(0).map_err(failed())?;
-        if !right {
-            let table: String = found.try_get(1).map_err(failed())?;
-            work.batch_execute(&format!("DROP TRIGGER {} ON {table}", identifier(trigger)))
-                .await
-                .map_err(failed())?;
-        }
-        Ok(right)
-    }
-
-    /// Drops what an earlier mapping needed and this one does not.
-    async fn drop_obsolete(
-        &self,
-        work: &Transaction<'_>,
-        wanted: &HashSet<TriggerId>,
-    ) -> Result<(), PostgresError> {
-        let failed = || PostgresError::sql("dropping obsolete triggers");
-        let present = work
-            .query(
-                "SELECT t.tgrelid, t.tgrelid::regclass::text, t.tgname::text
-                 FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid JOIN pg_namespace n ON n.oid = p.pronamespace
-                 WHERE n.nspname = $1 AND NOT t.tgisinternal",
-                &[&self.capture.schema],
-            )
-            .await
-            .map_err(failed())?;
-        for row in &present {
-            let (oid, table, name): (u32, String, String) = (
-                row.try_get(0).map_err(failed())?,
+            let (table, is_table): (String, bool) = (
                 row.try_get(1).map_err(failed())?,
                 row.try_get(2).map_err(failed())?,
             );
-            if !wanted.contains(&(oid, name.clone())) {
-                work.batch_execute(&format!("DROP TRIGGER {} ON {table}", identifier(&name)))
-                    .await
-                    .map_err(failed())?;
+            if !is_table {
+                tracing::warn!(
+                    relation,
+                    part = table,
+                    "changes of this part cannot be captured"
+                );
+                continue;
+            }
+            let right: Vec<String> = row.try_get(3).map_err(failed())?;
+            let present: Vec<String> = row.try_get(4).map_err(failed())?;
+            for trigger in Capture::triggers(&self.schema, relation) {
+                if right.contains(&trigger.name) {
+                    continue;
+                }
+                if present.contains(&trigger.name) {
+                    let drop = format!("DROP TRIGGER {} ON {table}", identifier(&trigger.name));
+                    work.batch_execute(&drop).await.map_err(failed())?;
+                }
+                let create = Capture::create_trigger(&self.schema, relation, &trigger, &table);
+                work.batch_execute(&create).await.map_err(failed())?;
             }
         }
         Ok(())
     }
 
-    /// Takes the triggers and the outbox out of the database, with what waits in it.
+    /// Ends what consumers hold that are absent for too long, deletes what all others have acknowledged, and takes away
+    /// what is captured for none: triggers of tables, and columns. Nothing else ever takes any of these away.
+    ///
+    /// Sources delete acknowledged rows and notice absent consumers by themselves; call this after a release has ended for
+    /// good, or every night. What is left of an expired consumer is its name, by which it is known when it comes back.
     ///
     /// # Errors
     ///
     /// When the database refuses; nothing is changed then.
-    pub async fn uninstall(&self, client: &mut Client) -> Result<(), PostgresError> {
-        let failed = || PostgresError::sql("removing the outbox");
+    pub async fn prune(&self, client: &mut Client) -> Result<Pruned, PostgresError> {
+        let failed = || PostgresError::sql("pruning the outbox");
+        let schema = identifier(&self.schema);
         let work = client.transaction().await.map_err(failed())?;
-        // The triggers go with the functions they call.
-        work.batch_execute(&format!(
-            "SET LOCAL lock_timeout = '5s'; SET LOCAL client_min_messages = 'warning';
-             DROP SCHEMA IF EXISTS {} CASCADE",
-            identifier(&self.capture.schema)
-        ))
+        begin(&work).await?;
+        let mut pruned = Pruned::default();
+        let expired = work
+            .query(&format!("SELECT {schema}.expire()"), &[])
+            .await
+            .map_err(failed())?;
+        for row in &expired {
+            pruned.expired.push(row.try_get(0).map_err(failed())?);
+        }
+        work.execute(
+            &format!(
+                "DELETE FROM {schema}.interest WHERE consumer IN (
+                   SELECT id FROM {schema}.consumer WHERE expired_at IS NOT NULL)"
+            ),
+            &[],
+        )
         .await
         .map_err(failed())?;
-        work.commit().await.map_err(failed())
-    }
-
-    /// What waits to be invalidated: worth an alarm when it grows, for then no invalidator is running.
-    ///
-    /// # Errors
-    ///
-    /// When the outbox is not installed or cannot be read.
-    pub async fn status(&self, client: &Client) -> Result<OutboxStatus, PostgresError> {
-        let failed = || PostgresError::sql("reading the outbox");
-        let row = client
-            .query_one(
+        self.install_wake(&work).await?;
+        let captured = work
+            .query(
                 &format!(
-                    "SELECT count(*), coalesce(floor(extract(epoch FROM
-                       clock_timestamp() - min(captured_at)) * 1000), 0)::bigint FROM {}.outbox",
-                    identifier(&self.capture.schema)
+                    "SELECT c.relation, EXISTS (SELECT FROM {schema}.interest AS i WHERE i.relation = c.relation),
+                       to_regclass(c.relation) IS NOT NULL
+                     FROM {schema}.capture AS c ORDER BY 1"
                 ),
                 &[],
             )
             .await
             .map_err(failed())?;
-        Ok(OutboxStatus {
-            events: row.try_get(0).map_err(failed())?,
-            oldest_ms: row.try_get(1).map_err(failed())?,
-        })
+        for row in &captured {
+            let relation: String = row.try_get(0).map_err(failed())?;
+            let (needed, exists): (bool, bool) = (
+                row.try_get(1).map_err(failed())?,
+                row.try_get(2).map_err(failed())?,
+            );
+            if needed && exists {
+                if self
+                    .install_capture(&work, &relation, Width::AsNeeded)
+                    .await?
+                {
+                    pruned.narrowed.push(relation);
+                }
+            } else if !needed {
+                let function = identifier(&Capture::function_name(&relation));
+                work.batch_execute(&format!(
+                    "DROP FUNCTION IF EXISTS {schema}.{function}() CASCADE"
+                ))
+                .await
+                .map_err(failed())?;
+                for table in ["capture", "seen"] {
+                    work.execute(
+                        &format!("DELETE FROM {schema}.{table} WHERE relation = $1"),
+                        &[&relation],
+                    )
+                    .await
+                    .map_err(failed())?;
+                }
+                pruned.released.push(relation);
+            }
+        }
+        loop {
+            let rows: i64 = one(&work, &format!("SELECT {schema}.sweep($1)"), &[&SWEEP_ROWS])
+                .await
+                .map_err(failed())?;
+            pruned.rows += rows;
+            if rows < SWEEP_ROWS {
+                break;
+            }
+        }
+        work.commit().await.map_err(failed())?;
+        Ok(pruned)
     }
+}
+
+/// A hundred years: what an `interval` and arithmetic with it can hold.
+const HOLD_MS_MAX: i64 = 100 * 366 * 24 * 3_600 * 1_000;
+
+/// How much of a table is captured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Width {
+    /// What is needed and what was captured before.
+    AtLeastAsBefore,
+    /// What is needed.
+    AsNeeded,
+}
+
+/// One installation at a time, none that waits for a lock for long, and none that our own event trigger looks at.
+async fn begin(work: &Transaction<'_>) -> Result<(), PostgresError> {
+    let settings = format!(
+        "SET LOCAL lock_timeout = '5s'; SET LOCAL client_min_messages = 'warning'; SET LOCAL {INSTALLING} = 'on';
+         SET LOCAL standard_conforming_strings = on; SELECT pg_advisory_xact_lock({INSTALL_LOCK})"
+    );
+    work.batch_execute(&settings)
+        .await
+        .map_err(PostgresError::sql("waiting for another installation"))
+}
+
+/// The only value of the only row.
+async fn one<T: for<'a> tokio_postgres::types::FromSql<'a>>(
+    work: &Transaction<'_>,
+    sql: &str,
+    params: &[&(dyn tokio_postgres::types::ToSql + Sync)],
+) -> Result<T, tokio_postgres::Error> {
+    work.query_one(sql, params).await?.try_get(0)
 }
 
 async fn check_version(work: &Transaction<'_>) -> Result<(), PostgresError> {
@@ -388,15 +528,36 @@ async fn check_version(work: &Transaction<'_>) -> Result<(), PostgresError> {
 /// Finds out before the first write does whether a table has what its function will read.
 async fn probe(
     work: &Transaction<'_>,
-    entity: &Entity,
-    table: &MappedTable,
+    entity: &str,
+    relation: &str,
+    columns: &BTreeSet<String>,
 ) -> Result<(), PostgresError> {
-    match work.batch_execute(&Capture::probe(entity, table)).await {
+    match work.batch_execute(&Capture::probe(relation, columns)).await {
         Ok(()) => Ok(()),
         Err(error) if error.as_db_error().is_some() => Err(PostgresError::Mismatch {
-            entity: entity.name().into(),
+            entity: entity.into(),
             reason: describe(&error),
         }),
         Err(error) => Err(PostgresError::sql("looking at a mapped table")(error)),
     }
+}
+
+/// Whether all of these can be read, without failing the transaction.
+async fn readable(
+    work: &Transaction<'_>,
+    relation: &str,
+    columns: &BTreeSet<String>,
+) -> Result<bool, PostgresError> {
+    let failed = || PostgresError::sql("looking at a captured table");
+    work.batch_execute("SAVEPOINT readable")
+        .await
+        .map_err(failed())?;
+    let probed = work.batch_execute(&Capture::probe(relation, columns)).await;
+    let (end, readable) = match probed {
+        Ok(()) => ("RELEASE SAVEPOINT readable", true),
+        Err(error) if error.as_db_error().is_some() => ("ROLLBACK TO SAVEPOINT readable", false),
+        Err(error) => return Err(failed()(error)),
+    };
+    work.batch_execute(end).await.map_err(failed())?;
+    Ok(readable)
 }

@@ -9,12 +9,22 @@
 //! of a row is what a query reads of it.
 
 mod capture;
+mod catalogue;
+mod consumer;
 mod decode;
 mod error;
+mod facts;
 mod install;
+mod interest;
+mod layout;
 mod mapping;
+mod outbox;
 mod pace;
 mod param;
+mod pooler;
+mod position;
+mod reader;
+mod reading;
 mod replicas;
 mod resolver;
 mod session;
@@ -23,8 +33,9 @@ mod sql;
 mod statement;
 mod value;
 
+pub use consumer::{ConsumerName, ConsumerStatus};
 pub use error::PostgresError;
-pub use install::{Outbox, OutboxStatus};
 pub use mapping::{Mapping, MappingBuilder, Table};
+pub use outbox::{Outbox, OutboxStatus, Pruned};
 pub use resolver::PostgresResolver;
 pub use source::{OutboxReceipt, OutboxSource};

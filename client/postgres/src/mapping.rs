@@ -45,14 +45,19 @@ pub struct Mapping {
 pub(super) struct MappedTable {
     /// Schema and table.
     pub(super) quoted: String,
-    /// Column by field, stored fields only.
-    columns: HashMap<Name, String>,
+    /// Column by field, stored fields only, quoted and as it is.
+    columns: HashMap<Name, (String, String)>,
 }
 
 impl MappedTable {
     /// The quoted column of a stored field.
     pub(super) fn column(&self, field: &str) -> Option<&str> {
-        self.columns.get(field).map(String::as_str)
+        self.columns.get(field).map(|(quoted, _)| quoted.as_str())
+    }
+
+    /// The same without quotes.
+    pub(super) fn bare_column(&self, field: &str) -> Option<&str> {
+        self.columns.get(field).map(|(_, bare)| bare.as_str())
     }
 }
 
@@ -74,6 +79,21 @@ impl Mapping {
     /// The quoted table of an entity.
     pub fn table_of(&self, entity: &str) -> Option<&str> {
         self.tables.get(entity).map(|table| table.quoted.as_str())
+    }
+
+    /// A hash of the schema and of where its entities are stored: what tells one release, one tenant and one service from
+    /// another.
+    pub fn fingerprint(&self) -> u64 {
+        let mut described = self.schema.fingerprint().to_le_bytes().to_vec();
+        for (entity, table) in self.entities() {
+            described.extend_from_slice(table.quoted.as_bytes());
+            for field in stored_fields(entity) {
+                described.push(0);
+                described.extend_from_slice(table.column(field.name()).unwrap_or("").as_bytes());
+            }
+            described.push(0);
+        }
+        xxhash_rust::xxh3::xxh3_64(&described)
     }
 
     /// Every entity with its table.
@@ -152,7 +172,8 @@ impl MappingBuilder {
             for field in stored_fields(entity) {
                 let column = different.remove(field.name());
                 let column = column.unwrap_or_else(|| field.name().to_owned());
-                columns.insert(Name::from(field.name()), checked(&column)?);
+                let quoted = checked(&column)?;
+                columns.insert(Name::from(field.name()), (quoted, column));
             }
             if let Some(field) = different.into_keys().next() {
                 return Err(PostgresError::Unknown {

@@ -56,6 +56,20 @@ impl Pace {
         }
     }
 
+    /// Whether commits notify, as the database says.
+    pub(super) fn notified(&mut self, notified: bool) {
+        if self.notified != notified {
+            let default = |notified| match notified {
+                true => NOTIFIED_PAUSE,
+                false => POLLED_PAUSE,
+            };
+            if self.idle_pause == default(self.notified) {
+                self.idle_pause = default(notified);
+            }
+            self.notified = notified;
+        }
+    }
+
     /// A read has found so many rows.
     pub(super) fn found(&mut self, rows: usize, now: Instant) {
         self.second = match self.second {

@@ -63,6 +63,9 @@ impl ToSql for Param {
     to_sql_checked!();
 }
 
+/// Longer texts are not taken for numbers.
+const DIGITS_MAX: usize = 1_000;
+
 /// The type a parameter compared with a column of this kind is cast to: one for which PostgreSQL has a comparison with
 /// every column type the kind can stand for.
 pub(super) fn sql_type(kind: FieldType) -> &'static str {
@@ -77,10 +80,22 @@ pub(super) fn sql_type(kind: FieldType) -> &'static str {
     }
 }
 
+/// As [`sql_type`], for one value: whole numbers that 64 bits cannot hold are compared as decimals.
+pub(super) fn sql_type_of(kind: FieldType, text: &str) -> &'static str {
+    match kind {
+        FieldType::Integer if text.parse::<i64>().is_err() => "numeric",
+        _ => sql_type(kind),
+    }
+}
+
 /// The text of a value, if a column of this kind can hold it at all. A value it cannot hold is equal to nothing, which
 /// is an answer and not an error: such values come from the outside, in an address for example.
 pub(super) fn storable(kind: FieldType, value: &Value) -> Option<String> {
     let text = match value {
+        Value::String(text) if matches!(kind, FieldType::Integer | FieldType::Number) => {
+            kind.canonical_text(value)?;
+            text.clone()
+        }
         Value::String(text) => text.clone(),
         Value::Bool(truth) => truth.to_string(),
         Value::Number(_) => kind.canonical_text(value)?.into_owned(),
@@ -88,8 +103,11 @@ pub(super) fn storable(kind: FieldType, value: &Value) -> Option<String> {
     };
     let fits = match kind {
         FieldType::Text | FieldType::Timestamp => !text.contains('\0'),
-        FieldType::Integer => text.parse::<i64>().is_ok(),
-        FieldType::Number => text.parse::<f64>().is_ok_and(f64::is_finite),
+        // PostgreSQL's decimals have at most 131,072 digits before the point.
+        FieldType::Integer => {
+            text.len() <= DIGITS_MAX && text.parse::<f64>().is_ok_and(f64::is_finite)
+        }
+        FieldType::Number => text.len() <= DIGITS_MAX && text.parse::<f64>().is_ok(),
         FieldType::Boolean => matches!(text.as_str(), "true" | "false"),
         FieldType::Uuid => is_uuid(&text),
         FieldType::Json => false,
@@ -136,10 +154,17 @@ mod tests {
         );
         assert_eq!(storable(FieldType::Text, json!("a\0b")), None);
         assert_eq!(storable(FieldType::Text, json!(7)), Some("7".into()));
-        assert_eq!(storable(FieldType::Integer, json!(u64::MAX)), None);
+        let beyond = storable(FieldType::Integer, json!(u64::MAX)).unwrap();
+        assert_eq!(beyond, "18446744073709551615");
+        assert_eq!(sql_type_of(FieldType::Integer, &beyond), "numeric");
+        assert_eq!(sql_type_of(FieldType::Integer, "7"), "int8");
         assert_eq!(storable(FieldType::Integer, json!(2.0)), Some("2".into()));
         assert_eq!(storable(FieldType::Integer, json!(2.5)), None);
-        assert_eq!(storable(FieldType::Number, json!("NaN")), None);
+        assert_eq!(
+            storable(FieldType::Number, json!("NaN")),
+            Some("NaN".into())
+        );
+        assert_eq!(storable(FieldType::Number, json!("ten")), None);
         assert_eq!(
             storable(
                 FieldType::Uuid,

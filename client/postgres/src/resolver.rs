@@ -6,33 +6,21 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use deadpool_postgres::{
-    Manager, ManagerConfig, Object, Pool, QueueMode, RecyclingMethod, Runtime,
-};
+use deadpool_postgres::{Object, Pool};
 use futures_util::future::{OptionFuture, try_join, try_join_all};
+use mcache_graph::{
+    BoxFuture, Entity, Fetch, FieldType, Name, Resolver, ResolverError, Row, Rows, Select,
+};
 use serde_json::Value;
 use tokio_postgres::tls::{MakeTlsConnect, TlsConnect};
-use tokio_postgres::types::ToSql;
 use tokio_postgres::{Config, Socket};
-
-use mcache_graph::{BoxFuture, Fetch, Name, Resolver, ResolverError, Row, Rows, Select};
 
 use super::error::PostgresError;
 use super::mapping::Mapping;
 use super::param::Param;
+use super::reader::{FieldKey, Reader};
 use super::statement::{Builder, Statement};
 use super::value::from_text;
-
-/// How long a fetch waits for a connection, and a connection for the server.
-const CONNECTION_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// Prepared statements a connection keeps. Shapes of queries are few unless somebody makes them up.
-const STATEMENTS_MAX: usize = 512;
-
-/// What every text the server sends must not depend on. Each statement sees what was committed before it began, which is
-/// what makes a cached result trustworthy.
-const SESSION_OPTIONS: &str = "-c timezone=UTC -c datestyle=ISO -c intervalstyle=postgres -c extra_float_digits=1 \
-     -c default_transaction_isolation=read\\ committed";
 
 /// Answers graph queries from a PostgreSQL database, as a [`Mapping`] says.
 ///
@@ -56,9 +44,9 @@ const SESSION_OPTIONS: &str = "-c timezone=UTC -c datestyle=ISO -c intervalstyle
 /// ```
 #[derive(Clone)]
 pub struct PostgresResolver {
-    pool: Pool,
+    reader: Reader,
     mapping: Arc<Mapping>,
-    computed: HashMap<(Name, Name), Arc<str>>,
+    computed: HashMap<FieldKey, Arc<str>>,
 }
 
 impl PostgresResolver {
@@ -83,7 +71,7 @@ impl PostgresResolver {
     ///
     /// As [`new`](Self::new).
     pub fn with_connections<T>(
-        mut config: Config,
+        config: Config,
         tls: T,
         mapping: Arc<Mapping>,
         connections: usize,
@@ -94,30 +82,71 @@ impl PostgresResolver {
         T::TlsConnect: Send + Sync,
         <T::TlsConnect as TlsConnect<Socket>>::Future: Send,
     {
-        let options = match config.get_options() {
-            Some(given) => format!("{given} {SESSION_OPTIONS}"),
-            None => SESSION_OPTIONS.to_owned(),
-        };
-        config.options(options);
-        if config.get_application_name().is_none() {
-            config.application_name("mcache");
-        }
-        let recycling = ManagerConfig {
-            recycling_method: RecyclingMethod::Fast,
-        };
-        let pool = Pool::builder(Manager::from_config(config, tls, recycling))
-            .max_size(connections)
-            // The last one used has prepared what is asked most; in turn, every connection would have to.
-            .queue_mode(QueueMode::Lifo)
-            .runtime(Runtime::Tokio1)
-            .wait_timeout(Some(CONNECTION_TIMEOUT))
-            .create_timeout(Some(CONNECTION_TIMEOUT))
-            .build()?;
         Ok(Self {
-            pool,
+            reader: Reader::new(config, tls, connections)?,
             mapping,
             computed: HashMap::new(),
         })
+    }
+
+    /// A resolver over a pool that belongs to the caller. Its sessions stay as they are: every statement is a transaction of
+    /// its own with settings of its own, as with [`transaction_pooled`](Self::transaction_pooled).
+    pub fn over_pool(pool: Pool, mapping: Arc<Mapping>) -> Self {
+        Self {
+            reader: Reader::over(pool, true),
+            mapping,
+            computed: HashMap::new(),
+        }
+    }
+
+    /// For a pooler in transaction mode between here and PostgreSQL: nothing is kept in a session, neither settings nor
+    /// prepared statements. Costs planning each statement anew. Without it such a pooler is refused at the first use.
+    #[must_use]
+    pub fn transaction_pooled(mut self) -> Self {
+        self.reader.by_transaction();
+        self
+    }
+
+    /// A setting every statement is executed under, such as the one a row-level security policy reads. It is part of every
+    /// key: two resolvers with different settings never share an entry.
+    ///
+    /// # Errors
+    ///
+    /// [`PostgresError::Identifier`] if the name cannot be one.
+    pub fn setting(mut self, name: &str, value: &str) -> Result<Self, PostgresError> {
+        self.reader.set(name, value)?;
+        Ok(self)
+    }
+
+    /// A setting that is taken from a member of each query's context, which is part of its key: who asks. A query whose
+    /// context lacks it is not answered.
+    ///
+    /// ```no_run
+    /// # fn f(resolver: mcache_postgres::PostgresResolver) -> Result<(), Box<dyn std::error::Error>> {
+    /// use mcache_graph::GraphQuery;
+    /// use serde_json::json;
+    ///
+    /// // CREATE POLICY own ON orders USING (customer_id = current_setting('app.customer'))
+    /// let resolver = resolver.setting_from_context("app.customer", "customer")?;
+    /// let query = GraphQuery::new("order").fields(["total"]).context(json!({ "customer": "cus_1" }));
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`PostgresError::Identifier`] if the name of the setting cannot be one.
+    pub fn setting_from_context(mut self, name: &str, member: &str) -> Result<Self, PostgresError> {
+        self.reader.set_from_context(name, member)?;
+        Ok(self)
+    }
+
+    /// What the database is called in keys, instead of its system identifier and name. Give a restored copy that serves
+    /// beside its original another name: it has the same identifier and other data.
+    #[must_use]
+    pub fn database(mut self, name: &str) -> Self {
+        self.reader.database(name);
+        self
     }
 
     /// Says how a computed field is made: by SQL that returns two columns, the id of a row and its value as `jsonb`.
@@ -166,10 +195,13 @@ impl PostgresResolver {
     ///
     /// [`PostgresError::Mismatch`] with the first that does not fit, or whatever keeps the server from answering.
     pub async fn check(&self) -> Result<(), PostgresError> {
-        let client = self.pool.get().await?;
+        let known = self.reader.known(&self.mapping).await?;
+        let client = self.reader.client().await?;
+        let context = self.reader.some_context();
         let builder = Builder {
             mapping: &self.mapping,
             schema: self.mapping.schema(),
+            facts: &known.facts,
         };
         for (entity, _) in self.mapping.entities() {
             let names: Vec<Name> = super::mapping::stored_fields(entity)
@@ -179,23 +211,30 @@ impl PostgresResolver {
             let key = Select::Keys {
                 field: fields[0],
                 values: &[],
+                order: &[],
             };
-            let mut statements = vec![builder.rows(entity, &fields, &key)?.sql];
-            for field in entity
+            let rows = builder.rows(entity, &fields, &key)?;
+            let mut statements = vec![(rows.sql, rows.params)];
+            let computed = entity
                 .all_fields()
                 .iter()
-                .filter(|field| field.is_computed())
-            {
-                statements.push(self.computation(entity.name(), field.name())?.to_string());
+                .filter(|field| field.is_computed());
+            for field in computed {
+                let sql = self.computation(entity.name(), field.name())?.to_string();
+                statements.push((sql, computation_params([], &Value::Null, None).to_vec()));
             }
-            for sql in statements {
-                client
-                    .prepare(&sql)
-                    .await
-                    .map_err(|error| PostgresError::Mismatch {
-                        entity: entity.name().into(),
-                        reason: super::error::describe(&error),
-                    })?;
+            for (sql, params) in statements {
+                // Of no rows: executed, not only prepared, which would leave something behind in a shared session.
+                match self.reader.run(&client, &sql, &params, &context).await {
+                    Ok(_) => {}
+                    Err(PostgresError::Sql { source, .. }) if source.as_db_error().is_some() => {
+                        return Err(PostgresError::Mismatch {
+                            entity: entity.name().into(),
+                            reason: super::error::describe(&source),
+                        });
+                    }
+                    Err(error) => return Err(error),
+                }
             }
         }
         Ok(())
@@ -226,19 +265,21 @@ impl PostgresResolver {
         };
         let (computed, stored): (Vec<&Name>, Vec<&Name>) =
             fetch.fields.iter().partition(is_computed);
+        let known = self.reader.known(&self.mapping).await?;
         let builder = Builder {
             mapping: &self.mapping,
             schema: fetch.schema,
+            facts: &known.facts,
         };
         let rows = builder.rows(fetch.entity, &stored, &fetch.select)?;
         let count = match fetch.select {
             Select::List(list) if list.count => Some(builder.count(fetch.entity, list.filter)?),
             _ => None,
         };
-        let client = self.pool.get().await?;
+        let client = self.reader.client().await?;
         // Sent together: both answers come in one round trip.
-        let count = OptionFuture::from(count.map(|count| query_count(&client, count)));
-        let (mut rows, count) = try_join(query_rows(&client, fetch, &stored, rows), async {
+        let count = OptionFuture::from(count.map(|count| self.query_count(&client, fetch, count)));
+        let (mut rows, count) = try_join(self.query_rows(&client, fetch, &stored, rows), async {
             count.await.transpose()
         })
         .await?;
@@ -259,16 +300,12 @@ impl PostgresResolver {
             return Ok(());
         }
         let ids: Vec<String> = rows.iter().map(id_of).collect();
-        let params = [
-            Param::array(ids.iter().cloned()),
-            Param::text(fetch.context.to_string()),
-            Param::text(fetch.locale.unwrap_or_default()),
-        ];
+        let params = computation_params(ids.iter().cloned(), fetch.context, fetch.locale);
         let made = try_join_all(fields.iter().map(|field| {
             let params = &params;
             async move {
                 let sql = self.computation(fetch.entity.name(), field)?;
-                query_computed(client, sql, params).await
+                self.query_computed(client, fetch, sql, params).await
             }
         }))
         .await?;
@@ -279,18 +316,141 @@ impl PostgresResolver {
         }
         Ok(())
     }
+
+    /// How long until the nearest boundary that is ahead.
+    async fn boundary(
+        &self,
+        entity: &Entity,
+        fields: &[Name],
+    ) -> Result<Option<Duration>, PostgresError> {
+        let known = self.reader.known(&self.mapping).await?;
+        let builder = Builder {
+            mapping: &self.mapping,
+            schema: self.mapping.schema(),
+            facts: &known.facts,
+        };
+        let sql = builder.next_boundary(entity, fields)?;
+        let client = self.reader.client().await?;
+        // Of any row, whoever may see it: the earlier end is the safe one.
+        let found = self
+            .reader
+            .run(&client, &sql, &[], &self.reader.some_context())
+            .await?;
+        let seconds: Option<&str> = match found.first() {
+            Some(row) => row
+                .try_get(0)
+                .map_err(PostgresError::sql("reading a boundary"))?,
+            None => None,
+        };
+        let seconds = seconds.and_then(|text| text.parse::<f64>().ok());
+        Ok(seconds
+            .map(|ahead| Duration::try_from_secs_f64(ahead.max(0.0)).unwrap_or(Duration::MAX)))
+    }
+
+    async fn query_rows(
+        &self,
+        client: &Object,
+        fetch: &Fetch<'_>,
+        fields: &[&Name],
+        statement: Statement,
+    ) -> Result<Vec<Row>, PostgresError> {
+        let found = self
+            .reader
+            .run(client, &statement.sql, &statement.params, fetch.context)
+            .await?;
+        let mut rows = Vec::with_capacity(found.len());
+        for found in &found {
+            let mut row = Row::new();
+            for (position, name) in fields.iter().enumerate() {
+                let text: Option<&str> = found
+                    .try_get(position)
+                    .map_err(PostgresError::sql("reading a value"))?;
+                if let Some(field) = fetch.entity.get_field(name) {
+                    row.insert(name.to_string(), from_text(field.kind(), text));
+                }
+            }
+            rows.push(row);
+        }
+        Ok(rows)
+    }
+
+    async fn query_count(
+        &self,
+        client: &Object,
+        fetch: &Fetch<'_>,
+        statement: Statement,
+    ) -> Result<u64, PostgresError> {
+        let found = self
+            .reader
+            .run(client, &statement.sql, &statement.params, fetch.context)
+            .await?;
+        let count: i64 = match found.first() {
+            Some(row) => row
+                .try_get(0)
+                .map_err(PostgresError::sql("reading a count"))?,
+            None => 0,
+        };
+        Ok(u64::try_from(count).unwrap_or(0))
+    }
+
+    /// The values of a computed field by id.
+    async fn query_computed(
+        &self,
+        client: &Object,
+        fetch: &Fetch<'_>,
+        sql: &str,
+        params: &[Param],
+    ) -> Result<HashMap<String, Value>, PostgresError> {
+        let found = self.reader.run(client, sql, params, fetch.context).await?;
+        let mut made = HashMap::with_capacity(found.len());
+        for row in &found {
+            let failed = || PostgresError::sql("reading a computed value");
+            let id: Option<String> = row.try_get(0).map_err(failed())?;
+            let value: Option<&str> = row.try_get(1).map_err(failed())?;
+            if let Some(id) = id {
+                let value = from_text(FieldType::Json, value);
+                made.insert(id, value);
+            }
+        }
+        Ok(made)
+    }
+}
+
+/// What a computation is given.
+fn computation_params(
+    ids: impl IntoIterator<Item = String>,
+    context: &Value,
+    locale: Option<&str>,
+) -> [Param; 3] {
+    [
+        Param::array(ids),
+        Param::text(context.to_string()),
+        Param::text(locale.unwrap_or_default()),
+    ]
 }
 
 impl Resolver for PostgresResolver {
     fn fetch<'a>(&'a self, fetch: Fetch<'a>) -> BoxFuture<'a, Result<Rows, ResolverError>> {
         Box::pin(async move { Ok(self.answer(&fetch).await?) })
     }
+
+    fn origin(&self) -> BoxFuture<'_, Result<String, ResolverError>> {
+        Box::pin(async move { Ok(self.reader.origin(&self.mapping).await?) })
+    }
+
+    fn next_boundary<'a>(
+        &'a self,
+        entity: &'a Entity,
+        fields: &'a [Name],
+    ) -> BoxFuture<'a, Result<Option<Duration>, ResolverError>> {
+        Box::pin(async move { Ok(self.boundary(entity, fields).await?) })
+    }
 }
 
 impl std::fmt::Debug for PostgresResolver {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("PostgresResolver")
-            .field("connections", &self.pool.status().size)
+            .field("connections", &self.reader.size())
             .finish_non_exhaustive()
     }
 }
@@ -302,85 +462,4 @@ fn id_of(row: &Row) -> String {
         Some(other) => other.to_string(),
         None => String::new(),
     }
-}
-
-/// Prepares a statement, once per connection.
-async fn prepared(client: &Object, sql: &str) -> Result<tokio_postgres::Statement, PostgresError> {
-    if client.statement_cache.size() > STATEMENTS_MAX {
-        client.statement_cache.clear();
-    }
-    client
-        .prepare_cached(sql)
-        .await
-        .map_err(PostgresError::sql("preparing a query"))
-}
-
-async fn run(
-    client: &Object,
-    sql: &str,
-    params: &[Param],
-) -> Result<Vec<tokio_postgres::Row>, PostgresError> {
-    let statement = prepared(client, sql).await?;
-    let params: Vec<&(dyn ToSql + Sync)> = params
-        .iter()
-        .map(|param| param as &(dyn ToSql + Sync))
-        .collect();
-    client
-        .query(&statement, &params)
-        .await
-        .map_err(PostgresError::sql("reading rows"))
-}
-
-async fn query_rows(
-    client: &Object,
-    fetch: &Fetch<'_>,
-    fields: &[&Name],
-    statement: Statement,
-) -> Result<Vec<Row>, PostgresError> {
-    let found = run(client, &statement.sql, &statement.params).await?;
-    let mut rows = Vec::with_capacity(found.len());
-    for found in &found {
-        let mut row = Row::new();
-        for (position, name) in fields.iter().enumerate() {
-            let text: Option<&str> = found
-                .try_get(position)
-                .map_err(PostgresError::sql("reading a value"))?;
-            if let Some(field) = fetch.entity.get_field(name) {
-                row.insert(name.to_string(), from_text(field.kind(), text));
-            }
-        }
-        rows.push(row);
-    }
-    Ok(rows)
-}
-
-async fn query_count(client: &Object, statement: Statement) -> Result<u64, PostgresError> {
-    let found = run(client, &statement.sql, &statement.params).await?;
-    let count: i64 = match found.first() {
-        Some(row) => row
-            .try_get(0)
-            .map_err(PostgresError::sql("reading a count"))?,
-        None => 0,
-    };
-    Ok(u64::try_from(count).unwrap_or(0))
-}
-
-/// The values of a computed field by id.
-async fn query_computed(
-    client: &Object,
-    sql: &str,
-    params: &[Param],
-) -> Result<HashMap<String, Value>, PostgresError> {
-    let found = run(client, sql, params).await?;
-    let mut made = HashMap::with_capacity(found.len());
-    for row in &found {
-        let failed = || PostgresError::sql("reading a computed value");
-        let id: Option<String> = row.try_get(0).map_err(failed())?;
-        let value: Option<&str> = row.try_get(1).map_err(failed())?;
-        if let Some(id) = id {
-            let value = from_text(mcache_graph::FieldType::Json, value);
-            made.insert(id, value);
-        }
-    }
-    Ok(made)
 }

@@ -15,7 +15,9 @@ use tokio_postgres::{AsyncMessage, Client, Config, Socket, Statement};
 use mcache::change::BoxFuture;
 
 use super::error::PostgresError;
-use super::sql::identifier;
+use super::layout::{Layout, WAKE};
+use super::pooler::shares_sessions;
+use super::sql::{TEXT_SETTINGS, identifier, literal};
 
 /// How long any one statement, or connecting, may take before the connection counts as broken.
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -81,88 +83,189 @@ pub(super) async fn in_time<T>(
     }
 }
 
-/// A connection that listens to an outbox, with every statement its source needs.
+/// A connection that listens for one consumer, with every statement its source needs.
 pub(super) struct Session {
     pub(super) link: Link,
+    /// The consumer's number in this database.
+    pub(super) consumer: i32,
+    /// Whether commits wake us.
+    pub(super) notified: bool,
     pub(super) lease: Statement,
     pub(super) stay_awake: Statement,
+    pub(super) begin: Statement,
+    pub(super) cleared: Statement,
     pub(super) count: Statement,
     pub(super) read: Statement,
+    pub(super) acknowledge: Statement,
     pub(super) delete: Statement,
-    pub(super) delete_before: Statement,
+    pub(super) look: Statement,
+    pub(super) sweep: Statement,
+}
+
+/// What a source is called and where.
+pub(super) struct Asks<'a> {
+    pub(super) schema: &'a str,
+    /// The consumer.
+    pub(super) name: &'a str,
 }
 
 impl Session {
+    /// A session of a consumer that is registered; `None` if it is not, or not any more.
     pub(super) async fn open(
         connect: &Connect,
         wake: Arc<Notify>,
-        schema: &str,
-    ) -> Result<Self, PostgresError> {
+        asks: &Asks<'_>,
+    ) -> Result<Option<Self>, PostgresError> {
         let link = connect(wake).await?;
-        let schema = identifier(schema);
+        let bare = asks.schema;
+        let schema = identifier(bare);
+        {
+            let second = connect(Arc::new(Notify::new())).await?;
+            if shares_sessions(&link.client, &second.client).await? {
+                return Err(PostgresError::Pooler {
+                    what: "an outbox source",
+                    advice: "connect it to PostgreSQL directly, or to a pool with pool_mode = session",
+                });
+            }
+        }
         // Acknowledging need not wait for the disk: a row that comes back after a crash is invalidated once more.
-        // From here on nothing is missed: LISTEN is committed before the first read.
         let setup = format!(
-            "SET synchronous_commit = off; SET statement_timeout = '10s'; SET timezone = 'UTC'; LISTEN {schema}"
+            "SET synchronous_commit = off; SET statement_timeout = '10s'; {}",
+            settings()
         );
-        in_time("listening", link.client.batch_execute(&setup)).await?;
+        in_time("setting up a session", link.client.batch_execute(&setup)).await?;
+        let found = in_time(
+            "looking for the consumer",
+            link.client.query_opt(
+                &format!(
+                    "SELECT id, EXISTS (SELECT FROM pg_trigger WHERE tgrelid = $2::text::regclass AND tgname = $3)
+                     FROM {schema}.consumer WHERE name = $1 AND expired_at IS NULL"
+                ),
+                &[&asks.name, &format!("{schema}.outbox"), &WAKE],
+            ),
+        )
+        .await?;
+        let Some(found) = found else {
+            return Ok(None);
+        };
+        let failed = || PostgresError::sql("looking for the consumer");
+        let consumer: i32 = found.try_get(0).map_err(failed())?;
+        let notified: bool = found.try_get(1).map_err(failed())?;
+        // From here on nothing is missed: LISTEN is committed before the first read.
+        let listen = format!("LISTEN {}", identifier(&Layout::channel(bare, consumer)));
+        in_time("listening", link.client.batch_execute(&listen)).await?;
         let prepare = |sql: String| {
             let client = &link.client;
             async move { in_time("preparing statements of the outbox", client.prepare(&sql)).await }
         };
-        // Whoever holds the lease is the one who reads. It passes on at once when the holder's connection is gone, and
+        // The process with the lease is the one that reads. It passes on at once when the holder's connection is gone, and
         // after a while when the holder is stuck.
         let lease = prepare(format!(
-            "UPDATE {schema}.lease
+            "UPDATE {schema}.lease AS l
              SET holder = $1, pid = pg_backend_pid(), until = clock_timestamp() + $2::bigint * interval '1 millisecond'
-             WHERE holder = $1 OR until < clock_timestamp()
-                OR NOT EXISTS (SELECT FROM pg_stat_activity AS a WHERE a.pid = lease.pid)"
+             WHERE consumer = $3
+               AND EXISTS (SELECT FROM {schema}.consumer AS c WHERE c.id = $3 AND c.expired_at IS NULL)
+               AND (holder = $1 OR until < clock_timestamp()
+                    OR NOT EXISTS (SELECT FROM pg_stat_activity AS a WHERE a.pid = l.pid))"
         ))
         .await?;
         let stay_awake = prepare(format!(
             "UPDATE {schema}.lease SET awake_until = clock_timestamp() + $2::bigint * interval '1 millisecond'
-             WHERE holder = $1"
+             WHERE holder = $1 AND consumer = $3"
         ))
         .await?;
+        let begin = prepare(format!(
+            "SELECT p.acknowledged::text, p.clear, c.expired_at IS NOT NULL
+             FROM {schema}.position AS p JOIN {schema}.consumer AS c ON c.id = p.consumer WHERE p.consumer = $1"
+        ))
+        .await?;
+        let cleared = prepare(format!(
+            "UPDATE {schema}.position SET clear = false WHERE consumer = $1"
+        ))
+        .await?;
+        let concerns = "(relation = ANY ($3::text[]) OR (relation IS NULL AND (target IS NULL OR target = ANY ($4::text[]))))";
+        // What is not behind a snapshot was written by the transactions that were open in it or by later ones. Both are
+        // found by the index, however many dead rows an old transaction keeps in it.
         let count = prepare(format!(
-            "SELECT (SELECT count(*) FROM (SELECT FROM {schema}.outbox LIMIT $1) AS few),
-                    pg_current_snapshot()::text, pg_snapshot_xmin(pg_current_snapshot())::text,
-                    pg_current_wal_insert_lsn()::text"
+            "SELECT (SELECT count(*) FROM (
+                       (SELECT FROM {schema}.outbox WHERE xid = ANY ($2::text[]::xid8[]) AND {concerns} LIMIT $5)
+                       UNION ALL
+                       (SELECT FROM {schema}.outbox WHERE xid >= $1::text::xid8 AND {concerns} LIMIT $5)) AS few),
+                    pg_current_snapshot()::text, pg_current_wal_insert_lsn()::text"
         ))
         .await?;
-        // Transactions below `horizon` had all ended when the snapshot was taken: once everything visible in it is
-        // read, nothing below can appear any more. The position in the log is taken after the snapshot, so it is
-        // beyond the commit of every row read.
-        let read = prepare(format!(
-            "SELECT s.horizon, s.position, o.xid::text, o.id, o.entity, o.operation, o.rows::text, o.trouble,
-                    greatest(0, extract(epoch FROM clock_timestamp() - o.captured_at) * 1000)::bigint
-             FROM (SELECT pg_snapshot_xmin(pg_current_snapshot())::text AS horizon,
-                          pg_current_wal_insert_lsn()::text AS position) AS s
-             LEFT JOIN LATERAL (
-               SELECT * FROM {schema}.outbox
-               WHERE xid >= $1::text::xid8 AND id <> ALL ($2::bigint[])
-               ORDER BY xid, id LIMIT $3) AS o ON true"
+        let read = prepare(read_statement(&schema, concerns)).await?;
+        let acknowledge = prepare(format!(
+            "UPDATE {schema}.position SET acknowledged = $2::text::pg_snapshot
+             WHERE consumer = $1 AND pg_snapshot_xmax(acknowledged) <= pg_snapshot_xmax($2::text::pg_snapshot)"
         ))
         .await?;
+        // Each consumer tries to delete what it has acknowledged, after that is committed: the last one succeeds.
         let delete = prepare(format!(
-            "DELETE FROM {schema}.outbox AS o USING unnest($1::text[]::xid8[], $2::bigint[]) AS done (xid, id)
-             WHERE o.xid = done.xid AND o.id = done.id"
+            "DELETE FROM {schema}.outbox WHERE ctid = ANY (ARRAY(
+               SELECT o.ctid FROM {schema}.outbox AS o
+               WHERE (o.xid = ANY ($2::text[]::xid8[]) OR (o.xid >= $1::text::xid8 AND o.xid < $3::text::xid8))
+                 AND NOT EXISTS (
+                   SELECT FROM {schema}.position AS p JOIN {schema}.consumer AS c ON c.id = p.consumer
+                   WHERE c.expired_at IS NULL AND NOT pg_visible_in_snapshot(o.xid, p.acknowledged))
+               LIMIT $4))"
         ))
         .await?;
-        let delete_before = prepare(format!(
-            "DELETE FROM {schema}.outbox WHERE (xid, id) IN (
-               SELECT xid, id FROM {schema}.outbox WHERE pg_visible_in_snapshot(xid, $1::text::pg_snapshot)
-               LIMIT 10000)"
+        let look = prepare(format!(
+            "WITH due AS (UPDATE {schema}.layout SET looked_at = clock_timestamp()
+                          WHERE looked_at < clock_timestamp() - $1::bigint * interval '1 millisecond' RETURNING 1)
+             SELECT l.changed, l.complete FROM due, LATERAL {schema}.look() AS l"
         ))
         .await?;
-        Ok(Self {
+        let sweep = prepare(format!(
+            "WITH due AS (UPDATE {schema}.layout SET swept_at = clock_timestamp()
+                          WHERE swept_at < clock_timestamp() - $1::bigint * interval '1 millisecond' RETURNING 1)
+             SELECT ARRAY(SELECT {schema}.expire()), {schema}.sweep($2) FROM due"
+        ))
+        .await?;
+        Ok(Some(Self {
             link,
+            consumer,
+            notified,
             lease,
             stay_awake,
+            begin,
+            cleared,
             count,
             read,
+            acknowledge,
             delete,
-            delete_before,
-        })
+            look,
+            sweep,
+        }))
     }
+}
+
+/// Reads, in order, what is not behind a snapshot: `xmax` $1, open transactions $2, tables $3, own names $4; beyond the
+/// row $5, $6 of the page before, and then only what the first page could have had: behind $7. At most $8 rows.
+///
+/// The position in the log is taken after the snapshot, so it is beyond the commit of every row read.
+fn read_statement(schema: &str, concerns: &str) -> String {
+    let wanted = format!(
+        "{concerns} AND (xid, id) > ($5::text::xid8, $6::bigint)
+         AND ($7::text IS NULL OR pg_visible_in_snapshot(xid, $7::text::pg_snapshot)) ORDER BY xid, id LIMIT $8"
+    );
+    format!(
+        "SELECT s.snapshot, s.position, o.xid::text, o.id, o.relation, o.operation, o.rows::text, o.trouble,
+                greatest(0, extract(epoch FROM clock_timestamp() - o.captured_at) * 1000)::bigint, pg_backend_pid()
+         FROM (SELECT pg_current_snapshot()::text AS snapshot, pg_current_wal_insert_lsn()::text AS position) AS s
+         LEFT JOIN LATERAL (
+           SELECT * FROM (
+             (SELECT * FROM {schema}.outbox WHERE xid = ANY ($2::text[]::xid8[]) AND {wanted})
+             UNION ALL
+             (SELECT * FROM {schema}.outbox WHERE xid >= $1::text::xid8 AND {wanted})) AS pages
+           ORDER BY xid, id LIMIT $8) AS o ON true
+         ORDER BY o.xid, o.id"
+    )
+}
+
+/// Sets everything the text of a value depends on.
+pub(super) fn settings() -> String {
+    let set = |(name, value): &(&str, &str)| format!("SET {name} = {}", literal(value));
+    TEXT_SETTINGS.iter().map(set).collect::<Vec<_>>().join("; ")
 }

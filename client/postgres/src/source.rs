@@ -3,12 +3,10 @@
 //! Owns what was handed out and not yet acknowledged, the lease, and the way back after a lost connection. It must not
 //! know tags or caches.
 //!
-//! A row of the outbox is work to do, and deleting it is the acknowledgement: nothing else is kept, so nothing can
-//! disagree with it after a crash, a restore or a failover. Transactions commit in another order than they took their
-//! numbers in; reading therefore never remembers "everything up to number n is done", only which rows it has in hand,
-//! and below which transaction id no row can appear any more.
+//! A row of the outbox is work to do. What a consumer has done is a position in the database itself (see `position.rs`),
+//! so nothing can disagree with it after a crash, a restore or a failover. Rows are deleted when the last consumer has
+//! acknowledged them.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,20 +15,16 @@ use tokio::time::Instant;
 use tokio_postgres::tls::{MakeTlsConnect, TlsConnect};
 use tokio_postgres::{Config, Row, Socket};
 
-use mcache::change::{Batch, BoxError, BoxFuture, ChangeEvent, ChangeSource};
+use mcache::change::{Batch, BoxError, BoxFuture, ChangeSource, Contact};
 
-use super::decode;
+use super::decode::Decoder;
 use super::error::PostgresError;
-use super::install::Outbox;
+use super::install::SWEEP_ROWS;
+use super::outbox::Outbox;
 use super::pace::{AWAKE, Pace};
-use super::replicas::{Position, Replicas, position};
-use super::session::{Connect, Session, connector, in_time};
-
-/// Rows of the outbox in one batch, at most.
-const BATCH_MAX: i64 = 256;
-
-/// Rows deleted by one statement, at most.
-const DELETE_MAX: usize = 5_000;
+use super::position::{Ledger, Snapshot};
+use super::replicas::{Position, Replicas};
+use super::session::{Asks, Connect, Session, connector, in_time};
 
 /// How long the holder of the lease may be silent before another source takes over.
 const LEASE: Duration = Duration::from_secs(3);
@@ -38,56 +32,80 @@ const LEASE: Duration = Duration::from_secs(3);
 /// How often a source without the lease asks for it.
 const STANDBY: Duration = Duration::from_millis(200);
 
-/// The floor is a shortcut for what transactions write. Rows restored from a dump ignore it, so now and then it is too.
-const FLOOR_LIFE: Duration = Duration::from_secs(60);
-
-/// The changes that wait in an [`Outbox`], to be driven by an [`Invalidator`](mcache::change::Invalidator).
+/// The changes that wait for one consumer in an [`Outbox`], to be driven by an
+/// [`Invalidator`](mcache::change::Invalidator).
 ///
-/// Several processes may each drive one: they share a lease, one of them works and the others take over when it ends,
-/// at once if its connection is gone, after three seconds if it is stuck.
+/// Several processes of a consumer may each drive one: they share a lease, one of them works and the others take over
+/// when it ends, at once if its connection is gone, after three seconds if it is stuck. Other consumers are not concerned.
 pub struct OutboxSource {
     outbox: Outbox,
+    /// The consumer's name, and the part of it that all its releases share.
+    pub(super) names: [String; 2],
+    pub(super) decoder: Decoder,
     connect: Connect,
-    backlog_max: i64,
+    pub(super) backlog_max: i64,
+    pub(super) look_every: Duration,
     replicas: Option<Replicas>,
     /// Names this source in the lease.
     holder: String,
-    session: Option<Session>,
+    pub(super) session: Option<Session>,
+    /// Counts sessions: what was handed out in an earlier one is not acknowledged in a later one, which may be of another
+    /// server that never had it.
+    pub(super) generation: u64,
+    contact: Contact,
     wake: Arc<Notify>,
     /// Until when nobody else takes the lease.
     leased_until: Option<Instant>,
-    /// Whether the backlog was looked at since the lease was obtained.
-    counted: bool,
     pace: Pace,
-    /// Below this transaction id everything there is was handed out.
-    floor: u64,
-    floor_since: Instant,
-    /// Below this one everything is in hand as one batch, until that is acknowledged.
-    backlog_horizon: u64,
-    /// Handed out, not yet acknowledged: transaction id and number.
-    in_hand: BTreeSet<(u64, i64)>,
+    /// Where reading goes on. Known while the lease is held.
+    pub(super) reading: Option<Reading>,
+    pub(super) ledger: Ledger,
+    /// What was acknowledged in the database.
+    stored: Snapshot,
+    /// What is acknowledged and not yet stored.
+    pub(super) to_store: Option<Snapshot>,
+    pub(super) looked: Option<Instant>,
+    pub(super) swept: Option<Instant>,
+}
+
+/// How far was read.
+#[derive(Debug)]
+pub(super) struct Reading {
+    /// Everything behind this was handed out.
+    pub(super) from: Snapshot,
+    /// What is being handed out in pages: everything behind a later snapshot, up to this row so far.
+    pub(super) page: Option<Page>,
+    /// Whether the backlog was counted.
+    pub(super) counted: bool,
+}
+
+#[derive(Debug)]
+pub(super) struct Page {
+    pub(super) to: Snapshot,
+    pub(super) after: (String, i64),
 }
 
 /// What acknowledges a batch of an [`OutboxSource`].
 #[derive(Debug)]
 pub struct OutboxReceipt {
-    what: Receipt,
+    pub(super) what: Receipt,
     /// Beyond the commit of everything in the batch.
-    position: Position,
+    pub(super) position: Position,
 }
 
 #[derive(Debug)]
-enum Receipt {
-    Rows(Vec<(u64, i64)>),
-    /// Everything visible in this snapshot.
-    Backlog(String),
+pub(super) struct Receipt {
+    pub(super) generation: u64,
+    pub(super) number: u64,
+    /// Everything the consumer had was cleared.
+    pub(super) clears: bool,
 }
 
 impl Outbox {
     /// The changes that wait in this outbox, read over a connection of its own.
     ///
-    /// The connection must be a direct one: behind a pooler that shares sessions there is no `LISTEN`, and changes are
-    /// only seen each [`poll_interval`](OutboxSource::poll_interval). With several `host`s, say
+    /// The connection must be a direct one, or one of a pooler that does not share sessions; the source refuses to work
+    /// over another. With several `host`s, say
     /// `target_session_attrs=read-write`: the outbox is on the primary.
     pub fn source<T>(&self, config: Config, tls: T) -> OutboxSource
     where
@@ -97,20 +115,26 @@ impl Outbox {
         <T::TlsConnect as TlsConnect<Socket>>::Future: Send,
     {
         OutboxSource {
+            names: [self.consumer_name(), self.consumer.as_str().to_owned()],
+            decoder: Decoder::new(&self.mapping),
             outbox: self.clone(),
             connect: connector(config, tls),
             backlog_max: 50_000,
+            look_every: Duration::from_secs(5),
             replicas: None,
             holder: format!("{:016x}", fastrand::u64(..)),
             session: None,
+            generation: 0,
+            contact: Contact::new(),
             wake: Arc::new(Notify::new()),
             leased_until: None,
-            counted: false,
-            pace: Pace::new(self.capture.notify),
-            floor: 0,
-            floor_since: Instant::now(),
-            backlog_horizon: 0,
-            in_hand: BTreeSet::new(),
+            pace: Pace::new(self.notify),
+            reading: None,
+            ledger: Ledger::default(),
+            stored: Snapshot::default(),
+            to_store: None,
+            looked: None,
+            swept: None,
         }
     }
 }
@@ -129,6 +153,15 @@ impl OutboxSource {
     #[must_use]
     pub fn backlog_max(mut self, rows: u32) -> Self {
         self.backlog_max = i64::from(rows);
+        self
+    }
+
+    /// How often to look at the catalogue for what no trigger sees: tables swapped, partitions attached, columns
+    /// rewritten, triggers disabled. Until then such a change is not noticed, unless the event trigger could be made.
+    /// Default: 5 s. All consumers of a database share one look.
+    #[must_use]
+    pub fn look_interval(mut self, interval: Duration) -> Self {
+        self.look_every = interval;
         self
     }
 
@@ -155,27 +188,47 @@ impl OutboxSource {
         self
     }
 
+    /// Connects, and finds out whether this consumer is registered and can be worked for: what otherwise shows at the
+    /// first look, as an error that the [`Invalidator`](mcache::change::Invalidator) repeats and logs.
+    ///
+    /// # Errors
+    ///
+    /// [`PostgresError::Pooler`] behind a pooler that shares sessions, [`PostgresError::Mismatch`] and others of
+    /// [`Outbox::install`] if the consumer had to be registered again and could not be.
+    pub async fn check(&mut self) -> Result<(), PostgresError> {
+        self.connect().await
+    }
+
     /// Waits for rows. Changes nothing of `self` that matters before it returns, so it can be dropped at any point.
     async fn wait_for_rows(&mut self) -> Result<Batch<OutboxReceipt>, PostgresError> {
         loop {
             self.connect().await?;
-            if !self.holds_lease().await? {
+            let leads = self.holds_lease().await?;
+            self.contact.made();
+            if !leads {
                 tokio::time::sleep(STANDBY).await;
                 continue;
             }
-            if !self.counted {
-                let backlog = self.backlog().await?;
-                self.counted = true;
-                if let Some(batch) = backlog {
-                    return Ok(batch);
-                }
+            if let Some(batch) = self.begin().await? {
+                return Ok(batch);
             }
+            self.housekeeping().await?;
             if self.pace.should_tell(Instant::now()) {
                 self.tell_awake().await?;
             }
             if let Some(batch) = self.read().await? {
-                self.pace.found(batch.events.len(), Instant::now());
+                self.pace.found(
+                    batch.events.len() + usize::from(!batch.tags.is_empty()),
+                    Instant::now(),
+                );
                 return Ok(batch);
+            }
+            if self
+                .reading
+                .as_ref()
+                .is_some_and(|reading| reading.page.is_some())
+            {
+                continue;
             }
             // Awaited after the read: a notification in between has left its permit.
             let pause = self.pace.pause(Instant::now());
@@ -185,16 +238,45 @@ impl OutboxSource {
 
     /// Makes a session if there is none, and forgets what was known of the server: it may be another one.
     async fn connect(&mut self) -> Result<(), PostgresError> {
-        if self.session.is_none() {
-            self.floor = self.backlog_horizon;
-            self.leased_until = None;
-            let schema = &self.outbox.capture.schema;
-            self.session = Some(Session::open(&self.connect, self.wake.clone(), schema).await?);
+        if self.session.is_some() {
+            return Ok(());
         }
+        self.leased_until = None;
+        self.reading = None;
+        let asks = Asks {
+            schema: &self.outbox.schema,
+            name: &self.names[0],
+        };
+        let session = match Session::open(&self.connect, self.wake.clone(), &asks).await {
+            Ok(Some(session)) => session,
+            unregistered => {
+                // Expired, or lost with unlogged tables in a crash. Whoever may install registers it again.
+                if let Err(error) = unregistered
+                    && !error.is_undefined()
+                {
+                    return Err(error);
+                }
+                tracing::warn!(
+                    consumer = self.names[0],
+                    "this consumer is not registered (any more); registering it"
+                );
+                let mut link = (self.connect)(Arc::default()).await?;
+                self.outbox.install(&mut link.client).await?;
+                let session = Session::open(&self.connect, self.wake.clone(), &asks).await?;
+                session.ok_or(PostgresError::Timeout {
+                    doing: "registering a consumer that expires at once",
+                })?
+            }
+        };
+        self.pace.notified(session.notified);
+        self.session = Some(session);
+        self.generation += 1;
+        self.ledger = Ledger::default();
+        self.to_store = None;
         Ok(())
     }
 
-    fn session(&self) -> Result<&Session, PostgresError> {
+    pub(super) fn session(&self) -> Result<&Session, PostgresError> {
         self.session.as_ref().ok_or(PostgresError::Timeout {
             doing: "using a connection that was given up",
         })
@@ -212,24 +294,108 @@ impl OutboxSource {
         let session = self.session()?;
         let taken = in_time(
             "taking the lease of the outbox",
-            session
-                .link
-                .client
-                .execute(&session.lease, &[&self.holder, &milliseconds(LEASE)]),
+            session.link.client.execute(
+                &session.lease,
+                &[&self.holder, &milliseconds(LEASE), &session.consumer],
+            ),
         )
         .await?;
         if taken == 0 {
+            let was_expired = self.position().await?.is_none_or(|found| found.expired);
             self.leased_until = None;
-            self.counted = false;
             // Another source has the rows meanwhile; begin without assumptions when it is our turn again.
-            self.floor = self.backlog_horizon;
+            self.reading = None;
+            if was_expired {
+                self.session = None;
+                self.connect().await?;
+            }
             return Ok(false);
         }
         if self.leased_until.is_none() {
             self.pace.taken_over(now);
         }
         self.leased_until = Some(now + LEASE);
+        // Renewed every other second anyway: what was passed over without a row for us is stored with it.
+        self.store().await?;
         Ok(true)
+    }
+
+    /// Where the consumer is, as stored.
+    async fn position(&self) -> Result<Option<Stored>, PostgresError> {
+        let session = self.session()?;
+        let row = in_time(
+            "reading the position",
+            session
+                .link
+                .client
+                .query_opt(&session.begin, &[&session.consumer]),
+        )
+        .await?;
+        row.map(|row| {
+            Ok(Stored {
+                acknowledged: snapshot(get(&row, 0)?)?,
+                clear: get(&row, 1)?,
+                expired: get(&row, 2)?,
+            })
+        })
+        .transpose()
+    }
+
+    /// Finds out where to go on, once the lease is ours.
+    async fn begin(&mut self) -> Result<Option<Batch<OutboxReceipt>>, PostgresError> {
+        if self.reading.is_none() {
+            let Some(stored) = self.position().await? else {
+                self.session = None;
+                self.connect().await?;
+                return Ok(None);
+            };
+            self.generation += 1;
+            self.ledger = Ledger::default();
+            self.to_store = None;
+            self.stored = stored.acknowledged.clone();
+            self.reading = Some(Reading {
+                from: stored.acknowledged,
+                page: None,
+                counted: false,
+            });
+            if stored.clear {
+                tracing::warn!(
+                    consumer = self.names[0],
+                    "this consumer may have missed changes; it clears everything it has"
+                );
+                let number = self.ledger.hand_out(None);
+                return Ok(Some(self.everything(number, true, Position::MAX)));
+            }
+        }
+        if self.reading.as_ref().is_some_and(|reading| reading.counted) {
+            return Ok(None);
+        }
+        let backlog = self.backlog().await?;
+        if let Some(reading) = &mut self.reading {
+            reading.counted = true;
+        }
+        Ok(backlog)
+    }
+
+    pub(super) fn everything(
+        &self,
+        number: u64,
+        clears: bool,
+        reached: Position,
+    ) -> Batch<OutboxReceipt> {
+        Batch {
+            events: self.decoder.everything(),
+            tags: Vec::new(),
+            age: Duration::ZERO,
+            receipt: OutboxReceipt {
+                what: Receipt {
+                    generation: self.generation,
+                    number,
+                    clears,
+                },
+                position: reached,
+            },
+        }
     }
 
     /// Lets commits know that they need not wake us.
@@ -237,164 +403,88 @@ impl OutboxSource {
         let session = self.session()?;
         in_time(
             "staying awake",
-            session
-                .link
-                .client
-                .execute(&session.stay_awake, &[&self.holder, &milliseconds(AWAKE)]),
+            session.link.client.execute(
+                &session.stay_awake,
+                &[&self.holder, &milliseconds(AWAKE), &session.consumer],
+            ),
         )
         .await?;
         self.pace.told(Instant::now());
         Ok(())
     }
 
-    /// Everything at once, if too much has gathered while nobody was reading.
-    async fn backlog(&mut self) -> Result<Option<Batch<OutboxReceipt>>, PostgresError> {
+    /// Stores how far was acknowledged, and deletes what all others have acknowledged as well.
+    async fn store(&mut self) -> Result<(), PostgresError> {
+        // Forgotten only when it is stored: this may be dropped while it waits.
+        let Some(position) = self.to_store.clone() else {
+            return Ok(());
+        };
         let session = self.session()?;
-        let limit = self.backlog_max.saturating_add(1);
-        let row = in_time(
-            "counting the outbox",
-            session.link.client.query_one(&session.count, &[&limit]),
-        )
-        .await?;
-        let count: i64 = get(&row, 0)?;
-        if count <= self.backlog_max {
-            return Ok(None);
-        }
-        tracing::warn!(
-            rows = count,
-            "more changes wait than are worth reading; invalidating everything"
-        );
-        let snapshot: String = get(&row, 1)?;
-        self.backlog_horizon = number(get(&row, 2)?);
-        self.floor = self.backlog_horizon;
-        let entities = self.outbox.mapping.entities();
-        Ok(Some(Batch {
-            events: entities
-                .map(|(entity, _)| ChangeEvent::everything(entity.name()))
-                .collect(),
-            age: Duration::ZERO,
-            receipt: OutboxReceipt {
-                what: Receipt::Backlog(snapshot),
-                position: position(get(&row, 3)?).unwrap_or(Position::MAX),
-            },
-        }))
-    }
-
-    /// What is there and not in hand.
-    async fn read(&mut self) -> Result<Option<Batch<OutboxReceipt>>, PostgresError> {
-        if self.floor_since.elapsed() > FLOOR_LIFE {
-            self.floor = self.backlog_horizon;
-            self.floor_since = Instant::now();
-        }
-        let session = self.session()?;
-        let in_hand: Vec<i64> = self
-            .in_hand
-            .range((self.floor, i64::MIN)..)
-            .map(|(_, id)| *id)
-            .collect();
-        let rows = in_time(
-            "reading the outbox",
-            session.link.client.query(
-                &session.read,
-                &[&self.floor.to_string(), &in_hand, &BATCH_MAX],
+        in_time(
+            "acknowledging changes",
+            session.link.client.execute(
+                &session.acknowledge,
+                &[&session.consumer, &position.as_text()],
             ),
         )
         .await?;
-        let mut read = Vec::new();
-        let mut events = Vec::new();
-        let mut age_ms = 0;
-        let mut reached = 0;
-        for row in &rows {
-            reached = position(get(row, 1)?).unwrap_or(Position::MAX);
-            let Some(xid) = get::<Option<&str>>(row, 2)? else {
-                break;
-            };
-            read.push((number(xid), get(row, 3)?));
-            let (entity, operation) = (get(row, 4)?, get(row, 5)?);
-            if let Some(trouble) = get::<Option<&str>>(row, 7)? {
-                tracing::warn!(
-                    entity,
-                    trouble,
-                    "a change could not be described and counts as a change of all rows; install the outbox again"
-                );
-            }
-            events.push(decode::event(
-                &self.outbox.mapping,
-                entity,
-                operation,
-                get(row, 6)?,
-            ));
-            age_ms = age_ms.max(get::<i64>(row, 8)?);
-        }
-        if (read.len() as i64) < BATCH_MAX
-            && let Some(row) = rows.first()
-        {
-            self.floor = self.floor.max(number(get(row, 0)?));
-        }
-        if read.is_empty() {
-            return Ok(None);
-        }
-        self.in_hand.extend(read.iter().copied());
-        Ok(Some(Batch {
-            events,
-            age: Duration::from_millis(u64::try_from(age_ms).unwrap_or(0)),
-            receipt: OutboxReceipt {
-                what: Receipt::Rows(read),
-                position: reached,
-            },
-        }))
-    }
-
-    async fn delete_rows(&self, rows: &[(u64, i64)]) -> Result<(), PostgresError> {
-        let session = self.session()?;
-        for rows in rows.chunks(DELETE_MAX) {
-            let (xids, ids): (Vec<String>, Vec<i64>) =
-                rows.iter().map(|(xid, id)| (xid.to_string(), *id)).unzip();
-            in_time(
-                "acknowledging changes",
-                session.link.client.execute(&session.delete, &[&xids, &ids]),
-            )
-            .await?;
-        }
-        Ok(())
-    }
-
-    async fn delete_backlog(&self, snapshot: &str) -> Result<(), PostgresError> {
-        let session = self.session()?;
+        let (from, to) = (self.stored.xmax(), position.xmax());
+        let open = self.stored.open();
         loop {
             let deleted = in_time(
-                "acknowledging a backlog",
+                "deleting acknowledged changes",
                 session
                     .link
                     .client
-                    .execute(&session.delete_before, &[&snapshot]),
+                    .execute(&session.delete, &[&from, &open, &to, &SWEEP_ROWS]),
             )
             .await?;
-            if deleted == 0 {
-                return Ok(());
+            if (deleted as i64) < SWEEP_ROWS {
+                break;
             }
         }
+        if position.is_beyond(&self.stored) {
+            self.stored = position;
+        }
+        self.to_store = None;
+        Ok(())
     }
 
     async fn forget(&mut self, receipts: &mut Vec<OutboxReceipt>) -> Result<(), PostgresError> {
         self.connect().await?;
-        let mut rows = Vec::new();
-        for receipt in receipts.iter() {
-            match &receipt.what {
-                Receipt::Rows(more) => rows.extend_from_slice(more),
-                Receipt::Backlog(snapshot) => {
-                    self.delete_backlog(snapshot).await?;
-                    self.backlog_horizon = 0;
-                }
+        let current = |receipt: &&OutboxReceipt| receipt.what.generation == self.generation;
+        if receipts
+            .iter()
+            .filter(current)
+            .any(|receipt| receipt.what.clears)
+        {
+            let session = self.session()?;
+            in_time(
+                "acknowledging that everything was cleared",
+                session
+                    .link
+                    .client
+                    .execute(&session.cleared, &[&session.consumer]),
+            )
+            .await?;
+        }
+        // Of an earlier session: handed out again in this one.
+        for receipt in receipts.drain(..) {
+            if receipt.what.generation == self.generation
+                && let Some(position) = self.ledger.acknowledged(receipt.what.number)
+            {
+                self.to_store = Some(position);
             }
         }
-        self.delete_rows(&rows).await?;
-        for row in &rows {
-            self.in_hand.remove(row);
-        }
-        receipts.clear();
-        Ok(())
+        self.store().await
     }
+}
+
+/// What the database says of a consumer.
+struct Stored {
+    acknowledged: Snapshot,
+    clear: bool,
+    expired: bool,
 }
 
 impl ChangeSource for OutboxSource {
@@ -420,6 +510,10 @@ impl ChangeSource for OutboxSource {
         }
     }
 
+    fn contact(&self) -> Option<Contact> {
+        Some(self.contact.clone())
+    }
+
     fn settled(&mut self, receipt: &OutboxReceipt) -> Option<BoxFuture<'static, ()>> {
         let replicas = self.replicas.as_ref()?;
         Some(Box::pin(replicas.reached(receipt.position)))
@@ -429,16 +523,16 @@ impl ChangeSource for OutboxSource {
 impl std::fmt::Debug for OutboxSource {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("OutboxSource")
-            .field("schema", &self.outbox.capture.schema)
+            .field("schema", &self.outbox.schema)
+            .field("consumer", &self.names[0])
             .field("holder", &self.holder)
             .field("connected", &self.session.is_some())
-            .field("floor", &self.floor)
-            .field("in_hand", &self.in_hand.len())
+            .field("in_hand", &self.ledger.in_hand())
             .finish_non_exhaustive()
     }
 }
 
-fn get<'a, T: tokio_postgres::types::FromSql<'a>>(
+pub(super) fn get<'a, T: tokio_postgres::types::FromSql<'a>>(
     row: &'a Row,
     column: usize,
 ) -> Result<T, PostgresError> {
@@ -446,11 +540,13 @@ fn get<'a, T: tokio_postgres::types::FromSql<'a>>(
         .map_err(PostgresError::sql("reading a row of the outbox"))
 }
 
-fn milliseconds(duration: Duration) -> i64 {
+pub(super) fn milliseconds(duration: Duration) -> i64 {
     i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }
 
-/// A transaction id. They are written by the server as digits; zero, below all of them, costs a second look and no more.
-fn number(text: &str) -> u64 {
-    text.parse().unwrap_or(0)
+/// A snapshot as the server wrote it.
+pub(super) fn snapshot(text: &str) -> Result<Snapshot, PostgresError> {
+    Snapshot::parse(text).ok_or(PostgresError::Timeout {
+        doing: "reading a snapshot",
+    })
 }

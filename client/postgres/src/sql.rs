@@ -5,6 +5,8 @@
 
 use mcache_graph::FieldType;
 
+use super::interest::Form;
+
 /// Length of an identifier that PostgreSQL keeps; longer ones it cuts off silently, so that two can become one.
 pub(super) const IDENTIFIER_BYTES_MAX: usize = 63;
 
@@ -13,9 +15,14 @@ pub(super) fn identifier(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 
-/// A quoted string constant. Only for names out of a schema, which are letters, digits and `_`.
+/// A quoted string constant. `standard_conforming_strings` is on wherever we connect.
 pub(super) fn literal(name: &str) -> String {
     format!("'{}'", name.replace('\'', "''"))
+}
+
+/// A quoted string constant of any content, whatever `standard_conforming_strings` is.
+pub(super) fn quoted_text(text: &str) -> String {
+    format!("E'{}'", text.replace('\\', "\\\\").replace('\'', "''"))
 }
 
 /// A body between dollar quotes whose tag does not occur in it.
@@ -40,24 +47,38 @@ pub(super) fn shortened(name: &str) -> String {
     format!("{}_{hash:016x}", &name[..kept])
 }
 
-/// The value of a column as text, in one spelling whatever the session's settings are, as long as its time zone is UTC.
+/// Every setting that the text of a value depends on, and what it is set to wherever texts are made: in trigger functions,
+/// in the resolver's sessions, in the source's. (The path of schemas is another matter: see `install.rs`.)
+pub(super) const TEXT_SETTINGS: [(&str, &str); 6] = [
+    ("timezone", "UTC"),
+    ("datestyle", "ISO, MDY"),
+    ("intervalstyle", "postgres"),
+    ("extra_float_digits", "1"),
+    ("bytea_output", "hex"),
+    ("lc_monetary", "C"),
+];
+
+/// The value of a column as text, in one spelling whatever the session's settings are, as long as those of
+/// [`TEXT_SETTINGS`] are.
 ///
 /// The text is what [`value::from_text`](super::value::from_text) reads. Captured changes and query results go through
 /// this same pair, so that a filter evaluated on an event sees what a query saw.
 pub(super) fn text_of(kind: FieldType, column: &str) -> String {
-    match kind {
-        FieldType::Text
-        | FieldType::Integer
-        | FieldType::Number
-        | FieldType::Boolean
-        | FieldType::Uuid => format!("({column})::text"),
-        // Fixed width: comparing the texts compares the instants. `infinity` has no digits to print.
-        FieldType::Timestamp => format!(
+    text_in(Form::of(kind), column)
+}
+
+/// As [`text_of`], in one of the forms in which values are captured.
+pub(super) fn text_in(form: Form, column: &str) -> String {
+    match form {
+        Form::Text => format!("({column})::text"),
+        // `infinity` has no digits to print, and years before the first are marked as PostgreSQL marks them.
+        Form::Time => format!(
             "CASE WHEN isfinite({column}) THEN to_char(({column})::timestamptz AT TIME ZONE 'UTC', \
-             'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"') ELSE ({column})::text END"
+             'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"') || CASE WHEN ({column})::timestamptz < '0001-01-01 00:00:00+00' \
+             THEN ' BC' ELSE '' END ELSE ({column})::text END"
         ),
         // Takes json, jsonb, arrays and composite types alike.
-        FieldType::Json => format!("to_jsonb({column})::text"),
+        Form::Digest => format!("to_jsonb({column})::text"),
     }
 }
 
@@ -72,6 +93,7 @@ mod tests {
             r#""a""; DROP TABLE x; --""#
         );
         assert_eq!(literal("it's"), "'it''s'");
+        assert_eq!(quoted_text(r"it's \"), r"E'it''s \\'");
         let body = "x $mcache$ y $mcache_$";
         assert_eq!(dollar_quoted(body), format!("$mcache__${body}$mcache__$"));
     }

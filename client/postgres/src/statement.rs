@@ -12,8 +12,9 @@ use mcache_graph::{
 };
 
 use super::error::PostgresError;
+use super::facts::{Equality, Facts};
 use super::mapping::{MappedTable, Mapping};
-use super::param::{Param, pattern, sql_type, storable};
+use super::param::{Param, pattern, sql_type, sql_type_of, storable};
 use super::sql::text_of;
 
 /// A statement and the values of its parameters.
@@ -30,6 +31,7 @@ const ROOT: &str = "t0";
 pub(super) struct Builder<'a> {
     pub(super) mapping: &'a Mapping,
     pub(super) schema: &'a Schema,
+    pub(super) facts: &'a Facts,
 }
 
 impl Builder<'_> {
@@ -59,8 +61,13 @@ impl Builder<'_> {
         writer.live(entity, table, ROOT);
         writer.sql.push_str(" AND ");
         match select {
-            Select::Keys { field, values } => {
+            Select::Keys {
+                field,
+                values,
+                order,
+            } => {
                 writer.one_of(entity, table, field, ROOT, values)?;
+                writer.order(entity, table, order)?;
             }
             Select::List(list) => {
                 writer.filter(entity, table, ROOT, list.filter)?;
@@ -68,6 +75,28 @@ impl Builder<'_> {
             }
         }
         Ok(writer.finish())
+    }
+
+    /// How many seconds until the nearest boundary that is ahead, as text; null if there is none.
+    pub(super) fn next_boundary(
+        &self,
+        entity: &Entity,
+        fields: &[Name],
+    ) -> Result<String, PostgresError> {
+        let table = self.table(entity)?;
+        let mut ends = Vec::with_capacity(fields.len());
+        for field in fields {
+            let (_, column) = column(entity, table, field, ROOT)?;
+            ends.push(format!(
+                "SELECT min({column}::timestamptz) AS at FROM {} AS {ROOT}
+                 WHERE {column}::timestamptz > clock_timestamp() AND isfinite({column})",
+                table.quoted
+            ));
+        }
+        Ok(format!(
+            "SELECT extract(epoch FROM min(at) - clock_timestamp())::text FROM ({}) AS ends",
+            ends.join(" UNION ALL ")
+        ))
     }
 
     /// Counts the rows that meet a filter.
@@ -131,6 +160,19 @@ impl Writer<'_> {
         self.params.push(param);
         let number = self.params.len();
         self.write(format_args!("${number}::{sql_type}"));
+    }
+
+    /// Writes a parameter of the type of the column it is compared with, which the server infers.
+    fn bind_as_column(&mut self, param: Param) {
+        self.params.push(param);
+        let number = self.params.len();
+        self.write(format_args!("${number}"));
+    }
+
+    /// How the values of a field's column compare.
+    fn equality(&self, table: &MappedTable, field: &str) -> Equality {
+        let column = table.bare_column(field).unwrap_or_default();
+        self.builder.facts.equality(&table.quoted, column)
     }
 
     fn alias(&mut self) -> String {
@@ -243,12 +285,25 @@ impl Writer<'_> {
                 _ => self.compare_beyond(entity, field, kind, &column, comparison, value),
             };
         };
-        self.write(format_args!(
-            "{} {} ",
-            compared(kind, &column),
-            operator(comparison)
-        ));
-        self.bind(Param::text(text), sql_type(kind));
+        let equality = self.equality(table, field);
+        let is_order = !matches!(comparison, Comparison::Eq | Comparison::Ne);
+        let native = match (kind, equality) {
+            (FieldType::Text, Equality::Own) => true,
+            (FieldType::Text, Equality::Ordered) => is_order,
+            _ => false,
+        };
+        if native {
+            self.write(format_args!("{column} {} ", operator(comparison)));
+            self.bind_as_column(Param::text(text));
+        } else {
+            self.write(format_args!(
+                "{} {} ",
+                compared(kind, &column),
+                operator(comparison)
+            ));
+            let kind_of_text = sql_type_of(kind, &text);
+            self.bind(Param::text(text), kind_of_text);
+        }
         Ok(())
     }
 
@@ -301,8 +356,18 @@ impl Writer<'_> {
             self.never(&column);
             return Ok(());
         }
-        self.write(format_args!("{} = ANY (", compared(kind, &column)));
-        self.bind(Param::array(texts), &format!("{}[]", sql_type(kind)));
+        if kind == FieldType::Text && self.equality(table, field) == Equality::Own {
+            self.write(format_args!("{column} = ANY ("));
+            self.bind_as_column(Param::array(texts));
+        } else {
+            self.write(format_args!("{} = ANY (", compared(kind, &column)));
+            let wide = texts
+                .iter()
+                .map(|text| sql_type_of(kind, text))
+                .find(|name| *name != sql_type(kind));
+            let name = wide.unwrap_or(sql_type(kind));
+            self.bind(Param::array(texts), &format!("{name}[]"));
+        }
         self.sql.push(')');
         Ok(())
     }
@@ -361,6 +426,25 @@ impl Writer<'_> {
         Ok(())
     }
 
+    /// Writes an order: the database's own, of nulls too.
+    fn order(
+        &mut self,
+        entity: &Entity,
+        table: &MappedTable,
+        order: &[(Name, Direction)],
+    ) -> Result<(), PostgresError> {
+        for (position, (field, direction)) in order.iter().enumerate() {
+            let (_, column) = column(entity, table, field, ROOT)?;
+            let joint = if position == 0 { " ORDER BY " } else { ", " };
+            let direction = match direction {
+                Direction::Asc => "ASC",
+                Direction::Desc => "DESC",
+            };
+            self.write(format_args!("{joint}{column} {direction}"));
+        }
+        Ok(())
+    }
+
     /// Writes order, limit and offset.
     fn page(
         &mut self,
@@ -368,17 +452,7 @@ impl Writer<'_> {
         table: &MappedTable,
         list: &List<'_>,
     ) -> Result<(), PostgresError> {
-        for (position, (field, direction)) in list.order.iter().enumerate() {
-            let (kind, column) = column(entity, table, field, ROOT)?;
-            let column = compared(kind, &column);
-            let joint = if position == 0 { " ORDER BY " } else { ", " };
-            // PostgreSQL's own order of nulls is the wanted one.
-            let direction = match direction {
-                Direction::Asc => "ASC",
-                Direction::Desc => "DESC",
-            };
-            self.write(format_args!("{joint}{column} {direction}"));
-        }
+        self.order(entity, table, list.order)?;
         let bounded = |rows: u64| Param::text(rows.min(i64::MAX as u64).to_string());
         if let Some(take) = list.take {
             self.sql.push_str(" LIMIT ");

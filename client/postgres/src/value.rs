@@ -3,6 +3,8 @@
 //! Owns what a stored value looks like in results and events. It must not know where the text came from: see
 //! [`sql::text_of`](super::sql::text_of), its counterpart.
 
+use std::borrow::Cow;
+
 use serde_json::{Number, Value};
 
 use mcache_graph::FieldType;
@@ -16,7 +18,7 @@ use mcache_graph::FieldType;
 /// | number | number if a double holds it exactly to its last digit, else a string with all digits |
 /// | boolean | `true`, `false` |
 /// | timestamp | string `2026-01-31T12:00:00.000000Z`, or `infinity`, `-infinity` |
-/// | json | what it is |
+/// | json | what it is; a number in it as above |
 ///
 /// A text that is not of the type at all (the column is of another type than its field says) comes back as a string:
 /// nothing is lost and nothing fails.
@@ -32,7 +34,7 @@ pub(super) fn from_text(kind: FieldType, text: Option<&str>) -> Value {
             "false" => Some(Value::Bool(false)),
             _ => None,
         },
-        FieldType::Json => serde_json::from_str(text).ok(),
+        FieldType::Json => serde_json::from_str(&with_all_digits(text)).ok(),
     };
     value.unwrap_or_else(|| Value::String(text.to_owned()))
 }
@@ -50,6 +52,48 @@ fn number(text: &str) -> Option<Number> {
     (digits(text)? == digits(&format!("{double:e}"))?)
         .then(|| Number::from_f64(double))
         .flatten()
+}
+
+/// A JSON text whose numbers a double would change are strings with all their digits instead.
+fn with_all_digits(json: &str) -> Cow<'_, str> {
+    let is_part = |byte: u8| matches!(byte, b'0'..=b'9' | b'-' | b'+' | b'.' | b'e' | b'E');
+    let bytes = json.as_bytes();
+    let mut out = String::new();
+    let (mut copied, mut at) = (0, 0);
+    while at < bytes.len() {
+        match bytes[at] {
+            b'"' => {
+                // To the end of the string, over what is escaped in it.
+                at += 1;
+                while at < bytes.len() && bytes[at] != b'"' {
+                    at += 1 + usize::from(bytes[at] == b'\\');
+                }
+                at += 1;
+            }
+            b'-' | b'0'..=b'9' => {
+                let begin = at;
+                while at < bytes.len() && is_part(bytes[at]) {
+                    at += 1;
+                }
+                let token = &json[begin..at];
+                if number(token).is_none() {
+                    out.push_str(&json[copied..begin]);
+                    out.push('"');
+                    out.push_str(token);
+                    out.push('"');
+                    copied = at;
+                }
+            }
+            _ => at += 1,
+        }
+    }
+    match copied {
+        0 => Cow::Borrowed(json),
+        _ => {
+            out.push_str(&json[copied..]);
+            Cow::Owned(out)
+        }
+    }
 }
 
 /// A decimal as sign, significant digits and power of ten, the same for every spelling of one number.
@@ -102,6 +146,24 @@ mod tests {
             assert_eq!(from_text(kind, Some(text)), value, "{text}");
         }
         assert_eq!(from_text(FieldType::Json, None), Value::Null);
+    }
+
+    #[test]
+    fn json_keeps_every_digit() {
+        for (text, value) in [
+            (
+                r#"{"a": 12345678901234567890123, "b": [0.1, 1.00000000000000000001], "c": "1.00000000000000000001"}"#,
+                json!({ "a": "12345678901234567890123", "b": [0.1, "1.00000000000000000001"], "c": "1.00000000000000000001" }),
+            ),
+            (
+                r#"{"\\": "\"123456789012345678901\\", "é": -1e400}"#,
+                json!({ "\\": "\"123456789012345678901\\", "é": "-1e400" }),
+            ),
+            ("18446744073709551615", json!(u64::MAX)),
+            ("123456789012345678901", json!("123456789012345678901")),
+        ] {
+            assert_eq!(from_text(FieldType::Json, Some(text)), value, "{text}");
+        }
     }
 
     #[test]

@@ -137,6 +137,7 @@ impl ChangeSource for BusSource {
         }
         Ok(Batch {
             events,
+            tags: Vec::new(),
             age,
             receipt: BusReceipt(waiting),
         })

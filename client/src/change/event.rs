@@ -14,6 +14,7 @@ pub type RowsById = BTreeMap<String, Map<String, Value>>;
 /// What happened to the rows of an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[non_exhaustive]
 pub enum Operation {
     /// The rows did not exist before.
     Created,
@@ -79,6 +80,7 @@ impl Operation {
 /// assert_eq!(event.ids, ["prod_1"]);
 /// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct ChangeEvent {
     /// The entity in PascalCase, as in the schema: `ProductVariant`.
     pub entity: String,

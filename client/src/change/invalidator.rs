@@ -23,7 +23,7 @@ use tokio::time::Instant;
 
 use super::backoff::Backoff;
 use super::delivery::{Inbox, deliver};
-use super::source::{Batch, ChangeSource};
+use super::source::{Batch, ChangeSource, Contact};
 use super::stats::{Counters, InvalidatorStats, TargetCounters};
 use super::target::InvalidationTarget;
 use super::{BoxError, ChangeEvent, random_jitter};
@@ -61,6 +61,7 @@ where
 #[derive(Debug)]
 pub struct Invalidator {
     counters: Arc<Counters>,
+    contact: Option<Contact>,
     targets: Vec<Told>,
     stop: watch::Sender<Option<Duration>>,
     driver: Option<JoinHandle<Result<(), Unfinished>>>,
@@ -93,7 +94,11 @@ impl Invalidator {
                 .counters
                 .snapshot(&target.name, target.inbox.pending_tags())
         });
-        self.counters.snapshot(targets.collect())
+        let mut stats = self.counters.snapshot(targets.collect());
+        if let Some(contact) = &self.contact {
+            stats.lag = stats.lag.max(contact.silence());
+        }
+        stats
     }
 
     /// Receives nothing more, finishes what was received, and ends.
@@ -141,6 +146,14 @@ pub struct InvalidatorBuilder<S> {
     again_after: Option<Duration>,
     pending_tags_max: usize,
     events_outstanding_max: usize,
+}
+
+impl<S> std::fmt::Debug for InvalidatorBuilder<S> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("InvalidatorBuilder")
+            .field("targets", &self.targets.len())
+            .finish_non_exhaustive()
+    }
 }
 
 impl<S: ChangeSource> InvalidatorBuilder<S> {
@@ -211,6 +224,7 @@ impl<S: ChangeSource> InvalidatorBuilder<S> {
             })
             .collect();
         let (stop, stopped) = watch::channel(None);
+        let contact = self.source.contact();
         let driver = Driver {
             source: self.source,
             tags: self.tags,
@@ -231,6 +245,7 @@ impl<S: ChangeSource> InvalidatorBuilder<S> {
         };
         Invalidator {
             counters,
+            contact,
             targets,
             stop,
             driver: Some(tokio::spawn(driver.run(stopped))),
@@ -329,7 +344,7 @@ impl<S: ChangeSource> Driver<S> {
     fn dispatch(&mut self, batch: Batch<S::Receipt>) {
         Counters::add(&self.counters.batches, 1);
         Counters::add(&self.counters.events, batch.events.len());
-        let mut tags = Vec::new();
+        let mut tags = batch.tags;
         for event in &batch.events {
             match self.tags.tags(event) {
                 Ok(more) => tags.extend(more),

@@ -27,7 +27,7 @@ pub use backoff::Backoff;
 pub use bus::{Bus, BusSource, Delivery, Undelivered, bus};
 pub use event::{ChangeEvent, EventError, Operation, RowsById};
 pub use invalidator::{EventTags, Invalidator, InvalidatorBuilder, Unfinished};
-pub use source::{Batch, ChangeSource};
+pub use source::{Batch, ChangeSource, Contact};
 pub use stats::{InvalidatorStats, TargetStats};
 pub use target::InvalidationTarget;
 

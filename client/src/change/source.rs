@@ -5,7 +5,10 @@
 
 use std::fmt::Debug;
 use std::future::Future;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+
+use tokio::time::Instant;
 
 use super::{BoxError, BoxFuture, ChangeEvent};
 
@@ -42,6 +45,12 @@ pub trait ChangeSource: Send + 'static {
         receipts: &mut Vec<Self::Receipt>,
     ) -> impl Future<Output = Result<(), BoxError>> + Send;
 
+    /// What tells whether the source can see changes at all. The [`Invalidator`](super::Invalidator) counts the time
+    /// since the last contact as lag. `None`, the default, for a source that cannot be cut off.
+    fn contact(&self) -> Option<Contact> {
+        None
+    }
+
     /// When the changes of a batch have reached every place that fills read from, if that can be later than `next`
     /// returned them.
     ///
@@ -53,11 +62,43 @@ pub trait ChangeSource: Send + 'static {
     }
 }
 
+/// When a source was last in contact with where changes come from: it looked there, and knows what there is.
+///
+/// Shared between the source, which says so after each look, and whoever reads the lag meanwhile.
+#[derive(Clone, Debug)]
+pub struct Contact(Arc<Mutex<Instant>>);
+
+/// Between two looks of a source that is well.
+const QUIET: Duration = Duration::from_secs(2);
+
+impl Contact {
+    /// A contact that begins now.
+    #[expect(clippy::new_without_default, reason = "it depends on the time")]
+    pub fn new() -> Self {
+        Self(Arc::new(Mutex::new(Instant::now())))
+    }
+
+    /// The source has just looked.
+    pub fn made(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+    }
+
+    /// For how long the source cannot have seen a change; zero while its looks follow each other as they should.
+    pub fn silence(&self) -> Duration {
+        let last = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        Some(last.elapsed())
+            .filter(|&silence| silence > QUIET)
+            .unwrap_or_default()
+    }
+}
+
 /// Changes that were handed out together.
 #[derive(Debug)]
 pub struct Batch<R> {
-    /// The changes, never none.
+    /// The changes. None only if there are tags.
     pub events: Vec<ChangeEvent>,
+    /// Tags to be cleared as they are, beside what the changes clear.
+    pub tags: Vec<String>,
     /// How long ago the oldest of them was captured, by the clock that captured it.
     pub age: Duration,
     /// What acknowledges them.

@@ -22,7 +22,8 @@ pub struct InvalidatorStats {
     pub events_acknowledged: u64,
     /// Failed attempts to read from the source or to acknowledge to it.
     pub source_failures: u64,
-    /// Age of the oldest change that is received and not yet acknowledged; zero when there is none.
+    /// Age of the oldest change that is received and not yet acknowledged, or the time for which the source could not
+    /// see changes, whichever is longer; zero when there is neither.
     pub lag: Duration,
     /// From capture to acknowledgement, of the batch acknowledged last.
     pub last_latency: Duration,

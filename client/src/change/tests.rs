@@ -71,6 +71,7 @@ impl ChangeSource for Unreliable {
         self.given += 1;
         Ok(Batch {
             events: vec![event(self.given)],
+            tags: Vec::new(),
             age: Duration::from_secs(1),
             receipt: (),
         })

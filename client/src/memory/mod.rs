@@ -3,11 +3,11 @@
 //! Entries, tags, tokens, leases, stale windows and manual entries mean what they mean on the server; only the
 //! process boundary is missing. All of it is behind one lock that is never held across an await.
 
-mod epochs;
 mod index;
 mod state;
 
 use std::{
+    fmt,
     hash::{BuildHasher, RandomState},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -109,7 +109,7 @@ impl MemoryBuilder {
         let incarnation = RandomState::new().hash_one(&self.id);
         MemoryProvider {
             id: self.id.into(),
-            state: Arc::new(Mutex::new(State::new(limits, incarnation))),
+            state: Arc::new(Mutex::new(State::new(limits, incarnation, Instant::now()))),
         }
     }
 }
@@ -152,8 +152,8 @@ impl MemoryProvider {
         loop {
             let now = Instant::now();
             // Listens from within the lock on, so that a fill between here and the wait is not missed.
-            let luck = fastrand::f64();
-            let fetched = self.lock().fetch(key, &options, luck, now);
+            let random = fastrand::u64(..);
+            let fetched = self.lock().fetch(key, &options, random, now);
             match fetched {
                 Fetched::Answer(lookup) => return lookup,
                 Fetched::Wait { .. } if now >= gives_up_at => return Lookup::Busy,
@@ -192,7 +192,7 @@ impl Provider for MemoryProvider {
     }
 
     fn token<'a>(&'a self, _key: &'a [u8]) -> BoxFuture<'a, Result<Token>> {
-        Box::pin(async move { Ok(self.lock().token()) })
+        Box::pin(async move { Ok(self.lock().token(Instant::now())) })
     }
 
     fn store<'a>(&'a self, entry: Store<'a>) -> BoxFuture<'a, Result<bool>> {
@@ -204,7 +204,7 @@ impl Provider for MemoryProvider {
     }
 
     fn clear<'a>(&'a self, key: &'a [u8]) -> BoxFuture<'a, Result<bool>> {
-        Box::pin(async move { Ok(self.lock().clear(key)) })
+        Box::pin(async move { Ok(self.lock().clear(key, Instant::now())) })
     }
 
     fn invalidate<'a>(&'a self, tags: &'a Tags, mode: Mode) -> BoxFuture<'a, Result<u64>> {
@@ -213,6 +213,15 @@ impl Provider for MemoryProvider {
 
     fn inspect<'a>(&'a self, key: &'a [u8]) -> BoxFuture<'a, Result<Option<Inspection>>> {
         Box::pin(async move { Ok(self.lock().inspect(key, Instant::now())) })
+    }
+}
+
+impl fmt::Debug for MemoryProvider {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MemoryProvider")
+            .field("id", &self.id)
+            .field("entries", &self.len())
+            .finish_non_exhaustive()
     }
 }
 

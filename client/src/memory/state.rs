@@ -13,7 +13,14 @@ use tokio::{
     time::Instant,
 };
 
-use super::{epochs::Invalidations, index::TagIndex};
+use mcache_core::{
+    early,
+    epoch::{Epoch, Token as FillToken},
+    fills::Fills,
+    index::Scope,
+};
+
+use super::index::TagIndex;
 use crate::{
     Tags,
     provider::{EntryState, FetchOptions, Inspection, Lookup, Mode, Store, Token},
@@ -28,6 +35,12 @@ const MEMBERSHIP_OVERHEAD_BYTES: usize = 64;
 /// be felt by the caller who pays for it.
 const EXPIRED_PER_CHANGE: usize = 8;
 
+/// Invalidations of so many tags are remembered exactly; of more, one in doubt refuses a fill.
+const REMEMBERED_TAGS: usize = 4096;
+
+/// Before the clock starts there is room for what "before everything" means.
+const CLOCK_STARTS_MS: u64 = 1_000;
+
 /// As the server: no lease lasts longer.
 const LEASE_MAX: Duration = Duration::from_secs(600);
 
@@ -39,14 +52,12 @@ pub(super) struct Limits {
 
 pub(super) struct State {
     limits: Limits,
-    /// Told apart from other instances, so that their tokens are refused.
-    incarnation: u64,
-    epoch: u64,
+    /// What the server decides by: tokens, and which fills came too late.
+    fills: Fills,
+    /// What the clock of `fills` counts from.
+    zero: Instant,
     entries: HashMap<Bytes, Entry>,
     index: TagIndex,
-    invalidations: Invalidations,
-    /// The same for keys.
-    cleared: Invalidations,
     leases: HashMap<Bytes, Lease>,
     /// When entries stop being of any use, soonest first; the id says which.
     ends: BTreeMap<(Instant, u64), Bytes>,
@@ -105,11 +116,14 @@ impl Entry {
         }
     }
 
-    /// Whether a reader with this luck is to refresh it although it is live: the same rule as the server's.
-    fn is_due(&self, fill: Duration, luck: f64, now: Instant) -> bool {
-        let left = |at: Instant| at.saturating_duration_since(now).as_secs_f64();
-        let reach = -(1.0 - luck).ln() * fill.as_secs_f64();
-        !fill.is_zero() && self.expires_at.is_some_and(|at| left(at) <= reach)
+    /// Whether a reader with this random number is to refresh it although it is live.
+    fn is_due(&self, fill: Duration, random: u64, now: Instant) -> bool {
+        let ms = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+        let is_due = |at: Instant| {
+            let left = at.saturating_duration_since(now);
+            early::is_due(ms(left), ms(fill), random)
+        };
+        self.expires_at.is_some_and(is_due)
     }
 
     /// When it will be of no use to anybody.
@@ -129,15 +143,14 @@ impl Entry {
 }
 
 impl State {
-    pub(super) fn new(limits: Limits, incarnation: u64) -> Self {
+    /// `incarnation` tells it apart from other instances, so that their tokens are refused.
+    pub(super) fn new(limits: Limits, incarnation: u64, now: Instant) -> Self {
         Self {
             limits,
-            incarnation,
-            epoch: 1,
+            fills: Fills::new(incarnation, CLOCK_STARTS_MS, REMEMBERED_TAGS),
+            zero: now,
             entries: HashMap::new(),
             index: TagIndex::default(),
-            invalidations: Invalidations::new(),
-            cleared: Invalidations::new(),
             leases: HashMap::new(),
             ends: BTreeMap::new(),
             queue: VecDeque::new(),
@@ -154,12 +167,12 @@ impl State {
         })
     }
 
-    /// `luck` is random, from 0 to 1: who is to refresh a live entry early.
+    /// `random` decides who is to refresh a live entry early.
     pub(super) fn fetch(
         &mut self,
         key: &[u8],
         options: &FetchOptions,
-        luck: f64,
+        random: u64,
         now: Instant,
     ) -> Fetched {
         let lease = options.lease;
@@ -169,7 +182,7 @@ impl State {
                 match entry.state(now) {
                     EntryState::Live => {
                         let value = entry.value.clone();
-                        let due = entry.is_due(options.early, luck, now);
+                        let due = entry.is_due(options.early, random, now);
                         return Fetched::Answer(if due && !self.is_leased(key, now) {
                             let token = self.grant(key, lease, now);
                             Lookup::Early { value, token }
@@ -208,31 +221,41 @@ impl State {
             .is_some_and(|lease| now < lease.ends_at)
     }
 
-    pub(super) fn token(&self) -> Token {
-        Token::new(format!("{:016x}{:016x}", self.incarnation, self.epoch))
+    pub(super) fn token(&mut self, now: Instant) -> Token {
+        let now_ms = self.clock_ms(now);
+        Token::new(self.fills.token(now_ms).to_string())
+    }
+
+    fn clock_ms(&self, now: Instant) -> u64 {
+        let since = now.saturating_duration_since(self.zero).as_millis();
+        CLOCK_STARTS_MS.saturating_add(u64::try_from(since).unwrap_or(u64::MAX))
     }
 
     pub(super) fn store(&mut self, entry: &Store<'_>, now: Instant) -> bool {
         self.drop_expired(now);
-        if let Some(token) = entry.token {
-            let accepted = self.began(token).is_some_and(|began| {
-                let is_cleared = self.cleared.last(entry.key, false) > began;
-                !is_cleared
-                    && entry
-                        .tags
-                        .iter()
-                        .all(|tag| self.invalidations.last(tag, entry.manual) <= began)
-            });
-            if !accepted {
+        let now_ms = self.clock_ms(now);
+        let mark = mark_of(entry.key);
+        let tags = entry.tags.iter().chain([&mark[..]]);
+        // A token that is none is refused like one of another instance.
+        let token = entry.token.map(|token| {
+            FillToken::parse(token.as_bytes()).unwrap_or(FillToken {
+                incarnation: !self.fills.incarnation(),
+                epoch: self.fills.now(),
+            })
+        });
+        let birth = match self
+            .fills
+            .birth(token, tags, entry.manual, Epoch::ZERO, now_ms)
+        {
+            Ok(birth) => birth.0,
+            Err(_) => {
                 // The holder has had its try: the next in line must not wait for the lease to end.
-                self.release(entry.key, token);
+                if let Some(token) = entry.token {
+                    self.release(entry.key, token);
+                }
                 return false;
             }
-        }
-        let birth = entry
-            .token
-            .and_then(|token| self.began(token))
-            .unwrap_or(self.epoch);
+        };
         self.remove(entry.key);
         let key = Bytes::copy_from_slice(entry.key);
         self.next_id += 1;
@@ -273,18 +296,23 @@ impl State {
     }
 
     /// A fill of the key that is under way began before this and is refused.
-    pub(super) fn clear(&mut self, key: &[u8]) -> bool {
-        self.epoch += 1;
-        self.cleared.record(key, self.epoch, Mode::Hard);
+    pub(super) fn clear(&mut self, key: &[u8], now: Instant) -> bool {
+        let now_ms = self.clock_ms(now);
+        let mark = mark_of(key);
+        self.fills.note([&mark[..]].into_iter(), Scope::All, now_ms);
         self.remove(key).is_some()
     }
 
     pub(super) fn invalidate(&mut self, tags: &Tags, mode: Mode, now: Instant) -> u64 {
         self.drop_expired(now);
-        self.epoch += 1;
+        let now_ms = self.clock_ms(now);
+        let scope = match mode.is_auto() {
+            true => Scope::Auto,
+            false => Scope::All,
+        };
+        self.fills.note(tags.iter(), scope, now_ms);
         let mut hit = 0;
         for tag in tags {
-            self.invalidations.record(tag, self.epoch, mode);
             for key in self.index.members(tag) {
                 hit += u64::from(self.strike(&key, mode, now));
             }
@@ -346,10 +374,8 @@ impl State {
     }
 
     fn grant(&mut self, key: &[u8], lease: Option<Duration>, now: Instant) -> Token {
-        // Another one than the token before and the one after: who holds those does not hold the lease.
-        self.epoch += 1;
-        let token = self.token();
-        self.epoch += 1;
+        let now_ms = self.clock_ms(now);
+        let token = Token::new(self.fills.unique_token(now_ms).to_string());
         // Leases that ended without anybody noticing go here, so that the map stays as small as what is in use.
         if self.leases.len() > 2 * self.entries.len().max(1024) {
             self.leases.retain(|_, lease| now < lease.ends_at);
@@ -372,16 +398,6 @@ impl State {
         if let Some(lease) = self.leases.remove(key) {
             lease.changed.notify_waiters();
         }
-    }
-
-    /// The epoch at which the fill with this token began; `None` if the token is not ours.
-    fn began(&self, token: &Token) -> Option<u64> {
-        let text = std::str::from_utf8(token.as_bytes()).ok()?;
-        let (incarnation, epoch) = text.split_at_checked(16)?;
-        (u64::from_str_radix(incarnation, 16).ok()? == self.incarnation)
-            .then(|| u64::from_str_radix(epoch, 16).ok())
-            .flatten()
-            .filter(|epoch| *epoch <= self.epoch)
     }
 
     fn remove(&mut self, key: &[u8]) -> Option<Entry> {
@@ -432,6 +448,11 @@ impl State {
     }
 }
 
+/// What is remembered when a key is cleared: no tag of a cache looks like it, and if one did, a fill too many would be refused.
+fn mark_of(key: &[u8]) -> Vec<u8> {
+    [&b"\0cleared\0"[..], key].concat()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -442,7 +463,7 @@ mod tests {
             bytes_max,
             lease: Duration::from_secs(10),
         };
-        State::new(limits, 1)
+        State::new(limits, 1, Instant::now())
     }
 
     fn put(state: &mut State, key: &str, tags: &Tags, now: Instant) {
@@ -478,7 +499,7 @@ mod tests {
             let tags = Tags::from_iter((0..next(4)).map(|_| format!("t{}", next(10))));
             match next(6) {
                 0..=2 => put(&mut state, &key, &tags, now),
-                3 => drop(state.clear(key.as_bytes())),
+                3 => drop(state.clear(key.as_bytes(), now)),
                 4 => drop(state.invalidate(&tags, Mode::Hard, now)),
                 _ => now += Duration::from_millis(next(500)),
             }
@@ -496,7 +517,7 @@ mod tests {
         }
         let everything: Vec<Bytes> = state.entries.keys().cloned().collect();
         for key in everything {
-            state.clear(&key);
+            state.clear(&key, now);
         }
         assert_eq!((state.index.tags(), state.bytes), (0, 0));
     }
@@ -530,7 +551,7 @@ mod tests {
             state.fetch(
                 format!("k{number}").as_bytes(),
                 &FetchOptions::default(),
-                0.0,
+                u64::MAX,
                 now,
             );
         }

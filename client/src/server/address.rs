@@ -28,6 +28,24 @@ pub(super) enum Address {
     },
 }
 
+/// The address without credentials, which is not an address any more but a name for it.
+pub(super) fn without_credentials(url: &str) -> String {
+    let Some((scheme, rest)) = url.split_once("://") else {
+        return String::new();
+    };
+    let (place, query) = rest.split_once('?').unwrap_or((rest, ""));
+    let (authority, path) = match place.find('/') {
+        Some(end) => place.split_at(end),
+        None => (place, ""),
+    };
+    let hosts = authority
+        .rsplit_once('@')
+        .map_or(authority, |(_, hosts)| hosts);
+    let database = query.split('&').find(|pair| pair.starts_with("db="));
+    let database = database.map(|pair| format!("?{pair}")).unwrap_or_default();
+    format!("{scheme}://{hosts}{path}{database}")
+}
+
 impl Address {
     pub(super) fn parse(url: &str) -> Result<Self> {
         let (scheme, rest) = url.split_once("://").ok_or_else(|| {
@@ -121,6 +139,22 @@ fn bad(url: &str, why: &str) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_name_of_an_address_has_no_credentials_in_it() {
+        for (url, name) in [
+            ("redis://user:p@ss@host:1/2", "redis://host:1/2"),
+            (
+                "redis+sentinel://u:p@a:1,b:2/main",
+                "redis+sentinel://a:1,b:2/main",
+            ),
+            ("unix:///r.sock?db=1&user=u&pass=p", "unix:///r.sock?db=1"),
+            ("redis://host", "redis://host"),
+            ("nonsense", ""),
+        ] {
+            assert_eq!(without_credentials(url), name);
+        }
+    }
 
     fn hosts(infos: &[ConnectionInfo]) -> Vec<String> {
         infos.iter().map(|info| info.addr().to_string()).collect()

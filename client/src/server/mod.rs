@@ -24,13 +24,13 @@ mod parked;
 mod slots;
 mod tls;
 
-use std::{sync::Arc, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use redis::{Cmd, RedisError, Value};
 
 use self::{
-    address::Address,
+    address::{Address, without_credentials},
     cluster::Cluster,
     dial::Dialer,
     large::{LARGE_BYTES, Large},
@@ -50,6 +50,8 @@ const TAGS_PER_INVALIDATE: usize = 1000;
 #[derive(Clone)]
 pub struct RedisProvider {
     id: Arc<str>,
+    /// The address without credentials.
+    place: Arc<str>,
     topology: Topology,
     large: Arc<Large>,
 }
@@ -221,6 +223,7 @@ impl RedisProvider {
         };
         Ok(Self {
             id: options.id.into(),
+            place: without_credentials(url).into(),
             topology,
             large: Arc::default(),
         })
@@ -320,6 +323,10 @@ impl Topology {
 impl Provider for RedisProvider {
     fn id(&self) -> &str {
         &self.id
+    }
+
+    fn place(&self) -> &str {
+        &self.place
     }
 
     fn ping(&self) -> BoxFuture<'_, Result<()>> {
@@ -442,5 +449,13 @@ impl Provider for RedisProvider {
         Box::pin(
             async move { command::read_inspection(self.call(key, &command::inspect(key)).await?) },
         )
+    }
+}
+
+impl fmt::Debug for RedisProvider {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RedisProvider")
+            .field("id", &self.id)
+            .finish_non_exhaustive()
     }
 }

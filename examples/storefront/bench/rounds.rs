@@ -262,7 +262,7 @@ async fn remove_triggers(config: &Config) -> Result<(), BoxError> {
         tokio_postgres::connect(&config.database, tokio_postgres::NoTls).await?;
     let driver = tokio::spawn(connection);
     let mapping = Mapping::builder(schema::catalogue()?.into()).build()?;
-    Outbox::new(Arc::new(mapping))
+    Outbox::new(Arc::new(mapping), "storefront")
         .uninstall(&mut client)
         .await?;
     drop(client);

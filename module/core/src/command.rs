@@ -1,7 +1,7 @@
 //! Commands as clients write them, parsed into types that need no further checks. Arguments left over are errors.
 
-use crate::entry::MAX_BYTES;
-use crate::epoch::Token;
+use crate::entry::{Attributes, Entry, MAX_BYTES, MAX_KEY_BYTES, MAX_TAG_BYTES, MAX_TAGS, NEVER};
+use crate::epoch::{Epoch, Token};
 use crate::error::Error;
 use crate::feed::Named;
 use crate::index::Scope;
@@ -80,12 +80,13 @@ impl Set {
     pub fn parse<A: Arguments + ?Sized>(args: &A, limits: Limits) -> Result<Set, Error> {
         let ttl_ms =
             seconds_ms(args.get(2), MAX_TTL_S).ok_or_else(|| Error::Ttl(args.get(2).to_vec()))?;
-        for (what, at) in [("key", Set::KEY), ("value", Set::VALUE)] {
-            if args.get(at).len() > MAX_BYTES {
-                return Err(Error::TooLong {
-                    what,
-                    got: args.get(at).len(),
-                });
+        for (what, at, max) in [
+            ("key", Set::KEY, MAX_KEY_BYTES),
+            ("value", Set::VALUE, MAX_BYTES),
+        ] {
+            let got = args.get(at).len();
+            if got > max {
+                return Err(Error::TooLong { what, got, max });
             }
         }
         let mut set = Set {
@@ -239,6 +240,87 @@ impl Invalidate {
         check_count(args, invalidate.tags_from, limits)?;
         Ok(invalidate)
     }
+}
+
+/// `MCACHE.REPLSET key end-ms birth attributes value [tag ...]`: a stored entry in the replication stream and in
+/// append-only files; an end of -1 is none.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ReplSet {
+    /// When the entry ends, if it does, and so when its key is to expire.
+    pub deadline_ms: Option<u64>,
+    /// What the entry is made with.
+    pub attributes: Attributes,
+}
+
+impl ReplSet {
+    /// Index of the key among the arguments.
+    pub const KEY: usize = 1;
+    /// Index of the value among the arguments.
+    pub const VALUE: usize = 5;
+    /// Index of the first tag.
+    pub const TAGS: usize = 6;
+
+    /// Parses; `None` for what no server writes. Limits of the configuration are not asked: they were, where it was decided.
+    pub fn parse<A: Arguments + ?Sized>(args: &A) -> Option<ReplSet> {
+        let deadline_ms = match args.get(2) {
+            b"-1" => None,
+            text => Some(integer(text)?).filter(|ms| i64::try_from(*ms).is_ok()),
+        };
+        let ends_ms = deadline_ms.map_or(NEVER, |ms| ms.min(NEVER));
+        let birth = Epoch(integer(args.get(3))?);
+        let attributes = Attributes::unpack(integer(args.get(4))?, birth, ends_ms)?;
+        let mut tags = (Self::TAGS..args.len()).map(|at| args.get(at).len());
+        let sound = tags.len() <= MAX_TAGS
+            && tags.all(|len| (1..=MAX_TAG_BYTES).contains(&len))
+            && Entry::fits(args.get(Self::KEY), args.get(Self::VALUE));
+        sound.then_some(ReplSet {
+            deadline_ms,
+            attributes,
+        })
+    }
+}
+
+/// `MCACHE.REPLINVALIDATE epoch mode tag [tag ...]`
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ReplInvalidate {
+    /// When it was.
+    pub epoch: Epoch,
+    /// What was invalidated, and how.
+    pub what: Invalidate,
+}
+
+impl ReplInvalidate {
+    /// Parses what begins with the epoch at argument `from`; `None` for what no server writes.
+    pub fn parse<A: Arguments + ?Sized>(args: &A, from: usize) -> Option<ReplInvalidate> {
+        Some(ReplInvalidate {
+            epoch: Epoch(integer(args.get(from))?),
+            what: Invalidate::from_mode(integer(args.get(from + 1))?, from + 2)?,
+        })
+    }
+
+    /// What is done instead of what cannot be read: everything named is invalidated, and an epoch that no server reaches is
+    /// taken for now.
+    pub fn doubtful(from: usize) -> ReplInvalidate {
+        ReplInvalidate {
+            epoch: Epoch::END,
+            what: Invalidate {
+                scope: Scope::All,
+                soft: false,
+                near: false,
+                tags_from: from + 2,
+            },
+        }
+    }
+}
+
+/// The epoch that `MCACHE.REPLFLOOR epoch` names; one that no server reaches, if it cannot be read.
+pub fn floor_epoch(text: &[u8]) -> Epoch {
+    integer(text).map_or(Epoch::END, Epoch)
+}
+
+/// When an entry ends that a primary dealt with, as `MCACHE.REPLSHORTEN key end-ms` says; at once, if that cannot be read.
+pub fn shortened_end_ms(text: &[u8]) -> u64 {
+    integer(text).unwrap_or(0)
 }
 
 /// `MCACHE.FETCH key [LEASE ms] [WAIT ms] [EARLY ms] [NEAR subscription]`
@@ -504,6 +586,36 @@ mod tests {
             let error = set(line).expect_err(line).to_string();
             assert!(error.starts_with("ERR "), "{line}: {error}");
         }
+    }
+
+    #[test]
+    fn what_a_primary_stored_is_read_back_and_nothing_else() {
+        let line = |end: &str, birth: &str, attributes: &str, tag: &str| {
+            let args = ["MCACHE.REPLSET", "k", end, birth, attributes, "v", tag];
+            ReplSet::parse(&args.map(str::to_owned)[..])
+        };
+        let endless = line("-1", "65536", "0", "t").expect("as it is written");
+        assert_eq!(endless.deadline_ms, None);
+        assert_eq!(endless.attributes.ends_ms, NEVER);
+        let ending = line("5000", "65536", "401", "t").expect("as it is written");
+        assert_eq!(ending.deadline_ms, Some(5_000));
+        let attributes = ending.attributes;
+        assert_eq!((attributes.swr_ms, attributes.manual), (100, true));
+        assert_eq!(
+            (attributes.ends_ms, attributes.birth),
+            (5_000, Epoch(65_536))
+        );
+        for (end, birth, attributes, tag) in [
+            ("-2", "1", "0", "t"),
+            ("soon", "1", "0", "t"),
+            ("-1", "-1", "0", "t"),
+            ("-1", "1", "17179869184", "t"),
+            ("-1", "1", "0", ""),
+        ] {
+            assert_eq!(line(end, birth, attributes, tag), None);
+        }
+        let long = "t".repeat(MAX_TAG_BYTES + 1);
+        assert_eq!(line("-1", "1", "0", &long), None);
     }
 
     #[test]

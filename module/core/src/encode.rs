@@ -3,27 +3,35 @@
 //! A value is saved as two strings: what is encoded here, and the payload as it is (so that Redis can compress it).
 //!
 //! ```text
-//! version 1, integers little-endian:
-//!   flags u8 (1 MANUAL, 2 softened) │ birth u64 │ saved u64 │ incarnation u64 │ swr_ms u32
+//! version 2, integers little-endian:
+//!   flags u8 (1 MANUAL, 2 softened) │ birth u64 │ saved u64 │ incarnation u64 │ ends_ms u64 │ swr_ms u32
 //!   │ tags u32 │ { length u32 │ bytes } per tag
+//! version 1: the same without ends_ms: an entry ended with the deadline of its key.
 //! ```
 //! `saved` is the epoch at which the entry was written, and alive, by the run of a server called `incarnation`: whoever
 //! restores it needs to know of every invalidation since, or must not serve it.
 //! A dead entry is saved as a husk: birth 0, no tags, no payload. The key and the deadline are Redis's business.
+//!
+//! Whatever the version, an entry is two strings: so a reader that does not know the version still finds its end, and
+//! a file of a newer mcache loads, with dead entries in it.
+//!
+//! What is read here is what the sender says. What of it is believed is decided in `fills.rs` and `server/arrive.rs`.
 
 use std::collections::HashSet;
 
-use crate::entry::{Attributes, MAX_TAGS};
+use crate::entry::{Attributes, MAX_TAG_BYTES, MAX_TAGS, NEVER};
 use crate::epoch::{Epoch, Token};
 
 /// The version that is written.
-pub const VERSION: i32 = 1;
+pub const VERSION: i32 = 2;
 
 /// Attributes and tag names of an entry, read from a file or another server.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Decoded {
     /// What the entry is made with.
     pub attributes: Attributes,
+    /// The attributes say when it ends. If not (version 1), it ends with the deadline of its key.
+    pub says_its_end: bool,
     /// When it was written, and by whom.
     pub saved: Token,
     /// Its tags, all different, none empty.
@@ -36,11 +44,12 @@ pub fn encode<'a>(
     saved: Token,
     tags: impl ExactSizeIterator<Item = &'a [u8]>,
 ) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(33 + tags.len() * 48);
+    let mut bytes = Vec::with_capacity(41 + tags.len() * 48);
     bytes.push(attributes.to_bits());
     bytes.extend_from_slice(&attributes.birth.0.to_le_bytes());
     bytes.extend_from_slice(&saved.epoch.0.to_le_bytes());
     bytes.extend_from_slice(&saved.incarnation.to_le_bytes());
+    bytes.extend_from_slice(&attributes.ends_ms.min(NEVER).to_le_bytes());
     bytes.extend_from_slice(&attributes.swr_ms.to_le_bytes());
     bytes.extend_from_slice(&(tags.len() as u32).to_le_bytes());
     for tag in tags {
@@ -50,16 +59,14 @@ pub fn encode<'a>(
     bytes
 }
 
-/// Reads any version ever written; `None` for bytes that no version writes. Never allocates more than a small multiple
-/// of the input.
-pub fn decode(version: i32, bytes: &[u8]) -> Option<Decoded> {
-    match version {
-        1 => decode_v1(bytes),
-        _ => None,
-    }
-}
-
-fn decode_v1(mut bytes: &[u8]) -> Option<Decoded> {
+/// Reads any version ever written; `None` for bytes that no version writes. Linear in the input, and never allocates more
+/// than a small multiple of it.
+pub fn decode(version: i32, mut bytes: &[u8]) -> Option<Decoded> {
+    let says_its_end = match version {
+        1 => false,
+        2 => true,
+        _ => return None,
+    };
     let bytes = &mut bytes;
     let [flags] = take(bytes)?;
     let birth = Epoch(u64::from_le_bytes(take(bytes)?));
@@ -69,28 +76,34 @@ fn decode_v1(mut bytes: &[u8]) -> Option<Decoded> {
     }
     let incarnation = u64::from_le_bytes(take(bytes)?);
     let saved = Token { incarnation, epoch };
-    let attributes = Attributes::from_bits(flags, birth, u32::from_le_bytes(take(bytes)?))?;
+    let ends_ms = match says_its_end {
+        true => Some(u64::from_le_bytes(take(bytes)?)).filter(|ms| *ms <= NEVER)?,
+        false => NEVER,
+    };
+    let swr_ms = u32::from_le_bytes(take(bytes)?);
+    let attributes = Attributes::from_bits(flags, birth, swr_ms, ends_ms)?;
     let count = u32::from_le_bytes(take(bytes)?) as usize;
     // A tag takes at least five bytes, so a count that lies is found out before it is believed.
     if count > MAX_TAGS || count * 5 > bytes.len() {
         return None;
     }
-    let mut tags: Vec<Box<[u8]>> = Vec::with_capacity(count);
-    // The standard library's set: its hash has a random key, so a payload cannot be made of names that collide.
+    let mut tags: Vec<&[u8]> = Vec::with_capacity(count);
+    // Hashed with a random key: who chooses the tags must not choose the number of comparisons.
     let mut seen: HashSet<&[u8]> = HashSet::with_capacity(count);
     for _ in 0..count {
         let length = u32::from_le_bytes(take(bytes)?) as usize;
         let (tag, rest) = bytes.split_at_checked(length)?;
         *bytes = rest;
-        if tag.is_empty() || !seen.insert(tag) {
+        if tag.is_empty() || tag.len() > MAX_TAG_BYTES || !seen.insert(tag) {
             return None;
         }
-        tags.push(tag.into());
+        tags.push(tag);
     }
-    bytes.is_empty().then_some(Decoded {
+    bytes.is_empty().then(|| Decoded {
         attributes,
+        says_its_end,
         saved,
-        tags,
+        tags: tags.into_iter().map(Box::from).collect(),
     })
 }
 
@@ -109,6 +122,7 @@ mod tests {
         manual: true,
         swr_ms: 500,
         softened: false,
+        ends_ms: 0x0000_1122_3344_5566,
     };
 
     const SAVED: Token = Token {
@@ -118,23 +132,92 @@ mod tests {
 
     /// The golden bytes of version 1: they must be readable for ever.
     const V1: &[u8] = b"\x01\x08\x07\x06\x05\x04\x03\x02\x01\x09\0\0\0\0\0\0\0\x05\0\0\0\0\0\0\0\xf4\x01\0\0\x02\0\0\0\x01\0\0\0a\x03\0\0\0b\0c";
+    /// The golden bytes of version 2: they must be written as long as no version 3 is, and readable for ever.
+    const V2: &[u8] = b"\x01\x08\x07\x06\x05\x04\x03\x02\x01\x09\0\0\0\0\0\0\0\x05\0\0\0\0\0\0\0\x66\x55\x44\x33\x22\x11\0\0\xf4\x01\0\0\x02\0\0\0\x01\0\0\0a\x03\0\0\0b\0c";
+
+    /// Where the end of an entry stands in version 2.
+    const ENDS_AT: usize = 25;
+
+    fn encode_again(decoded: &Decoded) -> Vec<u8> {
+        let tags = decoded.tags.iter().map(|tag| &**tag);
+        encode(decoded.attributes, decoded.saved, tags)
+    }
 
     #[test]
-    fn version_1_is_written_and_read_as_it_always_was() {
+    fn version_2_is_written_and_read_as_it_always_was() {
         let tags: [&[u8]; 2] = [b"a", b"b\0c"];
-        assert_eq!(encode(ATTRIBUTES, SAVED, tags.into_iter()), V1);
-        let decoded = decode(1, V1).unwrap();
+        assert_eq!(encode(ATTRIBUTES, SAVED, tags.into_iter()), V2);
+        let decoded = decode(2, V2).unwrap();
         assert_eq!((decoded.attributes, decoded.saved), (ATTRIBUTES, SAVED));
-        assert_eq!(
-            decoded.tags,
-            [Box::from(&b"a"[..]), Box::from(&b"b\0c"[..])]
-        );
-        assert_eq!(decode(2, V1), None);
-        for at in [1, 9] {
-            let mut late = V1.to_vec();
-            late[at..at + 8].copy_from_slice(&Epoch::END.0.to_le_bytes());
-            assert_eq!(decode(1, &late), None, "an epoch that never was");
+        assert!(decoded.says_its_end);
+        assert_eq!(decoded.tags, tags.map(Box::from));
+    }
+
+    #[test]
+    fn version_1_is_read_as_it_always_was_and_does_not_say_when_the_entry_ends() {
+        let decoded = decode(1, V1).unwrap();
+        let attributes = Attributes {
+            ends_ms: NEVER,
+            ..ATTRIBUTES
+        };
+        assert_eq!((decoded.attributes, decoded.saved), (attributes, SAVED));
+        assert!(!decoded.says_its_end);
+        assert_eq!(decoded.tags, decode(2, V2).unwrap().tags);
+    }
+
+    #[test]
+    fn what_no_version_writes_is_refused() {
+        for (version, bytes) in [(1, V2), (2, V1), (0, V2), (3, V2), (-1, V2)] {
+            assert_eq!(decode(version, bytes), None, "as version {version}");
         }
+        for (version, bytes) in [(1, V1), (2, V2)] {
+            for end in 0..bytes.len() {
+                assert_eq!(decode(version, &bytes[..end]), None, "cut at {end}");
+            }
+            assert_eq!(decode(version, &[bytes, &[0]].concat()), None, "too long");
+            for at in [1, 9] {
+                let mut late = bytes.to_vec();
+                late[at..at + 8].copy_from_slice(&Epoch::END.0.to_le_bytes());
+                assert_eq!(decode(version, &late), None, "an epoch that never was");
+            }
+            for flag in 2..8 {
+                let mut flagged = bytes.to_vec();
+                flagged[0] |= 1 << flag;
+                assert_eq!(decode(version, &flagged), None, "flag {flag}");
+            }
+            // Two tags of one and of three bytes stand at the end.
+            let count_at = bytes.len() - 12 - 4;
+            for claim in [0, 1, 3, 65_536, 1 << 31, u32::MAX] {
+                for at in [count_at, count_at + 4, count_at + 9] {
+                    let mut lying = bytes.to_vec();
+                    lying[at..at + 4].copy_from_slice(&claim.to_le_bytes());
+                    if lying != bytes {
+                        let decoded = decode(version, &lying);
+                        // A length of 3 is the truth at one place, and 1 at the other.
+                        assert_eq!(decoded, None, "{claim} at {at}");
+                    }
+                }
+            }
+        }
+        let mut late = V2.to_vec();
+        late[ENDS_AT..ENDS_AT + 8].copy_from_slice(&(NEVER + 1).to_le_bytes());
+        assert_eq!(decode(2, &late), None, "an end after the last one");
+        let twice: [&[u8]; 2] = [b"a", b"a"];
+        assert_eq!(
+            decode(2, &encode(ATTRIBUTES, SAVED, twice.into_iter())),
+            None
+        );
+        let longest: [&[u8]; 1] = [&[1; MAX_TAG_BYTES]];
+        let bytes = encode(ATTRIBUTES, SAVED, longest.into_iter());
+        assert!(decode(2, &bytes).is_some());
+        let longer: [&[u8]; 1] = [&[1; MAX_TAG_BYTES + 1]];
+        let bytes = encode(ATTRIBUTES, SAVED, longer.into_iter());
+        assert_eq!(decode(2, &bytes), None, "a tag that no option allows");
+        let empty: [&[u8]; 1] = [b""];
+        assert_eq!(
+            decode(2, &encode(ATTRIBUTES, SAVED, empty.into_iter())),
+            None
+        );
     }
 
     #[test]
@@ -142,30 +225,23 @@ mod tests {
         let seed = fastrand::u64(..);
         println!("seed {seed}");
         let mut rng = fastrand::Rng::with_seed(seed);
-        for end in 0..V1.len() {
-            assert_eq!(decode(1, &V1[..end]), None, "cut at {end}");
-        }
         for _ in 0..100_000 {
-            let mut bytes = V1.to_vec();
+            let (version, mut bytes) = match rng.bool() {
+                true => (1, V1.to_vec()),
+                false => (2, V2.to_vec()),
+            };
             for _ in 0..rng.usize(1..4) {
                 let at = rng.usize(..bytes.len());
                 bytes[at] = rng.u8(..);
             }
-            if let Some(decoded) = decode(1, &bytes) {
-                assert_eq!(
-                    encode(
-                        decoded.attributes,
-                        decoded.saved,
-                        decoded.tags.iter().map(|t| &**t)
-                    ),
-                    bytes
-                );
+            let Some(decoded) = decode(version, &bytes) else {
+                continue;
+            };
+            let mut again = encode_again(&decoded);
+            if version == 1 {
+                again.drain(ENDS_AT..ENDS_AT + 8);
             }
+            assert_eq!(again, bytes);
         }
-        let twice: [&[u8]; 2] = [b"a", b"a"];
-        assert_eq!(
-            decode(1, &encode(ATTRIBUTES, SAVED, twice.into_iter())),
-            None
-        );
     }
 }

@@ -1,6 +1,5 @@
 //! What is said to a client whose command is refused. The text is the whole reply: code word first.
 
-use crate::entry::MAX_BYTES;
 use crate::text::{MAX_PATTERN_BYTES, MAX_TTL_S};
 
 /// A refused command; nothing was changed.
@@ -43,12 +42,18 @@ pub enum Error {
     TooManyTags { got: usize, max: usize },
     #[error("ERR tag too long: {got} bytes, mcache.max-tag-bytes is {max}")]
     TagTooLong { got: usize, max: usize },
-    #[error("ERR {what} too long: {got} bytes, at most {MAX_BYTES}")]
-    TooLong { what: &'static str, got: usize },
+    #[error("ERR {what} too long: {got} bytes, at most {max}")]
+    TooLong {
+        what: &'static str,
+        got: usize,
+        max: usize,
+    },
     #[error("ERR pattern too long: {0} bytes, at most {MAX_PATTERN_BYTES}")]
     PatternTooLong(usize),
     #[error("ERR too many prefixes: at most {max}")]
     TooManyPrefixes { max: usize },
+    #[error("ERR writes are paused, and dead entries cannot be freed")]
+    Paused,
     #[error("ERR {0} is for replication and the append-only file only")]
     Internal(&'static str),
     #[error("NOPERM this user has no permission to access the tag '{}'", shown(.0))]

@@ -33,6 +33,9 @@ pub enum Refusal {
     InDoubt,
 }
 
+/// Keys and tags share the memory; a key and a tag of the same name do not share a place in it.
+const KEYS: u64 = 0x6b65_7973_6f66_656e;
+
 /// The epochs of a server and what it remembers of invalidations.
 pub struct Fills {
     key: Key,
@@ -47,6 +50,8 @@ pub struct Fills {
     without_auto: Memory,
     /// The last invalidation of any tag: a fill that began after it needs no look at its tags.
     last: Epoch,
+    /// When a key was last cleared.
+    last_key: Epoch,
     /// Fills that began before it are refused whatever their tags.
     floor: Epoch,
 }
@@ -68,6 +73,7 @@ impl Fills {
             any: Memory::for_tags(tags),
             without_auto: Memory::for_tags(tags),
             last: Epoch::ZERO,
+            last_key: Epoch::ZERO,
             floor: Epoch::ZERO,
         }
     }
@@ -90,6 +96,12 @@ impl Fills {
     /// Takes note of an epoch made elsewhere: later ones are greater.
     pub fn observe(&mut self, epoch: Epoch) {
         self.clock.observe(epoch);
+    }
+
+    /// Whether an epoch made elsewhere can be true: none lies beyond the present by more than two clocks may be apart,
+    /// unless this server has been there itself. A clock that followed a lie could be led to its end.
+    pub fn believes(&self, epoch: Epoch, now_ms: u64) -> bool {
+        epoch <= self.clock.now() || epoch.unix_ms() <= now_ms.saturating_add(MAX_SKEW_MS)
     }
 
     /// The token for a fill that begins now.
@@ -190,9 +202,29 @@ impl Fills {
         Some(self.any.last(self.key.hash(tag)).epoch).filter(|epoch| *epoch > Epoch::ZERO)
     }
 
+    /// Remembers that a key is cleared now: fills of it that are under way are refused, whatever their tags.
+    pub fn note_key(&mut self, key: &[u8], now_ms: u64) {
+        let epoch = self.clock.tick(now_ms);
+        self.last_key = epoch;
+        let hash = self.key.hash(key) ^ KEYS;
+        self.any.note(hash, epoch);
+        self.without_auto.note(hash, epoch);
+    }
+
+    /// Whether a key was cleared, or may have been, since the fill of this token began. O(1).
+    pub fn key_cleared_since(&self, key: &[u8], token: Token) -> bool {
+        token.epoch < self.last_key
+            && self.without_auto.last(self.key.hash(key) ^ KEYS).epoch > token.epoch
+    }
+
     /// Refuses every fill that began before now: the data set was flushed or exchanged.
     pub fn refuse_all(&mut self, now_ms: u64) {
         self.floor = self.clock.tick(now_ms);
+    }
+
+    /// A new epoch, later than all before.
+    pub fn tick(&mut self, now_ms: u64) -> Epoch {
+        self.clock.tick(now_ms)
     }
 
     /// A new epoch to which the index's floor is to be raised: everything stored so far is to be dead.
@@ -383,6 +415,20 @@ mod tests {
         );
     }
 
+    #[test]
+    fn an_epoch_from_beyond_the_skew_is_not_believed_unless_the_clock_was_there() {
+        let mut fills = fills();
+        let at = |ms: u64| Epoch(ms << 16);
+        assert!(fills.believes(at(2_000 + MAX_SKEW_MS), 2_000));
+        assert!(fills.believes(Epoch(at(2_001 + MAX_SKEW_MS).0 - 1), 2_000));
+        assert!(!fills.believes(at(2_001 + MAX_SKEW_MS), 2_000));
+        assert!(!fills.believes(Epoch(Epoch::END.0 - 1), 2_000));
+        // The wall clock was put back by a day: what was made before is no lie.
+        fills.observe(at(86_400_000));
+        assert!(fills.believes(at(86_400_000), 2_000));
+        assert!(!fills.believes(Epoch(at(86_400_000).0 + 1), 2_000));
+    }
+
     fn foreign(birth_ms: u64, saved_ms: u64, incarnation: u64) -> Decoded {
         Decoded {
             attributes: Attributes {
@@ -390,7 +436,9 @@ mod tests {
                 manual: false,
                 swr_ms: 0,
                 softened: false,
+                ends_ms: crate::entry::NEVER,
             },
+            says_its_end: true,
             saved: Token {
                 incarnation,
                 epoch: Epoch(saved_ms << 16),

@@ -5,7 +5,7 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
 use mcache_core::alloc::class;
-use mcache_core::entry::{Attributes, Entry};
+use mcache_core::entry::{Attributes, Entry, NEVER};
 use mcache_core::epoch::Epoch;
 use mcache_core::hash::Key;
 use mcache_core::index::{Index, Scope, Task};
@@ -71,6 +71,7 @@ impl Measured {
             manual: false,
             swr_ms,
             softened: false,
+            ends_ms: NEVER,
         };
         let names = tags.iter().map(String::as_bytes);
         self.within(|index, records| index.resolve(0, names, false, records));
@@ -151,7 +152,7 @@ fn index_bytes_are_what_the_allocator_set_aside() {
                 None => _ = it.within(|index, _| index.bury()),
                 Some(Task::Delete { entry, .. }) => it.delete(entry),
                 Some(Task::Shorten { db, entry, .. }) => {
-                    it.within(|index, _| index.shortened(db, entry));
+                    it.within(|index, _| index.shortened(db, entry, 1_000));
                 }
             }
             if rng.u8(..) == 0 {

@@ -2,11 +2,11 @@
 //! linked is never served, and what the keyspace does not hold does not stop reclaim.
 
 use mcache_core::encode::Decoded;
-use mcache_core::entry::{Attributes, Entry};
+use mcache_core::entry::{Attributes, Entry, NEVER};
 use mcache_core::epoch::{Epoch, Token};
 use mcache_core::fills::Fills;
 use mcache_core::index::{Scope, Task};
-use mcache_core::server::{Awaited, Condition, Edge, Server, Store, Stored};
+use mcache_core::server::{Awaited, Condition, Edge, Renamed, Server, Store, Stored};
 
 const DB: usize = 0;
 const NOW_MS: u64 = 1_000_000;
@@ -15,6 +15,7 @@ const ATTRIBUTES: Attributes = Attributes {
     manual: false,
     swr_ms: 0,
     softened: false,
+    ends_ms: NEVER,
 };
 
 struct Replica;
@@ -48,13 +49,15 @@ impl Keyspace {
     fn load(&mut self, key: &[u8], tags: &[&str]) -> Entry {
         let decoded = Decoded {
             attributes: ATTRIBUTES,
+            says_its_end: true,
             saved: Token {
                 incarnation: 2,
                 epoch: Epoch(NOW_MS << 16),
             },
             tags: tags.iter().map(|tag| tag.as_bytes().into()).collect(),
         };
-        self.server.load(key, b"v", decoded, false, &Replica)
+        let loaded = self.server.load(key, b"v", Some(decoded), false, &Replica);
+        loaded.expect("it is credible")
     }
 
     fn free(&self, entry: Entry) {
@@ -69,11 +72,18 @@ impl Keyspace {
     }
 
     fn condition(&self, mut entry: Entry) -> Condition {
-        self.server.condition(&mut entry, || None, || NOW_MS)
+        self.server.condition(&mut entry, || NOW_MS)
+    }
+
+    fn renamed(&mut self, key: &[u8], entry: Entry) -> Entry {
+        match self.server.renamed(DB, key, entry, NOW_MS) {
+            Renamed::Fresh(fresh) => fresh,
+            other => panic!("it left: {other:?}"),
+        }
     }
 
     fn leave(&mut self, entry: Entry) {
-        self.server.left(DB, entry);
+        self.server.left(DB, entry, || NOW_MS);
         self.free(entry);
     }
 }
@@ -119,8 +129,12 @@ fn only_the_entry_that_waits_is_forgotten_when_something_is_freed() {
 fn an_entry_is_linked_once_however_often_its_key_is_announced() {
     let mut keyspace = Keyspace::new();
     let entry = keyspace.load(b"k", &["t"]);
-    keyspace.server.arrived(DB, b"k", Some(entry), false);
-    keyspace.server.arrived(DB, b"k", Some(entry), false);
+    keyspace
+        .server
+        .arrived(DB, b"k", Some((entry, None)), false);
+    keyspace
+        .server
+        .arrived(DB, b"k", Some((entry, None)), false);
     assert_eq!(keyspace.entries(), 1);
     keyspace.leave(entry);
 }
@@ -131,11 +145,12 @@ fn what_was_never_announced_is_not_served_saved_or_copied_and_is_replaced_cleanl
     let lost = keyspace.load(b"k", &["t", "u"]);
     keyspace.server.arrived(DB, b"another key", None, true);
     assert_eq!(keyspace.condition(lost), Condition::Dead);
-    assert!(keyspace.server.kept(&lost).is_none());
-    let copy = keyspace.server.duplicate(b"copy", &lost);
+    assert!(keyspace.server.kept(&lost, NOW_MS).is_none());
+    let copy = keyspace.server.duplicate(b"copy", &lost, NOW_MS);
+    let copy = copy.expect("a key short enough");
     assert_eq!(copy.value(), b"");
     keyspace.free(copy);
-    keyspace.server.shortened(DB, lost);
+    keyspace.server.shortened(DB, lost, NEVER);
     let stored = keyspace.server.store(Store {
         db: DB,
         key: b"k",
@@ -160,18 +175,18 @@ fn a_renamed_entry_keeps_its_tags_only_while_they_are_certainly_known() {
         let mut keyspace = Keyspace::new();
         let entry = keyspace.load(b"old", &["t"]);
         keyspace.server.arrived(DB, b"old", None, true);
-        keyspace.server.left(DB, entry);
+        keyspace.server.left(DB, entry, || NOW_MS);
         if something_changes {
             // Another module does something between `rename_from` and `rename_to`: the record is another tag's now.
             let other = keyspace.load(b"other", &["another tag"]);
             keyspace.server.arrived(DB, b"other", None, true);
-            let fresh = keyspace.server.renamed(DB, b"new", entry).expect("it left");
+            let fresh = keyspace.renamed(b"new", entry);
             assert_eq!(fresh.birth(), Epoch::ZERO, "a husk");
             keyspace.free(entry);
             keyspace.leave(fresh);
             keyspace.leave(other);
         } else {
-            let fresh = keyspace.server.renamed(DB, b"new", entry).expect("it left");
+            let fresh = keyspace.renamed(b"new", entry);
             keyspace.free(entry);
             assert!(keyspace.server.index.names(&fresh).eq([b"t"]));
             keyspace.leave(fresh);

@@ -4,8 +4,33 @@
 
 use mcache_core::command::{Fetch, Invalidate, Limits, Scan, Set};
 use mcache_core::encode::{self, decode, encode};
-use mcache_core::entry::Attributes;
+use mcache_core::entry::{Attributes, NEVER};
 use mcache_core::epoch::{Epoch, Token};
+
+#[path = "../fuzz/checks.rs"]
+mod checks;
+
+/// What the fuzzer (`make fuzz`) starts from, and what it once failed on.
+#[test]
+fn the_fuzzers_corpus_holds() {
+    let targets: [(&str, fn(&[u8])); 3] = [
+        ("command", checks::command),
+        ("encode", checks::encode),
+        ("text", checks::text),
+    ];
+    for (name, check) in targets {
+        let folder = format!("{}/fuzz/corpus/{name}", env!("CARGO_MANIFEST_DIR"));
+        let files: Vec<_> = std::fs::read_dir(&folder)
+            .expect("a corpus")
+            .map(|file| file.expect("a file").path())
+            .collect();
+        assert!(files.len() >= 10, "{folder}");
+        for file in files {
+            println!("{}", file.display());
+            check(&std::fs::read(&file).expect("readable"));
+        }
+    }
+}
 
 const LIMITS: Limits = Limits {
     tags: 8,
@@ -157,6 +182,7 @@ fn no_mutated_entry_panics_and_what_is_read_is_written_the_same() {
             manual: rng.bool(),
             softened: rng.bool(),
             swr_ms: rng.u32(..),
+            ends_ms: rng.u64(..=NEVER),
         };
         let saved = Token {
             epoch: Epoch(rng.u64(..Epoch::END.0)),
@@ -168,7 +194,7 @@ fn no_mutated_entry_panics_and_what_is_read_is_written_the_same() {
         assert!(decoded.tags.iter().map(|tag| &**tag).eq(&tags));
 
         mutate(&mut rng, &mut bytes);
-        for version in [encode::VERSION, 0, -1, i32::MAX] {
+        for version in [encode::VERSION, 0, -1, 3, i32::MAX] {
             let Some(decoded) = decode(version, &bytes) else {
                 continue;
             };
@@ -189,6 +215,7 @@ fn a_count_that_lies_allocates_nothing() {
         manual: false,
         softened: false,
         swr_ms: 0,
+        ends_ms: NEVER,
     };
     let saved = Token {
         incarnation: 1,

@@ -5,7 +5,7 @@
 #![cfg(debug_assertions)]
 
 use mcache_core::Pattern;
-use mcache_core::entry::{Attributes, Entry};
+use mcache_core::entry::{Attributes, Entry, NEVER};
 use mcache_core::epoch::Epoch;
 use mcache_core::hash::Key;
 use mcache_core::index::{Index, Scope, Task};
@@ -42,6 +42,7 @@ impl World {
             manual: false,
             swr_ms,
             softened: false,
+            ends_ms: NEVER,
         };
         let key = format!("key:{}", self.entries.len());
         work::of(|| {
@@ -81,7 +82,7 @@ impl World {
         while self.index.has_pending() {
             let (steps, ()) = work::of(|| match self.index.next_task() {
                 None => _ = self.index.bury(),
-                Some(Task::Shorten { db, entry, .. }) => self.index.shortened(db, entry),
+                Some(Task::Shorten { db, entry, .. }) => self.index.shortened(db, entry, NEVER),
                 Some(Task::Delete { entry, .. }) => _ = self.delete(entry),
             });
             all += steps;

@@ -2,7 +2,7 @@
 //! that are told the same say the same, in the same order, with the same cursors, and save the same bytes.
 
 use mcache_core::encode;
-use mcache_core::entry::{Attributes, Entry};
+use mcache_core::entry::{Attributes, Entry, NEVER};
 use mcache_core::epoch::{Epoch, Token};
 use mcache_core::fills::{Fills, Refusal};
 use mcache_core::hash::Key;
@@ -22,6 +22,7 @@ fn seen(seed: u64, key: Key) -> Vec<String> {
             manual: rng.u8(..) < 50,
             swr_ms: rng.u32(..2) * 500,
             softened: false,
+            ends_ms: NEVER,
         };
         let mut records = Vec::new();
         let names = tags.iter().map(String::as_bytes);
@@ -63,7 +64,7 @@ fn seen(seed: u64, key: Key) -> Vec<String> {
         match task {
             Task::Shorten { db, entry, epoch } => {
                 seen.push(format!("shorten {} {epoch:?}", entry.key().escape_ascii()));
-                index.shortened(db, entry);
+                index.shortened(db, entry, 5_000);
             }
             Task::Delete { db, entry } => {
                 seen.push(format!("delete {}", entry.key().escape_ascii()));

@@ -3,12 +3,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use mcache_core::entry::{Attributes, Entry};
+use mcache_core::entry::{Attributes, Entry, NEVER};
 use mcache_core::epoch::Epoch;
 use mcache_core::fills::Fills;
 use mcache_core::hash::Key;
 use mcache_core::index::{Scope, Task, Verdict};
-use mcache_core::server::{Awaited, Server, Store, Stored};
+use mcache_core::server::{Awaited, Renamed, Server, Store, Stored};
 
 static AWAITED: Awaited = Awaited::new();
 
@@ -102,6 +102,7 @@ impl World {
             manual,
             swr_ms: u32::from(swr) * 100,
             softened: false,
+            ends_ms: NEVER,
         };
         let mut tags = tags;
         if let Some(model) = self.model[db].get(&key)
@@ -148,7 +149,7 @@ impl World {
     fn delete(&mut self, db: usize, key: &[u8]) {
         self.model[db].remove(key);
         if let Some(entry) = self.keyspace[db].remove(key) {
-            self.server.left(db, entry);
+            self.server.left(db, entry, || 0);
             // SAFETY: out of keyspace and index.
             unsafe { entry.free() };
         }
@@ -164,16 +165,20 @@ impl World {
         self.delete(to, &new_key);
         let entry = self.keyspace[from].remove(&old_key).unwrap();
         let mut model = self.model[from].remove(&old_key).unwrap();
-        self.server.left(from, entry);
-        // A softly invalidated one is dropped as well: its new name would not know what its deadline is to be.
-        let dead = model.verdict() != "live";
-        let fresh = self.server.renamed(to, &new_key, entry);
-        let fresh = fresh.expect("it left the index under its old name");
+        self.server.left(from, entry, || 0);
+        let Renamed::Fresh(fresh) = self.server.renamed(to, &new_key, entry, 0) else {
+            panic!("it left the index under its old name");
+        };
+        if model.verdict() == "soft" {
+            // From here on a mark in the entry says so.
+            assert!(fresh.is_softened() && fresh.ends_ms() < NEVER);
+            model.soft = false;
+        }
         // SAFETY: the old one is out of index and keyspace.
         unsafe { entry.free() };
-        if dead {
+        if model.dead {
             (model.tags, model.value) = (BTreeSet::new(), Vec::new());
-            (model.dead, model.soft) = (true, false);
+            model.soft = false;
         }
         self.keyspace[to].insert(new_key.clone(), fresh);
         self.model[to].insert(new_key, model);
@@ -225,7 +230,7 @@ impl World {
                     assert_eq!(model.verdict(), "soft");
                     // From here on a mark in the entry says so, and its tags are live.
                     model.soft = false;
-                    self.server.shortened(db, entry);
+                    self.server.shortened(db, entry, NEVER);
                     assert!(entry.is_softened());
                 }
             }

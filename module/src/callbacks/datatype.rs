@@ -2,8 +2,8 @@
 //!
 //! | callback | what it does |
 //! |---|---|
-//! | `rdb_load`, `rdb_save` | versioned encoding; tags by name; an entry that is dead, or softly invalidated a moment ago, travels as a husk |
-//! | `aof_rewrite` | one `MCACHE.REPLSET`; Redis adds the expiry |
+//! | `rdb_load`, `rdb_save` | versioned encoding; tags by name; a dead entry travels as a husk, and what cannot be read or believed is loaded as one |
+//! | `aof_rewrite` | one `MCACHE.REPLSET`, also of a dead entry, as a husk; Redis adds the expiry |
 //! | `unlink2` | the entry leaves the keyspace: it leaves the index first |
 //! | `free` | memory, and a word to `Awaited`: it may run on a background thread (FLUSHALL ASYNC) on entries still linked |
 //! | `copy2` | a new entry, linked when Redis announces the new key |
@@ -18,11 +18,11 @@ use std::ptr::null_mut;
 
 use mcache_core::alloc::class;
 use mcache_core::encode;
-use mcache_core::entry::Entry;
+use mcache_core::entry::{Attributes, Entry, NEVER};
 use redis_module::raw;
 
 use crate::config::{self, OnRestart};
-use crate::redis::guard::guard;
+use crate::redis::guard::{guard, guard_reading};
 use crate::redis::{self, OwnedStr, Redis, Str, bytes, kind, rm};
 use crate::state;
 
@@ -104,25 +104,25 @@ impl Drop for Loaded {
 
 unsafe extern "C" fn rdb_load(io: *mut raw::RedisModuleIO, version: c_int) -> *mut c_void {
     // SAFETY: `io` is valid during the callback.
-    guard(null_mut(), || unsafe {
+    guard_reading(null_mut(), || unsafe {
+        // With something else than two strings the stream is damaged: where the next value begins is not known.
         let (Some(meta), Some(value)) = (Loaded::read(io), Loaded::read(io)) else {
             return null_mut();
         };
-        let Some(decoded) = encode::decode(version, meta.bytes()) else {
-            return null_mut();
-        };
+        let read = encode::decode(version, meta.bytes());
         let name = rm!(RedisModule_GetKeyNameFromIO)(io);
         if name.is_null() {
             return null_mut();
         }
         let drop = config::on_restart() == OnRestart::Drop;
-        state::with(|s| s.load(bytes(name), value.bytes(), decoded, drop, &Redis)).as_raw()
+        state::with(|s| s.load(bytes(name), value.bytes(), read, drop, &Redis))
+            .map_or(null_mut(), Entry::as_raw)
     })
 }
 
 unsafe extern "C" fn rdb_save(io: *mut raw::RedisModuleIO, value: *mut c_void) {
     // SAFETY: `value` is ours and `io` is valid during the callback. Runs in a forked child, too: it changes nothing.
-    guard((), || unsafe {
+    guard_reading((), || unsafe {
         let entry = entry(value);
         let (meta, with_value) = state::with(|s| s.saved(&entry, redis::now_ms()));
         let payload = if with_value { entry.value() } else { b"" };
@@ -137,24 +137,26 @@ unsafe extern "C" fn aof_rewrite(
     value: *mut c_void,
 ) {
     // SAFETY: as in `rdb_save`. Redis keeps references of its own to the strings it needs.
-    guard((), || unsafe {
+    guard_reading((), || unsafe {
         let entry = entry(value);
         let kept = state::with(|s| {
-            let (attributes, tags) = s.kept(&entry)?;
+            let (attributes, tags) = s.kept(&entry, redis::now_ms())?;
             Some((attributes, tags.map(OwnedStr::new).collect::<Vec<_>>()))
         });
-        let Some((attributes, tags)) = kept else {
-            return;
-        };
+        // Of a dead one its key: RENAME, COPY and SET XX, which may follow in the file, must find it.
+        let payload = if kept.is_some() { entry.value() } else { b"" };
+        let (attributes, tags) = kept.unwrap_or((Attributes::HUSK, Vec::new()));
         let tags: Vec<Str> = tags.iter().map(OwnedStr::as_raw).collect();
-        let payload = entry.value();
         rm!(RedisModule_EmitAOF)(
             io,
             c"MCACHE.REPLSET".as_ptr(),
             c"slllbv".as_ptr(),
             key,
-            // Redis writes the expiry behind it.
-            -1i64,
+            // When the entry ends; Redis writes behind it when the key does.
+            match attributes.ends_ms {
+                NEVER.. => -1i64,
+                ends_ms => ends_ms as i64,
+            },
             attributes.birth.0 as i64,
             attributes.pack() as i64,
             payload.as_ptr(),
@@ -169,7 +171,7 @@ unsafe extern "C" fn unlink(ctx: *mut raw::RedisModuleKeyOptCtx, value: *const c
     // SAFETY: `value` is ours and alive; it is freed, or renamed, only after this.
     guard((), || unsafe {
         let db = rm!(RedisModule_GetDbIdFromOptCtx)(ctx) as usize;
-        state::with(|s| s.left(db, entry(value)));
+        state::with(|s| s.left(db, entry(value), redis::now_ms));
     });
 }
 
@@ -191,10 +193,10 @@ unsafe extern "C" fn copy(
     value: *const c_void,
 ) -> *mut c_void {
     // SAFETY: `value` is ours; the destination's name is alive during the callback.
-    guard(null_mut(), || unsafe {
+    guard_reading(null_mut(), || unsafe {
         let entry = entry(value);
         let to = bytes(rm!(RedisModule_GetToKeyNameFromOptCtx)(ctx));
-        state::with(|s| s.duplicate(to, &entry)).as_raw()
+        state::with(|s| s.duplicate(to, &entry, redis::now_ms())).map_or(null_mut(), Entry::as_raw)
     })
 }
 
@@ -204,7 +206,7 @@ unsafe extern "C" fn mem_usage(
     _: usize,
 ) -> usize {
     // SAFETY: `value` is ours.
-    guard(0, || unsafe {
+    guard_reading(0, || unsafe {
         let entry = entry(value);
         // Redis's own two headers of a value of ours, the entry, and its share of the index with the tags that it alone
         // carries.
@@ -220,17 +222,18 @@ unsafe extern "C" fn free_effort(_: *mut raw::RedisModuleKeyOptCtx, _: *const c_
 
 unsafe extern "C" fn digest(md: *mut raw::RedisModuleDigest, value: *mut c_void) {
     // SAFETY: `value` is ours and `md` is valid during the callback.
-    guard((), || unsafe {
+    guard_reading((), || unsafe {
         let entry = entry(value);
         state::with(|s| {
             // A dead entry and its husk on a replica count as the same.
-            if let Some((attributes, tags)) = s.kept(&entry) {
+            if let Some((attributes, tags)) = s.kept(&entry, redis::now_ms()) {
                 let add = |bytes: &[u8]| {
                     rm!(RedisModule_DigestAddStringBuffer)(md, bytes.as_ptr().cast(), bytes.len())
                 };
                 add(entry.value());
                 rm!(RedisModule_DigestAddLongLong)(md, attributes.birth.0 as i64);
                 rm!(RedisModule_DigestAddLongLong)(md, attributes.pack() as i64);
+                rm!(RedisModule_DigestAddLongLong)(md, attributes.ends_ms as i64);
                 tags.for_each(add);
             }
             rm!(RedisModule_DigestEndSequence)(md);

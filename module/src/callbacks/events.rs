@@ -5,13 +5,15 @@
 
 use std::ffi::{CStr, c_char, c_int, c_void};
 
+use mcache_core::entry::Entry;
 use mcache_core::host::SlotMigration;
+use mcache_core::server::{Renamed, corrected_deadline};
 use redis_module::raw;
 
 use super::slots;
 use crate::config::{OnPromote, on_promote};
 use crate::redis::guard::guard;
-use crate::redis::{self, Ctx, Held, Mode, bytes, host, rm};
+use crate::redis::{self, Ctx, Held, Mode, OwnedStr, Str, bytes, host, rm};
 use crate::{listeners, near, parking, reclaim, rounds, state};
 
 /// Redis's `RedisModuleFlushInfo`, which the bindings leave out.
@@ -44,7 +46,7 @@ struct ClientInfo {
 /// # Safety
 /// `ctx` is the context of the module's load function.
 pub unsafe fn subscribe(ctx: *mut raw::RedisModuleCtx) -> Result<(), &'static str> {
-    let callbacks: [(u64, raw::RedisModuleEventCallback, &'static str); 8] = [
+    let callbacks: [(u64, raw::RedisModuleEventCallback, &'static str); 9] = [
         (raw::REDISMODULE_EVENT_FLUSHDB, Some(on_flush), "FlushDB"),
         (raw::REDISMODULE_EVENT_SWAPDB, Some(on_swap), "SwapDB"),
         (raw::REDISMODULE_EVENT_LOADING, Some(on_loading), "Loading"),
@@ -57,6 +59,11 @@ pub unsafe fn subscribe(ctx: *mut raw::RedisModuleCtx) -> Result<(), &'static st
             raw::REDISMODULE_EVENT_REPLICATION_ROLE_CHANGED,
             Some(on_role),
             "ReplicationRoleChanged",
+        ),
+        (
+            raw::REDISMODULE_EVENT_MASTER_LINK_CHANGE,
+            Some(on_link),
+            "MasterLinkChange",
         ),
         (
             raw::REDISMODULE_EVENT_CLIENT_CHANGE,
@@ -146,7 +153,12 @@ unsafe extern "C" fn on_loading(
     _: *mut c_void,
 ) {
     guard((), || {
-        state::with(|s| s.loading(sub < raw::REDISMODULE_SUBEVENT_LOADING_ENDED));
+        if sub < raw::REDISMODULE_SUBEVENT_LOADING_ENDED {
+            let as_primary = !redis::is_replica();
+            state::with(|s| s.load_begins(as_primary));
+        } else {
+            state::with(|s| s.load_ended());
+        }
     });
 }
 
@@ -194,6 +206,17 @@ unsafe extern "C" fn on_role(
     });
 }
 
+unsafe extern "C" fn on_link(
+    _: *mut raw::RedisModuleCtx,
+    _: raw::RedisModuleEvent,
+    sub: u64,
+    _: *mut c_void,
+) {
+    if sub == raw::REDISMODULE_SUBEVENT_MASTER_LINK_UP {
+        guard((), || state::with(|s| s.linked()));
+    }
+}
+
 unsafe extern "C" fn on_cron(
     ctx: *mut raw::RedisModuleCtx,
     _: raw::RedisModuleEvent,
@@ -226,10 +249,15 @@ unsafe extern "C" fn on_key(
     // Every DEL and EXPIRE of the server comes by here: decide quickly.
     match event.to_bytes() {
         b"loaded" => guard((), || {
-            // Opening the key here would crash the server: its name is not a string that can be kept.
             // SAFETY: alive during the callback.
             let name = unsafe { bytes(key) };
-            state::with(|s| s.arrived(ctx.db(), name, None, true));
+            let found = match state::with(|s| s.needs_the_deadline()) {
+                // The name that comes with this event is not a string that can be kept, so opening the key under it would
+                // crash the server.
+                true => found(ctx, OwnedStr::new(name).as_raw()).1,
+                false => None,
+            };
+            state::with(|s| s.arrived(ctx.db(), name, found, true));
         }),
         // A client that waits for a fill of what was just deleted asks again. Reclaim and expiry are no such events.
         b"del" if parking::anybody_waits() => guard((), || {
@@ -237,16 +265,14 @@ unsafe extern "C" fn on_key(
             parking::filled(ctx, unsafe { bytes(key) }, 0);
         }),
         b"restore" | b"copy_to" => guard((), || {
-            let open = ctx.open(key, Mode::Peek);
-            let found = match open.held() {
-                Held::Entry(entry) => Some(entry),
-                Held::Nothing | Held::Foreign => None,
-            };
-            let db = open.db().unwrap_or_else(|| ctx.db());
             // SAFETY: alive during the callback.
             let name = unsafe { bytes(key) };
+            let (db, found) = found(ctx, key);
             state::with(|s| s.arrived(db, name, found, false));
+            correct_deadline(ctx, key);
         }),
+        // Freshness is the entry's: its key may go earlier, and not later.
+        b"expire" | b"persist" => guard((), || correct_deadline(ctx, key)),
         b"rename_to" | b"move_to" => guard((), || {
             let open = ctx.open(key, Mode::Write);
             let Held::Entry(entry) = open.held() else {
@@ -255,11 +281,34 @@ unsafe extern "C" fn on_key(
             let db = open.db().unwrap_or_else(|| ctx.db());
             // SAFETY: alive during the callback.
             let name = unsafe { bytes(key) };
-            if let Some(fresh) = state::with(|s| s.renamed(db, name, entry)) {
-                open.replace(fresh);
+            match state::with(|s| s.renamed(db, name, entry, redis::now_ms())) {
+                Renamed::Known => {}
+                Renamed::Fresh(fresh) => {
+                    open.replace(fresh);
+                    open.correct_deadline(fresh);
+                }
+                Renamed::TooLong => open.unlink(),
             }
         }),
         _ => {}
     }
     raw::REDISMODULE_OK as c_int
+}
+
+/// The entry that a key holds, and when the key expires.
+fn found(ctx: Ctx<'_>, key: Str) -> (usize, Option<(Entry, Option<u64>)>) {
+    let key = ctx.open(key, Mode::Peek);
+    let db = key.db().unwrap_or_else(|| ctx.db());
+    match key.held() {
+        Held::Entry(entry) => (db, Some((entry, key.deadline_ms()))),
+        Held::Nothing | Held::Foreign => (db, None),
+    }
+}
+
+/// Sees to it that a key whose deadline was moved does not outlive its entry.
+fn correct_deadline(ctx: Ctx<'_>, key: Str) {
+    let late = |(entry, deadline_ms)| corrected_deadline(&entry, deadline_ms);
+    if let Some(deadline_ms) = found(ctx, key).1.and_then(late) {
+        ctx.open(key, Mode::Write).set_deadline(Some(deadline_ms));
+    }
 }

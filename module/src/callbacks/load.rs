@@ -59,7 +59,7 @@ unsafe fn load(ctx: *mut raw::RedisModuleCtx, argv: *mut Str, argc: c_int) -> Re
     // The options may change what the state is made with as soon as they are read.
     state::init(config::invalidation_memory_tags());
     near::init();
-    guard::repair_with(state::repair);
+    guard::repair_with(state::REPAIR);
     config::register(&Context::new(ctx), &args)?;
     // SAFETY: the caller's promise.
     unsafe {

@@ -5,11 +5,11 @@ use mcache_core::command::Fetch;
 use mcache_core::epoch::Token;
 use mcache_core::error::Error;
 use mcache_core::lease::Answer;
-use mcache_core::server::{Fetched, Fetcher, fresh_ms};
+use mcache_core::server::{Fetched, Fetcher};
 
 use crate::config::{self, MAX_MS};
 use crate::near::{self, Near};
-use crate::redis::{self, Args, Blocked, Ctx, Held, Mode, Parked, Redis, Told};
+use crate::redis::{Access, Args, Blocked, Ctx, Held, Mode, Parked, Redis, Str, Told};
 use crate::{parking, state};
 
 /// `MCACHE.FETCH key [LEASE ms] [WAIT ms] [EARLY ms] [NEAR subscription]`
@@ -31,13 +31,15 @@ fn look(ctx: Ctx<'_>, args: Args<'_>, fetch: Fetch, may_wait: bool) -> Result<()
         client: ctx.client(),
         lease_ms: fetch.lease_ms,
         early_ms: fetch.early_ms,
-        may_wait: may_wait && !ctx.flags().denies_blocking(),
+        may_wait: may_wait && !ctx.flags().denies_blocking() && !ctx.must_not_wait(),
         max_waiters: config::max_waiters(),
     };
-    match state::with(|s| s.fetch(&caller, found, || key.deadline_ms(), &Redis)) {
+    let turned_stale = || ctx.signal_modified(args.string(1));
+    let may_fill = || !ctx.flags().is_out_of_memory() && may_write(ctx, args.string(1));
+    match state::with(|s| s.fetch(&caller, found, &Redis, may_fill, turned_stale)) {
         Fetched::Hit(entry, token) => {
             let near = fetch.near.and_then(|named| {
-                let life_ms = fresh_ms(&entry, key.deadline_ms(), redis::now_ms());
+                let life_ms = near::life_ms(&key, &entry);
                 near::give(ctx.db(), named, args.bytes(1), &entry, life_ms)
             });
             reply(ctx, fetch, c"hit", Some(entry.value()), token, near);
@@ -53,6 +55,11 @@ fn look(ctx: Ctx<'_>, args: Args<'_>, fetch: Fetch, may_wait: bool) -> Result<()
         }
     }
     Ok(())
+}
+
+/// A lease goes only to who may write the key: Redis has checked that the caller may read it.
+fn may_write(ctx: Ctx<'_>, key: Str) -> bool {
+    ctx.user().is_none_or(|user| user.may(Access::Write, key))
 }
 
 /// What a parked client replies once it is woken.

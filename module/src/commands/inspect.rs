@@ -29,7 +29,7 @@ pub fn inspect(ctx: Ctx<'_>, args: Args<'_>) -> Result<(), Error> {
             Why::Tag(record) => [b"invalidated by the tag ", s.index.name(record)].concat(),
         });
         let tags: Vec<Vec<u8>> = s.index.names(&entry).map(<[u8]>::to_vec).collect();
-        let condition = s.condition(&mut entry, || key.deadline_ms(), || now_ms);
+        let condition = s.condition(&mut entry, || now_ms);
         (condition, reason, tags)
     });
     let field = |name: &str| ctx.reply_bytes(name.as_bytes());
@@ -37,7 +37,7 @@ pub fn inspect(ctx: Ctx<'_>, args: Args<'_>) -> Result<(), Error> {
     field("state");
     field(condition.word());
     field("ttl_ms");
-    let left_ms = fresh_ms(&entry, key.deadline_ms(), now_ms);
+    let left_ms = fresh_ms(&entry, now_ms);
     ctx.reply_integer(left_ms.map_or(-1, |ms| ms as i64));
     field("age_ms");
     ctx.reply_integer(now_ms.saturating_sub(entry.birth().unix_ms()) as i64);

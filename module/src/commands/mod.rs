@@ -1,5 +1,6 @@
 //! One short file per command: parse, open, decide, apply, reply.
 
+pub mod clear;
 pub mod debug;
 pub mod feed;
 pub mod fetch;
@@ -23,18 +24,15 @@ use crate::redis::{Access, Args, Ctx};
 /// # Errors
 /// Names the first tag that the user may not touch.
 pub fn check_tags(ctx: Ctx<'_>, args: Args<'_>, from: usize, access: Access) -> Result<(), Error> {
-    if args.tail(from).is_empty() {
+    let tags = args.tail(from);
+    if tags.is_empty() {
         return Ok(());
     }
-    let Some(user) = ctx.user() else {
-        return Ok(());
-    };
-    match args
-        .tail(from)
-        .iter()
-        .position(|tag| !user.may(access, *tag))
-    {
-        Some(at) => Err(Error::TagPermission(args.bytes(from + at).to_vec())),
-        None => Ok(()),
+    match ctx.permitted(args) {
+        Some(permitted) if !permitted.all(access, tags) => {
+            let at = from + permitted.refused(access, tags);
+            Err(Error::TagPermission(args.bytes(at).to_vec()))
+        }
+        _ => Ok(()),
     }
 }

@@ -3,7 +3,6 @@
 use mcache_core::command::Arguments;
 use mcache_core::error::Error;
 use mcache_core::feed::{Named, NearGet};
-use mcache_core::server::fresh_ms;
 
 use crate::near;
 use crate::redis::{self, Args, Ctx, Held, Mode};
@@ -25,11 +24,15 @@ fn one(ctx: Ctx<'_>, args: Args<'_>, at: usize, named: Named) {
         Held::Entry(entry) => Some(entry),
         Held::Nothing | Held::Foreign => None,
     };
-    let Some(entry) = state::with(|s| s.lookup(found, || key.deadline_ms(), redis::now_ms)) else {
+    let Some(entry) = state::with(|s| {
+        s.lookup(found, redis::now_ms, || {
+            ctx.signal_modified(args.string(at))
+        })
+    }) else {
         ctx.reply_null();
         return;
     };
-    let life_ms = fresh_ms(&entry, key.deadline_ms(), redis::now_ms());
+    let life_ms = near::life_ms(&key, &entry);
     ctx.reply_array(2);
     ctx.reply_bytes(entry.value());
     near::reply(

@@ -6,11 +6,11 @@ use mcache_core::Pattern;
 use mcache_core::command::{Arguments, Scan};
 use mcache_core::error::Error;
 
-use crate::redis::{Access, Args, Ctx, Held, Mode, OwnedStr, User};
+use crate::redis::{Access, Args, Ctx, Held, Mode, OwnedStr, Permitted};
 use crate::state;
 
-fn visible(user: Option<&User>, name: &[u8]) -> bool {
-    user.is_none_or(|user| user.may(Access::Read, OwnedStr::new(name).as_raw()))
+fn visible(permitted: Option<&Permitted>, name: &[u8]) -> bool {
+    permitted.is_none_or(|rules| rules.all(Access::Read, &[OwnedStr::new(name).as_raw()]))
 }
 
 /// `MCACHE.TAGS cursor [MATCH pattern] [COUNT n]`: tags with their numbers of entries.
@@ -27,10 +27,10 @@ pub fn tags(ctx: Ctx<'_>, args: Args<'_>) -> Result<(), Error> {
             .map(|(name, entries)| (name.to_vec(), entries));
         (cursor, page.collect::<Vec<_>>())
     });
-    let user = ctx.user();
+    let permitted = ctx.permitted(args);
     let found: Vec<_> = found
         .into_iter()
-        .filter(|(name, _)| visible(user.as_ref(), name))
+        .filter(|(name, _)| visible(permitted.as_ref(), name))
         .collect();
     ctx.reply_array(2);
     ctx.reply_bytes(cursor.to_string().as_bytes());
@@ -45,9 +45,9 @@ pub fn tags(ctx: Ctx<'_>, args: Args<'_>) -> Result<(), Error> {
 /// `MCACHE.ENTRIES tag cursor [COUNT n]`: keys of the entries that carry a tag.
 pub fn entries(ctx: Ctx<'_>, args: Args<'_>) -> Result<(), Error> {
     let scan = Scan::parse(&args, 2, false)?;
-    let user = ctx.user();
-    if let Some(user) = &user
-        && !user.may(Access::Read, args.string(1))
+    let permitted = ctx.permitted(args);
+    if let Some(permitted) = &permitted
+        && !permitted.all(Access::Read, &[args.string(1)])
     {
         return Err(Error::TagPermission(args.bytes(1).to_vec()));
     }
@@ -66,7 +66,7 @@ pub fn entries(ctx: Ctx<'_>, args: Args<'_>) -> Result<(), Error> {
     };
     let shown = page
         .iter()
-        .filter(|(key, entry)| visible(user.as_ref(), key) && carries(key, *entry));
+        .filter(|(key, entry)| visible(permitted.as_ref(), key) && carries(key, *entry));
     let keys: Vec<_> = shown.map(|(key, _)| key).collect();
     ctx.reply_array(2);
     ctx.reply_bytes(cursor.to_string().as_bytes());

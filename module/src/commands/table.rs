@@ -1,11 +1,12 @@
 //! The table of commands, and `MCACHE.HELP`, which prints it.
 
 use super::{
-    debug, feed, fetch, get, inspect, invalidate, nearget, replicated, scan, set, settle, token,
+    clear, debug, feed, fetch, get, inspect, invalidate, nearget, replicated, scan, set, settle,
+    token,
 };
 use crate::redis::command::{
     Arg, Command, DOUBLE, INTEGER, KEY, Keys, MANY, ONE_OF, OPTIONAL, PATTERN, READS, ROUTES,
-    STRING, WRITES, function,
+    STRING, WRITES, function, reader,
 };
 use crate::redis::{Args, Ctx};
 use mcache_core::error::Error;
@@ -23,7 +24,7 @@ const PREFIX: Arg = Arg::new(c"prefix", STRING)
     .flagged(OPTIONAL | MANY);
 
 /// Every command.
-static COMMANDS: [Command; 20] = [
+static COMMANDS: [Command; 22] = [
     Command {
         name: c"mcache.set",
         syntax: "MCACHE.SET key ttl value [SWR seconds] [TOKEN token] [NX|XX] [MANUAL] [NEAR subscription] [TAGS tag [tag ...]]",
@@ -48,6 +49,7 @@ static COMMANDS: [Command; 20] = [
             Arg::new(c"tag", STRING).after(c"TAGS").flagged(OPTIONAL | MANY),
         ],
         function: function(set::set),
+        subcommands: &[],
     },
     Command {
         name: c"mcache.get",
@@ -59,7 +61,8 @@ static COMMANDS: [Command; 20] = [
         arity: 2,
         keys: Keys::One(READS),
         args: &[Arg::new(c"key", KEY)],
-        function: function(get::get),
+        function: reader(get::get),
+        subcommands: &[],
     },
     Command {
         name: c"mcache.mget",
@@ -71,7 +74,8 @@ static COMMANDS: [Command; 20] = [
         arity: -2,
         keys: Keys::All,
         args: &[Arg::new(c"key", KEY).flagged(MANY)],
-        function: function(get::mget),
+        function: reader(get::mget),
+        subcommands: &[],
     },
     Command {
         name: c"mcache.fetch",
@@ -89,7 +93,8 @@ static COMMANDS: [Command; 20] = [
             Arg::new(c"early", INTEGER).after(c"EARLY").flagged(OPTIONAL),
             NEAR,
         ],
-        function: function(fetch::fetch),
+        function: reader(fetch::fetch),
+        subcommands: &[],
     },
     Command {
         name: c"mcache.release",
@@ -101,7 +106,8 @@ static COMMANDS: [Command; 20] = [
         arity: 3,
         keys: Keys::One(ROUTES),
         args: &[Arg::new(c"key", KEY), Arg::new(c"token", STRING)],
-        function: function(fetch::release),
+        function: reader(fetch::release),
+        subcommands: &[],
     },
     Command {
         name: c"mcache.token",
@@ -113,7 +119,8 @@ static COMMANDS: [Command; 20] = [
         arity: 2,
         keys: Keys::One(ROUTES),
         args: &[Arg::new(c"key", KEY)],
-        function: function(token::token),
+        function: reader(token::token),
+        subcommands: &[],
     },
     Command {
         name: c"mcache.invalidate",
@@ -132,6 +139,7 @@ static COMMANDS: [Command; 20] = [
             TAGS,
         ],
         function: function(invalidate::invalidate),
+        subcommands: &[],
     },
     Command {
         name: c"mcache.feed",
@@ -150,6 +158,7 @@ static COMMANDS: [Command; 20] = [
             Arg::word(c"end", c"END").flagged(OPTIONAL),
         ],
         function: function(feed::feed),
+        subcommands: &[],
     },
     Command {
         name: c"mcache.nearget",
@@ -165,6 +174,7 @@ static COMMANDS: [Command; 20] = [
             Arg::new(c"key", KEY).flagged(MANY),
         ],
         function: function(nearget::nearget),
+        subcommands: &[],
     },
     Command {
         name: c"mcache.settle",
@@ -177,6 +187,20 @@ static COMMANDS: [Command; 20] = [
         keys: Keys::None,
         args: &[Arg::new(c"timeout", INTEGER), PREFIX],
         function: function(settle::settle),
+        subcommands: &[],
+    },
+    Command {
+        name: c"mcache.clear",
+        syntax: "MCACHE.CLEAR key [key ...]",
+        summary: c"Removes keys; fills of them that are under way are refused, and near caches forget them.",
+        complexity: c"O(N) with N the number of keys",
+        flags: c"write fast",
+        tips: Some(c"request_policy:multi_shard response_policy:agg_sum"),
+        arity: -2,
+        keys: Keys::AllRemoved,
+        args: &[Arg::new(c"key", KEY).flagged(MANY)],
+        function: function(clear::clear),
+        subcommands: &[],
     },
     Command {
         name: c"mcache.inspect",
@@ -188,7 +212,8 @@ static COMMANDS: [Command; 20] = [
         arity: 2,
         keys: Keys::One(READS),
         args: &[Arg::new(c"key", KEY)],
-        function: function(inspect::inspect),
+        function: reader(inspect::inspect),
+        subcommands: &[],
     },
     Command {
         name: c"mcache.tags",
@@ -204,7 +229,8 @@ static COMMANDS: [Command; 20] = [
             Arg::new(c"pattern", PATTERN).after(c"MATCH").flagged(OPTIONAL),
             COUNT,
         ],
-        function: function(scan::tags),
+        function: reader(scan::tags),
+        subcommands: &[],
     },
     Command {
         name: c"mcache.entries",
@@ -216,7 +242,8 @@ static COMMANDS: [Command; 20] = [
         arity: -3,
         keys: Keys::None,
         args: &[Arg::new(c"tag", STRING), Arg::new(c"cursor", INTEGER), COUNT],
-        function: function(scan::entries),
+        function: reader(scan::entries),
+        subcommands: &[],
     },
     Command {
         name: c"mcache.taginfo",
@@ -228,7 +255,8 @@ static COMMANDS: [Command; 20] = [
         arity: 2,
         keys: Keys::None,
         args: &[Arg::new(c"tag", STRING)],
-        function: function(inspect::taginfo),
+        function: reader(inspect::taginfo),
+        subcommands: &[],
     },
     Command {
         name: c"mcache.help",
@@ -240,22 +268,48 @@ static COMMANDS: [Command; 20] = [
         arity: 1,
         keys: Keys::None,
         args: &[],
-        function: function(help),
+        function: reader(help),
+        subcommands: &[],
     },
     Command {
         name: c"mcache.debug",
         syntax: "MCACHE.DEBUG SELFCHECK|DRAIN",
         summary: c"Compares index and keyspace, or frees all that is dead. Blocks the server: for tests.",
-        complexity: c"O(N) with N the number of entries and their tags",
+        complexity: c"Depends on subcommand.",
         flags: c"admin",
         tips: None,
-        arity: 2,
+        arity: -2,
         keys: Keys::None,
-        args: &[Arg {
-            choices: &[Arg::word(c"selfcheck", c"SELFCHECK"), Arg::word(c"drain", c"DRAIN")],
-            ..Arg::new(c"subject", ONE_OF)
-        }],
-        function: function(debug::debug),
+        args: &[],
+        function: None,
+        subcommands: &[
+            Command {
+                name: c"selfcheck",
+                syntax: "",
+                summary: c"Compares index and keyspace.",
+                complexity: c"O(N) with N the number of entries and their tags",
+                flags: c"admin",
+                tips: None,
+                arity: 2,
+                keys: Keys::None,
+                args: &[],
+                function: reader(debug::selfcheck),
+                subcommands: &[],
+            },
+            Command {
+                name: c"drain",
+                syntax: "",
+                summary: c"Frees all that is dead.",
+                complexity: c"O(N) with N the number of dead entries and their tags",
+                flags: c"write admin",
+                tips: None,
+                arity: 2,
+                keys: Keys::None,
+                args: &[],
+                function: function(debug::drain),
+                subcommands: &[],
+            },
+        ],
     },
     Command {
         name: c"mcache.replset",
@@ -268,13 +322,14 @@ static COMMANDS: [Command; 20] = [
         keys: Keys::One(WRITES),
         args: &[
             Arg::new(c"key", KEY),
-            Arg::new(c"deadline-ms", INTEGER),
+            Arg::new(c"end-ms", INTEGER),
             Arg::new(c"birth", INTEGER),
             Arg::new(c"attributes", INTEGER),
             Arg::new(c"value", STRING),
             Arg::new(c"tag", STRING).flagged(OPTIONAL | MANY),
         ],
         function: function(replicated::replset),
+        subcommands: &[],
     },
     Command {
         name: c"mcache.replinvalidate",
@@ -287,6 +342,20 @@ static COMMANDS: [Command; 20] = [
         keys: Keys::None,
         args: &[Arg::new(c"epoch", INTEGER), Arg::new(c"mode", INTEGER), TAGS],
         function: function(replicated::replinvalidate),
+        subcommands: &[],
+    },
+    Command {
+        name: c"mcache.replfloor",
+        syntax: "",
+        summary: c"For replication and the append-only file: everything born before an epoch is dead.",
+        complexity: c"O(1)",
+        flags: c"write",
+        tips: None,
+        arity: 2,
+        keys: Keys::None,
+        args: &[Arg::new(c"epoch", INTEGER)],
+        function: function(replicated::replfloor),
+        subcommands: &[],
     },
     Command {
         name: c"mcache.replinvalidatealong",
@@ -304,6 +373,7 @@ static COMMANDS: [Command; 20] = [
             TAGS,
         ],
         function: function(replicated::replinvalidatealong),
+        subcommands: &[],
     },
     Command {
         name: c"mcache.replshorten",
@@ -314,8 +384,9 @@ static COMMANDS: [Command; 20] = [
         tips: None,
         arity: 3,
         keys: Keys::One(WRITES),
-        args: &[Arg::new(c"key", KEY), Arg::new(c"deadline-ms", INTEGER)],
+        args: &[Arg::new(c"key", KEY), Arg::new(c"end-ms", INTEGER)],
         function: function(replicated::replshorten),
+        subcommands: &[],
     },
 ];
 
@@ -331,6 +402,7 @@ static RECLAIM: Command = Command {
     keys: Keys::None,
     args: &[],
     function: function(debug::reclaim),
+    subcommands: &[],
 };
 
 /// Changes nothing: called to learn whether a write would be executed.
@@ -345,6 +417,7 @@ static WRITABLE: Command = Command {
     keys: Keys::None,
     args: &[],
     function: function(debug::writable),
+    subcommands: &[],
 };
 
 /// Every command, those that are not for people included.

@@ -7,7 +7,7 @@ use std::ptr::{NonNull, null, null_mut};
 use mcache_core::error::Error;
 use redis_module::raw;
 
-use super::guard::guard;
+use super::guard::{guard, guard_reading};
 use super::{Args, Ctx, Str, host, rm};
 
 /// How a command uses the keys it names.
@@ -19,6 +19,8 @@ pub enum Keys {
     One(u32),
     /// All arguments, read.
     All,
+    /// All arguments, removed.
+    AllRemoved,
     /// All arguments from this one on, read.
     From(c_int),
 }
@@ -111,7 +113,9 @@ pub struct Command {
     pub arity: c_int,
     pub keys: Keys,
     pub args: &'static [Arg],
+    /// Nothing where there are subcommands.
     pub function: raw::RedisModuleCmdFunc,
+    pub subcommands: &'static [Command],
 }
 
 /// What a command does. An error is the whole reply, and nothing was changed. Function items implement it.
@@ -122,12 +126,18 @@ impl<F: for<'a> Fn(Ctx<'a>, Args<'a>) -> Result<(), Error> + Copy + 'static> Han
 /// The C function that runs a handler inside the guard.
 pub const fn function<H: Handler>(_: H) -> raw::RedisModuleCmdFunc {
     const { assert!(size_of::<H>() == 0, "a function item, not a pointer") };
-    Some(run::<H>)
+    Some(run::<H, true>)
+}
+
+/// The same for a handler that changes no entry and nothing in the index.
+pub const fn reader<H: Handler>(_: H) -> raw::RedisModuleCmdFunc {
+    const { assert!(size_of::<H>() == 0, "a function item, not a pointer") };
+    Some(run::<H, false>)
 }
 
 /// # Safety
 /// The arguments are those of a call of Redis's.
-unsafe extern "C" fn run<H: Handler>(
+unsafe extern "C" fn run<H: Handler, const CHANGES: bool>(
     ctx: *mut raw::RedisModuleCtx,
     argv: *mut Str,
     argc: c_int,
@@ -137,6 +147,7 @@ unsafe extern "C" fn run<H: Handler>(
         let handler = NonNull::<H>::dangling().read();
         (Ctx::new(ctx), Args::new(argv, argc), handler)
     };
+    let guard = if CHANGES { guard } else { guard_reading };
     match guard(None, || Some(handler(ctx, args))) {
         Some(Ok(())) => {}
         Some(Err(error)) => refuse(ctx, &error),
@@ -198,13 +209,64 @@ impl Command {
         ctx: *mut raw::RedisModuleCtx,
         own_category: Option<&CStr>,
     ) -> Option<()> {
-        let categories = self.categories(own_category);
-        let (first, last, step) = match self.keys {
+        let ok = raw::REDISMODULE_OK as c_int;
+        let (first, last, step) = self.positions();
+        // SAFETY: the caller's promise; C strings, and a function that lives as long as the module.
+        unsafe {
+            let created = rm!(RedisModule_CreateCommand)(
+                ctx,
+                self.name.as_ptr(),
+                self.function,
+                self.flags.as_ptr(),
+                first,
+                last,
+                step,
+            );
+            if created != ok {
+                return None;
+            }
+            self.describe(ctx, self.name, own_category)?;
+            let parent = rm!(RedisModule_GetCommand)(ctx, self.name.as_ptr());
+            self.subcommands.iter().try_for_each(|command| {
+                let (first, last, step) = command.positions();
+                let created = rm!(RedisModule_CreateSubcommand)(
+                    parent,
+                    command.name.as_ptr(),
+                    command.function,
+                    command.flags.as_ptr(),
+                    first,
+                    last,
+                    step,
+                );
+                if created != ok {
+                    return None;
+                }
+                let name = [self.name.to_bytes(), b"|", command.name.to_bytes()].concat();
+                command.describe(ctx, &CString::new(name).ok()?, own_category)
+            })
+        }
+    }
+
+    /// Where its keys are, as Redis asked for them before there were key specs.
+    fn positions(&self) -> (c_int, c_int, c_int) {
+        match self.keys {
             Keys::None => (0, 0, 0),
             Keys::One(_) => (1, 1, 1),
-            Keys::All => (1, -1, 1),
+            Keys::All | Keys::AllRemoved => (1, -1, 1),
             Keys::From(first) => (first, -1, 1),
-        };
+        }
+    }
+
+    /// Tells Redis the rest of it, under the name that it was registered with.
+    ///
+    /// # Safety
+    /// As for [`Command::register`].
+    unsafe fn describe(
+        &self,
+        ctx: *mut raw::RedisModuleCtx,
+        name: &CStr,
+        own_category: Option<&CStr>,
+    ) -> Option<()> {
         let mut args = Arguments::of(self.args);
         let mut specs = self.key_specs();
         let info = raw::RedisModuleCommandInfo {
@@ -222,25 +284,14 @@ impl Command {
             },
             args: args.as_mut_ptr(),
         };
-        let ok = raw::REDISMODULE_OK as c_int;
         // SAFETY: everything the structures point to lives until the end of this function, and Redis copies it.
         unsafe {
-            let created = rm!(RedisModule_CreateCommand)(
-                ctx,
-                self.name.as_ptr(),
-                self.function,
-                self.flags.as_ptr(),
-                first,
-                last,
-                step,
-            );
-            if created != ok {
-                return None;
-            }
-            let command = rm!(RedisModule_GetCommand)(ctx, self.name.as_ptr());
+            let command = rm!(RedisModule_GetCommand)(ctx, name.as_ptr());
             if command.is_null() {
                 return None;
             }
+            let ok = raw::REDISMODULE_OK as c_int;
+            let categories = self.categories(own_category);
             if host::has(&raw const raw::RedisModule_SetCommandACLCategories)
                 && rm!(RedisModule_SetCommandACLCategories)(command, categories.as_ptr()) != ok
             {
@@ -256,6 +307,11 @@ impl Command {
             Keys::None => return Vec::new(),
             Keys::One(flags) => (flags, 1, 0),
             Keys::All => (READS, 1, -1),
+            Keys::AllRemoved => (
+                raw::REDISMODULE_CMD_KEY_RM | raw::REDISMODULE_CMD_KEY_DELETE,
+                1,
+                -1,
+            ),
             Keys::From(first) => (READS, first, -1),
         };
         // SAFETY: a C struct of integers, pointers and unions of them: all zeroes is how Redis marks the end.

@@ -6,6 +6,7 @@ use std::ptr::null_mut;
 
 use mcache_core::entry::Entry;
 use mcache_core::host::SlotMigration;
+use mcache_core::server::corrected_deadline;
 use redis_module::raw;
 
 use super::{Ctx, Str, bytes, host, kind, rm};
@@ -146,6 +147,13 @@ impl Key<'_> {
         let deadline = deadline_ms.map_or(i64::from(raw::REDISMODULE_NO_EXPIRE), |ms| ms as i64);
         // SAFETY: open for writing.
         unsafe { rm!(RedisModule_SetAbsExpire)(self.raw, deadline) };
+    }
+
+    /// Sees to it that the key does not outlive its entry.
+    pub fn correct_deadline(&self, entry: Entry) {
+        if let Some(deadline_ms) = corrected_deadline(&entry, self.deadline_ms()) {
+            self.set_deadline(Some(deadline_ms));
+        }
     }
 
     /// Puts an entry where no value is. The keyspace owns it from now on.

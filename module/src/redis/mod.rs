@@ -36,13 +36,13 @@ use std::time::Instant;
 use mcache_core::server::Edge;
 use redis_module::raw;
 
-pub use ctx::{Ctx, server_flags, writes_are_paused};
+pub use ctx::{Ctx, is_replica, server_flags, writes_are_paused};
 pub use key::{Held, Key, Mode};
-pub use node::{cluster_nodes, cluster_state_is_ok, would_execute_writes};
+pub use node::{cluster_nodes, cluster_state_is_ok, unlink, would_execute_writes};
 pub use replicate::{is_heard, set_heard};
 pub use reply::prepare as prepare_replies;
 pub use string::{Args, OwnedStr, Str, bytes};
-pub use user::{Access, User};
+pub use user::{Access, Permitted};
 pub use waiting::{Blocked, Parked, Told, unblock};
 
 /// A function of the API. Reading it is part of the `unsafe` block that calls it: sound because [`check`] refused to
@@ -73,15 +73,19 @@ required![
     RedisModule_GetBlockedClientPrivateData,
     RedisModule_CreateTimer,
     RedisModule_StopTimer,
+    RedisModule_ACLCheckCommandPermissions,
     RedisModule_ACLCheckKeyPermissions,
     RedisModule_AvoidReplicaTraffic,
     RedisModule_Call,
+    RedisModule_CallReplyInteger,
     RedisModule_CallReplyStringPtr,
     RedisModule_CallReplyType,
     RedisModule_CloseKey,
     RedisModule_CreateCommand,
     RedisModule_CreateDataType,
+    RedisModule_CreateModuleUser,
     RedisModule_CreateString,
+    RedisModule_CreateSubcommand,
     RedisModule_DefragAlloc,
     RedisModule_DigestAddLongLong,
     RedisModule_DigestAddStringBuffer,
@@ -96,6 +100,9 @@ required![
     RedisModule_FreeString,
     RedisModule_GetAbsExpire,
     RedisModule_GetClientId,
+    RedisModule_GetClientInfoById,
+    RedisModule_GetClusterNodeInfo,
+    RedisModule_GetMyClusterID,
     RedisModule_GetClientUserNameById,
     RedisModule_GetCommand,
     RedisModule_GetContextFlags,
@@ -121,6 +128,7 @@ required![
     RedisModule_ModuleTypeGetValue,
     RedisModule_ModuleTypeReplaceValue,
     RedisModule_ModuleTypeSetValue,
+    RedisModule_NotifyKeyspaceEvent,
     RedisModule_OpenKey,
     RedisModule_RegisterInfoFunc,
     RedisModule_Replicate,
@@ -143,6 +151,8 @@ required![
     RedisModule_SetAbsExpire,
     RedisModule_SetCommandInfo,
     RedisModule_SetModuleOptions,
+    RedisModule_SetModuleUserACL,
+    RedisModule_SignalModifiedKey,
     RedisModule_StringPtrLen,
     RedisModule_SubscribeToKeyspaceEvents,
     RedisModule_SubscribeToServerEvent,

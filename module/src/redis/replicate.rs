@@ -123,6 +123,22 @@ impl Ctx<'_> {
         }
     }
 
+    /// Replicates that everything born before an epoch is dead; see `commands::replicated`.
+    pub fn replicate_floor(self, epoch: u64) {
+        if !self.is_heard() {
+            return;
+        }
+        // SAFETY: as above.
+        unsafe {
+            rm!(RedisModule_Replicate)(
+                self.raw(),
+                c"mcache.replfloor".as_ptr(),
+                c"l".as_ptr(),
+                epoch as i64,
+            );
+        }
+    }
+
     /// Replicates that an entry got a shorter deadline; see `commands::replicated`.
     pub fn replicate_shorten(self, key: &OwnedStr, deadline_ms: u64) {
         if !self.is_heard() {

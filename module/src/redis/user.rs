@@ -1,11 +1,16 @@
 //! Users of the ACL: Redis checks the keys of a command by itself, its tags are ours to check.
+//!
+//! A user may have *selectors*, each a set of rules by itself, and Redis lets a command through that one of them allows with
+//! all its keys. A tag must be covered by such a one, too: a selector that only reads another environment's keys must not
+//! help to store under its tags. The API tells what a user may do by any of its selectors, so each of them is made a user
+//! of its own, from the text of the rules; the text tells as well whether there are any, which most users have none of.
 
-use std::ffi::c_int;
-use std::ptr::NonNull;
+use std::ffi::{CString, c_int};
+use std::ptr::{NonNull, null_mut};
 
 use redis_module::raw;
 
-use super::{Ctx, Str, rm};
+use super::{Args, Ctx, Str, bytes, rm};
 
 /// ENOTSUP of Linux: the one number of errno that is asked for.
 const ENOTSUP: i32 = 95;
@@ -66,6 +71,129 @@ impl User {
         };
         status == raw::REDISMODULE_OK as c_int
     }
+}
+
+/// By whose rules a command that Redis has let through may go on: the user's, or those of the selectors that allow it.
+pub enum Permitted {
+    /// The user has no selectors.
+    User(User),
+    /// Each by itself.
+    Selectors(Vec<User>),
+}
+
+impl Permitted {
+    /// Whether one set of rules covers all the names.
+    pub fn all(&self, access: Access, names: &[Str]) -> bool {
+        self.each()
+            .iter()
+            .any(|user| names.iter().all(|name| user.may(access, *name)))
+    }
+
+    /// The first of the names that no set of rules covers; the first of all if it is their combination.
+    pub fn refused(&self, access: Access, names: &[Str]) -> usize {
+        let covered = |name: &Str| self.each().iter().any(|user| user.may(access, *name));
+        names.iter().position(|name| !covered(name)).unwrap_or(0)
+    }
+
+    fn each(&self) -> &[User] {
+        match self {
+            Permitted::User(user) => std::slice::from_ref(user),
+            Permitted::Selectors(selectors) => selectors,
+        }
+    }
+}
+
+impl Ctx<'_> {
+    /// By whose rules this command may go on; `None` if by nobody's (see [`Ctx::user`]).
+    pub fn permitted(self, args: Args<'_>) -> Option<Permitted> {
+        let user = self.user()?;
+        Some(match user.rules() {
+            Some(rules) if rules.ends_with(b")") => {
+                let mut selectors = selectors(&rules);
+                selectors.retain(|selector| selector.may_do(args));
+                Permitted::Selectors(selectors)
+            }
+            Some(_) => Permitted::User(user),
+            // Redis 7.0.5 does not tell the rules. The stricter answer: the user's, and no tag that another command's
+            // selector might cover can be told apart, so that users with selectors need a later server.
+            None => Permitted::User(user),
+        })
+    }
+}
+
+impl User {
+    /// The rules as ACL LIST shows them, but for the user's name. Redis keeps the text until the rules change.
+    fn rules(&self) -> Option<Vec<u8>> {
+        // SAFETY: the table is only read; a valid user; the string is ours to free.
+        unsafe {
+            let rules =
+                (&raw const raw::RedisModule_GetModuleUserACLString).read()?(self.0.as_ptr());
+            let text = bytes(rules);
+            // What most users end with needs no copy.
+            let text = match text.ends_with(b")") {
+                true => text.to_vec(),
+                false => Vec::new(),
+            };
+            rm!(RedisModule_FreeString)(null_mut(), rules);
+            Some(text)
+        }
+    }
+
+    /// Whether the rules allow this command with its keys.
+    fn may_do(&self, args: Args<'_>) -> bool {
+        let strings = args.tail(0);
+        // SAFETY: a valid user and valid strings, which Redis does not change.
+        let status = unsafe {
+            rm!(RedisModule_ACLCheckCommandPermissions)(
+                self.0.as_ptr(),
+                strings.as_ptr().cast_mut(),
+                strings.len() as c_int,
+            )
+        };
+        status == raw::REDISMODULE_OK as c_int
+    }
+
+    /// A user that is in no table, with these rules.
+    fn of(rules: &[&[u8]]) -> Option<User> {
+        // SAFETY: a C string; Redis copies it.
+        let user = unsafe { rm!(RedisModule_CreateModuleUser)(c"mcache selector".as_ptr()) };
+        let user = User(NonNull::new(user)?);
+        for rule in rules {
+            let rule = CString::new(*rule).ok()?;
+            // SAFETY: a valid user and a C string. A rule that is not understood allows nothing.
+            unsafe { rm!(RedisModule_SetModuleUserACL)(user.0.as_ptr(), rule.as_ptr()) };
+        }
+        Some(user)
+    }
+}
+
+/// The sets of rules in a user's description, each as a user: what stands before the first parenthesis, and in each pair of
+/// them. Rules contain no spaces.
+fn selectors(rules: &[u8]) -> Vec<User> {
+    let mut sets: Vec<Vec<&[u8]>> = vec![Vec::new()];
+    for word in rules.split(|byte| *byte == b' ') {
+        let (word, begins) = match word.strip_prefix(b"(") {
+            Some(rest) => (rest, true),
+            None => (word, false),
+        };
+        if begins {
+            sets.push(Vec::new());
+        }
+        let word = match sets.len() > 1 {
+            true => word.strip_suffix(b")").unwrap_or(word),
+            false => word,
+        };
+        // Passwords and flags are not about what a user may do.
+        let is_rule = matches!(word.first(), Some(b'~' | b'%' | b'&' | b'+' | b'-'))
+            || matches!(
+                word,
+                b"allkeys" | b"allcommands" | b"nocommands" | b"resetkeys"
+            );
+        if is_rule && let Some(set) = sets.last_mut() {
+            set.push(word);
+        }
+    }
+    sets.iter().filter_map(|set| User::of(set)).collect()
 }
 
 impl Drop for User {

@@ -123,7 +123,11 @@ impl Case {
     }
 
     async fn tags(&self, (graph, cache): &(Graph, Cache), query: &GraphQuery) -> BTreeSet<Vec<u8>> {
-        let key = graph.key(query, &GraphOptions::cached());
+        let options = GraphOptions::cached();
+        let key = graph
+            .key(query, &options)
+            .await
+            .expect("a resolver in memory knows where its rows are");
         let found = cache.inspect(key).await.expect("it is in this process");
         let tags = found.expect("it was just put there").tags;
         tags.iter().map(|tag| tag.to_vec()).collect()

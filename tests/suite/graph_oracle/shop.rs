@@ -208,7 +208,7 @@ impl Mix {
 impl Level {
     /// The cached result if there is one; else the entry is filled.
     fn read(&mut self, kind: &'static str, query: &GraphQuery) -> Option<GraphResult> {
-        let key = self.graph.key(query, &GraphOptions::default());
+        let key = ready(self.graph.key(query, &GraphOptions::default())).expect("rows in memory");
         let (hits, reads) = self.hits.entry(kind).or_default();
         *reads += 1;
         if let Some(kept) = self.entries.get(&key) {

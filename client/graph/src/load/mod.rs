@@ -5,18 +5,16 @@
 mod split;
 
 use std::borrow::Cow;
-use std::cmp::Ordering;
 use std::collections::HashMap;
 
 use futures_util::future::try_join_all;
 use serde_json::Value;
 
-use super::compare::compare_in;
 use super::error::GraphError;
 use super::plan::{Level, Parent, Plan};
-use super::query::{Direction, GraphQuery};
+use super::query::GraphQuery;
 use super::resolver::{Fetch, List, Resolver, Row, Rows, Select};
-use super::schema::{Name, Schema};
+use super::schema::Schema;
 
 /// Stands for "no key": the field is null.
 const NO_KEY: u32 = u32::MAX;
@@ -28,6 +26,8 @@ pub(crate) struct Loaded {
     pub(crate) levels: Vec<LoadedLevel>,
     /// How many rows match, if the query is paged.
     pub(crate) count: Option<u64>,
+    /// Until when this is so without a write.
+    pub(crate) until: Option<tokio::time::Instant>,
 }
 
 /// The rows of a level and how they belong to those of the level above.
@@ -158,13 +158,13 @@ impl Loader<'_> {
         let select = Select::Keys {
             field: &parent.by,
             values: &loaded.keys,
+            order: &level.order,
         };
         loaded.rows = self.fetch(level, select).await?.rows;
         if !entity.is_link() {
             for row in &loaded.rows {
                 self.require_text(level, row, "id")?;
             }
-            sort(&mut loaded.rows, level.order_by.as_ref());
         }
         let mut keys_of_rows = Vec::with_capacity(loaded.rows.len());
         for row in &loaded.rows {
@@ -234,13 +234,4 @@ fn group(keys_of_rows: &[u32], keys: usize) -> (Vec<u32>, Vec<u32>) {
         }
     }
     (starts, members)
-}
-
-fn sort(rows: &mut [Row], order_by: Option<&Name>) {
-    rows.sort_by(|a, b| {
-        let first = order_by.map_or(Ordering::Equal, |field| {
-            compare_in(a.get(&**field), b.get(&**field), Direction::Asc)
-        });
-        first.then_with(|| compare_in(a.get("id"), b.get("id"), Direction::Asc))
-    });
 }

@@ -18,7 +18,7 @@ impl Loaded {
     /// One `Loaded` for each group of root rows, given by their positions, ascending. What several groups share is in
     /// each of theirs.
     pub(crate) fn split(self, plan: &Plan, groups: Vec<Vec<u32>>) -> Vec<Self> {
-        let count = self.count;
+        let (count, until) = (self.count, self.until);
         let shares: Vec<Vec<Share>> = groups
             .into_iter()
             .map(|roots| self.shares_of(plan, roots))
@@ -39,6 +39,7 @@ impl Loaded {
             Self {
                 levels: levels.collect(),
                 count,
+                until,
             }
         };
         shares.into_iter().map(part).collect()

@@ -7,13 +7,15 @@ mod condition;
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::Duration;
 
 use condition::{Conditions, present, same};
 use serde_json::Value;
 
 use super::compare::compare_in;
+use super::query::Direction;
 use super::resolver::{BoxFuture, Fetch, List, Resolver, ResolverError, Row, Rows, Select};
-use super::schema::{Entity, FieldType, Schema};
+use super::schema::{Entity, FieldType, Name, Schema, key_text};
 use mcache::change::{ChangeEvent, Operation};
 
 /// Makes the value of a computed field: from all tables, the row and the query's context.
@@ -244,7 +246,11 @@ impl MemoryResolver {
         let tables = self.read();
         let project = |row: &Row| self.project(&tables, fetch, row);
         match fetch.select {
-            Select::Keys { field, values } => {
+            Select::Keys {
+                field,
+                values,
+                order,
+            } => {
                 let kind = fetch.entity.get_field(field).map(|field| field.kind());
                 let kind = kind.unwrap_or(FieldType::Json);
                 let wanted: HashSet<Cow<'_, str>> = values
@@ -255,9 +261,11 @@ impl MemoryResolver {
                     let found = present(row, field).and_then(|found| kind.canonical_text(found));
                     found.is_some_and(|found| wanted.contains(&found))
                 };
-                let rows = tables.rows(fetch.entity.name()).filter(is_wanted);
+                let mut rows: Vec<&Row> =
+                    tables.rows(fetch.entity.name()).filter(is_wanted).collect();
+                sort(&mut rows, order);
                 Rows {
-                    rows: rows.map(project).collect(),
+                    rows: rows.into_iter().map(project).collect(),
                     count: None,
                 }
             }
@@ -283,13 +291,7 @@ impl MemoryResolver {
             .rows(entity.name())
             .filter(|row| conditions.holds(entity, list.filter, row) == Some(true))
             .collect();
-        rows.sort_by(|a, b| {
-            let orders = list
-                .order
-                .iter()
-                .map(|(field, direction)| compare_in(a.get(&**field), b.get(&**field), *direction));
-            orders.fold(std::cmp::Ordering::Equal, std::cmp::Ordering::then)
-        });
+        sort(&mut rows, list.order);
         rows
     }
 
@@ -324,9 +326,27 @@ impl MemoryResolver {
 }
 
 impl Resolver for MemoryResolver {
+    /// None of its rows changes by itself.
+    fn next_boundary<'a>(
+        &'a self,
+        _entity: &'a Entity,
+        _fields: &'a [Name],
+    ) -> BoxFuture<'a, Result<Option<Duration>, ResolverError>> {
+        Box::pin(std::future::ready(Ok(None)))
+    }
+
     fn fetch<'a>(&'a self, fetch: Fetch<'a>) -> BoxFuture<'a, Result<Rows, ResolverError>> {
         Box::pin(async move { Ok(self.answer(&fetch)) })
     }
+}
+
+fn sort(rows: &mut [&Row], order: &[(Name, Direction)]) {
+    rows.sort_by(|a, b| {
+        let orders = order
+            .iter()
+            .map(|(field, direction)| compare_in(a.get(&**field), b.get(&**field), *direction));
+        orders.fold(std::cmp::Ordering::Equal, std::cmp::Ordering::then)
+    });
 }
 
 /// What a row is stored under: its id, or the keys of a link.
@@ -337,10 +357,7 @@ fn row_id(entity: &Entity, row: &Row) -> Option<String> {
     };
     text("id").or_else(|| {
         let ends = entity.link.as_ref()?;
-        Some(format!(
-            "{}|{}",
-            text(&ends.left.key)?,
-            text(&ends.right.key)?
-        ))
+        let (left, right) = (text(&ends.left.key)?, text(&ends.right.key)?);
+        Some(key_text(&[&left, &right]))
     })
 }

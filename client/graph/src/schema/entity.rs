@@ -33,6 +33,7 @@ pub struct Entity {
     pub(crate) relations: Vec<Relation>,
     pub(crate) soft_delete: Option<Name>,
     pub(crate) depends: Vec<Dependency>,
+    pub(crate) boundaries: Vec<Name>,
     pub(crate) link: Option<LinkEnds>,
     /// The lookups other than `id`, in order of declaration. Filled in by the schema.
     pub(crate) lookups: Vec<FieldIndex>,
@@ -63,6 +64,7 @@ impl Entity {
             relations: Vec::new(),
             soft_delete: None,
             depends: Vec::new(),
+            boundaries: Vec::new(),
             link: None,
             lookups: Vec::new(),
         }
@@ -156,6 +158,20 @@ impl Entity {
     pub fn depends_on(mut self, dependency: Dependency) -> Self {
         self.depends.push(dependency);
         self
+    }
+
+    /// Declares a (declared, stored) point in time at which results with rows of this entity change without a write: when a
+    /// price list starts or ends. Such results are kept until the nearest one that is ahead, and no longer. The entity may
+    /// be behind them as a [dependency](Dependency).
+    #[must_use]
+    pub fn boundary(mut self, field: &str) -> Self {
+        self.boundaries.push(field.into());
+        self
+    }
+
+    /// The fields declared as boundaries.
+    pub fn boundaries(&self) -> &[Name] {
+        &self.boundaries
     }
 
     /// The name.

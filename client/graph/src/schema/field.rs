@@ -6,6 +6,7 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::Dependency;
+use super::decimal::Decimal;
 
 /// A name out of the schema, cheap to clone.
 pub type Name = Arc<str>;
@@ -34,11 +35,28 @@ impl FieldType {
     pub(crate) fn accepts(self, value: &Value) -> bool {
         match self {
             Self::Text | Self::Timestamp | Self::Uuid => value.is_string(),
-            Self::Integer => value.is_i64() || value.is_u64(),
-            Self::Number => value.is_number(),
+            // What JSON's numbers cannot hold is written as a string.
+            Self::Integer => value.is_i64() || value.is_u64() || self.accepts_digits(value),
+            Self::Number => value.is_number() || self.accepts_digits(value),
             Self::Boolean => value.is_boolean(),
             Self::Json => false,
         }
+    }
+
+    /// Whether a string is a number of this type that JSON's numbers cannot hold.
+    fn accepts_digits(self, value: &Value) -> bool {
+        let Some(text) = value.as_str() else {
+            return false;
+        };
+        let Some(canonical) = self.canonical_str(text) else {
+            return false;
+        };
+        let number: Option<serde_json::Number> = text.parse().ok();
+        let held = number.map(Value::Number).filter(|number| match self {
+            Self::Integer => number.is_i64() || number.is_u64(),
+            _ => true,
+        });
+        held.and_then(|number| Some(self.canonical_text(&number)? == canonical)) != Some(true)
     }
 
     /// Whether values of this type have an order that `$gt` and `order` can use.
@@ -63,11 +81,13 @@ impl FieldType {
             (Self::Text, Value::Number(number)) => Some(Cow::Owned(number.to_string())),
             (Self::Boolean, Value::Bool(true)) => Some(Cow::Borrowed("true")),
             (Self::Boolean, Value::Bool(false)) => Some(Cow::Borrowed("false")),
-            (Self::Integer, Value::Number(number)) if !number.is_f64() => {
+            (Self::Integer | Self::Number, Value::Number(number)) if !number.is_f64() => {
                 Some(Cow::Owned(number.to_string()))
             }
-            (Self::Integer, Value::Number(number)) => whole_text(number.as_f64()?),
-            (Self::Number, Value::Number(number)) => float_text(number.as_f64()?),
+            // The shortest digits that mean this double and no other.
+            (Self::Integer | Self::Number, Value::Number(number)) => self
+                .canonical_str(&format!("{:e}", number.as_f64()?))
+                .map(|text| Cow::Owned(text.into_owned())),
             _ => None,
         }
     }
@@ -77,26 +97,20 @@ impl FieldType {
         match self {
             Self::Text => Some(Cow::Borrowed(text)),
             Self::Uuid => Some(uuid_text(text)),
-            Self::Integer => match text.parse::<i128>() {
-                Ok(whole) => Some(Cow::Owned(whole.to_string())),
-                Err(_) => whole_text(text.parse().ok()?),
+            Self::Integer | Self::Number => match Decimal::parse(text) {
+                Some(decimal) if self == Self::Number || decimal.is_whole() => {
+                    Some(Cow::Owned(decimal.text()))
+                }
+                Some(_) => None,
+                // Not numbers, but each equal to itself.
+                None => ["NaN", "Infinity", "-Infinity"]
+                    .into_iter()
+                    .find(|name| self == Self::Number && name.eq_ignore_ascii_case(text))
+                    .map(Cow::Borrowed),
             },
-            Self::Number => float_text(text.parse().ok()?),
             Self::Boolean | Self::Timestamp | Self::Json => None,
         }
     }
-}
-
-/// Decimals of more digits than this has are the same text as their neighbours, which is allowed.
-fn float_text(number: f64) -> Option<Cow<'static, str>> {
-    // There are two zeros, and they are equal.
-    let number = if number == 0.0 { 0.0 } else { number };
-    number.is_finite().then(|| Cow::Owned(number.to_string()))
-}
-
-fn whole_text(number: f64) -> Option<Cow<'static, str>> {
-    let is_whole = number.is_finite() && number.fract() == 0.0;
-    is_whole.then(|| Cow::Owned((number as i128).to_string()))
 }
 
 /// Lower-case digits in groups of 8-4-4-4-12, however they were grouped.
@@ -120,6 +134,28 @@ fn uuid_text(text: &str) -> Cow<'_, str> {
         canonical.push(digit.to_ascii_lowercase());
     }
     Cow::Owned(canonical)
+}
+
+/// The one text of a key of several parts, given the text of each. No two keys have the same.
+pub fn key_text(parts: &[&str]) -> String {
+    let mut text = String::new();
+    for (position, part) in parts.iter().enumerate() {
+        if position > 0 {
+            text.push('|');
+        }
+        // A key of one part is that part.
+        if parts.len() == 1 || !part.contains(['|', '\\']) {
+            text.push_str(part);
+        } else {
+            for c in part.chars() {
+                if matches!(c, '|' | '\\') {
+                    text.push('\\');
+                }
+                text.push(c);
+            }
+        }
+    }
+    text
 }
 
 /// One field of an entity.
@@ -288,6 +324,30 @@ mod tests {
             text(FieldType::Number, json!(9_007_199_254_740_993_i64)),
             text(FieldType::Number, json!("9007199254740993.00"))
         );
+        assert_ne!(
+            text(FieldType::Number, json!("9007199254740993")),
+            text(FieldType::Number, json!("9007199254740992")),
+            "beyond what a double tells apart"
+        );
+        assert_ne!(
+            text(
+                FieldType::Integer,
+                json!("99999999999999999999999999999999999999999991")
+            ),
+            text(
+                FieldType::Integer,
+                json!("99999999999999999999999999999999999999999992")
+            )
+        );
+        assert_eq!(
+            text(FieldType::Number, json!("1E+3")),
+            text(FieldType::Number, json!(1000))
+        );
+        assert_eq!(
+            text(FieldType::Number, json!("nan")).as_deref(),
+            Some("NaN")
+        );
+        assert_eq!(text(FieldType::Integer, json!("1.5")), None);
         assert_eq!(
             text(FieldType::Number, json!(-0.0)),
             text(FieldType::Number, json!(0))

@@ -3,6 +3,7 @@
 //! Built once, checked once; what comes after (plans, tags) trusts it and indexes into it. Knows
 //! nothing of queries, results or caches.
 
+mod decimal;
 mod entity;
 mod field;
 mod relation;
@@ -11,7 +12,7 @@ use std::collections::HashMap;
 
 pub use entity::Entity;
 pub(crate) use entity::{FieldIndex, ID};
-pub use field::{Field, FieldType, Name};
+pub use field::{Field, FieldType, Name, key_text};
 pub use relation::{Dependency, Relation, Through};
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -283,6 +284,9 @@ fn check_entity(entity: &Entity) -> Result<(), SchemaError> {
     require_key(entity, entity, "id", "id")?;
     if let Some(field) = &entity.soft_delete {
         require_stored(entity, entity, "soft_delete", field)?;
+    }
+    for field in &entity.boundaries {
+        require_stored(entity, entity, "boundary", field)?;
     }
     Ok(())
 }

@@ -30,6 +30,12 @@ pub(super) fn tags_of(
     for id in &event.ids {
         writer.put(Region::Value(ID, &id_text(entity, id)), Aspect::Any);
     }
+    // A name that is not known here is one of another release, whose entries only this tag is certain to reach.
+    let knows = |name: &String| entity.index_of(name).is_some();
+    let unknown = event.changed.iter().flatten().any(|name| !knows(name));
+    if unknown {
+        writer.put_entity();
+    }
     if event.ids.is_empty() || event.ids.len() > limits.changed_rows_max {
         writer.put_entity();
         return Ok(());
@@ -94,7 +100,8 @@ impl<'a> RowChange<'a> {
                 (before.map_or(Side::Absent, Side::Known), known(after))
             }
             Operation::Deleted | Operation::Detached => (known(before), Side::Absent),
-            Operation::Updated => (known(before), known(after)),
+            // What is not known yet is treated as the widest: any change of an existing row.
+            _ => (known(before), known(after)),
         };
         Self {
             entity,
@@ -188,7 +195,7 @@ impl<'a> RowChange<'a> {
                 let either = before.or(after).unwrap_or(Presence::Present);
                 (either, either)
             }
-            Operation::Updated => (Presence::Maybe, Presence::Maybe),
+            _ => (Presence::Maybe, Presence::Maybe),
         };
         [before.unwrap_or(then), after.unwrap_or(now)]
     }

@@ -123,11 +123,14 @@ impl ChangeTags {
 }
 
 impl EventTags for ChangeTags {
-    /// As [`ChangeTags::of`]; of an entity the schema does not have, [`compatible_tags`].
+    /// As [`ChangeTags::of`]. An entity the schema does not have is one of another release: everything that release can
+    /// have made from it is cleared, and what is tagged by hand ([`compatible_tags`]).
     fn tags(&self, event: &ChangeEvent) -> Result<Vec<String>, BoxError> {
-        let tags = self
-            .of(event)
-            .unwrap_or_else(|_unknown| compatible_tags(event));
+        let tags = self.of(event).unwrap_or_else(|_unknown| {
+            let mut tags = compatible_tags(event);
+            tags.insert_parts(&[&event.entity, ":*"]);
+            tags
+        });
         Ok(tags.iter().map(str::to_owned).collect())
     }
 }

@@ -106,7 +106,11 @@ async fn a_key_of_ones_own_replaces_the_computed_one() {
     assert!(cached.cache.inspect("mine").await.unwrap().is_some());
     let other = products().fields(["id"]);
     assert_eq!(cached.source(&other, options).await, Source::Hit);
-    let computed = cached.graph.key(&query(), &GraphOptions::default());
+    let computed = cached
+        .graph
+        .key(&query(), &GraphOptions::default())
+        .await
+        .unwrap();
     assert!(cached.cache.inspect(computed).await.unwrap().is_none());
 }
 
@@ -208,7 +212,7 @@ async fn errors_are_never_kept() {
             GraphError::Query(QueryError::UnknownField { .. })
         ));
     }
-    let key = cached.graph.key(&bad, &options);
+    let key = cached.graph.key(&bad, &options).await.unwrap();
     assert!(cached.cache.inspect(key).await.unwrap().is_none());
 }
 
@@ -226,4 +230,29 @@ async fn empty_results_are_kept() {
         cached.source(&empty, CacheOptions::enabled()).await,
         Source::Hit
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stale_result_is_served_at_once_while_it_is_loaded_anew_in_the_background() {
+    let cached = cached().await;
+    let ten = Duration::from_secs(10);
+    let options = || {
+        CacheOptions::default()
+            .ttl(ten)
+            .swr(Duration::from_secs(3600))
+    };
+    assert_eq!(cached.source(&query(), options()).await, Source::Loaded);
+    assert_eq!(cached.source(&query(), options()).await, Source::Hit);
+    let title = json!({ "title": "changed" });
+    cached.store.update("Product", "p1", title.clone()).unwrap();
+    tokio::time::advance(Duration::from_secs(11)).await;
+    assert_eq!(cached.source(&query(), options()).await, Source::Stale);
+    assert!(cached.cache.shutdown(ten).await.is_nothing(), "the refresh");
+    let graph_options = GraphOptions::default().cache(options());
+    let served = cached.graph.serve(&query(), &graph_options).await.unwrap();
+    assert_eq!(
+        (served.source, &served.value.data[0]),
+        (Source::Hit, &title)
+    );
+    assert_eq!(cached.graph.stats().loads, 2);
 }

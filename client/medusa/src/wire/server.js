@@ -235,14 +235,20 @@ class Server {
     if (slot !== undefined) command.slot = slot
     return new Promise((resolve, reject) => {
       let isLate = false
+      let isSettled = false
       const timer = setTimeout(() => {
-        isLate = true
-        this.counters.timeouts += 1
-        this.#isSilent(node, client)
-        reject(new Away(`${this.name} did not answer ${name} within ${ms} ms`))
+        // This process itself may have been busy: replies that have come meanwhile are looked at before.
+        setImmediate(() => {
+          if (isSettled) return
+          isLate = true
+          this.counters.timeouts += 1
+          this.#isSilent(node, client)
+          reject(new Away(`${this.name} did not answer ${name} within ${ms} ms`))
+        })
       }, ms)
       const settle = (error, reply) => {
         clearTimeout(timer)
+        isSettled = true
         // An error reply is an answer, too.
         if (!error || error.name === "ReplyError") this.silent.delete(node)
         if (!isLate) {

@@ -258,6 +258,7 @@ mod tests {
             manual: false,
             swr_ms: 0,
             softened: false,
+            ends_ms: crate::entry::NEVER,
         };
         let set = |index: &mut Index, tags: &[&str]| {
             let mut records = Vec::new();

@@ -43,7 +43,7 @@ impl Index {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::entry::Attributes;
+    use crate::entry::{Attributes, NEVER};
     use crate::epoch::Epoch;
     use crate::index::Scope;
 
@@ -52,6 +52,7 @@ mod tests {
         manual: false,
         swr_ms: 0,
         softened: false,
+        ends_ms: NEVER,
     };
 
     fn link(index: &mut Index, key: &[u8], tag: &[u8]) -> Entry {

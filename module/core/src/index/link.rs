@@ -200,14 +200,15 @@ impl Index {
     }
 
     /// A softly invalidated entry got the deadline it deserves: from now on a mark in the entry tells that it is stale, and
-    /// its tags are live ones again, so that a hard invalidation reaches it. O(tags). The entry is linked in this database.
-    pub fn shortened(&mut self, db: usize, mut entry: Entry) {
+    /// its tags are live ones again, so that a hard invalidation reaches it. It ends at `ends_ms`, or earlier. O(tags).
+    /// The entry is linked in this database.
+    pub fn shortened(&mut self, db: usize, mut entry: Entry, ends_ms: u64) {
         self.settle();
         let Some(home) = self.dbs.get_mut(db) else {
             return;
         };
         let id = entry.id();
-        entry.soften();
+        entry.soften(ends_ms);
         let mut leaving = Leaving {
             tags: &mut self.tags,
             softs: &mut self.softs,

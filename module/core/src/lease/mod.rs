@@ -31,8 +31,17 @@ mod tests;
 pub const MAX_LEASES: usize = 200_000;
 /// Longest key for which a lease is kept, in bytes.
 pub const MAX_KEY_BYTES: usize = 8 * 1024;
+/// Bytes that all leases together may take, about.
+pub const MAX_BYTES: usize = 64 << 20;
+/// What a lease takes beside its key, about: its places in five tables.
+const OVERHEAD_BYTES: usize = 400;
 /// Bytes of values that one [`Leases::advance`] has clients reply, or one value.
 pub const WAKE_BYTES: usize = 256 * 1024;
+
+/// What the lease of a key takes, about.
+fn bytes_of(key: &[u8]) -> usize {
+    OVERHEAD_BYTES + key.len()
+}
 
 /// A client in line.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -141,6 +150,8 @@ pub struct Leases<W> {
     sweep: Option<u64>,
     /// Numbers leases and places in line.
     next: u64,
+    /// What the leases take, about.
+    bytes: usize,
     /// Of the two tables of this crate's own kind; orders nothing.
     hasher: RandomState,
 }
@@ -161,6 +172,7 @@ impl<W: Copy + Eq + Hash> Default for Leases<W> {
             void_in: BTreeMap::new(),
             sweep: None,
             next: 0,
+            bytes: 0,
             hasher: RandomState::new(),
         }
     }
@@ -176,6 +188,19 @@ impl<W: Copy + Eq + Hash> Leases<W> {
     /// How many leases are held, void ones included until they are found.
     pub fn len(&self) -> usize {
         self.leases.len()
+    }
+
+    /// What they take, about; Redis's allocator counts it under `maxmemory` as well.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Whether a caller would be told that another fills the key.
+    pub fn is_held(&mut self, db: usize, key: &[u8], now_ms: u64) -> bool {
+        self.find(db, key).is_some_and(|id| {
+            let lease = &self.leases[&id];
+            lease.ends_ms > now_ms || !lease.line.is_empty()
+        })
     }
 
     /// How many clients are parked.
@@ -222,9 +247,11 @@ impl<W: Copy + Eq + Hash> Leases<W> {
             }
             self.end(id, 0);
         }
-        if self.leases.len() >= MAX_LEASES || key.len() > MAX_KEY_BYTES {
+        let is_full = self.leases.len() >= MAX_LEASES || self.bytes + bytes_of(key) > MAX_BYTES;
+        if is_full || key.len() > MAX_KEY_BYTES {
             return Asked::Granted(token);
         }
+        self.bytes += bytes_of(key);
         self.next += 1;
         let id = self.next;
         let ends_ms = now_ms.saturating_add(lease_ms);
@@ -480,6 +507,7 @@ impl<W: Copy + Eq + Hash> Leases<W> {
         let Some(lease) = self.leases.remove(&id) else {
             return;
         };
+        self.bytes -= bytes_of(&lease.key);
         self.ends.remove(&(lease.ends_ms, id));
         self.let_go(lease.client, id);
         if !lease.line.is_empty() {

@@ -121,6 +121,28 @@ fn a_client_in_line_behind_itself_vanishes_from_both_places() {
 }
 
 #[test]
+fn all_leases_together_take_a_bounded_number_of_bytes() {
+    let mut leases: Leases<u32> = Leases::default();
+    let mut kept = 0;
+    for n in 0..20_000u32 {
+        let mut key = vec![7; MAX_KEY_BYTES];
+        key[..4].copy_from_slice(&n.to_le_bytes());
+        let asked = leases.ask(0, &key, 1, token(1), 1_000, 50);
+        assert_eq!(
+            asked,
+            Asked::Granted(token(1)),
+            "with a token, and maybe no lease"
+        );
+        kept += usize::from(leases.is_held(0, &key, 1_000));
+        assert!(leases.bytes() <= MAX_BYTES);
+    }
+    assert!((6_000..10_000).contains(&kept), "{kept} leases");
+    leases.clear(None);
+    assert_eq!(due(&mut leases, 1_000, || token(2)), []);
+    assert_eq!(leases.bytes(), 0);
+}
+
+#[test]
 fn an_abandoned_lease_is_taken_over() {
     let mut leases = held();
     let asked = leases.ask(0, b"k", 2, token(2), 1_050, 50);

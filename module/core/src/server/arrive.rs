@@ -3,9 +3,10 @@
 //! Redis asks for the value of a loaded or copied key first and announces the key afterwards, or never: what it frees
 //! unannounced was never linked (`awaited.rs`).
 
-use super::{Edge, Server};
+use super::{Edge, Server, softened_end_ms};
 use crate::encode::Decoded;
-use crate::entry::{Attributes, Entry};
+use crate::entry::{Attributes, Entry, NEVER};
+use crate::epoch::Epoch;
 use crate::index::Verdict;
 
 /// An entry that was loaded or copied and is not in the keyspace yet.
@@ -13,40 +14,79 @@ pub(super) struct Pending {
     entry: Entry,
     key: Box<[u8]>,
     tags: Vec<Box<[u8]>>,
+    /// It says itself when it ends; else the deadline of its key does.
+    says_its_end: bool,
+}
+
+/// What an entry is when Redis announces its new name.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[must_use]
+pub enum Renamed {
+    /// Linked already: nothing is to be done.
+    Known,
+    /// This one is to take its place: the key is part of the entry.
+    Fresh(Entry),
+    /// The name is too long for an entry: the key is to be deleted.
+    TooLong,
 }
 
 impl<W> Server<W> {
-    /// Makes an entry from what a file or another server says.
+    /// Makes an entry from what a file or another server says; `read` is `None` for what could not be read.
+    ///
+    /// What is not credible becomes a dead entry while a file is being loaded, so that the rest of the file is; else it is
+    /// refused (`None`), for whoever sent it to hear.
     pub fn load(
         &mut self,
         key: &[u8],
         value: &[u8],
-        decoded: Decoded,
+        read: Option<Decoded>,
         drop_on_restart: bool,
         edge: &impl Edge,
-    ) -> Entry {
+    ) -> Option<Entry> {
+        let credible = read.filter(|decoded| {
+            let epochs = [decoded.attributes.birth, decoded.saved.epoch];
+            Entry::fits(key, value) && epochs.iter().all(|epoch| self.credible(*epoch, edge))
+        });
+        let Some(decoded) = credible else {
+            return match self.loading {
+                true => self.prepare_husk(key),
+                false => None,
+            };
+        };
         self.fills.observe(decoded.attributes.birth);
         let dropped = match self.loading {
             true => self.drops_what_it_loads(drop_on_restart),
             // A replica takes what its primary took: if that was dead, its deletion follows.
             false => edge.is_primary() && self.fills.may_have_missed_an_invalidation(&decoded),
         };
-        let Decoded {
-            attributes, tags, ..
-        } = decoded;
-        if dropped || attributes.birth < self.index.floor() {
-            return self.prepare(key, b"", Attributes::HUSK, Vec::new());
+        if dropped || decoded.attributes.birth < self.index.floor() {
+            return self.prepare_husk(key);
         }
-        self.prepare(key, value, attributes, tags)
+        let Decoded {
+            attributes,
+            says_its_end,
+            tags,
+            ..
+        } = decoded;
+        self.prepare(key, value, attributes, tags, says_its_end)
     }
 
-    /// Makes a copy of an entry for another key.
-    pub fn duplicate(&mut self, key: &[u8], entry: &Entry) -> Entry {
-        if self.is_husk(entry) {
-            return self.prepare(key, b"", Attributes::HUSK, Vec::new());
-        }
+    /// Whether an epoch made elsewhere can be true. A replica believes its primary, whose clock may be ahead of its own.
+    pub(super) fn credible(&self, epoch: Epoch, edge: &impl Edge) -> bool {
+        epoch < Epoch::END && (!edge.is_primary() || self.fills.believes(epoch, edge.now_ms()))
+    }
+
+    /// Makes a copy of an entry for another key; `None` if that is too long a key.
+    pub fn duplicate(&mut self, key: &[u8], entry: &Entry, now_ms: u64) -> Option<Entry> {
+        let Some(attributes) = self.travels(entry, now_ms) else {
+            return self.prepare_husk(key);
+        };
         let tags = self.index.names(entry).map(Box::from).collect();
-        self.prepare(key, entry.value(), entry.attributes(), tags)
+        self.prepare(key, entry.value(), attributes, tags, true)
+    }
+
+    fn prepare_husk(&mut self, key: &[u8]) -> Option<Entry> {
+        self.prepare(key, b"", Attributes::HUSK, Vec::new(), true)
     }
 
     fn prepare(
@@ -55,63 +95,104 @@ impl<W> Server<W> {
         value: &[u8],
         attributes: Attributes,
         tags: Vec<Box<[u8]>>,
-    ) -> Entry {
+        says_its_end: bool,
+    ) -> Option<Entry> {
+        if !Entry::fits(key, value) {
+            return None;
+        }
         let entry = Entry::new(key, value, attributes, &vec![0; tags.len()]);
         self.awaited.begin(entry);
         self.pending = Some(Pending {
             entry,
             key: key.into(),
             tags,
+            says_its_end,
         });
-        entry
+        Some(entry)
+    }
+
+    /// Whether the deadline of the key that is announced must be known: the entry does not say when it ends.
+    pub fn needs_the_deadline(&self) -> bool {
+        self.pending.as_ref().is_some_and(|p| !p.says_its_end)
     }
 
     /// Redis announces that the key just loaded or copied is in the keyspace.
     ///
-    /// `found` is what the key holds, where that may be asked: during a load it must not, and then the name decides.
-    pub fn arrived(&mut self, db: usize, key: &[u8], found: Option<Entry>, loading: bool) {
+    /// `found` is what the key holds and when it expires, where that may be asked: during a load it must not, and then the
+    /// name decides.
+    pub fn arrived(
+        &mut self,
+        db: usize,
+        key: &[u8],
+        found: Option<(Entry, Option<u64>)>,
+        loading: bool,
+    ) {
         let Some(pending) = self.pending.take() else {
             return;
         };
-        let is_alive = self.awaited.end(pending.entry);
-        if !is_alive || *pending.key != *key || !loading && found != Some(pending.entry) {
+        let mut entry = pending.entry;
+        let is_alive = self.awaited.end(entry);
+        let found = found.filter(|(found, _)| *found == entry);
+        if !is_alive || *pending.key != *key || !loading && found.is_none() {
             return;
         }
+        if !pending.says_its_end {
+            match found {
+                Some((_, deadline_ms)) => entry.end_by(deadline_ms.unwrap_or(NEVER)),
+                // When it stops being fresh is not known: it has, and Redis removes it at its end.
+                None if entry.has_swr() => entry.soften(NEVER),
+                None => {}
+            }
+        }
         let tags = pending.tags.iter().map(|tag| &**tag);
-        self.index.adopt(db, pending.entry, tags, loading);
+        self.index.adopt(db, entry, tags, loading);
     }
 
-    /// Redis announces a new name for an entry that just left the index under its old one. Returns the entry that is
-    /// to take its place: the key is part of the entry.
-    pub fn renamed(&mut self, db: usize, key: &[u8], entry: Entry) -> Option<Entry> {
+    /// Redis announces a new name for an entry that just left the index under its old one.
+    pub fn renamed(&mut self, db: usize, key: &[u8], entry: Entry, now_ms: u64) -> Renamed {
         if entry.is_linked() {
-            return None;
+            return Renamed::Known;
         }
         // If anything changed since it left, its records and their names may be gone.
-        let is_known = self.index.just_left(entry) && self.index.judge(&entry) == Verdict::Live;
-        let (value, attributes, tags): (&[u8], _, Vec<Box<[u8]>>) = match is_known {
-            false => (b"", Attributes::HUSK, Vec::new()),
-            true => {
+        let worth = match self.index.just_left(entry) {
+            true => self.worth(&entry, now_ms),
+            false => None,
+        };
+        let (value, attributes, tags): (&[u8], _, Vec<Box<[u8]>>) = match worth {
+            None => (b"", Attributes::HUSK, Vec::new()),
+            Some(attributes) => {
                 let tags = self.index.names(&entry).map(Box::from).collect();
-                (entry.value(), entry.attributes(), tags)
+                (entry.value(), attributes, tags)
             }
         };
+        if !Entry::fits(key, value) {
+            return Renamed::TooLong;
+        }
         let fresh = Entry::new(key, value, attributes, &vec![0; tags.len()]);
         self.index
             .adopt(db, fresh, tags.iter().map(|tag| &**tag), false);
-        Some(fresh)
+        Renamed::Fresh(fresh)
     }
 
-    /// The entry leaves the keyspace, or its name.
-    pub fn left(&mut self, db: usize, entry: Entry) {
+    /// The entry leaves the keyspace, or its name. What a soft invalidation made of it goes into the entry first: the record
+    /// that says so may be gone before the entry is announced under another name.
+    pub fn left(&mut self, db: usize, mut entry: Entry, now_ms: impl FnOnce() -> u64) {
         self.feed.key_left(entry.key());
+        if let Verdict::Soft(since) = self.index.verdict(&mut entry)
+            && self.index.lists(db, entry.id(), entry)
+        {
+            let ends_ms = softened_end_ms(&entry, since, now_ms());
+            self.index.shortened(db, entry, ends_ms);
+        }
         self.index.unlink(db, entry);
     }
 
-    /// Whether nothing but the key of an entry may travel. A softly invalidated one whose turn has not come is no better
-    /// than a dead one: in a moment its deadline would have been shortened, and elsewhere no one knows to what. And of one
-    /// that no index holds no invalidation could tell.
-    pub(super) fn is_husk(&self, entry: &Entry) -> bool {
-        !entry.is_linked() || self.index.judge(entry) != Verdict::Live
+    /// What of an entry may travel to a file, another server or another key; `None` if nothing but the key. Of one that no
+    /// index holds no invalidation could tell.
+    pub(super) fn travels(&self, entry: &Entry, now_ms: u64) -> Option<Attributes> {
+        match entry.is_linked() {
+            true => self.worth(entry, now_ms),
+            false => None,
+        }
     }
 }

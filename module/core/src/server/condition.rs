@@ -1,7 +1,8 @@
 //! What an entry is good for at the moment: the one place that compares it with the clock.
 
 use super::Server;
-use crate::entry::Entry;
+use crate::entry::{Attributes, Entry, NEVER};
+use crate::epoch::Epoch;
 use crate::index::Verdict;
 
 /// What an entry is good for at the moment.
@@ -9,7 +10,7 @@ use crate::index::Verdict;
 pub enum Condition {
     /// To be served.
     Live,
-    /// Past its ttl or softly invalidated, within its SWR window.
+    /// Past its ttl or softly invalidated, and before its end.
     Stale,
     /// Never to be served again.
     Dead,
@@ -27,35 +28,144 @@ impl Condition {
 }
 
 impl<W> Server<W> {
-    /// Looks at what the index says and, only for entries with an SWR window, at the key's deadline and the clock. An entry
-    /// that no index holds is dead: no invalidation would reach it.
+    /// Looks at what the index says and, only for entries with an SWR window, at the clock: others are live until Redis
+    /// removes their key, which is not later than their end ([`corrected_deadline`]). An entry that no index holds is dead: no
+    /// invalidation would reach it. So is one that a replica read from its own file, as long as its primary has not
+    /// confirmed it.
     #[inline]
-    pub fn condition(
-        &self,
-        entry: &mut Entry,
-        deadline_ms: impl FnOnce() -> Option<u64>,
-        now_ms: impl FnOnce() -> u64,
-    ) -> Condition {
-        if !entry.is_linked() {
+    pub fn condition(&self, entry: &mut Entry, now_ms: impl FnOnce() -> u64) -> Condition {
+        if self.unconfirmed || !entry.is_linked() {
             return Condition::Dead;
         }
-        let swr_ms = u64::from(entry.swr_ms());
         match self.index.verdict(entry) {
-            Verdict::Live if swr_ms == 0 => Condition::Live,
-            Verdict::Live if entry.is_softened() => Condition::Stale,
-            Verdict::Live => match deadline_ms() {
-                Some(deadline) if now_ms() + swr_ms >= deadline => Condition::Stale,
-                _ => Condition::Live,
-            },
-            // Its deadline is about to be shortened to about this.
-            Verdict::Soft(since) if now_ms() < since.unix_ms() + swr_ms => Condition::Stale,
-            Verdict::Soft(_) | Verdict::Dead => Condition::Dead,
+            Verdict::Live if !entry.has_swr() => Condition::Live,
+            Verdict::Dead => Condition::Dead,
+            verdict => aged(entry.attributes(), verdict, now_ms()),
+        }
+    }
+
+    /// What is left of an entry, by its tags and its birth; `None` if it is dead. A softly invalidated one counts as what it
+    /// is about to become.
+    pub(super) fn worth(&self, entry: &Entry, now_ms: u64) -> Option<Attributes> {
+        match self.index.judge(entry) {
+            Verdict::Live => Some(entry.attributes()),
+            Verdict::Soft(since) => Some(Attributes {
+                softened: true,
+                ends_ms: softened_end_ms(entry, since, now_ms),
+                ..entry.attributes()
+            }),
+            Verdict::Dead => None,
         }
     }
 }
 
-/// How long an entry stays fresh by its deadline: 0 within its SWR window, `None` if it never ends.
-pub fn fresh_ms(entry: &Entry, deadline_ms: Option<u64>, now_ms: u64) -> Option<u64> {
-    let end_ms = deadline_ms?.saturating_sub(u64::from(entry.swr_ms()));
-    Some(end_ms.saturating_sub(now_ms))
+fn aged(mut attributes: Attributes, verdict: Verdict, now_ms: u64) -> Condition {
+    if let Verdict::Soft(since) = verdict {
+        attributes.softened = true;
+        attributes.ends_ms = softened_end(attributes, since, now_ms);
+    }
+    if now_ms < attributes.fresh_until_ms() {
+        Condition::Live
+    } else if now_ms < attributes.ends_ms {
+        Condition::Stale
+    } else {
+        Condition::Dead
+    }
+}
+
+/// When an entry ends that was softly invalidated at `epoch`: one SWR window after that, and never later than it would have.
+pub fn softened_end_ms(entry: &Entry, epoch: Epoch, now_ms: u64) -> u64 {
+    softened_end(entry.attributes(), epoch, now_ms)
+}
+
+fn softened_end(attributes: Attributes, epoch: Epoch, now_ms: u64) -> u64 {
+    // Epochs may run ahead of the wall clock; ends are the wall clock's.
+    let since_ms = epoch.unix_ms().min(now_ms);
+    let window_ms = u64::from(attributes.swr_ms);
+    attributes.ends_ms.min(since_ms.saturating_add(window_ms))
+}
+
+/// How long an entry stays fresh: 0 once it is stale, `None` if it never ends.
+pub fn fresh_ms(entry: &Entry, now_ms: u64) -> Option<u64> {
+    let until_ms = entry.attributes().fresh_until_ms();
+    (until_ms < NEVER).then(|| until_ms.saturating_sub(now_ms))
+}
+
+/// The deadline that the key is to have instead of the one it has (`None`: it has none), so that it does not outlive its
+/// entry: after SET, and after EXPIRE, PERSIST, RESTORE and whatever else moves the deadline of a key.
+pub fn corrected_deadline(entry: &Entry, deadline_ms: Option<u64>) -> Option<u64> {
+    corrected(entry.ends_ms(), deadline_ms)
+}
+
+fn corrected(ends_ms: u64, deadline_ms: Option<u64>) -> Option<u64> {
+    (ends_ms < NEVER && deadline_ms.is_none_or(|at_ms| at_ms > ends_ms)).then_some(ends_ms)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ATTRIBUTES: Attributes = Attributes {
+        birth: Epoch(1 << 16),
+        manual: false,
+        swr_ms: 100,
+        softened: false,
+        ends_ms: 1_000,
+    };
+
+    fn soft(since_ms: u64) -> Verdict {
+        Verdict::Soft(Epoch(since_ms << 16))
+    }
+
+    #[test]
+    fn fresh_then_stale_then_over_by_its_own_end() {
+        use Condition::{Dead, Live, Stale};
+        let at = |now_ms| aged(ATTRIBUTES, Verdict::Live, now_ms);
+        assert_eq!(
+            [at(0), at(899), at(900), at(999)],
+            [Live, Live, Stale, Stale]
+        );
+        assert_eq!([at(1_000), at(u64::MAX)], [Dead, Dead]);
+        let softened = Attributes {
+            softened: true,
+            ..ATTRIBUTES
+        };
+        let at = |now_ms| aged(softened, Verdict::Live, now_ms);
+        assert_eq!([at(0), at(999), at(1_000)], [Stale, Stale, Dead]);
+    }
+
+    #[test]
+    fn softly_invalidated_it_is_stale_for_one_window_and_not_beyond_its_end() {
+        use Condition::{Dead, Stale};
+        let at = |now_ms| aged(ATTRIBUTES, soft(300), now_ms);
+        assert_eq!([at(300), at(399), at(400)], [Stale, Stale, Dead]);
+        let late = |now_ms| aged(ATTRIBUTES, soft(950), now_ms);
+        assert_eq!([late(999), late(1_000)], [Stale, Dead]);
+    }
+
+    #[test]
+    fn an_epoch_ahead_of_the_wall_clock_does_not_lengthen_the_window() {
+        let endless = Attributes {
+            ends_ms: NEVER,
+            ..ATTRIBUTES
+        };
+        let ahead = Epoch(3_600_000 << 16);
+        assert_eq!(softened_end(endless, ahead, 5_000), 5_100);
+        assert_eq!(aged(endless, Verdict::Soft(ahead), 5_000), Condition::Stale);
+    }
+
+    #[test]
+    fn a_key_never_outlives_its_entry_and_may_go_before() {
+        for (deadline_ms, expected) in [
+            (None, Some(1_000)),
+            (Some(1_001), Some(1_000)),
+            (Some(1_000), None),
+            (Some(5), None),
+        ] {
+            assert_eq!(corrected(1_000, deadline_ms), expected);
+        }
+        for deadline_ms in [None, Some(5), Some(u64::MAX)] {
+            assert_eq!(corrected(NEVER, deadline_ms), None);
+        }
+    }
 }

@@ -3,7 +3,7 @@
 //! A few entries are dealt with at once, one by one. Many become dead or stale in constant time; reclaim comes to them
 //! later, with the same tasks.
 
-use super::Server;
+use super::{Edge, Server};
 use crate::entry::Entry;
 use crate::epoch::Epoch;
 use crate::index::{Scope, Task};
@@ -65,7 +65,13 @@ impl<W> Server<W> {
         scope: Scope,
         soft: bool,
         epoch: Epoch,
+        edge: &impl Edge,
     ) -> usize {
+        // What cannot be true is invalidated all the same, and now.
+        let epoch = match self.credible(epoch, edge) {
+            true => epoch,
+            false => self.fills.tick(edge.now_ms()),
+        };
         self.fills.note_at(tags.clone(), scope, epoch);
         self.make_worse(db, tags, scope, soft, epoch)
     }
@@ -84,10 +90,11 @@ impl<W> Server<W> {
         }
     }
 
-    /// The key got its shorter deadline: from now on a mark in the entry says that it is stale.
-    pub fn shortened(&mut self, db: usize, entry: Entry) {
+    /// A softly invalidated entry ends at `ends_ms` or earlier: from now on a mark in it says that it is stale. The deadline
+    /// of its key is to be corrected.
+    pub fn shortened(&mut self, db: usize, entry: Entry, ends_ms: u64) {
         if entry.is_linked() {
-            self.index.shortened(db, entry);
+            self.index.shortened(db, entry, ends_ms);
         }
     }
 
@@ -101,17 +108,4 @@ impl<W> Server<W> {
         }
         listed
     }
-}
-
-/// When the key of an entry that was softly invalidated at `epoch` expires: one SWR window after that, and never
-/// later than it would have.
-pub fn shortened_deadline_ms(
-    entry: &Entry,
-    epoch: Epoch,
-    deadline_ms: Option<u64>,
-    now_ms: u64,
-) -> u64 {
-    // Epochs may run ahead of the wall clock; deadlines are the wall clock's.
-    let wanted_ms = epoch.unix_ms().min(now_ms) + u64::from(entry.swr_ms());
-    deadline_ms.map_or(wanted_ms, |at_ms| at_ms.min(wanted_ms))
 }

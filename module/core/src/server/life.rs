@@ -2,7 +2,8 @@
 
 use std::hash::Hash;
 
-use super::Server;
+use super::{Edge, Server};
+use crate::epoch::Epoch;
 use crate::lease::Wake;
 
 /// How the server treats what it reads.
@@ -20,9 +21,21 @@ impl<W: Copy + Eq + Hash> Server<W> {
         self.phase = Phase::Running;
     }
 
-    /// A file, or the data set of a primary, begins or ends to be read.
-    pub fn loading(&mut self, begins: bool) {
-        self.loading = begins;
+    /// A file, or the data set of a primary, begins to be read; by a replica, or by a server that decides for itself.
+    pub fn load_begins(&mut self, as_primary: bool) {
+        self.loading = true;
+        self.loads_as_replica = !as_primary;
+    }
+
+    /// It was read, or could not be.
+    pub fn load_ended(&mut self) {
+        self.loading = false;
+    }
+
+    /// A replica reached its primary: whatever was invalidated since its file was written is delivered, or the whole data
+    /// set was.
+    pub fn linked(&mut self) {
+        self.unconfirmed = false;
     }
 
     /// A database was emptied, or all of them: called while the entries are still there.
@@ -48,7 +61,8 @@ impl<W: Copy + Eq + Hash> Server<W> {
     /// The server became the primary: tokens of the run before are worth nothing, and with `drop` nor are its entries.
     pub fn promoted(&mut self, incarnation: u64, drop: bool, now_ms: u64) {
         self.fills.new_run(incarnation, now_ms);
-        if drop {
+        // What it read from its own file and no primary confirmed is what a primary drops at its start.
+        if drop || std::mem::take(&mut self.unconfirmed) {
             self.forget_everything(now_ms);
         }
     }
@@ -61,7 +75,6 @@ impl<W: Copy + Eq + Hash> Server<W> {
 
     /// A bug was caught half-way through a change: nothing that was stored can be trusted.
     pub fn repaired(&mut self, now_ms: u64) {
-        self.stats.panics += 1;
         self.forget_everything(now_ms);
     }
 
@@ -69,13 +82,37 @@ impl<W: Copy + Eq + Hash> Server<W> {
     fn forget_everything(&mut self, now_ms: u64) {
         let epoch = self.fills.new_floor(now_ms);
         self.index.raise_floor(epoch);
+        self.untold_floor = Some(epoch);
+        self.feed.floor_raised();
+    }
+
+    /// A floor that replicas and the append-only file are to be told of before anything else; once.
+    pub fn floor_to_tell(&mut self) -> Option<Epoch> {
+        self.untold_floor.take()
+    }
+
+    /// The primary raised its floor.
+    pub fn floor_replicated(&mut self, epoch: Epoch, edge: &impl Edge) {
+        // What cannot be true makes everything dead all the same, up to now.
+        let epoch = match self.credible(epoch, edge) {
+            true => epoch,
+            false => self.fills.tick(edge.now_ms()),
+        };
+        self.fills.observe(epoch);
+        self.index.raise_floor(epoch);
         self.feed.floor_raised();
     }
 }
 
 impl<W> Server<W> {
-    /// Whether what is being read from disk must not be served.
-    pub(super) fn drops_what_it_loads(&self, drop_on_restart: bool) -> bool {
-        self.loading && self.phase == Phase::Starting && drop_on_restart
+    /// Whether what is being read from disk must never be served.
+    ///
+    /// A primary cannot know what was invalidated while it was down. A replica is told, if it can go on where it was: it
+    /// keeps what it reads, or it would lack for good what its primary does not send again. Until it has reached its primary
+    /// it serves none of it.
+    pub(super) fn drops_what_it_loads(&mut self, drop_on_restart: bool) -> bool {
+        let doubtful = self.loading && self.phase == Phase::Starting && drop_on_restart;
+        self.unconfirmed |= doubtful && self.loads_as_replica;
+        doubtful && !self.loads_as_replica
     }
 }

@@ -26,6 +26,7 @@ mod write;
 
 use std::hash::Hash;
 
+use crate::epoch::Epoch;
 use crate::feed::{Feed, HashKey, Identity};
 use crate::fills::Fills;
 use crate::index::Index;
@@ -35,13 +36,14 @@ use crate::slots::Exports;
 use arrive::Pending;
 use life::Phase;
 
+pub use arrive::Renamed;
 pub use awaited::Awaited;
-pub use condition::{Condition, fresh_ms};
-pub use invalidate::{Invalidated, shortened_deadline_ms};
+pub use condition::{Condition, corrected_deadline, fresh_ms, softened_end_ms};
+pub use invalidate::Invalidated;
 pub use pace::Pace;
 pub use read::{Fetched, Fetcher};
 pub use waiting::{Alarm, Gone};
-pub use write::{Admitted, Replicated, Store, Stored};
+pub use write::{Admitted, Store, Stored};
 
 /// What the edge is asked, each only where it matters: a GET of an entry without an SWR window asks nothing.
 pub trait Edge {
@@ -91,6 +93,12 @@ pub struct Server<W> {
     phase: Phase,
     /// An RDB or AOF file is being read.
     loading: bool,
+    /// It is read by a replica.
+    loads_as_replica: bool,
+    /// A replica read entries from its own file and has not reached its primary since: none is served.
+    unconfirmed: bool,
+    /// A floor that replicas have not been told of.
+    untold_floor: Option<Epoch>,
     pending: Option<Pending>,
     awaited: &'static Awaited,
     /// The timer for the next end of a lease or of a wait.
@@ -120,6 +128,9 @@ impl<W: Copy + Eq + Hash> Server<W> {
             pace: Pace::default(),
             phase: Phase::Starting,
             loading: false,
+            loads_as_replica: false,
+            unconfirmed: false,
+            untold_floor: None,
             pending: None,
             awaited,
             alarm: None,

@@ -8,7 +8,8 @@
 //!   none, no caller fills it yet     miss        token    the caller holds the lease
 //!   none, another caller does        parked up to WAIT, then by what woke it: hit, miss and token, or busy
 //! ```
-//! On a replica there are no leases, for there are no fills: a miss comes without a token.
+//! On a replica there are no leases, for there are no fills: a miss comes without a token. So it does for a caller who may not
+//! write the key, and while memory has run out.
 
 use std::hash::Hash;
 
@@ -54,20 +55,22 @@ pub enum Fetched {
 }
 
 impl<W: Copy + Eq + Hash> Server<W> {
-    /// GET: the entry, if it is to be served.
+    /// GET: the entry, if it is to be served. `turned_stale` is called when it is the first time that the entry is found
+    /// stale: those who keep its value and track the key are to be told.
     #[inline]
     pub fn lookup(
         &mut self,
         found: Option<Entry>,
-        deadline_ms: impl FnOnce() -> Option<u64>,
         now_ms: impl FnOnce() -> u64,
+        turned_stale: impl FnOnce(),
     ) -> Option<Entry> {
         if let Some(mut entry) = found {
-            match self.condition(&mut entry, deadline_ms, now_ms) {
+            match self.condition(&mut entry, now_ms) {
                 Condition::Live => {
                     self.stats.hits += 1;
                     return Some(entry);
                 }
+                Condition::Stale if entry.tell_stale() => turned_stale(),
                 Condition::Stale => {}
                 Condition::Dead => self.stats.dead_hits += 1,
             }
@@ -76,57 +79,74 @@ impl<W: Copy + Eq + Hash> Server<W> {
         None
     }
 
-    /// FETCH.
+    /// FETCH. `may_fill` says whether the caller may write the key and there is memory for what it would write; those who may
+    /// not get hits and misses, and cost nothing. `turned_stale` as for [`Server::lookup`].
     pub fn fetch(
         &mut self,
         caller: &Fetcher<'_>,
         found: Option<Entry>,
-        deadline_ms: impl Fn() -> Option<u64>,
         edge: &impl Edge,
+        may_fill: impl Fn() -> bool,
+        turned_stale: impl FnOnce(),
     ) -> Fetched {
         let condition = match found {
-            Some(mut entry) => self.condition(&mut entry, &deadline_ms, || edge.now_ms()),
+            Some(mut entry) => self.condition(&mut entry, || edge.now_ms()),
             None => Condition::Dead,
         };
+        let mut ask = || self.ask(caller, edge, &may_fill);
         match (condition, found) {
             (Condition::Live, Some(entry)) => {
                 let due = caller.early_ms > 0
-                    && fresh_ms(&entry, deadline_ms(), edge.now_ms())
+                    && fresh_ms(&entry, edge.now_ms())
                         .is_some_and(|left| early::is_due(left, caller.early_ms, edge.random()));
-                let token = due.then(|| self.ask(caller, edge)?.token()).flatten();
+                let token = due.then(|| ask()?.token()).flatten();
                 self.stats.hits += 1;
                 self.stats.early_refreshes += u64::from(token.is_some());
                 Fetched::Hit(entry, token)
             }
-            (Condition::Stale, Some(entry)) => {
+            (Condition::Stale, Some(mut entry)) => {
+                if entry.tell_stale() {
+                    turned_stale();
+                }
+                let token = ask().and_then(Asked::token);
                 self.stats.stale_hits += 1;
-                let token = self.ask(caller, edge).and_then(Asked::token);
                 Fetched::Stale(entry, token)
             }
             _ => {
+                let asked = ask();
                 self.stats.dead_hits += u64::from(found.is_some());
-                match self.ask(caller, edge) {
+                match asked {
                     Some(Asked::Held) if !caller.may_wait => Fetched::Busy,
                     Some(Asked::Held) if self.leases.parked() >= caller.max_waiters => {
                         Fetched::Busy
                     }
-                    Some(Asked::Held) => Fetched::Park,
-                    asked => {
+                    // A place in line is the right to be the next who fills.
+                    Some(Asked::Held) if may_fill() => Fetched::Park,
+                    Some(Asked::Held) | None => {
                         self.stats.misses += 1;
-                        Fetched::Miss(asked.and_then(Asked::token))
+                        Fetched::Miss(None)
+                    }
+                    Some(Asked::Granted(token)) => {
+                        self.stats.misses += 1;
+                        Fetched::Miss(Some(token))
                     }
                 }
             }
         }
     }
 
-    /// Asks for the right to fill a key; `None` where that right does not exist: on a replica.
-    fn ask(&mut self, caller: &Fetcher<'_>, edge: &impl Edge) -> Option<Asked> {
+    /// Asks for the right to fill a key; `None` where that right does not exist: on a replica, and for a caller who may not
+    /// fill it. `may_fill` is asked only where a lease would be given.
+    fn ask(
+        &mut self,
+        caller: &Fetcher<'_>,
+        edge: &impl Edge,
+        may_fill: &impl Fn() -> bool,
+    ) -> Option<Asked> {
         if !edge.is_primary() {
             return None;
         }
         let now_ms = edge.now_ms();
-        let token = self.fills.unique_token(now_ms);
         let Fetcher {
             db,
             key,
@@ -134,6 +154,13 @@ impl<W: Copy + Eq + Hash> Server<W> {
             lease_ms,
             ..
         } = *caller;
+        if self.leases.is_held(db, key, now_ms) {
+            return Some(Asked::Held);
+        }
+        if !may_fill() {
+            return None;
+        }
+        let token = self.fills.unique_token(now_ms);
         Some(self.leases.ask(db, key, client, token, now_ms, lease_ms))
     }
 }

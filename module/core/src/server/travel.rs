@@ -10,23 +10,25 @@ impl<W: Copy + Eq + Hash> Server<W> {
     /// What an RDB file or a DUMP payload says of an entry, and whether its value goes along.
     pub fn saved(&mut self, entry: &Entry, now_ms: u64) -> (Vec<u8>, bool) {
         let saved = self.fills.token(now_ms);
-        match self.is_husk(entry) {
-            true => (
+        match self.travels(entry, now_ms) {
+            Some(attributes) => {
+                let tags = self.index.names(entry);
+                (encode::encode(attributes, saved, tags), true)
+            }
+            None => (
                 encode::encode(Attributes::HUSK, saved, std::iter::empty()),
                 false,
             ),
-            false => {
-                let tags = self.index.names(entry);
-                (encode::encode(entry.attributes(), saved, tags), true)
-            }
         }
     }
 
-    /// What is kept of an entry where the dead are left out: attributes and tags.
+    /// What is kept of an entry where the dead have nothing but their key: attributes and tags.
     pub fn kept<'a>(
         &'a self,
         entry: &'a Entry,
+        now_ms: u64,
     ) -> Option<(Attributes, impl ExactSizeIterator<Item = &'a [u8]>)> {
-        (!self.is_husk(entry)).then(|| (entry.attributes(), self.index.names(entry)))
+        let attributes = self.travels(entry, now_ms)?;
+        Some((attributes, self.index.names(entry)))
     }
 }

@@ -1,10 +1,9 @@
 //! SET: whether it stores, and the cheapest way of storing that keeps the index exact.
 
-use super::{Edge, Server};
+use super::{Condition, Edge, Server};
 use crate::command::{Condition as When, Set};
-use crate::entry::{Attributes, Entry};
+use crate::entry::{Attributes, Entry, NEVER};
 use crate::fills::Refusal;
-use crate::index::Verdict;
 
 /// What a SET stores, once it is decided that it does.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -13,17 +12,6 @@ pub struct Admitted {
     pub attributes: Attributes,
     /// When its key expires, in milliseconds since 1970.
     pub deadline_ms: Option<u64>,
-}
-
-/// What becomes of an entry that was decided about elsewhere.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Replicated {
-    /// It is stored as it is.
-    Stored,
-    /// Its key is stored, with nothing to be served: it was invalidated here.
-    Dead,
-    /// It is not stored.
-    Ignored,
 }
 
 /// An entry to be stored under a key.
@@ -55,6 +43,21 @@ pub enum Stored {
 }
 
 impl<W> Server<W> {
+    /// Whether a SET is refused because its key was cleared since its fill began.
+    pub fn is_cleared(&mut self, set: &Set, key: &[u8]) -> bool {
+        let cleared = set
+            .token
+            .is_some_and(|token| self.fills.key_cleared_since(key, token));
+        self.stats.refused_fills += u64::from(cleared);
+        cleared
+    }
+
+    /// CLEAR: a fill of the key that is under way is refused, and near caches forget it, whether or not it is there.
+    pub fn clear(&mut self, key: &[u8], now_ms: u64) {
+        self.fills.note_key(key, now_ms);
+        self.feed.key_changed(key, true);
+    }
+
     /// Decides whether a SET stores, without changing anything but the counters; `None` if it does not.
     pub fn admit<'a>(
         &mut self,
@@ -63,9 +66,10 @@ impl<W> Server<W> {
         mut present: Option<Entry>,
         now_ms: u64,
     ) -> Option<Admitted> {
+        // Live is what GET would serve.
         let live = present
             .as_mut()
-            .is_some_and(|entry| entry.is_linked() && self.index.verdict(entry) != Verdict::Dead);
+            .is_some_and(|entry| self.condition(entry, || now_ms) == Condition::Live);
         let allowed = match set.condition {
             When::Always => true,
             When::Absent => !live,
@@ -84,48 +88,43 @@ impl<W> Server<W> {
             }
         };
         self.stats.fills += 1;
+        let deadline_ms = set
+            .ttl_ms
+            .map(|ttl_ms| now_ms + ttl_ms + u64::from(set.swr_ms));
         let attributes = Attributes {
             birth,
             manual: set.manual,
             swr_ms: set.swr_ms,
             softened: false,
+            ends_ms: deadline_ms.map_or(NEVER, |ms| ms.min(NEVER)),
         };
-        let deadline_ms = set
-            .ttl_ms
-            .map(|ttl_ms| now_ms + ttl_ms + u64::from(set.swr_ms));
         Some(Admitted {
             attributes,
             deadline_ms,
         })
     }
 
-    /// What becomes of an entry that a primary stored, or that stands in an append-only file, or that comes with its slot.
+    /// What is to be stored of an entry that a primary stored, that stands in an append-only file, or that comes with its
+    /// slot: what it says, or a husk (`None`). Nothing at all would not do: RENAME, COPY and SET XX, which may follow in the
+    /// file, must find the key, and the replicas of a server that slots move to get the same entry from the same stream.
     pub fn admit_replicated<'a>(
         &mut self,
         attributes: Attributes,
         tags: impl Iterator<Item = &'a [u8]>,
         drop_on_restart: bool,
         edge: &impl Edge,
-    ) -> Replicated {
-        let birth = attributes.birth;
+    ) -> Option<Attributes> {
+        let Attributes { birth, manual, .. } = attributes;
+        if self.drops_what_it_loads(drop_on_restart) || !self.credible(birth, edge) {
+            return None;
+        }
         self.fills.observe(birth);
-        // Not stored, rather than stored and dead: nothing in the file can make it live again.
-        if self.drops_what_it_loads(drop_on_restart) {
-            return Replicated::Ignored;
-        }
-        // A primary executes what others replicate only while slots move to it. What was invalidated here meanwhile is stored
-        // dead, not left out: the replicas of this server get the same entry from the same stream, and reclaim then tells
-        // them to delete it.
+        // A primary executes what others replicate only while slots move to it.
         let comes_with_its_slot = !self.loading && edge.is_primary();
-        if comes_with_its_slot
+        let invalidated_here = comes_with_its_slot
             && (birth < self.index.floor()
-                || self
-                    .fills
-                    .may_have_been_invalidated_here(birth, attributes.manual, tags))
-        {
-            return Replicated::Dead;
-        }
-        Replicated::Stored
+                || (self.fills).may_have_been_invalidated_here(birth, manual, tags));
+        (!invalidated_here).then_some(attributes)
     }
 
     /// Puts a value into the index: into the same memory, into a new entry in the same place of the index, or into a new
@@ -184,7 +183,8 @@ mod tests {
 
     impl Edge for Role {
         fn now_ms(&self) -> u64 {
-            NOW_MS
+            // Later by more than clocks may be apart: an entry from the future is not believed.
+            NOW_MS + 2 * MAX_SKEW_MS
         }
         fn random(&self) -> u64 {
             0
@@ -201,6 +201,7 @@ mod tests {
     fn born(epoch: Epoch) -> Attributes {
         Attributes {
             birth: epoch,
+            ends_ms: NEVER,
             ..Attributes::HUSK
         }
     }
@@ -214,13 +215,16 @@ mod tests {
         (server, invalidated.epoch)
     }
 
-    fn verdict(
+    fn is_stored(
         server: &mut Server<u32>,
         attributes: Attributes,
         tag: &[u8],
         is_primary: bool,
-    ) -> Replicated {
-        server.admit_replicated(attributes, std::iter::once(tag), true, &Role { is_primary })
+    ) -> bool {
+        let role = Role { is_primary };
+        server
+            .admit_replicated(attributes, std::iter::once(tag), true, &role)
+            .is_some()
     }
 
     #[test]
@@ -234,21 +238,21 @@ mod tests {
             ..before
         };
         for (attributes, tag, expected) in [
-            (before, &b"t"[..], Replicated::Dead),
-            (in_doubt, b"t", Replicated::Dead),
-            (after, b"t", Replicated::Stored),
-            (before, b"u", Replicated::Stored),
+            (before, &b"t"[..], false),
+            (in_doubt, b"t", false),
+            (after, b"t", true),
+            (before, b"u", true),
             // AUTO spares it.
-            (manual, b"t", Replicated::Stored),
+            (manual, b"t", true),
         ] {
             assert_eq!(
-                verdict(&mut server, attributes, tag, true),
+                is_stored(&mut server, attributes, tag, true),
                 expected,
                 "{attributes:?}"
             );
             // A replica takes what its primary took.
-            let stored = verdict(&mut server, attributes, tag, false);
-            assert_eq!(stored, Replicated::Stored, "{attributes:?}");
+            let stored = is_stored(&mut server, attributes, tag, false);
+            assert!(stored, "{attributes:?}");
         }
     }
 
@@ -273,7 +277,7 @@ mod tests {
             panic!("nothing tells reclaim of what is overwritten in place");
         };
         assert!(server.index.has_pending());
-        server.left(0, husk);
+        server.left(0, husk, || 0);
         for entry in [alive, husk] {
             // SAFETY: in no index any more, and nothing else knows it.
             #[allow(unsafe_code)]

@@ -13,9 +13,7 @@ use mcache_core::epoch::{Epoch, Token};
 use mcache_core::fills::Fills;
 use mcache_core::index::{Scope, Task};
 use mcache_core::lease::{Answer, Released, Waiter, Wake};
-use mcache_core::server::{
-    self, Awaited, Condition, Edge, Fetched, Fetcher, Replicated, Store, Stored,
-};
+use mcache_core::server::{self, Awaited, Condition, Edge, Fetched, Fetcher, Store, Stored};
 
 use crate::world::{Key, TAGS_A_KEY, Tag, Value, is_manual, tags_of};
 
@@ -119,8 +117,10 @@ pub enum Op {
     Invalidate(Invalidation, Epoch),
     Shorten {
         key: Key,
-        deadline_ms: u64,
+        ends_ms: u64,
     },
+    /// Everything born before is dead.
+    Floor(Epoch),
     Flush,
 }
 
@@ -215,8 +215,8 @@ impl Server {
     ) -> Option<Reply> {
         Some(match request {
             Request::Get(key) => {
-                let (entry, deadline_ms) = self.open(key, now_ms);
-                let found = self.core.lookup(entry, || deadline_ms, || now_ms);
+                let entry = self.open(key, now_ms);
+                let found = self.core.lookup(entry, || now_ms, || ());
                 found.map_or(Reply::Nothing, |e| Reply::Hit(decode(e.value()), None))
             }
             Request::Fetch {
@@ -269,7 +269,7 @@ impl Server {
             wait_ms,
             early_ms,
         } = wanted;
-        let (entry, deadline_ms) = self.open(key, now_ms);
+        let entry = self.open(key, now_ms);
         let caller = Fetcher {
             db: DB,
             key: &[key],
@@ -280,7 +280,7 @@ impl Server {
             max_waiters: usize::MAX,
         };
         let moment = self.moment(now_ms, random);
-        let fetched = self.core.fetch(&caller, entry, || deadline_ms, &moment);
+        let fetched = self.core.fetch(&caller, entry, &moment, || true, || ());
         if let Fetched::Hit(_, Some(token))
         | Fetched::Stale(_, Some(token))
         | Fetched::Miss(Some(token)) = fetched
@@ -358,7 +358,7 @@ impl Server {
             near: None,
             tags_from: 0,
         };
-        let (present, _) = self.open(key, now_ms);
+        let present = self.open(key, now_ms);
         let tags = names.iter().map(Vec::as_slice);
         let Some(admitted) = self.core.admit(&set, tags, present, now_ms) else {
             self.release(key, token, now_ms);
@@ -459,16 +459,17 @@ impl Server {
 
     // ---- the keyspace ----
 
-    /// What a key holds, and until when; whoever opens a key finds what expired gone.
-    fn open(&mut self, key: Key, now_ms: u64) -> (Option<Entry>, Option<u64>) {
+    /// What a key holds; whoever opens a key finds what expired gone.
+    fn open(&mut self, key: Key, now_ms: u64) -> Option<Entry> {
         let over = |held: &Held| held.deadline_ms <= now_ms;
         if self.keyspace.get(&key).is_some_and(over) {
+            if !self.is_primary {
+                // It waits for its primary to delete it.
+                return None;
+            }
             self.unlink(key);
         }
-        match self.keyspace.get(&key) {
-            Some(held) => (Some(held.entry), Some(held.deadline_ms)),
-            None => (None, None),
-        }
+        self.keyspace.get(&key).map(|held| held.entry)
     }
 
     fn store(&mut self, key: Key, value: Value, attributes: Attributes, deadline_ms: u64) {
@@ -499,7 +500,8 @@ impl Server {
         let Some(held) = self.keyspace.remove(&key) else {
             return false;
         };
-        self.core.left(DB, held.entry);
+        // What is removed here is never announced under another name.
+        self.core.left(DB, held.entry, || u64::MAX);
         // SAFETY: it is out of keyspace and index.
         unsafe { held.entry.free() };
         true
@@ -516,7 +518,7 @@ impl Server {
         match task {
             Task::Delete { db, entry } => {
                 let (key, id) = (entry.key()[0], entry.id());
-                if self.open(key, now_ms).0 == Some(entry) {
+                if self.open(key, now_ms) == Some(entry) {
                     self.unlink(key);
                 } else {
                     let listed = self.core.absent(db, id, entry);
@@ -525,21 +527,32 @@ impl Server {
             }
             Task::Shorten { db, entry, epoch } => {
                 let key = entry.key()[0];
-                if self.open(key, now_ms).0 != Some(entry) {
+                if self.open(key, now_ms) != Some(entry) {
                     return;
                 }
-                let held = self.keyspace.get_mut(&key).expect("just opened");
-                held.deadline_ms =
-                    server::shortened_deadline_ms(&entry, epoch, Some(held.deadline_ms), now_ms);
-                let deadline_ms = held.deadline_ms;
-                self.core.shortened(db, entry);
-                self.log.push(Op::Shorten { key, deadline_ms });
+                let ends_ms = server::softened_end_ms(&entry, epoch, now_ms);
+                self.core.shortened(db, entry, ends_ms);
+                self.correct_deadline(key);
+                self.log.push(Op::Shorten { key, ends_ms });
             }
         }
     }
 
+    /// What a slice of reclaim begins with.
+    pub fn tell_floor(&mut self) {
+        self.log.extend(self.core.floor_to_tell().map(Op::Floor));
+    }
+
+    /// Keys that hold nothing but their name.
+    pub fn husks(&self) -> Vec<Key> {
+        let is_husk = |held: &Held| held.entry.birth() == Epoch::ZERO;
+        let husks = self.keyspace.iter().filter(|(_, held)| is_husk(held));
+        husks.map(|(key, _)| *key).collect()
+    }
+
     /// One piece of reclaim. Primaries only. Whether there was anything to do.
     pub fn reclaim(&mut self, now_ms: u64) -> bool {
+        self.tell_floor();
         match self.core.index.next_task() {
             Some(task) => self.perform(task, now_ms),
             None => {
@@ -564,9 +577,8 @@ impl Server {
     pub fn served(&mut self, now_ms: u64) -> Vec<(Key, Value, bool)> {
         let keys: Vec<Key> = self.keyspace.keys().copied().collect();
         let look = |key| {
-            let (found, deadline_ms) = self.open(key, now_ms);
-            let mut entry = found?;
-            match self.core.condition(&mut entry, || deadline_ms, || now_ms) {
+            let mut entry = self.open(key, now_ms)?;
+            match self.core.condition(&mut entry, || now_ms) {
                 Condition::Dead => None,
                 condition => Some((key, decode(entry.value()), condition == Condition::Stale)),
             }
@@ -590,9 +602,11 @@ impl Server {
 
     /// The value of a key that Redis is given from elsewhere, and its announcement.
     fn take_over(&mut self, dump: &Dump, deadline_ms: u64, drop: bool, loading: bool, now_ms: u64) {
-        let decoded = encode::decode(encode::VERSION, &dump.meta).expect("what we wrote");
+        let read = encode::decode(encode::VERSION, &dump.meta);
         let (key, moment) = (dump.key, self.moment(now_ms, 0));
-        let entry = self.core.load(&[key], &dump.value, decoded, drop, &moment);
+        let Some(entry) = self.core.load(&[key], &dump.value, read, drop, &moment) else {
+            return;
+        };
         // As Redis does with what has expired, on a primary: never announced.
         if self.is_primary && deadline_ms <= now_ms {
             AWAITED.is_freed(entry);
@@ -602,7 +616,17 @@ impl Server {
         }
         self.remove(key);
         self.keyspace.insert(key, Held { entry, deadline_ms });
-        self.core.arrived(DB, &[key], Some(entry), loading);
+        let found = Some((entry, Some(deadline_ms)));
+        self.core.arrived(DB, &[key], found, loading);
+        self.correct_deadline(key);
+    }
+
+    /// What the module does whenever the deadline of a key was moved.
+    fn correct_deadline(&mut self, key: Key) {
+        if let Some(held) = self.keyspace.get_mut(&key) {
+            let corrected = server::corrected_deadline(&held.entry, Some(held.deadline_ms));
+            held.deadline_ms = corrected.unwrap_or(held.deadline_ms);
+        }
     }
 
     /// What a full synchronisation or a file holds.
@@ -615,11 +639,11 @@ impl Server {
 
     /// Reads such a data set: at its start what an earlier run left on disk, later what its primary sends.
     pub fn load(&mut self, file: &[Dump], drop: bool, now_ms: u64) {
-        self.core.loading(true);
+        self.core.load_begins(self.is_primary);
         for dump in file {
             self.take_over(dump, dump.deadline_ms, drop, true, now_ms);
         }
-        self.core.loading(false);
+        self.core.load_ended();
     }
 
     /// Whatever was on disk has been read.
@@ -639,12 +663,11 @@ impl Server {
                 let names = tags_of(*key).map(name);
                 let names = names.iter().map(Vec::as_slice);
                 let moment = self.moment(now_ms, 0);
-                let verdict = self
+                let admitted = self
                     .core
                     .admit_replicated(*attributes, names, true, &moment);
-                if verdict == Replicated::Stored {
-                    self.store(*key, *value, *attributes, *deadline_ms);
-                }
+                let attributes = admitted.unwrap_or(Attributes::HUSK);
+                self.store(*key, *value, attributes, *deadline_ms);
             }
             Op::Restore(dump, deadline_ms) => {
                 self.take_over(dump, *deadline_ms, true, false, now_ms);
@@ -655,17 +678,40 @@ impl Server {
             Op::Invalidate(invalidation, epoch) => {
                 let (name, scope) = (name(invalidation.tag), invalidation.scope());
                 let (names, soft) = (std::iter::once(&name[..]), invalidation.soft);
+                let moment = self.moment(now_ms, 0);
                 self.core
-                    .invalidate_replicated(DB, names, scope, soft, *epoch);
+                    .invalidate_replicated(DB, names, scope, soft, *epoch, &moment);
             }
-            Op::Shorten { key, deadline_ms } => {
-                if let Some(held) = self.keyspace.get_mut(key) {
-                    held.deadline_ms = *deadline_ms;
-                    self.core.shortened(DB, held.entry);
+            Op::Shorten { key, ends_ms } => {
+                if let Some(held) = self.keyspace.get(key) {
+                    self.core.shortened(DB, held.entry, *ends_ms);
+                    self.correct_deadline(*key);
                 }
+            }
+            Op::Floor(epoch) => {
+                let moment = self.moment(now_ms, 0);
+                self.core.floor_replicated(*epoch, &moment);
             }
             Op::Flush => self.flush(now_ms),
         }
+    }
+
+    /// A replica has found its primary, and goes on where it was.
+    pub fn linked(&mut self) {
+        self.core.linked();
+    }
+
+    /// What `DEBUG DIGEST` sees: every key that is there, with what is kept of its entry.
+    pub fn digest(&mut self) -> BTreeMap<Key, Option<(Attributes, Vec<u8>, Vec<Vec<u8>>)>> {
+        let kept = |held: &Held| {
+            let (attributes, tags) = self.core.kept(&held.entry, u64::MAX)?;
+            let tags = tags.map(<[u8]>::to_vec).collect();
+            Some((attributes, held.entry.value().to_vec(), tags))
+        };
+        self.keyspace
+            .iter()
+            .map(|(k, held)| (*k, kept(held)))
+            .collect()
     }
 
     /// It takes the place of its primary.

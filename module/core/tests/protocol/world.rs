@@ -55,10 +55,13 @@ pub struct Counts {
     pub flushes: u64,
     pub migrations: u64,
     pub clock_jumps: u64,
+    pub replica_restarts: u64,
+    pub full_syncs: u64,
+    pub digests: u64,
 }
 
 impl Counts {
-    pub fn named(&self) -> [(&'static str, u64); 15] {
+    pub fn named(&self) -> [(&'static str, u64); 18] {
         [
             ("a hit", self.hits),
             ("a stale hit", self.stale_hits),
@@ -75,6 +78,9 @@ impl Counts {
             ("a flush", self.flushes),
             ("a migration", self.migrations),
             ("a clock that jumps", self.clock_jumps),
+            ("a replica that restarts", self.replica_restarts),
+            ("a full synchronisation", self.full_syncs),
+            ("a comparison of digests", self.digests),
         ]
     }
 
@@ -94,6 +100,9 @@ impl Counts {
         self.flushes += other.flushes;
         self.migrations += other.migrations;
         self.clock_jumps += other.clock_jumps;
+        self.replica_restarts += other.replica_restarts;
+        self.full_syncs += other.full_syncs;
+        self.digests += other.digests;
     }
 }
 
@@ -177,6 +186,7 @@ struct Shard {
 enum Disaster {
     Failover,
     Restart,
+    ReplicaRestart,
     ClockJump,
     Migrate,
     Flush,
@@ -296,11 +306,12 @@ impl World {
             world.at_random(Event::Write);
         }
         for _ in 0..world.rng.u32(0..8) {
-            let disaster = match world.rng.u8(..8) {
+            let disaster = match world.rng.u8(..10) {
                 0 => Disaster::Failover,
                 1 => Disaster::Restart,
                 2 => Disaster::ClockJump,
                 3 => Disaster::Flush,
+                4 | 5 => Disaster::ReplicaRestart,
                 // What a promoted replica keeps may include what its primary had refused to take over from another
                 // shard and not deleted yet: with `keep`, slots should rest (docs/consistency.md).
                 _ if keep_on_promote => Disaster::Failover,
@@ -363,8 +374,12 @@ impl World {
         );
         for shard in 0..SHARDS {
             let now_ms = self.clock_ms(shard);
+            // Half-way through, and when all is done.
+            self.compare(shard, now_ms);
             let server = &mut self.shards[shard].primary;
             while server.reclaim(now_ms) {}
+            self.compare(shard, now_ms);
+            let server = &mut self.shards[shard].primary;
             server.check();
             assert_eq!(server.waiting(), 0, "somebody is parked for ever");
             self.counts.in_doubt += server.in_doubt();
@@ -437,6 +452,9 @@ impl World {
             Event::Replicate { shard, term } => self.replicate(shard, term),
             Event::Reclaim { shard } => {
                 let now_ms = self.clock_ms(shard);
+                if self.rng.u8(..) < 40 {
+                    self.compare(shard, now_ms);
+                }
                 if self.shards[shard].primary.reclaim(now_ms) {
                     let delay_ms = self.rng.u64(0..20);
                     self.after(delay_ms, Event::Reclaim { shard });
@@ -510,7 +528,12 @@ impl World {
         }
         if matches!(request, Request::Invalidate(_)) {
             self.shards[shard].primary.check();
-            self.after(0, Event::Reclaim { shard });
+            // The moment at which what is dead and what is stale has not been dealt with yet.
+            if self.rng.u8(..) < 12 {
+                self.full_sync(shard);
+            }
+            let delay_ms = self.rng.u64(0..2) * self.rng.u64(0..60);
+            self.after(delay_ms, Event::Reclaim { shard });
         }
         self.schedule_replication(shard);
     }
@@ -753,6 +776,7 @@ impl World {
         match disaster {
             Disaster::Failover => self.failover(shard),
             Disaster::Restart => self.restart(shard),
+            Disaster::ReplicaRestart => self.replica_restart(shard),
             Disaster::ClockJump => {
                 self.counts.clock_jumps += 1;
                 self.shards[shard].skew_ms = self.rng.i64(-SKEW_MS..=SKEW_MS);
@@ -781,6 +805,58 @@ impl World {
         this.primary = std::mem::replace(&mut this.replica, next);
         this.primary.promote(incarnation, drop, now_ms);
         self.new_term(shard);
+    }
+
+    /// A replica is killed and starts again with a file of its own, written at any moment; it finds its primary and goes on
+    /// with the operation behind the file.
+    fn replica_restart(&mut self, shard: usize) {
+        self.counts.replica_restarts += 1;
+        let now_ms = self.clock_ms(shard);
+        let incarnation = self.rng.u64(..);
+        let this = &mut self.shards[shard];
+        let file = this.replica.data_set(now_ms);
+        let mut replica = Server::new(incarnation, now_ms, false);
+        replica.load(&file, true, now_ms);
+        assert_eq!(
+            replica.served(now_ms),
+            [],
+            "before its primary confirmed it"
+        );
+        this.replica = started(replica);
+        this.replica.linked();
+        this.replica.check();
+    }
+
+    /// The replica lost its link for too long: it takes the whole data set, in the middle of whatever is going on.
+    fn full_sync(&mut self, shard: usize) {
+        self.counts.full_syncs += 1;
+        let now_ms = self.clock_ms(shard);
+        let mut replica = started(Server::new(self.rng.u64(..), now_ms, false));
+        let this = &mut self.shards[shard];
+        let data_set = this.primary.data_set(now_ms);
+        replica.load(&data_set, true, now_ms);
+        this.replica = replica;
+        this.applied = this.primary.log.len();
+        self.compare(shard, now_ms);
+    }
+
+    /// When nothing is under way, a replica has what its primary has.
+    fn compare(&mut self, shard: usize, now_ms: u64) {
+        self.counts.digests += 1;
+        let this = &mut self.shards[shard];
+        this.primary.tell_floor();
+        for op in &this.primary.log[this.applied..] {
+            this.replica.apply(op, now_ms);
+        }
+        this.applied = this.primary.log.len();
+        this.replica.check();
+        let (ours, mut theirs) = (this.primary.digest(), this.replica.digest());
+        // RESTORE is Redis's command and is passed on as it came. If its primary did not believe the entry, a replica hears so
+        // with the deletion, in the next slice.
+        for key in this.primary.husks() {
+            theirs.entry(key).and_modify(|kept| *kept = None);
+        }
+        assert_eq!(ours, theirs, "primary and replica");
     }
 
     /// The server is killed and starts again, with a file that is complete (`appendfsync always`).

@@ -1,0 +1,165 @@
+//! What no trigger sees: a look at the catalogue.
+//!
+//! Owns the SQL of the look and of the event trigger that takes one at once. It must not run anything.
+//!
+//! Data can change without a statement that fires a trigger: a table is renamed over another, a partition is attached or
+//! detached, a column is rewritten, a label of an enumeration is renamed, a policy is replaced, triggers are switched off
+//! and on. All of these write to the catalogue. So a look makes a fingerprint of what the catalogue says of each captured
+//! table, and where it differs from the last one the whole table has changed. Rows of the catalogue are recognised by
+//! `xmin`, the transaction that wrote them, which also tells that something was changed and changed back.
+//!
+//! A table that is not fully captured (a new partition, a disabled trigger) counts as changed at every look until
+//! `install` has repaired it: nothing is stale longer than the interval between two looks.
+
+use super::layout::Layout;
+use super::sql::{dollar_quoted, identifier, literal, shortened};
+
+/// Commands after which the event trigger looks.
+const COMMANDS: [&str; 14] = [
+    "ALTER TABLE",
+    "ALTER TYPE",
+    "ALTER TRIGGER",
+    "ALTER POLICY",
+    "ALTER SCHEMA",
+    "CREATE TABLE",
+    "CREATE TABLE AS",
+    "CREATE TRIGGER",
+    "CREATE POLICY",
+    "DROP TABLE",
+    "DROP TRIGGER",
+    "DROP POLICY",
+    "DROP TYPE",
+    "DROP SCHEMA",
+];
+
+/// While this is on, the event trigger leaves the look to whoever set it.
+pub(super) const INSTALLING: &str = "mcache.installing";
+
+impl Layout<'_> {
+    /// Makes the functions that look, or replaces them.
+    pub(super) fn look_functions(&self) -> String {
+        [self.fingerprint(), self.look(), self.on_ddl()].join("\n")
+    }
+
+    /// The name of the event trigger.
+    pub(super) fn event_trigger(&self) -> String {
+        shortened(&format!("{}_on_ddl", self.schema))
+    }
+
+    /// Makes the event trigger. Only a superuser may, or who a provider lets.
+    pub(super) fn create_event_trigger(&self) -> String {
+        let commands: Vec<String> = COMMANDS.iter().map(|command| literal(command)).collect();
+        let name = identifier(&self.event_trigger());
+        format!(
+            "CREATE EVENT TRIGGER {name} ON ddl_command_end WHEN TAG IN ({}) EXECUTE FUNCTION {}.on_ddl();
+             ALTER EVENT TRIGGER {name} ENABLE ALWAYS;",
+            commands.join(", "),
+            identifier(self.schema),
+        )
+    }
+
+    /// What the catalogue says of a table, its partitions and children, and whether all of them have their triggers.
+    fn fingerprint(&self) -> String {
+        let schema = identifier(self.schema);
+        let body = format!(
+            "
+DECLARE
+  root oid := to_regclass(of_relation);
+  known record;
+  wanted text[];
+  tables oid[];
+BEGIN
+  SELECT c.* INTO known FROM {schema}.capture AS c WHERE c.relation = of_relation;
+  wanted := known.physical;
+  WITH RECURSIVE tree (oid) AS (
+    SELECT root UNION SELECT i.inhrelid FROM pg_inherits AS i JOIN tree ON i.inhparent = tree.oid)
+  SELECT array_agg(oid ORDER BY oid) INTO tables FROM tree;
+  SELECT md5(concat_ws(' ', root::text,
+    (SELECT string_agg(concat_ws('/', inhrelid, inhparent, inhdetachpending, xmin), ' ' ORDER BY inhrelid, inhparent)
+     FROM pg_inherits WHERE inhrelid = ANY (tables) AND inhparent = ANY (tables)),
+    (SELECT string_agg(concat_ws('/', oid, relkind, relrowsecurity, relforcerowsecurity), ' ' ORDER BY oid)
+     FROM pg_class WHERE oid = ANY (tables)),
+    (SELECT string_agg(concat_ws('/', attrelid, attnum, attname, atttypid, atttypmod, attcollation, xmin), ' '
+                       ORDER BY attrelid, attnum)
+     FROM pg_attribute WHERE attrelid = ANY (tables) AND attname = ANY (wanted)),
+    (SELECT string_agg(concat_ws('/', e.oid, e.enumlabel, e.enumsortorder, e.xmin), ' ' ORDER BY e.oid)
+     FROM pg_enum AS e WHERE e.enumtypid IN (
+       SELECT atttypid FROM pg_attribute WHERE attrelid = ANY (tables) AND attname = ANY (wanted))),
+    (SELECT string_agg(concat_ws('/', oid, xmin), ' ' ORDER BY oid) FROM pg_policy WHERE polrelid = ANY (tables)),
+    (SELECT string_agg(concat_ws('/', t.tgrelid, t.oid, t.tgenabled, t.xmin), ' ' ORDER BY t.oid)
+     FROM pg_trigger AS t JOIN pg_proc AS p ON p.oid = t.tgfoid
+     WHERE t.tgrelid = ANY (tables) AND p.pronamespace = {namespace}::regnamespace AND NOT t.tgisinternal)))
+  INTO fingerprint;
+  captured := root IS NOT NULL AND NOT EXISTS (
+    SELECT FROM unnest(tables) AS part (oid)
+    WHERE 4 <> (SELECT count(*) FROM pg_trigger AS t JOIN pg_proc AS p ON p.oid = t.tgfoid
+                WHERE t.tgrelid = part.oid AND p.pronamespace = {namespace}::regnamespace AND NOT t.tgisinternal
+                  AND t.tgenabled = 'A' AND p.proname = known.function));
+END
+",
+            namespace = literal(&schema),
+        );
+        format!(
+            "CREATE OR REPLACE FUNCTION {schema}.fingerprint(
+               of_relation text, OUT fingerprint text, OUT captured boolean) LANGUAGE plpgsql SECURITY DEFINER
+             SET search_path = pg_catalog, pg_temp AS {};",
+            dollar_quoted(&format!("\n#variable_conflict use_column{body}")),
+        )
+    }
+
+    /// Compares each captured table with what was last seen of it; says what differs and what is not fully captured.
+    fn look(&self) -> String {
+        let schema = identifier(self.schema);
+        // A table whose row is locked is being looked at by another, or changed by a transaction that has looked itself.
+        let body = format!(
+            "
+DECLARE
+  wanted text;
+  was record;
+  is_now record;
+BEGIN
+  FOR wanted IN SELECT DISTINCT i.relation FROM {schema}.interest AS i JOIN {schema}.consumer AS c ON c.id = i.consumer
+                WHERE c.expired_at IS NULL ORDER BY 1 LOOP
+    SELECT * INTO is_now FROM {schema}.fingerprint(wanted);
+    IF NOT EXISTS (SELECT FROM {schema}.seen AS s WHERE s.relation = wanted) THEN
+      INSERT INTO {schema}.seen VALUES (wanted, is_now.fingerprint, is_now.captured) ON CONFLICT DO NOTHING;
+    END IF;
+    SELECT s.* INTO was FROM {schema}.seen AS s WHERE s.relation = wanted FOR UPDATE SKIP LOCKED;
+    CONTINUE WHEN NOT FOUND;
+    IF was.fingerprint <> is_now.fingerprint OR NOT is_now.captured THEN
+      INSERT INTO {schema}.outbox (relation, operation) VALUES (wanted, 'everything');
+      RETURN QUERY SELECT wanted, is_now.captured;
+    END IF;
+    IF was.fingerprint <> is_now.fingerprint OR was.captured <> is_now.captured THEN
+      UPDATE {schema}.seen SET fingerprint = is_now.fingerprint, captured = is_now.captured WHERE relation = wanted;
+    END IF;
+  END LOOP;
+END
+"
+        );
+        self.function("look", "", "TABLE (changed text, complete boolean)", &body)
+    }
+
+    /// Looks after a command that may concern a captured table. It never fails the command.
+    fn on_ddl(&self) -> String {
+        let schema = identifier(self.schema);
+        let body = format!(
+            "
+BEGIN
+  IF coalesce(current_setting('{INSTALLING}', true), '') = 'on' THEN
+    RETURN;
+  END IF;
+  -- Temporary tables are made by the thousand, and a new table concerns another only as its child.
+  IF TG_TAG IN ('CREATE TABLE', 'CREATE TABLE AS') AND NOT EXISTS (
+       SELECT FROM pg_event_trigger_ddl_commands() AS c JOIN pg_inherits AS i ON i.inhrelid = c.objid) THEN
+    RETURN;
+  END IF;
+  PERFORM {schema}.look();
+EXCEPTION WHEN OTHERS THEN
+  RAISE WARNING 'mcache could not look at the catalogue: %', SQLERRM;
+END
+"
+        );
+        self.function("on_ddl", "", "event_trigger", &body)
+    }
+}

@@ -1,0 +1,115 @@
+//! What the database says of the columns of a mapping.
+//!
+//! Owns one question: which values of a column are equal. It decides how a filter is written, and whether a field can be a
+//! key or a lookup, whose values become part of tags: equal values must then have one spelling.
+
+use std::collections::HashMap;
+
+use mcache_graph::FieldType;
+use tokio_postgres::{Client, SimpleQueryMessage};
+
+use super::error::PostgresError;
+use super::interest::key_fields;
+use super::mapping::{Mapping, stored_fields};
+use super::session::in_time;
+use super::sql::quoted_text;
+
+/// How values of a column compare.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Equality {
+    /// Equal values have one text, and any text may be compared with it.
+    #[default]
+    Text,
+    /// The same, but the order is not that of the texts, and not every text is a value: enumerations, UUIDs, numbers.
+    Ordered,
+    /// An equality of its own: one value has several texts.
+    Own,
+}
+
+/// Types of which equal values have one text, when the collation is deterministic.
+const TEXTS: [&str; 3] = ["text", "varchar", "name"];
+const ORDERED: [&str; 10] = [
+    "uuid", "int2", "int4", "int8", "oid", "bool", "bytea", "macaddr", "macaddr8", "char",
+];
+
+/// What is known of the columns.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Facts {
+    /// By table and column: the type's name and how its values compare.
+    columns: HashMap<(String, String), (String, Equality)>,
+}
+
+impl Facts {
+    /// Asks the server. Not with a prepared statement, which a pooler could lose.
+    pub(super) async fn load(client: &Client, mapping: &Mapping) -> Result<Self, PostgresError> {
+        let relations: Vec<String> = mapping
+            .entities()
+            .map(|(_, table)| quoted_text(&table.quoted))
+            .collect();
+        let sql = format!(
+            "SELECT r.relation, a.attname, coalesce(b.typname, t.typname), coalesce(b.typtype, t.typtype),
+                    coalesce(c.collisdeterministic, true)
+             FROM unnest(ARRAY[{}]::text[]) AS r (relation)
+             JOIN pg_catalog.pg_attribute AS a ON a.attrelid = to_regclass(r.relation) AND a.attnum > 0 AND NOT a.attisdropped
+             JOIN pg_catalog.pg_type AS t ON t.oid = a.atttypid
+             LEFT JOIN pg_catalog.pg_type AS b ON t.typtype = 'd' AND b.oid = t.typbasetype
+             LEFT JOIN pg_catalog.pg_collation AS c ON c.oid = a.attcollation",
+            relations.join(", ")
+        );
+        let answer = in_time("reading the types of columns", client.simple_query(&sql)).await?;
+        let mut columns = HashMap::new();
+        for message in answer {
+            let SimpleQueryMessage::Row(row) = message else {
+                continue;
+            };
+            let get = |column| row.get(column).unwrap_or_default();
+            let (name, is_enum, deterministic) = (get(2), get(3) == "e", get(4) == "t");
+            let equality = match deterministic {
+                true if TEXTS.contains(&name) => Equality::Text,
+                true if is_enum || ORDERED.contains(&name) => Equality::Ordered,
+                _ => Equality::Own,
+            };
+            columns.insert(
+                (get(0).to_owned(), get(1).to_owned()),
+                (name.to_owned(), equality),
+            );
+        }
+        Ok(Self { columns })
+    }
+
+    /// How the values of a column compare; as texts if nothing is known.
+    pub(super) fn equality(&self, relation: &str, column: &str) -> Equality {
+        let key = (relation.to_owned(), column.to_owned());
+        self.columns
+            .get(&key)
+            .map_or(Equality::default(), |(_, equality)| *equality)
+    }
+
+    /// Whether every key and lookup has values that can be part of a tag.
+    pub(super) fn check(&self, mapping: &Mapping) -> Result<(), PostgresError> {
+        for (entity, table) in mapping.entities() {
+            let keys = key_fields(entity);
+            for field in stored_fields(entity) {
+                let is_matched = field.is_lookup() || keys.contains(&field.name());
+                let Some(column) = table.bare_column(field.name()).filter(|_| is_matched) else {
+                    continue;
+                };
+                let found = self.columns.get(&(table.quoted.clone(), column.to_owned()));
+                if let Some((name, Equality::Own)) = found
+                    && field.kind() == FieldType::Text
+                {
+                    return Err(PostgresError::Mismatch {
+                        entity: entity.name().into(),
+                        reason: format!(
+                            "column {column} (type {name}) has an equality of its own: equal values can be spelled \
+                             differently, so {} can be neither a key nor a lookup. It can be shown, filtered and sorted by; \
+                             or declare it as what it is (number, timestamp), or give it a deterministic collation",
+                            field.name()
+                        ),
+                    });
+                }
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,5 @@
+//! The client on real servers.
+
+mod bad_quarter;
+mod cluster_example;
+mod python;

@@ -1,0 +1,16 @@
+//! Changes captured in PostgreSQL and graph queries over it, on real servers.
+
+mod capture;
+mod catalogue;
+mod consumers;
+mod cost;
+mod delivery;
+mod end_to_end;
+mod identity;
+mod keys;
+mod oracle;
+mod pooler;
+mod replica;
+mod resolver;
+pub mod shop;
+mod tags;

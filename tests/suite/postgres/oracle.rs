@@ -1,0 +1,656 @@
+//! The oracle on a real PostgreSQL: after each change, every cached result equals a fresh one.
+//!
+//! Several consumers read one database through schemas of different releases and from two tenants' schemas, into one
+//! shared cache. Releases come and go, sessions have odd settings, tables are changed by statements and by what no trigger
+//! sees. A *pair* is one cached result, compared with a fresh run after one change; misses and fills do not count.
+//!
+//! It must be able to fail: [`Breach`] breaks one property at a time, and each breach must be noticed.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use harness::{Seed, wait};
+use mcache::change::{
+    BoxError, BoxFuture, ChangeEvent, EventTags, InvalidationTarget, Invalidator,
+};
+use mcache_graph::{
+    ChangeTags, Direction, Entity, Fetch, Field, Graph, GraphOptions, GraphQuery, GraphResult,
+    Pagination, Relation, Resolver, ResolverError, Rows, Schema,
+};
+use mcache_postgres::{Mapping, Outbox, PostgresResolver};
+use serde_json::{Value, json};
+use tokio::runtime::Runtime;
+use tokio_postgres::{Client, NoTls};
+
+use crate::postgres::shop::connect;
+use crate::runtime::runtime;
+
+/// What is broken on purpose.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Breach {
+    None,
+    /// One consumer's acknowledgement counts for all.
+    SharedAcknowledgement,
+    /// An installation takes away the triggers of others.
+    StolenTriggers,
+    /// Nothing looks at the catalogue.
+    BlindToDdl,
+    /// Keys do not say where rows come from.
+    KeyWithoutOrigin,
+    /// Texts are made under the writer's settings.
+    SettingsOfTheWriter,
+    /// A consumer that was expired comes back and goes on as if it had missed nothing.
+    ForgivenAbsence,
+    /// Numbers are told apart as doubles.
+    DoublesForTags,
+}
+
+const BREACHES: [Breach; 7] = [
+    Breach::SharedAcknowledgement,
+    Breach::StolenTriggers,
+    Breach::BlindToDdl,
+    Breach::KeyWithoutOrigin,
+    Breach::SettingsOfTheWriter,
+    Breach::ForgivenAbsence,
+    Breach::DoublesForTags,
+];
+
+const TENANTS: [&str; 2] = ["one", "two"];
+
+const TABLES: &str = "
+    CREATE TABLE author (id numeric(30) PRIMARY KEY, name text COLLATE by_icu, mood mood, score numeric, token bytea,
+                         seen_at timestamptz, deleted_at timestamptz);
+    CREATE TABLE post (id uuid PRIMARY KEY, author_id numeric(30), title text, rank numeric, doc jsonb, token bytea)";
+
+/// Nothing looks at the catalogue any more.
+const BLIND: &str = "DROP EVENT TRIGGER IF EXISTS mcache_on_ddl;
+    CREATE OR REPLACE FUNCTION mcache.look() RETURNS TABLE (changed text, complete boolean) LANGUAGE sql
+    AS 'SELECT NULL::text, true WHERE false'";
+
+/// The releases of the service: each knows more, or other things, than the one before.
+fn release(number: usize) -> Arc<Schema> {
+    let posts = |by| Relation::has_many("posts", "Post", "author_id").ordered_by(by);
+    let author = Entity::new("Author")
+        .id_type(mcache_graph::FieldType::Number)
+        .field(Field::text("name"));
+    let post = Entity::new("Post")
+        .id_type(mcache_graph::FieldType::Uuid)
+        .field("title")
+        .field(Field::number("author_id"));
+    let (author, post) = match number {
+        0 => (author.relation(posts("title")), post),
+        1 => (
+            author
+                .field(Field::text("mood"))
+                .field(Field::timestamp("deleted_at"))
+                .soft_delete("deleted_at")
+                .relation(posts("rank")),
+            post.field(Field::number("rank"))
+                .field(Field::text("token").lookup()),
+        ),
+        _ => (
+            author
+                .field(Field::text("mood").lookup())
+                .field(Field::number("score").lookup())
+                .field(Field::text("token"))
+                .field(Field::timestamp("seen_at"))
+                .relation(posts("rank")),
+            post.field(Field::number("rank").lookup())
+                .field(Field::json("doc")),
+        ),
+    };
+    Arc::new(
+        Schema::builder()
+            .entity(author)
+            .entity(post)
+            .build()
+            .unwrap(),
+    )
+}
+
+/// The queries of a release.
+fn queries(number: usize) -> Vec<GraphQuery> {
+    let author = || GraphQuery::new("author");
+    let post = || GraphQuery::new("post");
+    let page = |field: &str, direction| Pagination::new().take(4).order(field, direction);
+    let mut queries = vec![
+        author()
+            .fields(["id", "name"])
+            .filters(json!({ "id": IDS[0] })),
+        author()
+            .fields(["name", "posts.title"])
+            .filters(json!({ "id": [IDS[1], IDS[2]] })),
+        author()
+            .fields(["id", "name"])
+            .pagination(page("name", Direction::Asc)),
+        post()
+            .fields(["id", "title"])
+            .pagination(page("title", Direction::Desc)),
+        post()
+            .fields(["title"])
+            .filters(json!({ "author_id": IDS[0] })),
+        post()
+            .fields(["title"])
+            .filters(json!({ "author_id": IDS[1] })),
+    ];
+    if number == 1 {
+        queries.extend([
+            author()
+                .fields(["id", "mood"])
+                .filters(json!({ "mood": "glad" })),
+            author()
+                .fields(["id"])
+                .filters(json!({ "mood": { "$gte": "glad" } })),
+            post()
+                .fields(["id", "rank"])
+                .filters(json!({ "token": "\\x00ff" })),
+            author()
+                .fields(["mood", "posts.rank"])
+                .pagination(page("mood", Direction::Desc)),
+        ]);
+    }
+    if number == 2 {
+        queries.extend([
+            author()
+                .fields(["id", "score"])
+                .filters(json!({ "mood": "sad" })),
+            author()
+                .fields(["id", "seen_at", "token"])
+                .filters(json!({ "score": SCORES[0] })),
+            author()
+                .fields(["id", "seen_at", "token"])
+                .filters(json!({ "score": SCORES[1] })),
+            post()
+                .fields(["id", "doc"])
+                .filters(json!({ "rank": RANKS[0] })),
+            post()
+                .fields(["id", "doc"])
+                .filters(json!({ "rank": { "$gt": 5 } })),
+        ]);
+    }
+    queries
+}
+
+/// Told apart by no double.
+const IDS: [&str; 4] = [
+    "90071992547409920001",
+    "90071992547409920002",
+    "123456789012345678901234567890",
+    "123456789012345678901234567891",
+];
+const SCORES: [&str; 2] = ["0.10000000000000000001", "0.10000000000000000002"];
+const RANKS: [&str; 3] = ["900719925474099300011", "3", "7.5"];
+
+/// Entries of all consumers, shared as one namespace would be.
+#[derive(Default)]
+struct Store {
+    entries: Mutex<HashMap<String, Kept>>,
+}
+
+struct Kept {
+    result: GraphResult,
+    tags: Vec<String>,
+    /// Whose it is: the others' tags may reach it, its own must.
+    consumer: usize,
+}
+
+/// A cache as one consumer clears it, and the last barrier it was told.
+struct Target {
+    store: Arc<Store>,
+    barrier: Mutex<u64>,
+}
+
+impl Target {
+    fn clear(&self, tags: &[String]) {
+        let mut entries = self.store.entries.lock().unwrap();
+        entries.retain(|_, kept| !kept.tags.iter().any(|tag| tags.contains(tag)));
+        drop(entries);
+        for tag in tags {
+            if let Some(number) = tag.strip_prefix("barrier ").and_then(|n| n.parse().ok()) {
+                let mut barrier = self.barrier.lock().unwrap();
+                *barrier = (*barrier).max(number);
+            }
+        }
+    }
+}
+
+impl InvalidationTarget for Target {
+    fn name(&self) -> &str {
+        "oracle"
+    }
+
+    fn invalidate_auto<'a>(&'a self, tags: &'a [String]) -> BoxFuture<'a, Result<(), BoxError>> {
+        self.clear(tags);
+        Box::pin(std::future::ready(Ok(())))
+    }
+
+    fn invalidate_auto_all(&self) -> BoxFuture<'_, Result<(), BoxError>> {
+        self.store.entries.lock().unwrap().clear();
+        Box::pin(std::future::ready(Ok(())))
+    }
+}
+
+/// A resolver that does not say where its rows come from.
+struct Nowhere(PostgresResolver);
+
+impl Resolver for Nowhere {
+    fn fetch<'a>(
+        &'a self,
+        fetch: Fetch<'a>,
+    ) -> mcache_graph::BoxFuture<'a, Result<Rows, ResolverError>> {
+        self.0.fetch(fetch)
+    }
+}
+
+/// The tags of changes, or of changes whose numbers went through a double.
+struct Tagger {
+    tags: ChangeTags,
+    doubles: bool,
+}
+
+impl EventTags for Tagger {
+    fn tags(&self, event: &ChangeEvent) -> Result<Vec<String>, BoxError> {
+        let mut event = event.clone();
+        if self.doubles {
+            let round = |text: &str| text.parse::<f64>().map(|double| format!("{double}"));
+            for rows in [&mut event.before, &mut event.after].into_iter().flatten() {
+                for value in rows.values_mut().flat_map(|row| row.values_mut()) {
+                    if let Value::String(text) = value
+                        && let Ok(rounded) = round(text)
+                    {
+                        *value = Value::String(rounded);
+                    }
+                }
+            }
+        }
+        self.tags.tags(&event)
+    }
+}
+
+/// One release of the service for one tenant.
+struct Consumer {
+    release: usize,
+    graph: Graph,
+    outbox: Outbox,
+    target: Arc<Target>,
+    invalidator: Option<Invalidator>,
+    queries: Vec<GraphQuery>,
+}
+
+/// What a run did.
+#[derive(Default)]
+struct Totals {
+    changes: u64,
+    pairs: u64,
+    hits: u64,
+    reads: u64,
+}
+
+struct World {
+    runtime: Runtime,
+    postgres: harness::Postgres,
+    store: Arc<Store>,
+    consumers: Vec<Consumer>,
+    breach: Breach,
+    barrier: u64,
+    client: Client,
+}
+
+impl World {
+    fn new(breach: Breach) -> Self {
+        let runtime = runtime();
+        let postgres = harness::Postgres::start();
+        postgres.psql("CREATE TYPE mood AS ENUM ('sad', 'glad', 'wild'); CREATE COLLATION by_icu (provider = icu, locale = 'de')");
+        for tenant in TENANTS {
+            postgres.psql(&format!(
+                "CREATE SCHEMA {tenant}; SET search_path = {tenant}, public; {TABLES}"
+            ));
+        }
+        let client = runtime.block_on(connect(&postgres));
+        let mut world = Self {
+            runtime,
+            postgres,
+            store: Arc::default(),
+            consumers: Vec::new(),
+            breach,
+            barrier: 0,
+            client,
+        };
+        for tenant in TENANTS {
+            for number in 0..3 {
+                world.add(tenant, number);
+            }
+        }
+        for consumer in 0..world.consumers.len() {
+            world.start(consumer);
+        }
+        world
+    }
+
+    fn add(&mut self, tenant: &str, number: usize) {
+        let schema = release(number);
+        let mapping: Arc<Mapping> = Mapping::builder(schema.clone())
+            .default_schema(tenant)
+            .build()
+            .unwrap()
+            .into();
+        let config = self.postgres.conninfo().parse().unwrap();
+        let resolver =
+            PostgresResolver::with_connections(config, NoTls, mapping.clone(), 2).unwrap();
+        let graph = match self.breach {
+            Breach::KeyWithoutOrigin => Graph::builder(schema, Nowhere(resolver)).build(),
+            _ => Graph::builder(schema, resolver).build(),
+        };
+        self.consumers.push(Consumer {
+            release: number,
+            graph,
+            outbox: Outbox::new(mapping, "oracle"),
+            target: Arc::new(Target {
+                store: self.store.clone(),
+                barrier: Mutex::new(0),
+            }),
+            invalidator: None,
+            queries: queries(number),
+        });
+    }
+
+    /// Installs a consumer and lets it work.
+    fn start(&mut self, which: usize) {
+        let config: tokio_postgres::Config = self.postgres.conninfo().parse().unwrap();
+        let outbox = &self.consumers[which].outbox;
+        self.runtime
+            .block_on(outbox.install_with(config.clone(), NoTls))
+            .unwrap();
+        match self.breach {
+            // As if an installation dropped what its own mapping does not name.
+            Breach::StolenTriggers => {
+                let other = TENANTS[usize::from(which < self.consumers.len() / 2)];
+                self.postgres.psql(&format!(
+                    "DO $$ DECLARE t record; BEGIN
+                       FOR t IN SELECT tgname, tgrelid::regclass AS rel FROM pg_trigger AS g JOIN pg_class AS c ON c.oid = g.tgrelid
+                                WHERE tgname LIKE 'mcache%' AND c.relnamespace = '{other}'::regnamespace LOOP
+                         EXECUTE format('DROP TRIGGER %I ON %s', t.tgname, t.rel); END LOOP; END $$; {BLIND}"
+                ));
+            }
+            Breach::BlindToDdl => {
+                self.postgres.psql(BLIND);
+            }
+            Breach::SettingsOfTheWriter => {
+                self.postgres.psql(
+                    "DO $$ DECLARE f regprocedure; BEGIN
+                       FOR f IN SELECT oid FROM pg_proc WHERE proname LIKE 'capture_%' LOOP
+                         EXECUTE format('ALTER FUNCTION %s RESET ALL', f); END LOOP; END $$",
+                );
+            }
+            Breach::ForgivenAbsence => {
+                self.postgres
+                    .psql("UPDATE mcache.position SET clear = false");
+            }
+            _ => {}
+        }
+        let consumer = &mut self.consumers[which];
+        let _inside = self.runtime.enter();
+        let source = consumer
+            .outbox
+            .source(config, NoTls)
+            .look_interval(Duration::from_millis(200));
+        let tags = Tagger {
+            tags: consumer.graph.change_tags(),
+            doubles: self.breach == Breach::DoublesForTags,
+        };
+        let builder = Invalidator::builder(source, tags);
+        consumer.invalidator = Some(builder.target(consumer.target.clone()).spawn());
+    }
+
+    /// Waits until every running consumer was told of everything that is committed.
+    fn settle(&mut self) -> Result<(), String> {
+        self.barrier += 1;
+        let barrier = self.barrier;
+        // A table that was swapped for one without triggers is cleared at each look: one is due before answers are compared.
+        let mark =
+            format!("SELECT mcache.look(); SELECT mcache.invalidate(ARRAY['barrier {barrier}'])");
+        self.runtime
+            .block_on(self.client.batch_execute(&mark))
+            .unwrap();
+        let running = self
+            .consumers
+            .iter()
+            .filter(|consumer| consumer.invalidator.is_some());
+        for consumer in running {
+            let told = || *consumer.target.barrier.lock().unwrap() >= barrier;
+            if self.breach == Breach::SharedAcknowledgement {
+                // It may never be told: that is the breach.
+                let deadline = Instant::now() + Duration::from_millis(300);
+                while !told() && Instant::now() < deadline {
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+            } else {
+                wait::until("a consumer is told of the barrier", told);
+            }
+        }
+        Ok(())
+    }
+
+    fn change(&mut self, seed: &mut Seed) -> String {
+        let tenant = TENANTS[seed.u64(..2) as usize];
+        let sql = statement(seed);
+        let settings = [
+            "SET bytea_output = 'escape'",
+            "SET timezone = 'Asia/Kathmandu'",
+            "SET datestyle = 'German'; SET extra_float_digits = -10",
+            "SET intervalstyle = 'sql_standard'",
+            "SET session_replication_role = 'replica'",
+        ];
+        let odd = settings[seed.u64(..settings.len() as u64) as usize];
+        let all = format!("RESET ALL; SET search_path = {tenant}, public; {odd}; {sql}");
+        if self.breach == Breach::SharedAcknowledgement {
+            // All but the first go on from wherever the first is.
+            let shared = "UPDATE mcache.position SET acknowledged = pg_current_snapshot() WHERE consumer > 1";
+            self.runtime.block_on(async {
+                self.client
+                    .batch_execute(&format!("{all}; RESET ALL"))
+                    .await
+                    .unwrap();
+                self.client.batch_execute(shared).await.unwrap();
+            });
+            return format!("{tenant}: {sql}");
+        }
+        self.runtime
+            .block_on(self.client.batch_execute(&format!("{all}; RESET ALL")))
+            .unwrap();
+        format!("{tenant}: {sql}")
+    }
+
+    /// A release ends, is forgotten, comes back; or another process installs.
+    fn release_comes_or_goes(&mut self, seed: &mut Seed) {
+        let which = seed.u64(..self.consumers.len() as u64) as usize;
+        if self.consumers[which].invalidator.is_none() {
+            self.start(which);
+            return;
+        }
+        match seed.u64(..3) {
+            0 => {
+                self.consumers[which].invalidator = None;
+                if seed.chance(60) {
+                    // Two days pass, and the nightly pruning finds nobody there.
+                    let name = self.consumers[which].outbox.consumer_name();
+                    self.postgres.psql(&format!(
+                        "UPDATE mcache.lease SET until = now() - interval '2 days'
+                         WHERE consumer = (SELECT id FROM mcache.consumer WHERE name = '{name}')"
+                    ));
+                    let other = &self.consumers[(which + 1) % self.consumers.len()];
+                    self.runtime.block_on(async {
+                        let mut client = connect(&self.postgres).await;
+                        other.outbox.prune(&mut client).await.unwrap();
+                    });
+                }
+            }
+            _ => {
+                let config = self.postgres.conninfo().parse().unwrap();
+                let outbox = &self.consumers[which].outbox;
+                self.runtime
+                    .block_on(outbox.install_with(config, NoTls))
+                    .unwrap();
+            }
+        }
+    }
+
+    /// Compares what is cached, fills what is not.
+    fn compare(&mut self, after: &str, totals: &mut Totals) -> Result<(), String> {
+        for (number, consumer) in self.consumers.iter().enumerate() {
+            if consumer.invalidator.is_none() {
+                continue;
+            }
+            for query in &consumer.queries {
+                let key = self
+                    .runtime
+                    .block_on(consumer.graph.key(query, &GraphOptions::default()))
+                    .unwrap();
+                let options = GraphOptions::default();
+                let load = consumer.graph.load(query, &options);
+                let answer = self
+                    .runtime
+                    .block_on(load)
+                    .expect("every query has an answer");
+                totals.reads += 1;
+                let tags: Vec<String> = answer.tags().tags.iter().map(str::to_owned).collect();
+                let fresh = answer.into_result();
+                let mut entries = self.store.entries.lock().unwrap();
+                match entries.get(&key) {
+                    Some(kept) => {
+                        totals.hits += 1;
+                        totals.pairs += 1;
+                        if kept.result != fresh {
+                            return Err(format!(
+                                "after {after}\nrelease {} ({}) is served\n  {:?}\nfor {query:?}, which is now\n  {:?}\ntags {:?}",
+                                consumer.release, kept.consumer, kept.result, fresh, kept.tags
+                            ));
+                        }
+                    }
+                    None => {
+                        entries.insert(
+                            key,
+                            Kept {
+                                result: fresh,
+                                tags,
+                                consumer: number,
+                            },
+                        );
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn run(&mut self, seed: &mut Seed, changes: u64, totals: &mut Totals) -> Result<(), String> {
+        self.settle()?;
+        self.compare("the beginning", totals)?;
+        for _ in 0..changes {
+            let what = self.change(seed);
+            totals.changes += 1;
+            let often = if self.breach == Breach::ForgivenAbsence {
+                40
+            } else {
+                6
+            };
+            if seed.chance(often) {
+                self.release_comes_or_goes(seed);
+            }
+            self.settle()?;
+            self.compare(&what, totals)?;
+        }
+        Ok(())
+    }
+}
+
+fn pick<'a>(seed: &mut Seed, from: &[&'a str]) -> &'a str {
+    from[seed.u64(..from.len() as u64) as usize]
+}
+
+/// One change, by a statement or by what no trigger sees.
+fn statement(seed: &mut Seed) -> String {
+    let id = pick(seed, &IDS);
+    let other = pick(seed, &IDS);
+    let mood = pick(seed, &["sad", "glad", "wild"]);
+    let rank = pick(seed, &RANKS);
+    let score = pick(seed, &SCORES);
+    let word = pick(seed, &["Ähre", "zebra", "Apfel", "aaa"]);
+    let uuid = format!("00000000-0000-0000-0000-{:012}", seed.u64(..12));
+    let token = pick(seed, &["\\x00ff", "\\x01"]);
+    match seed.u64(..100) {
+        0..=17 => format!(
+            "INSERT INTO author VALUES ({id}, '{word}', '{mood}', {score}, '{token}', now()) ON CONFLICT (id) DO UPDATE SET name = excluded.name"
+        ),
+        18..=37 => format!(
+            "INSERT INTO post VALUES ('{uuid}', {id}, '{word}', {rank}, '{{\"n\": {rank}}}', '{token}') ON CONFLICT (id) DO UPDATE SET author_id = excluded.author_id, token = excluded.token"
+        ),
+        38..=45 => format!("UPDATE author SET score = {score} WHERE id = {id}"),
+        46..=53 => format!("UPDATE author SET mood = '{mood}' WHERE id = {id}"),
+        54..=60 => format!("UPDATE post SET rank = {rank}, token = '{token}' WHERE id = '{uuid}'"),
+        61..=66 => format!("UPDATE post SET doc = '{{\"n\": {rank}1}}' WHERE author_id = {other}"),
+        67..=72 => format!("UPDATE post SET title = title || 'x' WHERE author_id = {other} AND length(title) < 20"),
+        73..=77 => format!("DELETE FROM post WHERE id = '{uuid}'"),
+        78..=80 => format!("DELETE FROM author WHERE id = {id}"),
+        81..=84 => format!("UPDATE author SET deleted_at = CASE WHEN deleted_at IS NULL THEN now() END WHERE id = {id}"),
+        85..=87 => format!("UPDATE author SET seen_at = now(), token = '{token}' WHERE id = {id}"),
+        88..=89 => format!("BEGIN; UPDATE author SET name = 'never' WHERE id = {id}; ROLLBACK"),
+        90 => "TRUNCATE post".to_owned(),
+        91..=92 => "ALTER TABLE post ALTER COLUMN title TYPE text USING upper(title)".to_owned(),
+        93 => "ALTER TABLE author DISABLE TRIGGER USER; UPDATE author SET name = name || '!' WHERE length(name) < 20; ALTER TABLE author ENABLE TRIGGER USER".to_owned(),
+        94..=95 => "CREATE TABLE swap (LIKE post INCLUDING ALL); INSERT INTO swap SELECT * FROM post WHERE rank > 4;
+             DROP TABLE post; ALTER TABLE swap RENAME TO post".to_owned(),
+        _ => format!("UPDATE author SET id = {other} WHERE id = {id} AND NOT EXISTS (SELECT FROM author WHERE id = {other})"),
+    }
+}
+
+fn is_long() -> bool {
+    std::env::var_os("MCACHE_LONG").is_some()
+}
+
+#[test]
+fn no_cached_result_is_stale_on_a_real_database() {
+    let mut seed = Seed::draw("no_cached_result_is_stale_on_a_real_database");
+    let mut totals = Totals::default();
+    let pairs_wanted = if is_long() { 1_000_000 } else { 4_000 };
+    while totals.pairs < pairs_wanted {
+        let changes = if is_long() { 400 } else { 80 };
+        if let Err(stale) = World::new(Breach::None).run(&mut seed, changes, &mut totals) {
+            panic!("{stale}");
+        }
+    }
+    println!(
+        "{} pairs after {} changes, {} of {} reads were hits",
+        totals.pairs, totals.changes, totals.hits, totals.reads
+    );
+    assert!(
+        totals.hits * 2 > totals.reads,
+        "a cache that is empty proves nothing"
+    );
+}
+
+#[test]
+#[ignore = "takes minutes: make oracle-broken, make test-long"]
+fn each_breach_is_noticed() {
+    let only = std::env::var("MCACHE_BREACH")
+        .ok()
+        .filter(|name| !name.is_empty());
+    for breach in BREACHES {
+        if only
+            .as_ref()
+            .is_some_and(|only| *only != format!("{breach:?}"))
+        {
+            continue;
+        }
+        let mut seed = Seed::draw("each_breach_is_noticed");
+        let mut totals = Totals::default();
+        let noticed = (0..6).any(|_| World::new(breach).run(&mut seed, 150, &mut totals).is_err());
+        println!("{breach:?}: noticed after {} pairs", totals.pairs);
+        assert!(
+            noticed,
+            "{breach:?} was not noticed in {} pairs",
+            totals.pairs
+        );
+    }
+}
