@@ -155,7 +155,7 @@ impl Job {
             deleted.push(self.name);
             return true;
         };
-        let ends_ms = softened_end_ms(&self.entry, epoch);
+        let ends_ms = softened_end_ms(&self.entry, epoch, redis::now_ms());
         state::with(|s| s.shortened(self.db, self.entry, ends_ms));
         key.correct_deadline(self.entry);
         drop(key);

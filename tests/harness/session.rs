@@ -170,6 +170,16 @@ impl Session {
         });
     }
 
+    /// The next message of a connection that has subscribed: its last part, or the last key of an invalidation message.
+    #[track_caller]
+    pub fn message(&mut self) -> String {
+        let mut part = self.connection.recv_response().expect("a message");
+        while let Value::Array(mut parts) = part {
+            part = parts.pop().expect("a message has parts");
+        }
+        redis::from_redis_value(part).expect("a string")
+    }
+
     /// Everything a SCAN-like command finds: `line` with `{}` where the cursor goes.
     #[track_caller]
     pub fn scan(&mut self, line: &str) -> Vec<String> {

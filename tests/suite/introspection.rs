@@ -243,6 +243,7 @@ fn help_names_every_command() {
         "TAGINFO",
         "FETCH",
         "RELEASE",
+        "CLEAR",
         "FEED",
         "NEARGET",
         "SETTLE",

@@ -53,6 +53,7 @@ struct Header {
     checked: u32,
     /// The entry's id in its database's slab, or `UNLINKED`.
     id: u32,
+    /// From the lowest bit: the length of the value (31 bits), it was told that the entry turned stale (1).
     value_len: u32,
     /// From the lowest bit: where the value begins, behind the header (30 bits), an SWR window follows the value (1),
     /// softened (1).
@@ -64,6 +65,7 @@ const MANUAL_BIT: u64 = 1 << 16;
 const AT: u32 = (1 << 30) - 1;
 const SWR_BIT: u32 = 1 << 30;
 const SOFTENED_BIT: u32 = 1 << 31;
+const TOLD_BIT: u32 = 1 << 31;
 /// The largest part behind the header still has its place in `value_at`.
 const _: () =
     assert!(MAX_TAGS * 8 + MAX_KEY_BYTES <= AT as usize && NEVER == u64::MAX >> END_SHIFT);
@@ -220,8 +222,7 @@ impl Entry {
     }
 
     fn layout(&self) -> Layout {
-        let header = self.header();
-        layout(self.value_at(), header.value_len as usize, self.has_swr())
+        layout(self.value_at(), self.value_len(), self.has_swr())
     }
 
     /// The pointer, for Redis to keep.
@@ -268,11 +269,16 @@ impl Entry {
         (self.header().value_at & AT) as usize
     }
 
+    #[inline]
+    fn value_len(&self) -> usize {
+        (self.header().value_len & !TOLD_BIT) as usize
+    }
+
     /// The value's bytes.
     #[inline]
     pub fn value(&self) -> &[u8] {
         // SAFETY: the part was initialised in `new`.
-        unsafe { from_raw_parts(self.part(self.value_at()), self.header().value_len as usize) }
+        unsafe { from_raw_parts(self.part(self.value_at()), self.value_len()) }
     }
 
     /// The name of the key under which the keyspace holds the entry.
@@ -334,6 +340,15 @@ impl Entry {
         header.end_and_tags = header.end_and_tags & ((1 << END_SHIFT) - 1) | ends_ms << END_SHIFT;
     }
 
+    /// Takes note that those who track the key are told that it turned stale; false if they were before. A note of this
+    /// server's, and none of the entry's attributes.
+    pub fn tell_stale(&mut self) -> bool {
+        let header = self.header_mut();
+        let is_new = header.value_len & TOLD_BIT == 0;
+        header.value_len |= TOLD_BIT;
+        is_new
+    }
+
     /// When it ends, in milliseconds since 1970; [`NEVER`] if it does not.
     #[inline]
     pub fn ends_ms(&self) -> u64 {
@@ -356,8 +371,7 @@ impl Entry {
     }
 
     fn swr_part(&self) -> *mut u32 {
-        self.part(self.value_at() + self.header().value_len as usize)
-            .cast()
+        self.part(self.value_at() + self.value_len()).cast()
     }
 
     /// Writes the SWR window, if the header says that there is one.
@@ -563,8 +577,11 @@ mod tests {
         assert!(entry.overwrite(&vec![1; longest], without));
         assert_eq!(entry.value(), vec![1; longest]);
         assert_eq!((entry.attributes(), entry.bytes()), (without, bytes));
+        assert!(entry.tell_stale() && !entry.tell_stale());
+        assert_eq!((entry.value().len(), entry.bytes()), (longest, bytes));
         assert!(entry.overwrite(b"0123456789abcdefgh", newer));
         assert_eq!(entry.attributes(), newer);
+        assert!(entry.tell_stale(), "another value");
         // SAFETY: not used afterwards.
         unsafe { entry.free() };
     }

@@ -33,6 +33,9 @@ pub enum Refusal {
     InDoubt,
 }
 
+/// Keys and tags share the memory; a key and a tag of the same name do not share a place in it.
+const KEYS: u64 = 0x6b65_7973_6f66_656e;
+
 /// The epochs of a server and what it remembers of invalidations.
 pub struct Fills {
     key: Key,
@@ -47,6 +50,8 @@ pub struct Fills {
     without_auto: Memory,
     /// The last invalidation of any tag: a fill that began after it needs no look at its tags.
     last: Epoch,
+    /// When a key was last cleared.
+    last_key: Epoch,
     /// Fills that began before it are refused whatever their tags.
     floor: Epoch,
 }
@@ -68,6 +73,7 @@ impl Fills {
             any: Memory::for_tags(tags),
             without_auto: Memory::for_tags(tags),
             last: Epoch::ZERO,
+            last_key: Epoch::ZERO,
             floor: Epoch::ZERO,
         }
     }
@@ -194,6 +200,21 @@ impl Fills {
     /// An upper bound of when a tag was last invalidated; `None` if it never was in this run.
     pub fn last_invalidation(&self, tag: &[u8]) -> Option<Epoch> {
         Some(self.any.last(self.key.hash(tag)).epoch).filter(|epoch| *epoch > Epoch::ZERO)
+    }
+
+    /// Remembers that a key is cleared now: fills of it that are under way are refused, whatever their tags.
+    pub fn note_key(&mut self, key: &[u8], now_ms: u64) {
+        let epoch = self.clock.tick(now_ms);
+        self.last_key = epoch;
+        let hash = self.key.hash(key) ^ KEYS;
+        self.any.note(hash, epoch);
+        self.without_auto.note(hash, epoch);
+    }
+
+    /// Whether a key was cleared, or may have been, since the fill of this token began. O(1).
+    pub fn key_cleared_since(&self, key: &[u8], token: Token) -> bool {
+        token.epoch < self.last_key
+            && self.without_auto.last(self.key.hash(key) ^ KEYS).epoch > token.epoch
     }
 
     /// Refuses every fill that began before now: the data set was flushed or exchanged.

@@ -140,7 +140,7 @@ unsafe extern "C" fn aof_rewrite(
     guard_reading((), || unsafe {
         let entry = entry(value);
         let kept = state::with(|s| {
-            let (attributes, tags) = s.kept(&entry)?;
+            let (attributes, tags) = s.kept(&entry, redis::now_ms())?;
             Some((attributes, tags.map(OwnedStr::new).collect::<Vec<_>>()))
         });
         // Of a dead one its key: RENAME, COPY and SET XX, which may follow in the file, must find it.
@@ -171,7 +171,7 @@ unsafe extern "C" fn unlink(ctx: *mut raw::RedisModuleKeyOptCtx, value: *const c
     // SAFETY: `value` is ours and alive; it is freed, or renamed, only after this.
     guard((), || unsafe {
         let db = rm!(RedisModule_GetDbIdFromOptCtx)(ctx) as usize;
-        state::with(|s| s.left(db, entry(value)));
+        state::with(|s| s.left(db, entry(value), redis::now_ms));
     });
 }
 
@@ -196,7 +196,7 @@ unsafe extern "C" fn copy(
     guard_reading(null_mut(), || unsafe {
         let entry = entry(value);
         let to = bytes(rm!(RedisModule_GetToKeyNameFromOptCtx)(ctx));
-        state::with(|s| s.duplicate(to, &entry)).map_or(null_mut(), Entry::as_raw)
+        state::with(|s| s.duplicate(to, &entry, redis::now_ms())).map_or(null_mut(), Entry::as_raw)
     })
 }
 
@@ -226,7 +226,7 @@ unsafe extern "C" fn digest(md: *mut raw::RedisModuleDigest, value: *mut c_void)
         let entry = entry(value);
         state::with(|s| {
             // A dead entry and its husk on a replica count as the same.
-            if let Some((attributes, tags)) = s.kept(&entry) {
+            if let Some((attributes, tags)) = s.kept(&entry, redis::now_ms()) {
                 let add = |bytes: &[u8]| {
                     rm!(RedisModule_DigestAddStringBuffer)(md, bytes.as_ptr().cast(), bytes.len())
                 };

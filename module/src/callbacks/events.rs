@@ -281,9 +281,12 @@ unsafe extern "C" fn on_key(
             let db = open.db().unwrap_or_else(|| ctx.db());
             // SAFETY: alive during the callback.
             let name = unsafe { bytes(key) };
-            match state::with(|s| s.renamed(db, name, entry)) {
+            match state::with(|s| s.renamed(db, name, entry, redis::now_ms())) {
                 Renamed::Known => {}
-                Renamed::Fresh(fresh) => open.replace(fresh),
+                Renamed::Fresh(fresh) => {
+                    open.replace(fresh);
+                    open.correct_deadline(fresh);
+                }
                 Renamed::TooLong => open.unlink(),
             }
         }),

@@ -34,8 +34,9 @@ fn look(ctx: Ctx<'_>, args: Args<'_>, fetch: Fetch, may_wait: bool) -> Result<()
         may_wait: may_wait && !ctx.flags().denies_blocking() && !ctx.must_not_wait(),
         max_waiters: config::max_waiters(),
     };
+    let turned_stale = || ctx.signal_modified(args.string(1));
     let may_fill = || !ctx.flags().is_out_of_memory() && may_write(ctx, args.string(1));
-    match state::with(|s| s.fetch(&caller, found, &Redis, may_fill)) {
+    match state::with(|s| s.fetch(&caller, found, &Redis, may_fill, turned_stale)) {
         Fetched::Hit(entry, token) => {
             let near = fetch.near.and_then(|named| {
                 let life_ms = near::life_ms(&key, &entry);

@@ -4,15 +4,15 @@ use mcache_core::command::Arguments;
 use mcache_core::entry::Entry;
 use mcache_core::error::Error;
 
-use crate::redis::{self, Args, Ctx, Held, Mode};
+use crate::redis::{self, Args, Ctx, Held, Mode, Str};
 use crate::state;
 
 /// `MCACHE.GET key`
 pub fn get(ctx: Ctx<'_>, args: Args<'_>) -> Result<(), Error> {
     let key = ctx.open(args.string(1), Mode::Read);
     match key.held() {
-        Held::Entry(entry) => serve(ctx, Some(entry)),
-        Held::Nothing => serve(ctx, None),
+        Held::Entry(entry) => serve(ctx, args.string(1), Some(entry)),
+        Held::Nothing => serve(ctx, args.string(1), None),
         Held::Foreign => return Err(Error::WrongType),
     }
     Ok(())
@@ -24,16 +24,16 @@ pub fn mget(ctx: Ctx<'_>, args: Args<'_>) -> Result<(), Error> {
     for name in args.tail(1) {
         let key = ctx.open(*name, Mode::Read);
         match key.held() {
-            Held::Entry(entry) => serve(ctx, Some(entry)),
-            Held::Nothing | Held::Foreign => serve(ctx, None),
+            Held::Entry(entry) => serve(ctx, *name, Some(entry)),
+            Held::Nothing | Held::Foreign => serve(ctx, *name, None),
         }
     }
     Ok(())
 }
 
 #[inline]
-fn serve(ctx: Ctx<'_>, found: Option<Entry>) {
-    match state::with(|s| s.lookup(found, redis::now_ms)) {
+fn serve(ctx: Ctx<'_>, name: Str, found: Option<Entry>) {
+    match state::with(|s| s.lookup(found, redis::now_ms, || ctx.signal_modified(name))) {
         Some(entry) => ctx.reply_bytes(entry.value()),
         None => ctx.reply_null(),
     }

@@ -1,5 +1,6 @@
 //! One short file per command: parse, open, decide, apply, reply.
 
+pub mod clear;
 pub mod debug;
 pub mod feed;
 pub mod fetch;

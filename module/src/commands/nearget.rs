@@ -24,7 +24,11 @@ fn one(ctx: Ctx<'_>, args: Args<'_>, at: usize, named: Named) {
         Held::Entry(entry) => Some(entry),
         Held::Nothing | Held::Foreign => None,
     };
-    let Some(entry) = state::with(|s| s.lookup(found, redis::now_ms)) else {
+    let Some(entry) = state::with(|s| {
+        s.lookup(found, redis::now_ms, || {
+            ctx.signal_modified(args.string(at))
+        })
+    }) else {
         ctx.reply_null();
         return;
     };

@@ -1,7 +1,8 @@
 //! The table of commands, and `MCACHE.HELP`, which prints it.
 
 use super::{
-    debug, feed, fetch, get, inspect, invalidate, nearget, replicated, scan, set, settle, token,
+    clear, debug, feed, fetch, get, inspect, invalidate, nearget, replicated, scan, set, settle,
+    token,
 };
 use crate::redis::command::{
     Arg, Command, DOUBLE, INTEGER, KEY, Keys, MANY, ONE_OF, OPTIONAL, PATTERN, READS, ROUTES,
@@ -23,7 +24,7 @@ const PREFIX: Arg = Arg::new(c"prefix", STRING)
     .flagged(OPTIONAL | MANY);
 
 /// Every command.
-static COMMANDS: [Command; 21] = [
+static COMMANDS: [Command; 22] = [
     Command {
         name: c"mcache.set",
         syntax: "MCACHE.SET key ttl value [SWR seconds] [TOKEN token] [NX|XX] [MANUAL] [NEAR subscription] [TAGS tag [tag ...]]",
@@ -186,6 +187,19 @@ static COMMANDS: [Command; 21] = [
         keys: Keys::None,
         args: &[Arg::new(c"timeout", INTEGER), PREFIX],
         function: function(settle::settle),
+        subcommands: &[],
+    },
+    Command {
+        name: c"mcache.clear",
+        syntax: "MCACHE.CLEAR key [key ...]",
+        summary: c"Removes keys; fills of them that are under way are refused, and near caches forget them.",
+        complexity: c"O(N) with N the number of keys",
+        flags: c"write fast",
+        tips: Some(c"request_policy:multi_shard response_policy:agg_sum"),
+        arity: -2,
+        keys: Keys::AllRemoved,
+        args: &[Arg::new(c"key", KEY).flagged(MANY)],
+        function: function(clear::clear),
         subcommands: &[],
     },
     Command {

@@ -19,6 +19,8 @@ pub enum Keys {
     One(u32),
     /// All arguments, read.
     All,
+    /// All arguments, removed.
+    AllRemoved,
     /// All arguments from this one on, read.
     From(c_int),
 }
@@ -250,7 +252,7 @@ impl Command {
         match self.keys {
             Keys::None => (0, 0, 0),
             Keys::One(_) => (1, 1, 1),
-            Keys::All => (1, -1, 1),
+            Keys::All | Keys::AllRemoved => (1, -1, 1),
             Keys::From(first) => (first, -1, 1),
         }
     }
@@ -305,6 +307,11 @@ impl Command {
             Keys::None => return Vec::new(),
             Keys::One(flags) => (flags, 1, 0),
             Keys::All => (READS, 1, -1),
+            Keys::AllRemoved => (
+                raw::REDISMODULE_CMD_KEY_RM | raw::REDISMODULE_CMD_KEY_DELETE,
+                1,
+                -1,
+            ),
             Keys::From(first) => (READS, first, -1),
         };
         // SAFETY: a C struct of integers, pointers and unions of them: all zeroes is how Redis marks the end.

@@ -141,6 +141,12 @@ impl<'a> Ctx<'a> {
         Flags(unsafe { rm!(RedisModule_GetContextFlags)(self.raw) })
     }
 
+    /// Tells those who watch or track the key that it changed. Does not come back.
+    pub fn signal_modified(self, key: Str) {
+        // SAFETY: valid context, and a string that outlives the call.
+        unsafe { rm!(RedisModule_SignalModifiedKey)(self.raw, key) };
+    }
+
     /// Announces a keyspace event of the class `d` (events of modules).
     #[inline]
     pub fn announce(self, event: &CStr, key: Str) {
@@ -155,9 +161,6 @@ impl<'a> Ctx<'a> {
         unsafe { rm!(RedisModule_GetClientId)(self.raw) }
     }
 }
-
-/// `REDISMODULE_CLIENTINFO_FLAG_TRACKING`.
-const TRACKING: u64 = 1 << 1;
 
 impl Ctx<'_> {
     /// Whether the client has tracking on, so that it must hear of changes to every key that it has read. Redis remembers
@@ -175,7 +178,9 @@ impl Ctx<'_> {
         };
         // SAFETY: Redis fills in version 1 of this structure, for an id of any value.
         let known = unsafe { rm!(RedisModule_GetClientInfoById)((&raw mut info).cast(), id) } == 0;
-        known && info.flags & TRACKING != 0 && !self.tracks_by_broadcast(id)
+        known
+            && info.flags & u64::from(raw::REDISMODULE_CLIENTINFO_FLAG_TRACKING) != 0
+            && !self.tracks_by_broadcast(id)
     }
 
     /// Whether a client that tracks does so in broadcasting mode: `B` among its flags in CLIENT LIST.

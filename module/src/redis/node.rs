@@ -4,7 +4,7 @@ use std::ffi::CStr;
 
 use redis_module::raw;
 
-use super::{Ctx, rm};
+use super::{Ctx, Str, rm};
 
 /// A reply of a command that was called, freed when dropped.
 struct Reply(*mut raw::RedisModuleCallReply);
@@ -61,6 +61,26 @@ pub fn cluster_state_is_ok(ctx: Ctx<'_>) -> bool {
     let info = cluster(ctx, c"INFO");
     info.split(|byte| *byte == b'\n')
         .any(|line| line.trim_ascii() == b"cluster_state:ok")
+}
+
+/// UNLINK of these keys, replicated; how many there were.
+pub fn unlink(ctx: Ctx<'_>, keys: &[Str]) -> i64 {
+    // SAFETY: valid context; the format names a vector of strings, and that it is to be replicated.
+    let reply = unsafe {
+        rm!(RedisModule_Call)(
+            ctx.raw(),
+            c"UNLINK".as_ptr(),
+            c"!v".as_ptr(),
+            keys.as_ptr(),
+            keys.len(),
+        )
+    };
+    let reply = Reply(reply);
+    match reply.kind() == raw::REDISMODULE_REPLY_INTEGER as u32 {
+        // SAFETY: an integer reply that is not freed yet.
+        true => unsafe { rm!(RedisModule_CallReplyInteger)(reply.0) },
+        false => 0,
+    }
 }
 
 /// Whether the server would execute a write now: it is a primary, as many replicas are connected as it asks for, and saving

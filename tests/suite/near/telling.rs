@@ -215,3 +215,28 @@ fn nothing_is_written_down_while_no_near_cache_subscribes() {
     );
     assert_eq!(redis.stat("feed_gaps"), 1);
 }
+
+#[test]
+fn clear_removes_refuses_the_fill_under_way_and_is_told_of_keys_that_are_not_there() {
+    let server = server();
+    let mut near = Process::subscribed(&server);
+    let mut redis = server.session();
+    redis.ok("MCACHE.SET k 0 value TAGS t");
+    assert!(near.read("k"));
+    redis.int("DEL other");
+    let token = |redis: &mut harness::Session, key: &str| {
+        redis.text(&format!("MCACHE.TOKEN {key}")).expect("a token")
+    };
+    let (late, untouched) = (token(&mut redis, "k"), token(&mut redis, "tag"));
+    assert_eq!(redis.int("MCACHE.CLEAR k nothing"), 1);
+    assert_eq!(redis.int("EXISTS k"), 0);
+    assert_eq!(near.feed().len(), 2, "each key");
+    assert!(!near.holds("k"));
+    let set = format!("MCACHE.SET k 0 late TOKEN {late} TAGS t");
+    assert_eq!(redis.run(&set), redis::Value::Nil);
+    assert_eq!(redis.stat("refused_fills"), 1);
+    // Only of these keys: a tag of the same name is something else.
+    redis.ok(&format!("MCACHE.SET tag 0 v TOKEN {untouched} TAGS k"));
+    let fresh = token(&mut redis, "k");
+    redis.ok(&format!("MCACHE.SET k 0 fresh TOKEN {fresh} TAGS t"));
+}

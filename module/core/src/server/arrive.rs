@@ -77,8 +77,8 @@ impl<W> Server<W> {
     }
 
     /// Makes a copy of an entry for another key; `None` if that is too long a key.
-    pub fn duplicate(&mut self, key: &[u8], entry: &Entry) -> Option<Entry> {
-        let Some(attributes) = self.travels(entry) else {
+    pub fn duplicate(&mut self, key: &[u8], entry: &Entry, now_ms: u64) -> Option<Entry> {
+        let Some(attributes) = self.travels(entry, now_ms) else {
             return self.prepare_husk(key);
         };
         let tags = self.index.names(entry).map(Box::from).collect();
@@ -149,13 +149,13 @@ impl<W> Server<W> {
     }
 
     /// Redis announces a new name for an entry that just left the index under its old one.
-    pub fn renamed(&mut self, db: usize, key: &[u8], entry: Entry) -> Renamed {
+    pub fn renamed(&mut self, db: usize, key: &[u8], entry: Entry, now_ms: u64) -> Renamed {
         if entry.is_linked() {
             return Renamed::Known;
         }
         // If anything changed since it left, its records and their names may be gone.
         let worth = match self.index.just_left(entry) {
-            true => self.worth(&entry),
+            true => self.worth(&entry, now_ms),
             false => None,
         };
         let (value, attributes, tags): (&[u8], _, Vec<Box<[u8]>>) = match worth {
@@ -176,12 +176,12 @@ impl<W> Server<W> {
 
     /// The entry leaves the keyspace, or its name. What a soft invalidation made of it goes into the entry first: the record
     /// that says so may be gone before the entry is announced under another name.
-    pub fn left(&mut self, db: usize, mut entry: Entry) {
+    pub fn left(&mut self, db: usize, mut entry: Entry, now_ms: impl FnOnce() -> u64) {
         self.feed.key_left(entry.key());
         if let Verdict::Soft(since) = self.index.verdict(&mut entry)
             && self.index.lists(db, entry.id(), entry)
         {
-            let ends_ms = softened_end_ms(&entry, since);
+            let ends_ms = softened_end_ms(&entry, since, now_ms());
             self.index.shortened(db, entry, ends_ms);
         }
         self.index.unlink(db, entry);
@@ -189,9 +189,9 @@ impl<W> Server<W> {
 
     /// What of an entry may travel to a file, another server or another key; `None` if nothing but the key. Of one that no
     /// index holds no invalidation could tell.
-    pub(super) fn travels(&self, entry: &Entry) -> Option<Attributes> {
+    pub(super) fn travels(&self, entry: &Entry, now_ms: u64) -> Option<Attributes> {
         match entry.is_linked() {
-            true => self.worth(entry),
+            true => self.worth(entry, now_ms),
             false => None,
         }
     }

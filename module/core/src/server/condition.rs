@@ -46,12 +46,12 @@ impl<W> Server<W> {
 
     /// What is left of an entry, by its tags and its birth; `None` if it is dead. A softly invalidated one counts as what it
     /// is about to become.
-    pub(super) fn worth(&self, entry: &Entry) -> Option<Attributes> {
+    pub(super) fn worth(&self, entry: &Entry, now_ms: u64) -> Option<Attributes> {
         match self.index.judge(entry) {
             Verdict::Live => Some(entry.attributes()),
             Verdict::Soft(since) => Some(Attributes {
                 softened: true,
-                ends_ms: softened_end_ms(entry, since),
+                ends_ms: softened_end_ms(entry, since, now_ms),
                 ..entry.attributes()
             }),
             Verdict::Dead => None,
@@ -62,7 +62,7 @@ impl<W> Server<W> {
 fn aged(mut attributes: Attributes, verdict: Verdict, now_ms: u64) -> Condition {
     if let Verdict::Soft(since) = verdict {
         attributes.softened = true;
-        attributes.ends_ms = softened_end(attributes, since);
+        attributes.ends_ms = softened_end(attributes, since, now_ms);
     }
     if now_ms < attributes.fresh_until_ms() {
         Condition::Live
@@ -74,15 +74,15 @@ fn aged(mut attributes: Attributes, verdict: Verdict, now_ms: u64) -> Condition 
 }
 
 /// When an entry ends that was softly invalidated at `epoch`: one SWR window after that, and never later than it would have.
-pub fn softened_end_ms(entry: &Entry, epoch: Epoch) -> u64 {
-    softened_end(entry.attributes(), epoch)
+pub fn softened_end_ms(entry: &Entry, epoch: Epoch, now_ms: u64) -> u64 {
+    softened_end(entry.attributes(), epoch, now_ms)
 }
 
-fn softened_end(attributes: Attributes, epoch: Epoch) -> u64 {
+fn softened_end(attributes: Attributes, epoch: Epoch, now_ms: u64) -> u64 {
+    // Epochs may run ahead of the wall clock; ends are the wall clock's.
+    let since_ms = epoch.unix_ms().min(now_ms);
     let window_ms = u64::from(attributes.swr_ms);
-    attributes
-        .ends_ms
-        .min(epoch.unix_ms().saturating_add(window_ms))
+    attributes.ends_ms.min(since_ms.saturating_add(window_ms))
 }
 
 /// How long an entry stays fresh: 0 once it is stale, `None` if it never ends.
@@ -141,6 +141,17 @@ mod tests {
         assert_eq!([at(300), at(399), at(400)], [Stale, Stale, Dead]);
         let late = |now_ms| aged(ATTRIBUTES, soft(950), now_ms);
         assert_eq!([late(999), late(1_000)], [Stale, Dead]);
+    }
+
+    #[test]
+    fn an_epoch_ahead_of_the_wall_clock_does_not_lengthen_the_window() {
+        let endless = Attributes {
+            ends_ms: NEVER,
+            ..ATTRIBUTES
+        };
+        let ahead = Epoch(3_600_000 << 16);
+        assert_eq!(softened_end(endless, ahead, 5_000), 5_100);
+        assert_eq!(aged(endless, Verdict::Soft(ahead), 5_000), Condition::Stale);
     }
 
     #[test]

@@ -55,15 +55,22 @@ pub enum Fetched {
 }
 
 impl<W: Copy + Eq + Hash> Server<W> {
-    /// GET: the entry, if it is to be served.
+    /// GET: the entry, if it is to be served. `turned_stale` is called when it is the first time that the entry is found
+    /// stale: those who keep its value and track the key are to be told.
     #[inline]
-    pub fn lookup(&mut self, found: Option<Entry>, now_ms: impl FnOnce() -> u64) -> Option<Entry> {
+    pub fn lookup(
+        &mut self,
+        found: Option<Entry>,
+        now_ms: impl FnOnce() -> u64,
+        turned_stale: impl FnOnce(),
+    ) -> Option<Entry> {
         if let Some(mut entry) = found {
             match self.condition(&mut entry, now_ms) {
                 Condition::Live => {
                     self.stats.hits += 1;
                     return Some(entry);
                 }
+                Condition::Stale if entry.tell_stale() => turned_stale(),
                 Condition::Stale => {}
                 Condition::Dead => self.stats.dead_hits += 1,
             }
@@ -73,13 +80,14 @@ impl<W: Copy + Eq + Hash> Server<W> {
     }
 
     /// FETCH. `may_fill` says whether the caller may write the key and there is memory for what it would write; those who may
-    /// not get hits and misses, and cost nothing.
+    /// not get hits and misses, and cost nothing. `turned_stale` as for [`Server::lookup`].
     pub fn fetch(
         &mut self,
         caller: &Fetcher<'_>,
         found: Option<Entry>,
         edge: &impl Edge,
         may_fill: impl Fn() -> bool,
+        turned_stale: impl FnOnce(),
     ) -> Fetched {
         let condition = match found {
             Some(mut entry) => self.condition(&mut entry, || edge.now_ms()),
@@ -96,7 +104,10 @@ impl<W: Copy + Eq + Hash> Server<W> {
                 self.stats.early_refreshes += u64::from(token.is_some());
                 Fetched::Hit(entry, token)
             }
-            (Condition::Stale, Some(entry)) => {
+            (Condition::Stale, Some(mut entry)) => {
+                if entry.tell_stale() {
+                    turned_stale();
+                }
                 let token = ask().and_then(Asked::token);
                 self.stats.stale_hits += 1;
                 Fetched::Stale(entry, token)

@@ -10,7 +10,7 @@ impl<W: Copy + Eq + Hash> Server<W> {
     /// What an RDB file or a DUMP payload says of an entry, and whether its value goes along.
     pub fn saved(&mut self, entry: &Entry, now_ms: u64) -> (Vec<u8>, bool) {
         let saved = self.fills.token(now_ms);
-        match self.travels(entry) {
+        match self.travels(entry, now_ms) {
             Some(attributes) => {
                 let tags = self.index.names(entry);
                 (encode::encode(attributes, saved, tags), true)
@@ -26,8 +26,9 @@ impl<W: Copy + Eq + Hash> Server<W> {
     pub fn kept<'a>(
         &'a self,
         entry: &'a Entry,
+        now_ms: u64,
     ) -> Option<(Attributes, impl ExactSizeIterator<Item = &'a [u8]>)> {
-        let attributes = self.travels(entry)?;
+        let attributes = self.travels(entry, now_ms)?;
         Some((attributes, self.index.names(entry)))
     }
 }

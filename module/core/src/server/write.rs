@@ -43,6 +43,21 @@ pub enum Stored {
 }
 
 impl<W> Server<W> {
+    /// Whether a SET is refused because its key was cleared since its fill began.
+    pub fn is_cleared(&mut self, set: &Set, key: &[u8]) -> bool {
+        let cleared = set
+            .token
+            .is_some_and(|token| self.fills.key_cleared_since(key, token));
+        self.stats.refused_fills += u64::from(cleared);
+        cleared
+    }
+
+    /// CLEAR: a fill of the key that is under way is refused, and near caches forget it, whether or not it is there.
+    pub fn clear(&mut self, key: &[u8], now_ms: u64) {
+        self.fills.note_key(key, now_ms);
+        self.feed.key_changed(key, true);
+    }
+
     /// Decides whether a SET stores, without changing anything but the counters; `None` if it does not.
     pub fn admit<'a>(
         &mut self,
@@ -168,8 +183,8 @@ mod tests {
 
     impl Edge for Role {
         fn now_ms(&self) -> u64 {
-            // A moment after what is asked about: an epoch further ahead than clocks differ is not credible.
-            NOW_MS + 1
+            // Later by more than clocks may be apart: an entry from the future is not believed.
+            NOW_MS + 2 * MAX_SKEW_MS
         }
         fn random(&self) -> u64 {
             0
@@ -262,7 +277,7 @@ mod tests {
             panic!("nothing tells reclaim of what is overwritten in place");
         };
         assert!(server.index.has_pending());
-        server.left(0, husk);
+        server.left(0, husk, || 0);
         for entry in [alive, husk] {
             // SAFETY: in no index any more, and nothing else knows it.
             #[allow(unsafe_code)]

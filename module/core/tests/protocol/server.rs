@@ -216,7 +216,7 @@ impl Server {
         Some(match request {
             Request::Get(key) => {
                 let entry = self.open(key, now_ms);
-                let found = self.core.lookup(entry, || now_ms);
+                let found = self.core.lookup(entry, || now_ms, || ());
                 found.map_or(Reply::Nothing, |e| Reply::Hit(decode(e.value()), None))
             }
             Request::Fetch {
@@ -280,7 +280,7 @@ impl Server {
             max_waiters: usize::MAX,
         };
         let moment = self.moment(now_ms, random);
-        let fetched = self.core.fetch(&caller, entry, &moment, || true);
+        let fetched = self.core.fetch(&caller, entry, &moment, || true, || ());
         if let Fetched::Hit(_, Some(token))
         | Fetched::Stale(_, Some(token))
         | Fetched::Miss(Some(token)) = fetched
@@ -500,7 +500,8 @@ impl Server {
         let Some(held) = self.keyspace.remove(&key) else {
             return false;
         };
-        self.core.left(DB, held.entry);
+        // What is removed here is never announced under another name.
+        self.core.left(DB, held.entry, || u64::MAX);
         // SAFETY: it is out of keyspace and index.
         unsafe { held.entry.free() };
         true
@@ -529,7 +530,7 @@ impl Server {
                 if self.open(key, now_ms) != Some(entry) {
                     return;
                 }
-                let ends_ms = server::softened_end_ms(&entry, epoch);
+                let ends_ms = server::softened_end_ms(&entry, epoch, now_ms);
                 self.core.shortened(db, entry, ends_ms);
                 self.correct_deadline(key);
                 self.log.push(Op::Shorten { key, ends_ms });
@@ -703,7 +704,7 @@ impl Server {
     /// What `DEBUG DIGEST` sees: every key that is there, with what is kept of its entry.
     pub fn digest(&mut self) -> BTreeMap<Key, Option<(Attributes, Vec<u8>, Vec<Vec<u8>>)>> {
         let kept = |held: &Held| {
-            let (attributes, tags) = self.core.kept(&held.entry)?;
+            let (attributes, tags) = self.core.kept(&held.entry, u64::MAX)?;
             let tags = tags.map(<[u8]>::to_vec).collect();
             Some((attributes, held.entry.value().to_vec(), tags))
         };

@@ -104,11 +104,14 @@ enum Disaster {
     Leave,
 }
 
-const DISASTERS: [Disaster; 16] = [
+/// What needs most to coincide with it is struck most often.
+const DISASTERS: [Disaster; 18] = [
     Disaster::Pause,
     Disaster::Kill,
     Disaster::Cut,
     Disaster::Freeze,
+    Disaster::FreezeAndReplace,
+    Disaster::FreezeAndReplace,
     Disaster::FreezeAndReplace,
     Disaster::CrashAndReplace,
     Disaster::HandOver,
@@ -246,7 +249,7 @@ impl World {
         let mut rng = fastrand::Rng::with_seed(seed);
         let settings = Settings {
             on: true,
-            lease_ms: [100, 200, 500, 1_000][rng.usize(..4)],
+            lease_ms: [100, 400, 1_000, 1_000][rng.usize(..4)],
             bytes: [400, 1_500, 100_000][rng.usize(..3)],
             subscribers: 16,
         };

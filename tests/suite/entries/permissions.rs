@@ -1,0 +1,240 @@
+//! Who may only read costs the others nothing, and tags are covered by the rules that allow the command.
+
+use harness::{Server, Session, wait};
+
+use crate::fetching::{Waiting, busy, fetch, hit, missed};
+
+/// A server and a session of a user with these rules.
+fn with_user(rules: &str) -> (Server, Session, Session) {
+    let server = Server::start();
+    let mut admin = server.session();
+    admin.ok(&format!("ACL SETUSER user on >secret resetkeys {rules}"));
+    let user = server.session_as("user", "secret");
+    (server, admin, user)
+}
+
+#[test]
+fn a_reader_who_misses_gets_no_token_and_no_lease() {
+    let (server, mut admin, mut reader) = with_user("%R~env:* +@all");
+    let nothing = ("miss".to_owned(), None, None);
+    for n in 0..100 {
+        assert_eq!(fetch(&mut reader, &format!("env:{n} WAIT 600000")), nothing);
+    }
+    assert_eq!(admin.stat("leases"), 0);
+    assert_eq!(admin.stat("lease_bytes"), 0);
+    // While another fills, the reader does not stand in line for the lease either.
+    let token = missed(fetch(&mut admin, "env:k"));
+    assert_eq!(fetch(&mut reader, "env:k WAIT 600000"), nothing);
+    assert_eq!(fetch(&mut reader, "env:k"), busy());
+    assert_eq!(admin.stat("leases"), 1);
+    assert!(admin.stat("lease_bytes") > 0);
+    admin.ok(&format!(
+        "MCACHE.SET env:k 100 v SWR 1000 TOKEN {token} TAGS t"
+    ));
+    assert_eq!(fetch(&mut reader, "env:k"), hit("v"));
+    // Neither does it refresh what is stale or about to be.
+    for _ in 0..50 {
+        assert_eq!(fetch(&mut reader, "env:k EARLY 600000"), hit("v"));
+    }
+    admin.int("MCACHE.INVALIDATE SOFT TAGS t");
+    let stale = ("stale".to_owned(), Some("v".to_owned()), None);
+    assert_eq!(fetch(&mut reader, "env:k"), stale);
+    assert_eq!(admin.stat("leases"), 0);
+    assert!(fetch(&mut server.session(), "env:k").2.is_some());
+}
+
+#[test]
+fn while_memory_has_run_out_there_are_hits_and_misses_and_no_leases() {
+    let server = Server::builder()
+        .set("maxmemory-policy", "noeviction")
+        .start();
+    let mut redis = server.session();
+    redis.ok("MCACHE.SET k 0 v TAGS t");
+    redis.ok("CONFIG SET maxmemory 1");
+    assert_eq!(fetch(&mut redis, "k"), hit("v"));
+    assert_eq!(fetch(&mut redis, "other"), ("miss".into(), None, None));
+    assert_eq!(redis.stat("leases"), 0);
+    assert!(redis.error("MCACHE.SET other 0 v").starts_with("OOM"));
+    redis.ok("CONFIG SET maxmemory 0");
+    missed(fetch(&mut redis, "other"));
+}
+
+/// Redis cannot remember a key for a client that a module has parked.
+#[test]
+fn a_caller_that_tracks_is_not_parked_and_hears_of_the_fill() {
+    let server = Server::start();
+    let mut redis = server.session();
+    let mut tracking = server.session_resp3();
+    let id = redis.int("CLIENT ID");
+    let token = missed(fetch(&mut redis, "k LEASE 600000"));
+    for (options, parks) in [("", false), ("BCAST", true)] {
+        tracking.ok(&format!("CLIENT TRACKING ON REDIRECT {id} {options}"));
+        if parks {
+            let waiting = Waiting::park_as(&server, tracking, "k WAIT 600000");
+            redis.ok(&format!("MCACHE.SET k 0 v TOKEN {token}"));
+            assert_eq!(waiting.fetched(), hit("v"));
+            break;
+        }
+        assert_eq!(fetch(&mut tracking, "k WAIT 600000"), busy());
+        tracking.ok("CLIENT TRACKING OFF");
+    }
+}
+
+/// A value past its ttl lives on in those who keep it, until they are told.
+#[test]
+fn whoever_tracks_a_key_is_told_when_its_entry_is_first_found_stale() {
+    let server = Server::start();
+    let mut redis = server.session();
+    let mut listener = server.session();
+    let id = listener.int("CLIENT ID");
+    listener.run("SUBSCRIBE __redis__:invalidate");
+    let mut tracking = server.session();
+    tracking.ok(&format!("CLIENT TRACKING ON REDIRECT {id}"));
+    for (n, read) in ["MCACHE.GET", "MCACHE.FETCH"].into_iter().enumerate() {
+        let key = format!("k{n}");
+        redis.ok(&format!("MCACHE.SET {key} 0.2 v SWR 1000"));
+        if !tracking.is_live(&key) {
+            // A busy machine: it is stale already.
+            continue;
+        }
+        wait::until("it is stale", || {
+            redis.state(&key).as_deref() == Some("stale")
+        });
+        for _ in 0..2 {
+            redis.run(&format!("{read} {key}"));
+        }
+        assert_eq!(listener.message(), key, "{read}");
+    }
+}
+
+#[test]
+fn a_selector_that_allows_another_command_does_not_help_with_tags() {
+    let rules = "~env1:* +@all (%R~env2:* +mcache.get +mcache.taginfo)";
+    let (_server, mut admin, mut user) = with_user(rules);
+    admin.ok("MCACHE.SET env2:k 0 v TAGS env2:t");
+    admin.ok("MCACHE.SET env1:k 0 v TAGS env1:t");
+    // What the selector is for.
+    assert!(user.is_live("env2:k"));
+    assert!(user.map("MCACHE.TAGINFO env2:t").is_some());
+    for line in [
+        "MCACHE.SET env1:new 0 v TAGS env1:t env2:t",
+        "MCACHE.INVALIDATE TAGS env2:t",
+        "MCACHE.INVALIDATE TAGS env1:t env2:t",
+        "MCACHE.ENTRIES env2:t 0",
+    ] {
+        let refusal = user.error(line);
+        assert!(
+            refusal.starts_with("NOPERM") && refusal.contains("env2:t"),
+            "{line}: {refusal}"
+        );
+    }
+    let tags: Vec<String> = user.tags().into_keys().collect();
+    assert_eq!(tags, ["env1:t"]);
+    user.ok("MCACHE.SET env1:new 0 v TAGS env1:t");
+    assert_eq!(user.int("MCACHE.INVALIDATE TAGS env1:t"), 2);
+    assert!(admin.is_live("env2:k"));
+}
+
+#[test]
+fn two_selectors_do_not_add_up_to_one() {
+    let rules = "+ping (~env1:* +@all) (~env2:* +@all)";
+    let (_server, mut admin, mut user) = with_user(rules);
+    user.ok("MCACHE.SET env1:k 0 v TAGS env1:t");
+    user.ok("MCACHE.SET env2:k 0 v TAGS env2:t");
+    for line in [
+        "MCACHE.SET env1:k 0 v TAGS env2:t",
+        "MCACHE.SET env2:k 0 v TAGS env2:t env1:t",
+        "MCACHE.INVALIDATE TAGS env1:t env2:t",
+    ] {
+        assert!(user.error(line).starts_with("NOPERM"), "{line}");
+    }
+    let script = "return redis.call('MCACHE.SET', KEYS[1], 0, 'v', 'TAGS', ARGV[1])";
+    let call = |user: &mut Session, tag| user.try_call(&["EVAL", script, "1", "env1:k", tag]);
+    call(&mut user, "env2:t").expect_err("another selector's");
+    call(&mut user, "env1:t").expect("its own");
+    // Rules that change count at once.
+    admin.ok("ACL SETUSER user clearselectors ~env1:* +@all");
+    user.ok("MCACHE.SET env1:k 0 v TAGS env1:t");
+    assert!(
+        user.error("MCACHE.INVALIDATE TAGS env2:t")
+            .starts_with("NOPERM")
+    );
+    admin.ok("ACL SETUSER user (~env2:* +mcache.get)");
+    assert!(
+        user.error("MCACHE.INVALIDATE TAGS env2:t")
+            .starts_with("NOPERM")
+    );
+    admin.ok("ACL SETUSER user (~env2:* +mcache.invalidate)");
+    assert_eq!(user.int("MCACHE.INVALIDATE TAGS env2:t"), 1);
+}
+
+#[test]
+fn draining_is_a_write() {
+    let server = Server::builder()
+        .set("mcache.reclaim-inline-max", 0)
+        .start();
+    let mut redis = server.session();
+    let script = "return redis.call('MCACHE.DEBUG', 'DRAIN')";
+    let refusal = redis
+        .try_call(&["EVAL_RO", script, "0"])
+        .expect_err("a write");
+    assert!(refusal.contains("rite"), "{refusal}");
+    redis
+        .try_call(&["EVAL", script, "0"])
+        .expect("a script that writes");
+    let replicated = harness::topology::Replicated::start(1);
+    let mut replica = replicated.replicas[0].session();
+    assert!(replica.error("MCACHE.DEBUG DRAIN").starts_with("READONLY"));
+    replica.ok("MCACHE.DEBUG SELFCHECK");
+}
+
+/// What has expired is hidden while writes are paused, and cannot be deleted: waiting for its end took for ever.
+#[test]
+fn draining_ends_although_writes_are_paused_and_a_dead_entry_expires() {
+    let server = Server::builder()
+        .set("mcache.reclaim-inline-max", 0)
+        .start();
+    let mut redis = server.session();
+    redis.ok("DEBUG SET-ACTIVE-EXPIRE 0");
+    redis.ok("MCACHE.SET k 0.05 v TAGS t");
+    redis.ok("MULTI");
+    redis.run("MCACHE.INVALIDATE TAGS t");
+    redis.run("CLIENT PAUSE 600000 WRITE");
+    redis.run("MCACHE.DEBUG DRAIN");
+    let redis::Value::Array(replies) = redis.run("EXEC") else {
+        panic!("three replies");
+    };
+    assert!(
+        format!("{:?}", replies[2]).contains("writes are paused"),
+        "{replies:?}"
+    );
+    wait::until("it has expired", || redis.int("PTTL k") == -2);
+    let mut other = server.session();
+    other.ok("CLIENT UNPAUSE");
+    redis.drain();
+    assert_eq!(redis.int("DBSIZE"), 0);
+}
+
+#[test]
+fn entries_announce_what_becomes_of_them() {
+    for inline_max in [10_000, 0] {
+        let server = Server::builder()
+            .set("notify-keyspace-events", "Kd")
+            .set("mcache.reclaim-inline-max", inline_max)
+            .start();
+        let mut redis = server.session();
+        let mut listener = server.session();
+        listener.run("PSUBSCRIBE __keyspace@0__:*");
+        redis.ok("MCACHE.SET k 100 v SWR 10 TAGS t");
+        redis.int("MCACHE.INVALIDATE SOFT TAGS t");
+        redis.drain();
+        redis.int("MCACHE.INVALIDATE TAGS t");
+        redis.drain();
+        let events: Vec<String> = (0..3).map(|_| listener.message()).collect();
+        assert_eq!(
+            events,
+            ["mcache.set", "mcache.stale", "mcache.invalidated"],
+            "inline-max {inline_max}"
+        );
+    }
+}
