@@ -55,6 +55,22 @@ test-unit: ## tests that start no server
 	$(CARGO) test -p mcache-core
 	$(CARGO) test -p mcache -p mcache-graph -p mcache-postgres --lib
 
+.PHONY: mutants
+mutants: ## small faults in core, each of which must make a test of core fail; NAME=... picks some (module/core/mutants)
+	$(CARGO) run -q -p mcache-core --example mutants -- $(NAME)
+
+.PHONY: asan
+asan: ## core's tests under AddressSanitizer
+	@CARGO=$(CARGO) .ci/asan
+
+.PHONY: miri
+miri: ## the unsafe part of core under Miri, where it is installed
+	@.ci/miri
+
+.PHONY: msrv
+msrv: ## builds with the oldest Rust that Cargo.toml promises, where it is installed
+	@.ci/msrv
+
 .PHONY: test-server
 test-server: build ## tests on real servers, one file per property; NAME=... picks some
 	$(CARGO) test -p mcache-tests --test suite -- $(NAME)

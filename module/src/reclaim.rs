@@ -122,7 +122,15 @@ impl Job {
     /// Does it: the names of deleted keys are added to `deleted`, to be replicated. False if the entry is gone. The database
     /// is selected.
     pub fn perform(self, ctx: Ctx<'_>, deleted: &mut Vec<OwnedStr>) -> bool {
-        let key = ctx.open(self.name.as_raw(), Mode::Reclaim);
+        let mut key = ctx.open(self.name.as_raw(), Mode::Write);
+        let mut trimmed = false;
+        if !key.holds(self.entry) && ctx.flags().is_trimming() {
+            // Its slot has gone, and the server hides the key until it deletes it, as its replicas do by themselves: a
+            // command that named the key would hold up all that they are sent until they are through.
+            drop(key);
+            key = ctx.open(self.name.as_raw(), Mode::Trimmed);
+            trimmed = key.holds(self.entry);
+        }
         if !key.holds(self.entry) {
             drop(key);
             // Mostly it expired when the key was opened, and Redis deleted and replicated that by itself. But while writes
@@ -132,6 +140,10 @@ impl Job {
                     "mcache: the index named an entry that the keyspace does not hold; please report it",
                 );
             }
+            return false;
+        }
+        if trimmed {
+            key.unlink();
             return false;
         }
         let Some(epoch) = self.soft else {

@@ -226,7 +226,7 @@ unsafe extern "C" fn digest(md: *mut raw::RedisModuleDigest, value: *mut c_void)
         let entry = entry(value);
         state::with(|s| {
             // A dead entry and its husk on a replica count as the same.
-            if let Some((attributes, tags)) = s.kept(&entry, redis::now_ms()) {
+            if let Some((attributes, tags)) = s.digested(&entry, redis::now_ms()) {
                 let add = |bytes: &[u8]| {
                     rm!(RedisModule_DigestAddStringBuffer)(md, bytes.as_ptr().cast(), bytes.len())
                 };

@@ -4,9 +4,10 @@ use std::ffi::{CStr, c_int};
 use std::marker::PhantomData;
 use std::ptr::null_mut;
 
+use mcache_core::host::SlotMigration;
 use redis_module::raw;
 
-use super::{OwnedStr, Str, rm};
+use super::{OwnedStr, Str, host, rm};
 
 /// What the server is and does at the moment.
 #[derive(Clone, Copy)]
@@ -33,6 +34,11 @@ impl Flags {
         self.is_script()
             || self.has(raw::REDISMODULE_CTX_FLAGS_MULTI)
             || self.has(raw::REDISMODULE_CTX_FLAGS_DENY_BLOCKING)
+    }
+    /// Slots that have gone to another server are being trimmed (Redis 8.4; in other servers the bit is not this one's).
+    pub fn is_trimming(self) -> bool {
+        const TRIM_IN_PROGRESS: u32 = 1 << 26;
+        host::slot_migration() == SlotMigration::Redis && self.has(TRIM_IN_PROGRESS)
     }
     /// More memory is used than `maxmemory` allows: commands that need more are refused.
     pub fn is_out_of_memory(self) -> bool {

@@ -5,11 +5,10 @@ use std::marker::PhantomData;
 use std::ptr::null_mut;
 
 use mcache_core::entry::Entry;
-use mcache_core::host::SlotMigration;
 use mcache_core::server::corrected_deadline;
 use redis_module::raw;
 
-use super::{Ctx, Str, bytes, host, kind, rm};
+use super::{Ctx, Str, bytes, kind, rm};
 
 /// How a key is opened.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -20,8 +19,8 @@ pub enum Mode {
     Peek,
     /// May be changed; closing it tells watchers and trackers.
     Write,
-    /// As `Write`, also where the server hides the key because its slot has gone to another one.
-    Reclaim,
+    /// As `Write`, where the server hides the key because its slot has gone to another one (Redis 8.4).
+    Trimmed,
 }
 
 /// Redis 8.4's flag for a key whose slot is being trimmed; the bindings are older.
@@ -35,10 +34,7 @@ impl<'a> Ctx<'a> {
             Mode::Read => raw::REDISMODULE_READ,
             Mode::Peek => raw::REDISMODULE_READ | raw::REDISMODULE_OPEN_KEY_NOTOUCH,
             Mode::Write => raw::REDISMODULE_READ | raw::REDISMODULE_WRITE,
-            Mode::Reclaim if host::slot_migration() == SlotMigration::Redis => {
-                raw::REDISMODULE_READ | raw::REDISMODULE_WRITE | ACCESS_TRIMMED
-            }
-            Mode::Reclaim => raw::REDISMODULE_READ | raw::REDISMODULE_WRITE,
+            Mode::Trimmed => raw::REDISMODULE_READ | raw::REDISMODULE_WRITE | ACCESS_TRIMMED,
         };
         // SAFETY: valid context, and a string that outlives the call.
         let raw = unsafe { rm!(RedisModule_OpenKey)(self.raw(), name, bits as c_int) };

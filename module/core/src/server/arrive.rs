@@ -178,8 +178,9 @@ impl<W> Server<W> {
     /// that says so may be gone before the entry is announced under another name.
     pub fn left(&mut self, db: usize, mut entry: Entry, now_ms: impl FnOnce() -> u64) {
         self.feed.key_left(entry.key());
-        if let Verdict::Soft(since) = self.index.verdict(&mut entry)
-            && self.index.lists(db, entry.id(), entry)
+        // Of one that was never linked the tags say nothing.
+        if self.index.lists(db, entry.id(), entry)
+            && let Verdict::Soft(since) = self.index.verdict(&mut entry)
         {
             let ends_ms = softened_end_ms(&entry, since, now_ms());
             self.index.shortened(db, entry, ends_ms);

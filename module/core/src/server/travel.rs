@@ -31,4 +31,18 @@ impl<W: Copy + Eq + Hash> Server<W> {
         let attributes = self.travels(entry, now_ms)?;
         Some((attributes, self.index.names(entry)))
     }
+
+    /// What `DEBUG DIGEST` is made of: what is kept, without the end of a softly invalidated entry, which the
+    /// primary decides by its clock when reclaim comes to it.
+    pub fn digested<'a>(
+        &'a self,
+        entry: &'a Entry,
+        now_ms: u64,
+    ) -> Option<(Attributes, impl ExactSizeIterator<Item = &'a [u8]>)> {
+        let (mut attributes, tags) = self.kept(entry, now_ms)?;
+        if attributes.softened {
+            attributes.ends_ms = 0;
+        }
+        Some((attributes, tags))
+    }
 }
