@@ -40,6 +40,16 @@ test-medusa: build ## the npm package for Medusa, on Node, against real servers;
 	@cd client/medusa && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error >/dev/null && \
 		node --test --test-timeout=300000 test/$(if $(NAME),$(NAME),*).test.js
 
+.PHONY: medusa
+medusa: build ## a real Medusa server with the package: every kind of change, races, outages, two processes; goes on where it was cut short
+	@.ci/setup npm
+	@benches/medusa/medusa.sh check
+
+.PHONY: medusa-bench
+medusa-bench: build ## the same server without a cache, with Medusa's and with ours, in turns; writes docs/results/medusa.md
+	@.ci/setup npm
+	@benches/medusa/medusa.sh bench
+
 .PHONY: test-unit
 test-unit: ## tests that start no server
 	$(CARGO) test -p mcache-core

@@ -65,6 +65,8 @@ export declare class McacheCachingProvider {
   }): Promise<void>
   clear(input: { key?: string; tags?: string[]; options?: { autoInvalidate?: boolean } }): Promise<void>
   stats(): McacheStats
+  /** Tags and keys whose clearing Redis has not acknowledged yet. */
+  unacknowledged(): string[]
 }
 
 declare const provider: { module: string; services: unknown[]; loaders: unknown[] }

@@ -1,12 +1,12 @@
 //! The options: name, default, bounds, meaning. Each can be given at load and changed at run time.
 
-use std::sync::atomic::{AtomicI32, AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicI64, Ordering};
 
 use mcache_core::command::Limits;
 use redis_module::configuration::{
     ConfigurationContext, ConfigurationFlags, ConfigurationValue, EnumConfigurationValue,
-    get_enum_default_config_value, get_i64_default_config_value, register_enum_configuration,
-    register_i64_configuration,
+    get_bool_default_config_value, get_enum_default_config_value, get_i64_default_config_value,
+    register_bool_configuration, register_enum_configuration, register_i64_configuration,
 };
 use redis_module::{Context, RedisError, RedisString};
 
@@ -114,6 +114,16 @@ pub fn register(ctx: &Context, args: &[RedisString]) -> Result<(), String> {
         ConfigurationFlags::DEFAULT,
         None,
     );
+    let accept =
+        get_bool_default_config_value(args, ACCEPT, false).map_err(|e| wrong(ACCEPT, e))?;
+    register_bool_configuration(
+        ctx,
+        ACCEPT,
+        &ACCEPT_VALKEY_8_1,
+        accept,
+        ConfigurationFlags::IMMUTABLE,
+        None,
+    );
     Ok(())
 }
 
@@ -121,8 +131,8 @@ pub fn register(ctx: &Context, args: &[RedisString]) -> Result<(), String> {
 fn check_arguments(args: &[RedisString]) -> Result<(), String> {
     for pair in args.chunks(2) {
         let name = pair[0].to_string_lossy();
-        let known =
-            NUMBERS.iter().any(|n| n.name == name) || name == "on-restart" || name == "on-promote";
+        let known = NUMBERS.iter().any(|n| n.name == name)
+            || ["on-restart", "on-promote", ACCEPT].contains(&&*name);
         if !known {
             return Err(format!("unknown option '{name}'"));
         }
@@ -288,4 +298,15 @@ pub fn on_restart() -> OnRestart {
 /// [`OnPromote`] as it is now.
 pub fn on_promote() -> OnPromote {
     OnPromote::try_from(ON_PROMOTE.value.load(Ordering::Relaxed)).unwrap_or(OnPromote::Drop)
+}
+
+const ACCEPT: &str = "accept-valkey-8-1";
+
+/// Whether the module is to be loaded into a Valkey whose MOVE and COPY ... DB, while a module hears of keys, leave clients in
+/// the wrong database (8.1.0 to 8.1.8): for those who use neither.
+static ACCEPT_VALKEY_8_1: AtomicBool = AtomicBool::new(false);
+
+/// [`ACCEPT_VALKEY_8_1`].
+pub fn accept_valkey_8_1() -> bool {
+    ACCEPT_VALKEY_8_1.load(Ordering::Relaxed)
 }

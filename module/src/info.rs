@@ -30,6 +30,7 @@ pub fn fields() -> Vec<(&'static str, u64)> {
             ("leases", s.leases.len() as u64),
             ("parked_clients", s.leases.parked() as u64),
             ("replicating", u64::from(redis::is_heard())),
+            ("slot_exports", s.exports.keys().count() as u64),
             ("panics", s.stats.panics),
             ("incarnation", s.fills.incarnation()),
             ("epoch", s.fills.now().0),

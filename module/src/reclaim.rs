@@ -155,7 +155,7 @@ impl Job {
     /// Does it: the names of deleted keys are added to `deleted`, to be replicated. False if the entry is gone. The database
     /// is selected.
     pub fn perform(self, ctx: Ctx<'_>, deleted: &mut Vec<OwnedStr>) -> bool {
-        let key = ctx.open(self.name.as_raw(), Mode::Write);
+        let key = ctx.open(self.name.as_raw(), Mode::Reclaim);
         if !key.holds(self.entry) {
             drop(key);
             // Mostly it expired when the key was opened, and Redis deleted and replicated that by itself. But while writes

@@ -7,7 +7,7 @@ use std::io::Write;
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 
-use mcache_core::host::{Host, Maker, SlotMigration};
+use mcache_core::host::{Host, Maker, Setting, SlotMigration};
 
 use crate::{Server, locate};
 
@@ -70,13 +70,35 @@ impl Program {
         self.host.slot_migration()
     }
 
+    /// Whether the module loads into it without being told to.
+    pub fn is_accepted(&self) -> bool {
+        let setting = Setting {
+            several_databases: true,
+            accept_valkey_8_1: false,
+        };
+        self.host.check(setting).is_ok()
+    }
+
+    /// Whether it knows a configuration directive.
+    pub fn has_directive(&self, directive: &str) -> bool {
+        let server = Server::builder().without_module().start();
+        let known = server.session().list(&format!("CONFIG GET {directive}"));
+        !known.is_empty()
+    }
+
+    /// Whether it knows a command.
+    pub fn has_command(&self, command: &str) -> bool {
+        let server = Server::builder().without_module().start();
+        server
+            .session()
+            .list("COMMAND LIST")
+            .contains(&command.to_lowercase())
+    }
+
     /// Whether it was built with TLS, which only a running one tells.
     pub fn has_tls(&self) -> bool {
         static TLS: OnceLock<bool> = OnceLock::new();
-        *TLS.get_or_init(|| {
-            let server = Server::builder().without_module().start();
-            !server.session().list("CONFIG GET tls-port").is_empty()
-        })
+        *TLS.get_or_init(|| self.has_directive("tls-port"))
     }
 }
 

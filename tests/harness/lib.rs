@@ -18,6 +18,7 @@
 //! | talk to it in lines, as `redis-cli` would | [`Session`] |
 //! | know which server it is, and leave out what it cannot do | [`host`] |
 //! | have replicas, a Sentinel, a Cluster | [`topology`] |
+//! | move whole slots of a cluster at once | [`slots`] |
 //! | have a PostgreSQL server | [`Postgres`] |
 //! | cut, delay or stall the network | [`Proxy`] |
 //! | read what a server tells its replicas | [`ReplicationStream`] |
@@ -37,6 +38,7 @@ mod rng;
 mod scratch;
 mod server;
 mod session;
+pub mod slots;
 mod stream;
 pub mod topology;
 pub mod trace;

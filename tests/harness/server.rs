@@ -13,7 +13,7 @@ use std::thread;
 use redis::{ConnectionAddr, IntoConnectionInfo, ProtocolVersion, RedisConnectionInfo};
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::{ScratchDir, Session, locate, wait};
+use crate::{ScratchDir, Session, host, locate, wait};
 
 /// How often a server is started anew because somebody else took the port it had been given.
 const PORT_ATTEMPTS: usize = 10;
@@ -30,6 +30,7 @@ pub struct ServerBuilder {
     cluster: bool,
     apart_from_terminal: bool,
     self_check: bool,
+    accepted: bool,
 }
 
 impl ServerBuilder {
@@ -65,10 +66,42 @@ impl ServerBuilder {
         self
     }
 
+    /// Leaves it to the module whether it loads into this server. Default: where only an option stands between the two, it is set.
+    pub fn as_it_is(mut self) -> Self {
+        self.accepted = false;
+        self
+    }
+
     /// Does not compare index and keyspace at the end. Default: compared on drop.
     pub fn without_self_check(mut self) -> Self {
         self.self_check = false;
         self
+    }
+
+    /// Starts a server that must not come up, and returns its log once it has ended.
+    ///
+    /// # Panics
+    ///
+    /// When it comes up.
+    pub fn refusal(self) -> String {
+        let mut server = Server {
+            dir: ScratchDir::new("redis"),
+            builder: ServerBuilder {
+                self_check: false,
+                ..self
+            },
+            self_check: false,
+            port: None,
+            child: None,
+        };
+        server.write_config(None);
+        server.spawn();
+        let answered = server.await_answer().is_ok();
+        let log = server.log();
+        assert!(!answered, "it came up:\n{log}");
+        // It has ended by itself, which is not to be found again when it is dropped.
+        server.child = None;
+        log
     }
 
     /// Starts the server and waits until it answers.
@@ -114,6 +147,7 @@ impl Server {
             cluster: false,
             apart_from_terminal: false,
             self_check: true,
+            accepted: true,
         }
     }
 
@@ -311,6 +345,9 @@ impl Server {
         }
         if self.builder.module {
             lines.push(format!("loadmodule {}", locate::module().display()));
+        }
+        if self.builder.module && self.builder.accepted && !host::program().is_accepted() {
+            lines.push("mcache.accept-valkey-8-1 yes".to_owned());
         }
         for (directive, value) in &self.builder.directives {
             lines.push(format!("{directive} {value}"));

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::thread;
 
 use harness::topology::{Replicated, await_link, digest, follow};
-use harness::{Proxy, Seed, Server, ServerBuilder, Session, wait};
+use harness::{Proxy, Seed, Server, ServerBuilder, Session, host, wait};
 
 /// Entries of one data set, enough for a full synchronisation to take a while.
 const ENTRIES: usize = 20_000;
@@ -65,21 +65,51 @@ fn assert_same(replicated: &Replicated, context: &str) {
     }
 }
 
+/// Every way in which this server sends and takes a whole data set.
+fn ways() -> Vec<Vec<(&'static str, &'static str)>> {
+    let mut loads = vec!["disabled", "on-empty-db", "swapdb"];
+    let plain = Server::builder().without_module().start();
+    let flushes_before = plain
+        .session()
+        .try_run("CONFIG SET repl-diskless-load flush-before-load");
+    match flushes_before {
+        Ok(_) => loads.push("flush-before-load"),
+        Err(_) => host::skip("a replica cannot flush before it loads"),
+    }
+    let mut ways = vec![vec![("repl-diskless-sync", "no")]];
+    ways.extend(
+        loads
+            .into_iter()
+            .map(|load| vec![("repl-diskless-sync", "yes"), ("repl-diskless-load", load)]),
+    );
+    // The stream on a connection of its own, beside the data set: Valkey's name for it, and Redis's.
+    let channels = ["dual-channel-replication-enabled", "repl-rdb-channel"];
+    match channels
+        .into_iter()
+        .find(|name| host::program().has_directive(name))
+    {
+        Some(channel) => {
+            for on in ["yes", "no"] {
+                let mut way = vec![("repl-diskless-sync", "yes"), (channel, on)];
+                way.push(("repl-diskless-load", "swapdb"));
+                ways.push(way);
+            }
+        }
+        None => host::skip("data set and stream share a connection"),
+    }
+    ways
+}
+
 #[test]
 fn two_replicas_and_one_behind_them_follow_a_random_load_through_every_kind_of_full_sync() {
-    for (diskless, diskless_load) in [
-        ("no", "disabled"),
-        ("yes", "disabled"),
-        ("yes", "on-empty-db"),
-        ("yes", "swapdb"),
-    ] {
-        let context = format!("repl-diskless-sync {diskless}, repl-diskless-load {diskless_load}");
+    for way in ways() {
+        let context = format!("{way:?}");
         println!("{context}");
         let mut seed = Seed::draw("two_replicas_and_one_behind");
-        let options = Server::builder()
-            .set("repl-diskless-sync", diskless)
-            .set("repl-diskless-load", diskless_load)
-            .set("mcache.reclaim-inline-max", 20);
+        let options = Server::builder().set("mcache.reclaim-inline-max", 20);
+        let options = way.iter().fold(options, |options, (directive, value)| {
+            options.set(directive, value)
+        });
         let primary = options.clone().tcp().start();
         fill(&mut primary.session(), "early", ENTRIES / 4);
         let over = AtomicBool::new(false);

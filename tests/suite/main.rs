@@ -42,4 +42,6 @@ mod replication;
 mod runtime;
 mod soft;
 mod stale;
+mod support;
 mod tokens;
+mod topology;

@@ -12,6 +12,7 @@
  * Compression is raw deflate, level 1, the fastest that every supported Node has; large values are compressed and
  * expanded on Node's thread pool. Anything that cannot be opened is a miss: a cache may forget, it must not guess.
  */
+const v8 = require("node:v8")
 const zlib = require("node:zlib")
 const { promisify } = require("node:util")
 
@@ -19,6 +20,8 @@ const FORMAT = 0xc1
 const HEADER_BYTES = 5
 const DEFLATED = 1 << 2
 const CODEC_JSON = 1
+/** Node's structured clone: dates stay dates, absent stays absent. Numbers from 128 on are not the Rust client's. */
+const CODEC_V8 = 128
 const SCHEMA = 0
 
 /** Below this size the thread pool costs more than it saves. */
@@ -31,32 +34,44 @@ const inflateRaw = promisify(zlib.inflateRaw)
 const FAST = { level: 1 }
 const BOUNDED = { maxOutputLength: VALUE_BYTES_MAX }
 
-function header(flags) {
+function header(flags, codec) {
   const bytes = Buffer.allocUnsafe(HEADER_BYTES)
   bytes[0] = FORMAT
   bytes[1] = flags
-  bytes[2] = CODEC_JSON
+  bytes[2] = codec
   bytes.writeUInt16LE(SCHEMA, 3)
   return bytes
 }
 
-const PLAIN = header(0)
-const PACKED = header(DEFLATED)
+const HEADERS = {
+  [CODEC_JSON]: { plain: header(0, CODEC_JSON), packed: header(DEFLATED, CODEC_JSON) },
+  [CODEC_V8]: { plain: header(0, CODEC_V8), packed: header(DEFLATED, CODEC_V8) },
+}
+
+function encode(value, codec) {
+  if (codec === CODEC_V8) return v8.serialize(value)
+  const json = JSON.stringify(value)
+  return json === undefined ? undefined : Buffer.from(json, "utf8")
+}
+
+const decode = (bytes, codec) => (codec === CODEC_V8 ? v8.deserialize(bytes) : JSON.parse(bytes.toString("utf8")))
 
 /**
- * The bytes to store, or null for a value that has no JSON or is larger than is kept.
+ * The bytes to store, or null for a value that has no JSON or is larger than is kept. The value is read before this returns:
+ * what the caller changes in it later is not stored.
  * @param {unknown} value
  * @param {number} compressFrom values of at least so many bytes are compressed
+ * @param {{ isExact?: boolean }} [how] exact: dates stay dates
  * @returns {Promise<Buffer | null>}
  */
-async function seal(value, compressFrom) {
-  const json = JSON.stringify(value)
-  if (json === undefined) return null
-  const plain = Buffer.from(json, "utf8")
-  if (plain.length > VALUE_BYTES_MAX) return null
-  if (plain.length < compressFrom) return Buffer.concat([PLAIN, plain])
-  const packed = plain.length < POOL_FROM_BYTES ? zlib.deflateRawSync(plain, FAST) : await deflateRaw(plain, FAST)
-  return packed.length < plain.length ? Buffer.concat([PACKED, packed]) : Buffer.concat([PLAIN, plain])
+async function seal(value, compressFrom, { isExact = false } = {}) {
+  const codec = isExact ? CODEC_V8 : CODEC_JSON
+  const bytes = encode(value, codec)
+  if (bytes === undefined || bytes.length > VALUE_BYTES_MAX) return null
+  const { plain, packed } = HEADERS[codec]
+  if (bytes.length < compressFrom) return Buffer.concat([plain, bytes])
+  const small = bytes.length < POOL_FROM_BYTES ? zlib.deflateRawSync(bytes, FAST) : await deflateRaw(bytes, FAST)
+  return small.length < bytes.length ? Buffer.concat([packed, small]) : Buffer.concat([plain, bytes])
 }
 
 /**
@@ -65,15 +80,16 @@ async function seal(value, compressFrom) {
  * @returns {Promise<unknown>}
  */
 async function open(bytes) {
-  if (bytes.length < HEADER_BYTES || bytes[0] !== FORMAT || bytes[2] !== CODEC_JSON) return undefined
-  if (bytes.readUInt16LE(3) !== SCHEMA) return undefined
+  if (bytes.length < HEADER_BYTES || bytes[0] !== FORMAT || bytes.readUInt16LE(3) !== SCHEMA) return undefined
+  const [, flags, codec] = bytes
+  if (codec !== CODEC_JSON && codec !== CODEC_V8) return undefined
   const payload = bytes.subarray(HEADER_BYTES)
   try {
-    if (bytes[1] === 0) return JSON.parse(payload.toString("utf8"))
-    if (bytes[1] !== DEFLATED) return undefined
+    if (flags === 0) return decode(payload, codec)
+    if (flags !== DEFLATED) return undefined
     const plain =
       payload.length < POOL_FROM_BYTES / 4 ? zlib.inflateRawSync(payload, BOUNDED) : await inflateRaw(payload, BOUNDED)
-    return JSON.parse(plain.toString("utf8"))
+    return decode(plain, codec)
   } catch {
     return undefined
   }

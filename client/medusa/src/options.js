@@ -22,8 +22,8 @@ const DEFAULTS = {
 }
 
 const NUMBERS = Object.keys(DEFAULTS).filter((name) => typeof DEFAULTS[name] === "number")
-/** Ours beside the numbers; what else is at the top level are options of ioredis, as old versions of Medusa had them. */
-const OTHERS = ["prefix", "redisUrl", "redisOptions", "cluster", "clusterOptions"]
+/** Ours beside the numbers, and what Medusa gives every module; what else is at the top level are options of ioredis, as old versions of Medusa had them. */
+const OTHERS = ["prefix", "redisUrl", "redisOptions", "cluster", "clusterOptions", "database"]
 
 class OptionError extends Error {
   constructor(text) {

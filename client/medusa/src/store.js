@@ -133,12 +133,17 @@ class Store {
     this.#release(this.names.key(key), this.fills.ended(key).lease)
   }
 
+  /** The bytes of a value as it is now; for `set` later, when the value may have been changed. */
+  seal(data, how) {
+    return seal(data, this.options.compressionThreshold, how)
+  }
+
   /**
-   * @param {{ key: string, data: unknown, ttl?: number, tags?: string[], autoInvalidate?: boolean }} entry ttl in
+   * @param {{ key: string, data?: unknown, sealed?: Promise<Buffer | null>, ttl?: number, tags?: string[], autoInvalidate?: boolean }} entry ttl in
    * seconds, 0: no expiry
    * @returns {Promise<boolean>} whether it was stored
    */
-  async set({ key, data, ttl = this.options.ttl, tags, autoInvalidate }) {
+  async set({ key, data, sealed, ttl = this.options.ttl, tags, autoInvalidate }) {
     const name = this.names.key(key)
     const { from, lease, tookMs } = this.fills.ended(key)
     this.leases.took(tookMs)
@@ -147,7 +152,7 @@ class Store {
       this.#release(name, lease)
       return false
     }
-    const value = data === null ? null : await seal(data, this.options.compressionThreshold)
+    const value = await (sealed ?? (data === null ? null : this.seal(data)))
     if (value === null) {
       this.#release(name, lease)
       return false

@@ -43,6 +43,7 @@ test("a server that is stopped: one read waits the deadline, the next do not; wh
   // What was loaded while nobody could say whether it is still right is not stored.
   await provider.set({ key: "page0", data: { version: 1 }, tags: ["Product:0"] })
   await until("the clears are owed", () => provider.stats().owed >= 10)
+  assert.ok(provider.unacknowledged().includes("Product:7"))
   redis.resume()
   await until("the clears are delivered", () => provider.stats().owed === 0)
   assert.deepEqual(await served(provider), [])

@@ -210,18 +210,29 @@ impl Fills {
     /// written: by what this run remembers, and this run remembers nothing from before it began. Compared with its birth,
     /// not with when it was written: in a cluster the invalidation may have been here before it was at the sender.
     pub fn may_have_missed_an_invalidation(&self, entry: &Decoded) -> bool {
-        let memory = self.memory(entry.attributes.manual);
         let (birth, saved) = (entry.attributes.birth, entry.saved);
-        let mut last = entry
-            .tags
-            .iter()
-            .map(|tag| memory.last(self.key.hash(tag)).epoch);
+        let tags = entry.tags.iter().map(|tag| &**tag);
         if saved.incarnation == self.incarnation {
-            return last.any(|last| last > birth);
+            let memory = self.memory(entry.attributes.manual);
+            return tags
+                .map(|tag| memory.last(self.key.hash(tag)).epoch)
+                .any(|last| last > birth);
         }
-        let may_be_later = |a: Epoch, b: Epoch| a.unix_ms() + MAX_SKEW_MS >= b.unix_ms();
         may_be_later(self.began, saved.epoch)
-            || last.any(|last| last > Epoch::ZERO && may_be_later(last, birth))
+            || self.may_have_been_invalidated_here(birth, entry.attributes.manual, tags)
+    }
+
+    /// The same of an entry that comes with its slot, straight from a server that goes on telling what is invalidated there:
+    /// only what was invalidated here counts.
+    pub fn may_have_been_invalidated_here<'a>(
+        &self,
+        birth: Epoch,
+        manual: bool,
+        tags: impl Iterator<Item = &'a [u8]>,
+    ) -> bool {
+        let memory = self.memory(manual);
+        tags.map(|tag| memory.last(self.key.hash(tag)).epoch)
+            .any(|last| last > Epoch::ZERO && may_be_later(last, birth))
     }
 
     /// Remembers more or fewer tags exactly. What was remembered goes on to refuse what it refused: nothing is accepted
@@ -241,6 +252,11 @@ impl Fills {
     pub fn memory_bytes(&self) -> usize {
         self.any.bytes() + self.without_auto.bytes()
     }
+}
+
+/// Whether an epoch of one server may be later than one of another.
+fn may_be_later(a: Epoch, b: Epoch) -> bool {
+    a.unix_ms() + MAX_SKEW_MS >= b.unix_ms()
 }
 
 #[cfg(test)]

@@ -7,11 +7,11 @@
 //! | `unlink2` | the entry leaves the keyspace: it leaves the index first |
 //! | `free` | memory, and a word to `Awaited`: it may run on a background thread (FLUSHALL ASYNC) on entries still linked |
 //! | `copy2` | a new entry, linked when Redis announces the new key |
+//! | `defrag` | one allocation that moves; the index is told |
 //! | `mem_usage2`, `free_effort2`, `digest` | as their names say |
 //!
 //! Absent: `aux_load`/`aux_save` (an RDB file without entries must load where the module is missing, and epochs need no
-//! saving: births are in the entries and tokens of another run are refused), `defrag` (entries are referred to by
-//! address from the index, and Debian's Redis is built without active defragmentation).
+//! saving: births are in the entries and tokens of another run are refused).
 
 use std::ffi::{c_int, c_void};
 use std::ptr::null_mut;
@@ -48,7 +48,7 @@ pub unsafe fn register(ctx: *mut raw::RedisModuleCtx) -> Result<(), &'static str
         free_effort: None,
         unlink: None,
         copy: None,
-        defrag: None,
+        defrag: Some(defrag),
         mem_usage2: Some(mem_usage),
         free_effort2: Some(free_effort),
         unlink2: Some(unlink),
@@ -233,4 +233,25 @@ unsafe extern "C" fn digest(md: *mut raw::RedisModuleDigest, value: *mut c_void)
             rm!(RedisModule_DigestEndSequence)(md);
         });
     });
+}
+
+unsafe extern "C" fn defrag(
+    ctx: *mut raw::RedisModuleDefragCtx,
+    _: *mut raw::RedisModuleString,
+    value: *mut *mut c_void,
+) -> c_int {
+    // SAFETY: `value` points to a value of ours in the keyspace, where the address of the copy is to be put. Redis copies the
+    // bytes and frees the old ones: an entry is one allocation that does not refer to itself.
+    guard((), || unsafe {
+        let old = entry(*value);
+        let moved = rm!(RedisModule_DefragAlloc)(ctx, *value);
+        if moved.is_null() {
+            return;
+        }
+        *value = moved;
+        let db = rm!(RedisModule_GetDbIdFromDefragCtx)(ctx) as usize;
+        state::with(|s| s.index.moved(db, old, entry(moved)));
+    });
+    // Nothing is left for later.
+    0
 }

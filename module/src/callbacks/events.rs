@@ -5,11 +5,13 @@
 
 use std::ffi::{CStr, c_char, c_int, c_void};
 
+use mcache_core::host::SlotMigration;
 use redis_module::raw;
 
+use super::slots;
 use crate::config::{OnPromote, on_promote};
 use crate::redis::guard::guard;
-use crate::redis::{self, Ctx, Held, Mode, bytes, rm};
+use crate::redis::{self, Ctx, Held, Mode, bytes, host, rm};
 use crate::{listeners, parking, reclaim, state};
 
 /// Redis's `RedisModuleFlushInfo`, which the bindings leave out.
@@ -77,7 +79,12 @@ pub unsafe fn subscribe(ctx: *mut raw::RedisModuleCtx) -> Result<(), &'static st
             return Err(name);
         }
     }
-    let kinds = raw::REDISMODULE_NOTIFY_GENERIC | raw::REDISMODULE_NOTIFY_LOADED;
+    // SAFETY: the caller's promise.
+    unsafe { slots::subscribe(ctx)? };
+    let mut kinds = (raw::REDISMODULE_NOTIFY_GENERIC | raw::REDISMODULE_NOTIFY_LOADED) as c_int;
+    if host::slot_migration() == SlotMigration::Redis {
+        kinds |= slots::KEY_TRIMMED;
+    }
     // SAFETY: as above.
     match unsafe { rm!(RedisModule_SubscribeToKeyspaceEvents)(ctx, kinds, Some(on_key)) } as isize {
         raw::REDISMODULE_OK => Ok(()),
@@ -225,22 +232,25 @@ unsafe extern "C" fn on_key(
             parking::filled(ctx, unsafe { bytes(key) });
         }),
         b"restore" | b"copy_to" => guard((), || {
-            let found = match ctx.open(key, Mode::Peek).held() {
+            let open = ctx.open(key, Mode::Peek);
+            let found = match open.held() {
                 Held::Entry(entry) => Some(entry),
                 Held::Nothing | Held::Foreign => None,
             };
+            let db = open.db().unwrap_or_else(|| ctx.db());
             // SAFETY: alive during the callback.
             let name = unsafe { bytes(key) };
-            state::with(|s| s.arrived(ctx.db(), name, found, false));
+            state::with(|s| s.arrived(db, name, found, false));
         }),
         b"rename_to" | b"move_to" => guard((), || {
             let open = ctx.open(key, Mode::Write);
             let Held::Entry(entry) = open.held() else {
                 return;
             };
+            let db = open.db().unwrap_or_else(|| ctx.db());
             // SAFETY: alive during the callback.
             let name = unsafe { bytes(key) };
-            if let Some(fresh) = state::with(|s| s.renamed(ctx.db(), name, entry)) {
+            if let Some(fresh) = state::with(|s| s.renamed(db, name, entry)) {
                 open.replace(fresh);
             }
         }),

@@ -2,11 +2,12 @@
 
 use std::ffi::{CStr, c_int};
 
+use mcache_core::host::SlotMigration;
 use redis_module::{Context, raw};
 
-use super::{datatype, events, info};
+use super::{datatype, events, info, slots};
 use crate::commands::table;
-use crate::redis::{self, Str, eventloop, guard, rm};
+use crate::redis::{self, Ctx, Str, eventloop, guard, host, rm};
 use crate::{config, state};
 
 const NAME: &CStr = c"mcache";
@@ -51,8 +52,9 @@ pub unsafe extern "C" fn RedisModule_OnLoad(
 /// # Safety
 /// As for `RedisModule_OnLoad`, after the API is initialised.
 unsafe fn load(ctx: *mut raw::RedisModuleCtx, argv: *mut Str, argc: c_int) -> Result<(), String> {
-    redis::check()
-        .map_err(|missing| format!("this server lacks {missing}; Redis 7.0 or later is needed"))?;
+    // SAFETY: the caller's promise.
+    let host = unsafe { host::find(ctx)? };
+    redis::check().map_err(|missing| format!("this is {host}, and it lacks {missing}"))?;
     let args = redis_module::decode_args(ctx.cast(), argv, argc);
     // The options may change what the state is made with as soon as they are read.
     state::init(config::invalidation_memory_tags());
@@ -61,13 +63,18 @@ unsafe fn load(ctx: *mut raw::RedisModuleCtx, argv: *mut Str, argc: c_int) -> Re
     // SAFETY: the caller's promise.
     unsafe {
         rm!(RedisModule_LoadConfigs)(ctx);
-        let options = raw::REDISMODULE_OPTIONS_HANDLE_IO_ERRORS
-            | raw::REDISMODULE_OPTIONS_HANDLE_REPL_ASYNC_LOAD;
-        rm!(RedisModule_SetModuleOptions)(ctx, options as c_int);
+        host.check(host::setting(Ctx::new(ctx), config::accept_valkey_8_1()))?;
+        let mut options = (raw::REDISMODULE_OPTIONS_HANDLE_IO_ERRORS
+            | raw::REDISMODULE_OPTIONS_HANDLE_REPL_ASYNC_LOAD) as c_int;
+        if host.slot_migration() == SlotMigration::Valkey {
+            options |= slots::HANDLE_ATOMIC_SLOT_MIGRATION;
+        }
+        rm!(RedisModule_SetModuleOptions)(ctx, options);
         datatype::register(ctx)?;
+        let own_category = host::add_category(ctx, NAME);
         for command in table::all() {
             command
-                .register(ctx)
+                .register(ctx, own_category.then_some(NAME))
                 .ok_or_else(|| format!("{:?} could not be registered", command.name))?;
         }
         events::subscribe(ctx).map_err(|event| format!("no subscription to {event}"))?;

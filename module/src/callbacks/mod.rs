@@ -4,3 +4,4 @@ mod datatype;
 mod events;
 mod info;
 mod load;
+mod slots;

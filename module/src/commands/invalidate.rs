@@ -36,7 +36,15 @@ pub fn invalidate(ctx: Ctx<'_>, args: Args<'_>) -> Result<(), Error> {
         ctx.replicate_unlink(&deleted);
     }
     if later > 0 {
-        ctx.replicate_invalidate(epoch.0, invalidate.mode(), args.tail(tags_from));
+        let (mode, tags) = (invalidate.mode(), args.tail(tags_from));
+        // Replicas and file hear of it either way, and once is enough.
+        let along: Vec<[u8; 2]> = state::with(|s| s.exports.keys().collect());
+        if along.is_empty() {
+            ctx.replicate_invalidate(epoch.0, mode, tags);
+        }
+        for key in along {
+            ctx.replicate_invalidate_along(key, epoch.0, mode, tags);
+        }
         reclaim::arm(ctx);
     }
     state::with(|s| {

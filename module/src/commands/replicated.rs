@@ -1,17 +1,19 @@
-//! `MCACHE.REPLSET`, `MCACHE.REPLINVALIDATE` and `MCACHE.REPLSHORTEN`: what a primary decided, for its replicas and for the append-only file.
+//! `MCACHE.REPLSET`, `MCACHE.REPLINVALIDATE`, `MCACHE.REPLINVALIDATEALONG` and `MCACHE.REPLSHORTEN`: what a primary decided, for its
+//! replicas, for the append-only file, and for the server that slots are on their way to.
 //!
 //! They carry absolute deadlines and epochs and are applied without asking again: limits, permissions, conditions and
-//! tokens were checked where the decision was made.
+//! tokens were checked where the decision was made. Only an entry that comes with its slot is held against what was
+//! invalidated here, as one that comes by RESTORE is.
 
 use mcache_core::command::{Invalidate, Set};
 use mcache_core::entry::Attributes;
 use mcache_core::epoch::Epoch;
 use mcache_core::error::Error;
-use mcache_core::server::Store;
+use mcache_core::server::{Replicated, Store};
 
 use super::set::put;
 use crate::config;
-use crate::redis::{Args, Ctx, Held, Mode};
+use crate::redis::{Args, Ctx, Held, Mode, Redis};
 use crate::state;
 
 fn integer(args: Args<'_>, at: usize, what: &'static str) -> Result<i64, Error> {
@@ -49,19 +51,22 @@ pub fn replset(ctx: Ctx<'_>, args: Args<'_>) -> Result<(), Error> {
         max: u64::from(u32::MAX) << 2 | 3,
     })?;
     let drop = config::on_restart() == config::OnRestart::Drop;
-    if state::with(|s| s.admit_replicated(birth, drop)) {
+    let tags = args.tail_bytes(VALUE + 1);
+    let verdict = state::with(|s| s.admit_replicated(attributes, tags.clone(), drop, &Redis));
+    if verdict != Replicated::Ignored {
         let key = ctx.open(args.string(Set::KEY), Mode::Write);
         let present = match key.held() {
             Held::Nothing => None,
             Held::Entry(entry) => Some(entry),
             Held::Foreign => return Err(Error::WrongType),
         };
+        let dead = verdict == Replicated::Dead;
         let store = Store {
             db: ctx.db(),
             key: args.bytes(Set::KEY),
-            value: args.bytes(VALUE),
-            tags: args.tail_bytes(VALUE + 1),
-            attributes,
+            value: if dead { b"" } else { args.bytes(VALUE) },
+            tags: tags.take(if dead { 0 } else { usize::MAX }),
+            attributes: if dead { Attributes::HUSK } else { attributes },
             present,
         };
         put(&key, store);
@@ -75,15 +80,26 @@ pub fn replset(ctx: Ctx<'_>, args: Args<'_>) -> Result<(), Error> {
 /// `MCACHE.REPLINVALIDATE epoch mode tag [tag ...]`
 pub fn replinvalidate(ctx: Ctx<'_>, args: Args<'_>) -> Result<(), Error> {
     check_origin(ctx, "MCACHE.REPLINVALIDATE")?;
-    let epoch = Epoch(integer(args, 1, "epoch")? as u64);
-    let mode = integer(args, 2, "mode")? as u64;
+    invalidate(ctx, args, 1)
+}
+
+/// `MCACHE.REPLINVALIDATEALONG key epoch mode tag [tag ...]`: the key takes the command to where its slot goes, and is not looked
+/// at. Entries of other slots die, too, if they carry the tags: the invalidation is on its way to this server anyhow.
+pub fn replinvalidatealong(ctx: Ctx<'_>, args: Args<'_>) -> Result<(), Error> {
+    check_origin(ctx, "MCACHE.REPLINVALIDATEALONG")?;
+    invalidate(ctx, args, 2)
+}
+
+fn invalidate(ctx: Ctx<'_>, args: Args<'_>, from: usize) -> Result<(), Error> {
+    let epoch = Epoch(integer(args, from, "epoch")? as u64);
+    let mode = integer(args, from + 1, "mode")? as u64;
     let Invalidate {
         scope,
         soft,
         tags_from,
-    } = Invalidate::from_mode(mode, 3).ok_or_else(|| Error::Integer {
+    } = Invalidate::from_mode(mode, from + 2).ok_or_else(|| Error::Integer {
         what: "mode",
-        got: args.bytes(2).to_vec(),
+        got: args.bytes(from + 1).to_vec(),
         min: 0,
         max: 3,
     })?;

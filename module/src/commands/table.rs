@@ -14,7 +14,7 @@ const COUNT: Arg = Arg::new(c"count", INTEGER)
     .flagged(OPTIONAL);
 
 /// Every command.
-static COMMANDS: [Command; 16] = [
+static COMMANDS: [Command; 17] = [
     Command {
         name: c"mcache.set",
         syntax: "MCACHE.SET key ttl value [SWR seconds] [TOKEN token] [NX|XX] [MANUAL] [TAGS tag [tag ...]]",
@@ -230,6 +230,23 @@ static COMMANDS: [Command; 16] = [
         keys: Keys::None,
         args: &[Arg::new(c"epoch", INTEGER), Arg::new(c"mode", INTEGER), TAGS],
         function: function(replicated::replinvalidate),
+    },
+    Command {
+        name: c"mcache.replinvalidatealong",
+        syntax: "",
+        summary: c"For the server that slots are on their way to: an invalidation.",
+        complexity: c"O(N) with N the number of tags",
+        flags: c"write",
+        tips: None,
+        arity: -5,
+        keys: Keys::One(ROUTES),
+        args: &[
+            Arg::new(c"key", KEY),
+            Arg::new(c"epoch", INTEGER),
+            Arg::new(c"mode", INTEGER),
+            TAGS,
+        ],
+        function: function(replicated::replinvalidatealong),
     },
     Command {
         name: c"mcache.replshorten",

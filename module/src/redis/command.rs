@@ -1,14 +1,14 @@
 //! Commands: what Redis is told of each, so that cluster clients route it, `redis-cli` hints at its arguments and ACL rules
 //! apply to it; and how Redis calls it.
 
-use std::ffi::{CStr, c_int};
+use std::ffi::{CStr, CString, c_int};
 use std::ptr::{NonNull, null, null_mut};
 
 use mcache_core::error::Error;
 use redis_module::raw;
 
 use super::guard::guard;
-use super::{Args, Ctx, Str, rm};
+use super::{Args, Ctx, Str, host, rm};
 
 /// How a command uses the keys it names.
 #[derive(Clone, Copy)]
@@ -158,11 +158,45 @@ static INFO_VERSION: raw::RedisModuleCommandInfoVersion = raw::RedisModuleComman
 };
 
 impl Command {
-    /// Tells Redis of it; `None` if Redis refuses.
+    /// The categories of the ACL it is in: those that follow from its flags, and `own`, the module's, if it is for applications.
+    fn categories(&self, own: Option<&CStr>) -> CString {
+        let flags: Vec<&[u8]> = self.flags.to_bytes().split(|b| *b == b' ').collect();
+        let has = |flag: &str| flags.contains(&flag.as_bytes());
+        let for_people = !self.syntax.is_empty();
+        let categories = [
+            (has("readonly"), "read"),
+            (has("write"), "write"),
+            (has("fast"), "fast"),
+            (!has("fast"), "slow"),
+            (has("blocking"), "blocking"),
+            (has("admin"), "admin"),
+            (has("admin") || !for_people, "dangerous"),
+        ];
+        let mut names: Vec<&[u8]> = Vec::new();
+        names.extend(
+            categories
+                .iter()
+                .filter(|(is, _)| *is)
+                .map(|(_, name)| name.as_bytes()),
+        );
+        names.extend(
+            own.filter(|_| for_people && !has("admin"))
+                .map(CStr::to_bytes),
+        );
+        CString::new(names.join(&b' ')).unwrap_or_default()
+    }
+
+    /// Tells Redis of it, and of its categories where the server has such for modules (Redis and Valkey 7.2); `None` if it
+    /// refuses.
     ///
     /// # Safety
     /// `ctx` is the context of the module's load function.
-    pub unsafe fn register(&self, ctx: *mut raw::RedisModuleCtx) -> Option<()> {
+    pub unsafe fn register(
+        &self,
+        ctx: *mut raw::RedisModuleCtx,
+        own_category: Option<&CStr>,
+    ) -> Option<()> {
+        let categories = self.categories(own_category);
         let (first, last, step) = match self.keys {
             Keys::None => (0, 0, 0),
             Keys::One(_) => (1, 1, 1),
@@ -202,6 +236,11 @@ impl Command {
             }
             let command = rm!(RedisModule_GetCommand)(ctx, self.name.as_ptr());
             if command.is_null() {
+                return None;
+            }
+            if host::has(&raw const raw::RedisModule_SetCommandACLCategories)
+                && rm!(RedisModule_SetCommandACLCategories)(command, categories.as_ptr()) != ok
+            {
                 return None;
             }
             (rm!(RedisModule_SetCommandInfo)(command, &raw const info) == ok).then_some(())

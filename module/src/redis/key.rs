@@ -5,9 +5,10 @@ use std::marker::PhantomData;
 use std::ptr::null_mut;
 
 use mcache_core::entry::Entry;
+use mcache_core::host::SlotMigration;
 use redis_module::raw;
 
-use super::{Ctx, Str, bytes, kind, rm};
+use super::{Ctx, Str, bytes, host, kind, rm};
 
 /// How a key is opened.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -18,7 +19,12 @@ pub enum Mode {
     Peek,
     /// May be changed; closing it tells watchers and trackers.
     Write,
+    /// As `Write`, also where the server hides the key because its slot has gone to another one.
+    Reclaim,
 }
+
+/// Redis 8.4's flag for a key whose slot is being trimmed; the bindings are older.
+const ACCESS_TRIMMED: u32 = 1 << 22;
 
 impl<'a> Ctx<'a> {
     /// Opens a key. Expired keys are gone, as for any command.
@@ -28,6 +34,10 @@ impl<'a> Ctx<'a> {
             Mode::Read => raw::REDISMODULE_READ,
             Mode::Peek => raw::REDISMODULE_READ | raw::REDISMODULE_OPEN_KEY_NOTOUCH,
             Mode::Write => raw::REDISMODULE_READ | raw::REDISMODULE_WRITE,
+            Mode::Reclaim if host::slot_migration() == SlotMigration::Redis => {
+                raw::REDISMODULE_READ | raw::REDISMODULE_WRITE | ACCESS_TRIMMED
+            }
+            Mode::Reclaim => raw::REDISMODULE_READ | raw::REDISMODULE_WRITE,
         };
         // SAFETY: valid context, and a string that outlives the call.
         let raw = unsafe { rm!(RedisModule_OpenKey)(self.raw(), name, bits as c_int) };
@@ -115,6 +125,13 @@ impl Key<'_> {
             }
             None => Held::Foreign,
         }
+    }
+
+    /// The database it is in; `None` for a key that does not exist. In an event this is the event's database, where the
+    /// context of Valkey 9 answers that of the transaction.
+    pub fn db(&self) -> Option<usize> {
+        // SAFETY: open; Redis accepts null.
+        usize::try_from(unsafe { rm!(RedisModule_GetDbIdFromModuleKey)(self.raw) }).ok()
     }
 
     /// When it expires, in milliseconds since 1970.

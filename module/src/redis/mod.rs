@@ -9,6 +9,7 @@
 //! - `ctx.rs`: the context of a callback; `reply.rs`, `replicate.rs`, `waiting.rs`, `user.rs`: what can be done with it
 //! - `key.rs`: open keys; `kind.rs`: the data type; `string.rs`: strings and arguments
 //! - `command.rs`: commands and how Redis calls them; `eventloop.rs`: work between two rounds of the event loop
+//! - `host.rs`: which server this is
 //! - `guard.rs`: the boundary that no panic crosses; `global.rs`: a value that belongs to the main thread
 
 pub mod command;
@@ -16,6 +17,7 @@ mod ctx;
 pub mod eventloop;
 pub mod global;
 pub mod guard;
+pub mod host;
 mod key;
 pub mod kind;
 mod replicate;
@@ -75,6 +77,7 @@ required![
     RedisModule_CreateCommand,
     RedisModule_CreateDataType,
     RedisModule_CreateString,
+    RedisModule_DefragAlloc,
     RedisModule_DigestAddLongLong,
     RedisModule_DigestAddStringBuffer,
     RedisModule_DigestEndSequence,
@@ -92,7 +95,8 @@ required![
     RedisModule_GetCommand,
     RedisModule_GetContextFlags,
     RedisModule_GetCurrentUserName,
-    RedisModule_GetDbIdFromIO,
+    RedisModule_GetDbIdFromDefragCtx,
+    RedisModule_GetDbIdFromModuleKey,
     RedisModule_GetDbIdFromOptCtx,
     RedisModule_GetDetachedThreadSafeContext,
     RedisModule_GetKeyNameFromIO,
@@ -101,7 +105,6 @@ required![
     RedisModule_GetSelectedDb,
     RedisModule_GetServerInfo,
     RedisModule_GetToKeyNameFromOptCtx,
-    RedisModule_IsIOError,
     RedisModule_InfoAddFieldULongLong,
     RedisModule_InfoAddSection,
     RedisModule_KeyType,
@@ -130,6 +133,7 @@ required![
     RedisModule_ScanCursorCreate,
     RedisModule_ScanCursorDestroy,
     RedisModule_SelectDb,
+    RedisModule_ServerInfoGetFieldC,
     RedisModule_ServerInfoGetFieldUnsigned,
     RedisModule_SetAbsExpire,
     RedisModule_SetCommandInfo,

@@ -3,7 +3,9 @@
 use std::ffi::CStr;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::{Ctx, OwnedStr, Str, rm};
+use mcache_core::slots::{by_slot, slot};
+
+use super::{Ctx, OwnedStr, Str, host, rm};
 
 /// Whether somebody may be listening.
 static HEARD: AtomicBool = AtomicBool::new(true);
@@ -103,6 +105,24 @@ impl Ctx<'_> {
         }
     }
 
+    /// The same for the server that the slot of `key` is on its way to: what has no key does not get there.
+    pub fn replicate_invalidate_along(self, key: [u8; 2], epoch: u64, mode: u64, tags: &[Str]) {
+        let key = OwnedStr::new(&key);
+        // SAFETY: as above; Redis keeps references of its own.
+        unsafe {
+            rm!(RedisModule_Replicate)(
+                self.raw(),
+                c"mcache.replinvalidatealong".as_ptr(),
+                c"sllv".as_ptr(),
+                key.as_raw(),
+                epoch as i64,
+                mode as i64,
+                tags.as_ptr(),
+                tags.len(),
+            );
+        }
+    }
+
     /// Replicates that an entry got a shorter deadline; see `commands::replicated`.
     pub fn replicate_shorten(self, key: &OwnedStr, deadline_ms: u64) {
         if !self.is_heard() {
@@ -120,12 +140,23 @@ impl Ctx<'_> {
         }
     }
 
-    /// Replicates the deletion of keys.
+    /// Replicates the deletion of keys: in a cluster one command a slot.
     pub fn replicate_unlink(self, keys: &[OwnedStr]) {
         if !self.is_heard() {
             return;
         }
-        let keys: Vec<Str> = keys.iter().map(OwnedStr::as_raw).collect();
+        let all = keys.iter().map(OwnedStr::as_raw);
+        if host::is_in_cluster() {
+            let placed = keys.iter().map(|key| slot(key.bytes())).zip(all).collect();
+            by_slot(placed, |group| {
+                self.unlink_replicated(&group.iter().map(|(_, key)| *key).collect::<Vec<_>>());
+            });
+        } else {
+            self.unlink_replicated(&all.collect::<Vec<_>>());
+        }
+    }
+
+    fn unlink_replicated(self, keys: &[Str]) {
         // SAFETY: as above; Redis keeps references of its own.
         unsafe {
             rm!(RedisModule_Replicate)(

@@ -37,6 +37,12 @@ impl OwnedStr {
         })
     }
 
+    /// What it says.
+    pub fn bytes(&self) -> &[u8] {
+        // SAFETY: created in `new`, alive as long as this, and not changed.
+        unsafe { bytes(self.0) }
+    }
+
     /// For calls that take Redis's own type.
     pub fn as_raw(&self) -> Str {
         self.0

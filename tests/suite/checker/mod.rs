@@ -19,6 +19,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::process::{ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use harness::slots::{Move, Pair};
 use harness::topology::{Replicated, Sentinels, is_primary};
 use harness::{KillOnDrop, Proxy, Seed, Server, wait};
 use rustix::process::{Pid, Signal, kill_process};
@@ -319,6 +320,39 @@ fn a_failover_under_load_serves_nothing_outdated() {
         failed_over += 1;
     }
     history.assert_sound();
+}
+
+#[test]
+fn slots_that_move_whole_all_the_time_lose_nothing_and_serve_nothing_outdated() {
+    // What is invalidated waits for reclaim, so that slots leave with some of it.
+    let options = Server::builder()
+        .set("mcache.reclaim-inline-max", 0)
+        .set("mcache.on-promote", "drop");
+    let Some(pair) = Pair::start_with(options, false) else {
+        return;
+    };
+    let [one, two] = &pair.primaries;
+    let mut history = History::begin("slots_that_move", pair.url(), false);
+    let over = Instant::now() + duration();
+    let mut moves = 0;
+    while Instant::now() < over || moves < 6 {
+        let first = history.seed.u16(..8_000);
+        let slots = first..=history.seed.u16(first..8_191);
+        for (from, to) in [(one, two), (two, one)] {
+            let moved = Move::start(from, to, slots.clone()).finish();
+            assert!(moved, "slots {slots:?} did not move; {}", history.seed);
+            history.did("slots moved");
+            moves += 1;
+        }
+        if history.seed.bool() {
+            history.pause_a_worker();
+        }
+    }
+    history.assert_sound();
+    for server in &pair.primaries {
+        server.session().drain();
+        server.check().expect("index and keyspace agree");
+    }
 }
 
 #[test]

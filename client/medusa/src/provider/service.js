@@ -35,6 +35,11 @@ class McacheCachingProvider {
   stats() {
     return this.store.stats()
   }
+
+  /** The tags and keys whose clearing Redis has not acknowledged; they are sent again until it does. */
+  unacknowledged() {
+    return this.store.clears.unacknowledged()
+  }
 }
 
 module.exports = { McacheCachingProvider }

@@ -50,8 +50,9 @@ impl<W: Copy + Eq + Hash> Server<W> {
         }
     }
 
-    /// The server became a replica: it hands out no leases.
+    /// The server became a replica: it hands out no leases, and sends no slots to others.
     pub fn demoted(&mut self) -> Vec<Wake<W>> {
+        self.exports.clear();
         self.look_again(None)
     }
 

@@ -29,6 +29,7 @@ use std::hash::Hash;
 use crate::fills::Fills;
 use crate::index::Index;
 use crate::lease::Leases;
+use crate::slots::Exports;
 
 use arrive::Pending;
 use life::Phase;
@@ -39,7 +40,7 @@ pub use invalidate::{Invalidated, shortened_deadline_ms};
 pub use pace::Pace;
 pub use read::{Fetched, Fetcher};
 pub use waiting::{Alarm, Gone};
-pub use write::{Admitted, Store, Stored};
+pub use write::{Admitted, Replicated, Store, Stored};
 
 /// What the edge is asked, each only where it matters: a GET of an entry without an SWR window asks nothing.
 pub trait Edge {
@@ -78,6 +79,8 @@ pub struct Server<W> {
     pub fills: Fills,
     /// Who fills which key, and who waits for it.
     pub leases: Leases<W>,
+    /// Which slots are on their way to other servers.
+    pub exports: Exports,
     /// Counters.
     pub stats: Stats,
     /// How long the next slice of reclaim may take.
@@ -101,6 +104,7 @@ impl<W: Copy + Eq + Hash> Server<W> {
             index: Index::with_key(fills.key()),
             fills,
             leases: Leases::default(),
+            exports: Exports::default(),
             stats: Stats::default(),
             pace: Pace::default(),
             phase: Phase::Starting,

@@ -1,9 +1,8 @@
 //! SET: whether it stores, and the cheapest way of storing that keeps the index exact.
 
-use super::Server;
+use super::{Edge, Server};
 use crate::command::{Condition as When, Set};
 use crate::entry::{Attributes, Entry};
-use crate::epoch::Epoch;
 use crate::fills::Refusal;
 use crate::index::Verdict;
 
@@ -14,6 +13,17 @@ pub struct Admitted {
     pub attributes: Attributes,
     /// When its key expires, in milliseconds since 1970.
     pub deadline_ms: Option<u64>,
+}
+
+/// What becomes of an entry that was decided about elsewhere.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Replicated {
+    /// It is stored as it is.
+    Stored,
+    /// Its key is stored, with nothing to be served: it was invalidated here.
+    Dead,
+    /// It is not stored.
+    Ignored,
 }
 
 /// An entry to be stored under a key.
@@ -89,11 +99,33 @@ impl<W> Server<W> {
         })
     }
 
-    /// Whether an entry that a primary stored, or that stands in an append-only file, is to be stored here.
-    pub fn admit_replicated(&mut self, birth: Epoch, drop_on_restart: bool) -> bool {
+    /// What becomes of an entry that a primary stored, or that stands in an append-only file, or that comes with its slot.
+    pub fn admit_replicated<'a>(
+        &mut self,
+        attributes: Attributes,
+        tags: impl Iterator<Item = &'a [u8]>,
+        drop_on_restart: bool,
+        edge: &impl Edge,
+    ) -> Replicated {
+        let birth = attributes.birth;
         self.fills.observe(birth);
         // Not stored, rather than stored and dead: nothing in the file can make it live again.
-        !self.drops_what_it_loads(drop_on_restart)
+        if self.drops_what_it_loads(drop_on_restart) {
+            return Replicated::Ignored;
+        }
+        // A primary executes what others replicate only while slots move to it. What was invalidated here meanwhile is stored
+        // dead, not left out: the replicas of this server get the same entry from the same stream, and reclaim then tells
+        // them to delete it.
+        let comes_with_its_slot = !self.loading && edge.is_primary();
+        if comes_with_its_slot
+            && (birth < self.index.floor()
+                || self
+                    .fills
+                    .may_have_been_invalidated_here(birth, attributes.manual, tags))
+        {
+            return Replicated::Dead;
+        }
+        Replicated::Stored
     }
 
     /// Puts a value into the index: into the same memory, into a new entry in the same place of the index, or into a new
@@ -122,6 +154,8 @@ impl<W> Server<W> {
         let before = old.value().len();
         if old.tags() == &records[..]
             && old.is_manual() == attributes.manual
+            // One that is dead from the start goes in as new, which hands it to reclaim.
+            && attributes.birth >= index.floor()
             && old.overwrite(value, attributes)
         {
             index.resized(db, before, value.len());
@@ -130,5 +164,121 @@ impl<W> Server<W> {
         let new = Entry::new(key, value, attributes, records);
         index.replace(db, old, new);
         Stored::Replaced(new)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::epoch::{Clock, Epoch};
+    use crate::fills::{Fills, MAX_SKEW_MS};
+    use crate::index::Scope;
+    use crate::server::Awaited;
+
+    const NOW_MS: u64 = 1_000_000;
+
+    struct Role {
+        is_primary: bool,
+    }
+
+    impl Edge for Role {
+        fn now_ms(&self) -> u64 {
+            NOW_MS
+        }
+        fn random(&self) -> u64 {
+            0
+        }
+        fn is_primary(&self) -> bool {
+            self.is_primary
+        }
+    }
+
+    fn at(unix_ms: u64) -> Epoch {
+        Clock::new(unix_ms).now()
+    }
+
+    fn born(epoch: Epoch) -> Attributes {
+        Attributes {
+            birth: epoch,
+            ..Attributes::HUSK
+        }
+    }
+
+    /// A server that has just heard of an invalidation of `t`, and when that was.
+    fn server() -> (Server<u32>, Epoch) {
+        static AWAITED: Awaited = Awaited::new();
+        let mut server = Server::new(Fills::new(7, NOW_MS - 60_000, 64), &AWAITED);
+        let tag = || std::iter::once(&b"t"[..]);
+        let invalidated = server.invalidate(0, tag(), Scope::Auto, false, 10, NOW_MS);
+        (server, invalidated.epoch)
+    }
+
+    fn verdict(
+        server: &mut Server<u32>,
+        attributes: Attributes,
+        tag: &[u8],
+        is_primary: bool,
+    ) -> Replicated {
+        server.admit_replicated(attributes, std::iter::once(tag), true, &Role { is_primary })
+    }
+
+    #[test]
+    fn an_entry_that_comes_with_its_slot_is_dead_if_it_was_invalidated_here() {
+        let (mut server, epoch) = server();
+        let before = born(at(NOW_MS - 30_000));
+        let in_doubt = born(at(epoch.unix_ms() + MAX_SKEW_MS));
+        let after = born(at(epoch.unix_ms() + MAX_SKEW_MS + 1));
+        let manual = Attributes {
+            manual: true,
+            ..before
+        };
+        for (attributes, tag, expected) in [
+            (before, &b"t"[..], Replicated::Dead),
+            (in_doubt, b"t", Replicated::Dead),
+            (after, b"t", Replicated::Stored),
+            (before, b"u", Replicated::Stored),
+            // AUTO spares it.
+            (manual, b"t", Replicated::Stored),
+        ] {
+            assert_eq!(
+                verdict(&mut server, attributes, tag, true),
+                expected,
+                "{attributes:?}"
+            );
+            // A replica takes what its primary took.
+            let stored = verdict(&mut server, attributes, tag, false);
+            assert_eq!(stored, Replicated::Stored, "{attributes:?}");
+        }
+    }
+
+    #[test]
+    fn an_entry_that_is_dead_from_the_start_is_handed_to_reclaim_also_over_one_that_lives() {
+        let (mut server, _) = server();
+        let store = |server: &mut Server<u32>, attributes, present| {
+            server.store(Store {
+                db: 0,
+                key: b"k",
+                value: b"",
+                tags: std::iter::empty(),
+                attributes,
+                present,
+            })
+        };
+        let Stored::New(alive) = store(&mut server, born(at(NOW_MS)), None) else {
+            panic!("there was none");
+        };
+        assert!(!server.index.has_pending());
+        let Stored::Replaced(husk) = store(&mut server, Attributes::HUSK, Some(alive)) else {
+            panic!("nothing tells reclaim of what is overwritten in place");
+        };
+        assert!(server.index.has_pending());
+        server.left(0, husk);
+        for entry in [alive, husk] {
+            // SAFETY: in no index any more, and nothing else knows it.
+            #[allow(unsafe_code)]
+            unsafe {
+                entry.free()
+            };
+        }
     }
 }

@@ -13,7 +13,9 @@ use mcache_core::epoch::{Epoch, Token};
 use mcache_core::fills::Fills;
 use mcache_core::index::{Scope, Task};
 use mcache_core::lease::{Answer, Released, Waiter, Wake};
-use mcache_core::server::{self, Awaited, Condition, Edge, Fetched, Fetcher, Store, Stored};
+use mcache_core::server::{
+    self, Awaited, Condition, Edge, Fetched, Fetcher, Replicated, Store, Stored,
+};
 
 use crate::world::{Key, TAGS_A_KEY, Tag, Value, is_manual, tags_of};
 
@@ -627,7 +629,13 @@ impl Server {
                 attributes,
                 deadline_ms,
             } => {
-                if self.core.admit_replicated(attributes.birth, true) {
+                let names = tags_of(*key).map(name);
+                let names = names.iter().map(Vec::as_slice);
+                let moment = self.moment(now_ms, 0);
+                let verdict = self
+                    .core
+                    .admit_replicated(*attributes, names, true, &moment);
+                if verdict == Replicated::Stored {
                     self.store(*key, *value, *attributes, *deadline_ms);
                 }
             }

@@ -1,0 +1,55 @@
+// report.mjs RESULTS OUT: the table of docs/results/medusa.md from all rounds that are there.
+import { existsSync, readdirSync, readFileSync, writeFileSync } from "node:fs"
+import os from "node:os"
+
+const [results, out] = process.argv.slice(2)
+const ARMS = ["off", "official", "module"]
+/** What Medusa publishes for its cache: time with it by time without. */
+const PUBLISHED = {
+  "GET /store/products": 0.23, "GET /store/product-categories": 0.58, "GET /store/products/:id": 0.76, "GET /store/regions": 0.57,
+  "POST /store/carts/:id/line-items": 0.61, "POST /store/carts/:id/shipping-methods": 0.67, "POST /store/carts/:id/promotions": 0.67,
+  "GET /store/carts/:id": 0.67, "POST /store/carts/:id": 0.72, "POST /store/carts": 0.74, "POST /store/carts/:id/complete": 0.75,
+  "GET /store/orders/:id": 0.68, "GET /store/shipping-options": 0.64, "POST /store/payment-collections": 0.67,
+  "POST /store/payment-collections/:id/payment-sessions": 0.67,
+}
+const NAMES = { local: "database on the same machine", hop: "database a network hop away", order: "every visit orders", browse: "5 % of the visits order, 3 % of the requests are back-office writes", hot: "the same reads again and again" }
+
+const median = (list) => [...list].sort((one, other) => one - other)[Math.floor(list.length / 2)]
+
+function load(folder) {
+  const samples = {}
+  const meters = {}
+  for (const file of readdirSync(folder).filter((name) => name.endsWith(".json"))) {
+    const arm = file.split(".")[0]
+    const { samples: own, meter } = JSON.parse(readFileSync(`${folder}/${file}`, "utf8"))
+    for (const [name, list] of Object.entries(own)) if (name !== "-") ((samples[name] ??= {})[arm] ??= []).push(...list.map(([ms]) => ms))
+    ;(meters[arm] ??= []).push(meter)
+  }
+  return { samples, meters }
+}
+
+const lines = [
+  "# Medusa with and without the package",
+  "",
+  "Written by `make medusa-bench`. A Medusa 2.21 server with a seeded shop; the three servers take turns request by request, so that",
+  `whatever else runs disturbs all alike. Median milliseconds a request; ${os.cpus()[0]?.model.trim() ?? "unknown"}, ${os.cpus().length} cores, Node ${process.versions.node}.`,
+  "*Published* is what Medusa publishes for its cache, time with it by time without.",
+  "",
+]
+for (const name of existsSync(results) ? readdirSync(results).sort() : []) {
+  const { samples, meters } = load(`${results}/${name}`)
+  const [distance, mix] = name.split("-")
+  lines.push(`## ${NAMES[distance] ?? distance}; ${NAMES[mix] ?? mix}`, "", "| request | n | no cache | official | medusa-mcache | official / none | ours / none | published |", "|---|---|---|---|---|---|---|---|")
+  for (const [request, of] of Object.entries(samples)) {
+    if (!ARMS.every((arm) => of[arm]?.length)) continue
+    const [none, official, ours] = ARMS.map((arm) => median(of[arm]))
+    lines.push(`| ${request} | ${of.off.length} | ${none.toFixed(1)} | ${official.toFixed(1)} | ${ours.toFixed(1)} | ${(official / none).toFixed(2)} | ${(ours / none).toFixed(2)} | ${PUBLISHED[request] ?? ""} |`)
+  }
+  const mean = (arm, what) => { const list = (meters[arm] ?? []).map((meter) => meter[what] ?? 0); return list.length ? (list.reduce((sum, one) => sum + one, 0) / list.length).toFixed(2) : "-" }
+  lines.push("", "| a visit | no cache | official | medusa-mcache |", "|---|---|---|---|")
+  for (const [label, what] of [["Node CPU, seconds", "node_s_flow"], ["Redis commands", "redis_cmds_flow"], ["Redis CPU, ms", "redis_cpu_ms_flow"]]) {
+    lines.push(`| ${label} | ${ARMS.map((arm) => mean(arm, what)).join(" | ")} |`)
+  }
+  lines.push("")
+}
+writeFileSync(out, `${lines.join("\n")}\n`)
