@@ -1,5 +1,6 @@
 //! The example of a cluster runs against one.
 
+#[allow(dead_code, reason = "its main reads an address from the command line")]
 #[path = "../../../client/examples/cluster.rs"]
 mod cluster;
 
