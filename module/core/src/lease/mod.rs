@@ -32,7 +32,7 @@ pub const MAX_LEASES: usize = 200_000;
 /// Longest key for which a lease is kept, in bytes.
 pub const MAX_KEY_BYTES: usize = 8 * 1024;
 /// Bytes that all leases together may take, about.
-pub const MAX_BYTES: usize = 64 << 20;
+pub const MAX_BYTES: usize = 128 << 20;
 /// What a lease takes beside its key, about: its places in five tables.
 const OVERHEAD_BYTES: usize = 400;
 /// Bytes of values that one [`Leases::advance`] has clients reply, or one value.
