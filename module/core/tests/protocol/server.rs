@@ -704,7 +704,7 @@ impl Server {
     /// What `DEBUG DIGEST` sees: every key that is there, with what is kept of its entry.
     pub fn digest(&mut self) -> BTreeMap<Key, Option<(Attributes, Vec<u8>, Vec<Vec<u8>>)>> {
         let kept = |held: &Held| {
-            let (attributes, tags) = self.core.kept(&held.entry, u64::MAX)?;
+            let (attributes, tags) = self.core.digested(&held.entry, u64::MAX)?;
             let tags = tags.map(<[u8]>::to_vec).collect();
             Some((attributes, held.entry.value().to_vec(), tags))
         };
