@@ -145,7 +145,7 @@ impl List {
     pub(crate) fn has_room(&self) -> bool {
         match self.ids() {
             Ids::Short(ids) => ids.len() < ids.capacity().min(CHUNK),
-            Ids::Long { len, .. } => *len as usize % CHUNK != 0,
+            Ids::Long { len, .. } => !(*len as usize).is_multiple_of(CHUNK),
         }
     }
 
