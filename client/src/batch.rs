@@ -61,7 +61,6 @@ impl<'c, K: AsRef<[u8]>, C: Codec> Batch<'c, K, C> {
     policy_setters!(policy);
 
     /// Takes over how entries are kept, instead of what was set before.
-    #[must_use]
     pub fn policy(mut self, policy: Policy) -> Self {
         self.policy = policy;
         self

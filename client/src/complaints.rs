@@ -44,10 +44,8 @@ impl Complaints {
     ) {
         telemetry::failed_open(provider, operation, error);
         match error.kind() {
-            ErrorKind::ModuleMissing => {
-                if self.is_first(&["module", provider]) {
-                    tracing::warn!(provider, %error, "nothing is cached at this provider (said once)");
-                }
+            ErrorKind::ModuleMissing if self.is_first(&["module", provider]) => {
+                tracing::warn!(provider, %error, "nothing is cached at this provider (said once)");
             }
             ErrorKind::Refused => {
                 // Texts of one kind differ in numbers and names; the code and the first words do not.

@@ -36,7 +36,6 @@ impl<'c, C: Codec> Entry<'c, C> {
     policy_setters!(policy);
 
     /// Takes over how entries are kept, instead of what was set before.
-    #[must_use]
     pub fn policy(mut self, policy: Policy) -> Self {
         self.policy = policy;
         self

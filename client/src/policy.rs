@@ -23,6 +23,7 @@ use crate::{Loaded, Tags};
 /// # }).unwrap();
 /// ```
 #[derive(Debug, Clone, Default)]
+#[must_use = "a policy says how to keep entries; hand it to an entry or a batch"]
 pub struct Policy {
     pub(crate) tags: Tags,
     pub(crate) ttl: Option<Duration>,
@@ -105,7 +106,6 @@ impl Terms {
 
 impl Policy {
     /// The defaults: the cache's time to live, no tags, nothing stale.
-    #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
@@ -158,7 +158,6 @@ macro_rules! policy_setters {
     ($($field:ident)?) => {
         /// How long an entry is live. Default: the cache's. Zero: no expiry. At most
         /// 10,000 years; longer is as long.
-        #[must_use]
         pub fn ttl(mut self, ttl: Duration) -> Self {
             self$(.$field)?.ttl = Some(ttl);
             self
@@ -167,7 +166,6 @@ macro_rules! policy_setters {
         /// Stale-while-revalidate: how long after its time to live, or after a
         /// [soft invalidation](crate::Cache::soft_invalidate), an entry may still be served while one caller refreshes it.
         /// Default: zero. An entry that never expires has no such window. At most 49 days; longer is as long.
-        #[must_use]
         pub fn swr(mut self, window: Duration) -> Self {
             self$(.$field)?.swr = window;
             self
@@ -177,7 +175,6 @@ macro_rules! policy_setters {
         /// served, so that a key under load never expires. Who does is drawn by lot, the likelier the nearer the end
         /// (XFetch); `load` is how long a load takes, more refreshes earlier. If that load fails, its caller gets the
         /// value that is still live. Default: zero, never.
-        #[must_use]
         pub fn early_refresh(mut self, load: Duration) -> Self {
             self$(.$field)?.early = load;
             self
@@ -186,14 +183,12 @@ macro_rules! policy_setters {
         /// If the source fails, or takes longer than the [loader timeout](crate::Builder::loader_timeout), while a stale
         /// value is at hand, serves that. There is one only within the [stale window](Self::swr). Default: no, the
         /// loader's error is the answer.
-        #[must_use]
         pub fn stale_if_error(mut self, stale_if_error: bool) -> Self {
             self$(.$field)?.stale_if_error = stale_if_error;
             self
         }
 
         /// Adds tags.
-        #[must_use]
         pub fn tags<I>(mut self, tags: I) -> Self
         where
             I: IntoIterator,
@@ -205,7 +200,6 @@ macro_rules! policy_setters {
 
         /// Automatic invalidation ([`Cache::invalidate_auto`](crate::Cache::invalidate_auto)) spares the entry. Default: it
         /// does not.
-        #[must_use]
         pub fn manual(mut self, manual: bool) -> Self {
             self$(.$field)?.manual = manual;
             self
@@ -213,7 +207,6 @@ macro_rules! policy_setters {
 
         /// Keeps "there is nothing" for this long, where the loader can say so. Default: it is not kept, and the
         /// source is asked again each time.
-        #[must_use]
         pub fn negative_ttl(mut self, ttl: Duration) -> Self {
             self$(.$field)?.negative_ttl = Some(ttl);
             self
@@ -221,7 +214,6 @@ macro_rules! policy_setters {
 
         /// What keys of this kind are called together, in metrics and in the log: `product`, not `product:42`. Default: no
         /// label; in the log what is before the first colon of the key. Use a bounded number of them.
-        #[must_use]
         pub fn family(mut self, family: impl Into<std::sync::Arc<str>>) -> Self {
             self$(.$field)?.family = Some(family.into());
             self
@@ -229,7 +221,6 @@ macro_rules! policy_setters {
 
         /// The providers to use, in order, instead of all of them; each optionally with its own time to live, which
         /// then wins.
-        #[must_use]
         pub fn providers<I>(mut self, providers: I) -> Self
         where
             I: IntoIterator,

@@ -177,7 +177,7 @@ impl<'a> Move<'a> {
         };
         // The newest stands first.
         let job = jobs.iter().map(fields).find(|job| {
-            self.from_server_of(job)
+            Self::is_an_export(job)
                 && (!self.task.is_empty() || job.iter().any(|(_, text)| *text == ours))
         });
         let state = job.and_then(|job| job.into_iter().find(|(name, _)| name == "state"));
@@ -185,7 +185,7 @@ impl<'a> Move<'a> {
     }
 
     /// On Valkey, jobs of both directions are listed.
-    fn from_server_of(&self, job: &[(String, String)]) -> bool {
+    fn is_an_export(job: &[(String, String)]) -> bool {
         !job.iter()
             .any(|(name, text)| name == "operation" && text == "IMPORT")
             || host::program().slot_migration() == SlotMigration::Redis
