@@ -63,9 +63,12 @@ pub(crate) struct OwnedLoading {
     policy: Policy,
 }
 
+/// How an error is put where all can take it, and how it is taken.
+type Sharing<E> = (fn(&E) -> SharedError, fn(&SharedError) -> Option<E>);
+
 /// What becomes of a loader's error for those who waited for it.
 pub(crate) struct Errors<E> {
-    share: Option<(fn(&E) -> SharedError, fn(&SharedError) -> Option<E>)>,
+    share: Option<Sharing<E>>,
 }
 
 impl<E> Errors<E> {

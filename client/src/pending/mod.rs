@@ -265,7 +265,7 @@ impl Shared {
 
     /// An attempt that began at this count had no answer. `true` if that is news.
     fn fell_silent(&self, since: u64) -> bool {
-        since % 2 == 0
+        since.is_multiple_of(2)
             && self
                 .silence
                 .compare_exchange(since, since + 1, Ordering::AcqRel, Ordering::Relaxed)

@@ -13,7 +13,8 @@ mod checks;
 /// What the fuzzer (`make fuzz`) starts from, and what it once failed on.
 #[test]
 fn the_fuzzers_corpus_holds() {
-    let targets: [(&str, fn(&[u8])); 3] = [
+    type Check = fn(&[u8]);
+    let targets: [(&str, Check); 3] = [
         ("command", checks::command),
         ("encode", checks::encode),
         ("text", checks::text),

@@ -160,6 +160,9 @@ struct Holder {
     until_ms: u64,
 }
 
+/// What a digest tells of an entry: attributes, value, tags.
+pub type Kept = (Attributes, Vec<u8>, Vec<Vec<u8>>);
+
 pub struct Server {
     core: server::Server<u64>,
     keyspace: BTreeMap<Key, Held>,
@@ -702,7 +705,7 @@ impl Server {
     }
 
     /// What `DEBUG DIGEST` sees: every key that is there, with what is kept of its entry.
-    pub fn digest(&mut self) -> BTreeMap<Key, Option<(Attributes, Vec<u8>, Vec<Vec<u8>>)>> {
+    pub fn digest(&mut self) -> BTreeMap<Key, Option<Kept>> {
         let kept = |held: &Held| {
             let (attributes, tags) = self.core.digested(&held.entry, u64::MAX)?;
             let tags = tags.map(<[u8]>::to_vec).collect();
