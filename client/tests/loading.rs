@@ -570,7 +570,7 @@ async fn providers_are_read_in_order_and_all_are_written() {
 #[tokio::test]
 async fn a_cache_needs_providers_with_names_of_their_own() {
     let twice = Cache::builder_with(MemoryProvider::default()).provider(MemoryProvider::default());
-    let error = twice.build().await.err().expect("refused");
+    let error = twice.build().await.expect_err("refused");
     assert_eq!(
         error.to_string(),
         "configuration: two providers are named `memory`"
@@ -578,8 +578,7 @@ async fn a_cache_needs_providers_with_names_of_their_own() {
     let error = Cache::builder("nonsense")
         .build()
         .await
-        .err()
-        .expect("refused");
+        .expect_err("refused");
     assert!(error.to_string().contains("no scheme"), "{error}");
 }
 
