@@ -15,7 +15,7 @@
 //! spreads the result: for its upper bits, names collide with twice the chance of a perfect hash at most.
 //!
 //! The key must not be learnt: a hash never leaves the process, is saved nowhere, and orders nothing that a client sees.
-//! Should it be learnt nevertheless, what a bucket can cost is bounded in [`crate::tags`].
+//! Should it be learnt nevertheless, what a bucket can cost is bounded in `crate::tags`.
 
 const PRIME: u64 = (1 << 61) - 1;
 /// 7 bytes: less than the prime, so that different pieces are different coefficients.

@@ -60,7 +60,7 @@ pub struct Pattern {
 }
 
 impl Pattern {
-    /// `None` if it is longer than [`MAX_PATTERN_BYTES`].
+    /// `None` if it is longer than 1,024 bytes.
     pub fn new(pattern: &[u8]) -> Option<Pattern> {
         if pattern.len() > MAX_PATTERN_BYTES {
             return None;
