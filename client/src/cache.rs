@@ -197,7 +197,7 @@ impl<C: Codec> Cache<C> {
     ///
     /// # Errors
     ///
-    /// As the provider's, [unavailable](Error::is_unavailable) included: unlike a read, an inspection has no source to
+    /// As the provider's, [unavailable](crate::Error::is_unavailable) included: unlike a read, an inspection has no source to
     /// fall back to.
     pub async fn inspect(&self, key: impl AsRef<[u8]>) -> Result<Option<Inspection>> {
         let namespace = &self.handle.core.namespace;
