@@ -222,15 +222,15 @@ const REFUSALS: &[(&str, &str)] = &[
     ),
     (
         "MCACHE.SET k 0 v EX",
-        "ERR syntax error: expected SWR, TOKEN, NX, XX, MANUAL or TAGS, got 'EX'",
+        "ERR syntax error: expected SWR, TOKEN, NX, XX, MANUAL, NEAR or TAGS, got 'EX'",
     ),
     (
         "MCACHE.SET k 0 v NX t",
-        "ERR syntax error: expected SWR, TOKEN, NX, XX, MANUAL or TAGS, got 't'",
+        "ERR syntax error: expected SWR, TOKEN, NX, XX, MANUAL, NEAR or TAGS, got 't'",
     ),
     (
         "MCACHE.SET k 0 v \"\\r\\n+OK\"",
-        "ERR syntax error: expected SWR, TOKEN, NX, XX, MANUAL or TAGS, got '\\r\\n+OK'",
+        "ERR syntax error: expected SWR, TOKEN, NX, XX, MANUAL, NEAR or TAGS, got '\\r\\n+OK'",
     ),
     (
         "MCACHE.SET k 0 v NX XX",

@@ -335,7 +335,7 @@ fn bad_input_is_refused_and_leases_nothing() {
         ),
         (
             "MCACHE.FETCH k NOW",
-            "ERR syntax error: expected LEASE, WAIT or EARLY, got 'NOW'",
+            "ERR syntax error: expected LEASE, WAIT, EARLY or NEAR, got 'NOW'",
         ),
         (
             "MCACHE.RELEASE k",
