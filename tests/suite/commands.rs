@@ -279,11 +279,11 @@ const REFUSALS: &[(&str, &str)] = &[
     ),
     (
         "MCACHE.INVALIDATE AUTO",
-        "ERR syntax error: AUTO or SOFT must be followed by TAGS",
+        "ERR syntax error: AUTO, SOFT or NEAR must be followed by TAGS",
     ),
     (
         "MCACHE.INVALIDATE AUTO t",
-        "ERR syntax error: expected AUTO, SOFT or TAGS, got 't'",
+        "ERR syntax error: expected AUTO, SOFT, NEAR or TAGS, got 't'",
     ),
     ("MCACHE.INVALIDATE \"\"", "ERR empty tag"),
     ("MCACHE.INVALIDATE TAGS t \"\"", "ERR empty tag"),
