@@ -196,6 +196,7 @@ impl Loading<'_> {
                 }
             } else {
                 rounds += 1;
+                let asked_at = Instant::now();
                 match self.ask(Duration::ZERO, open).await {
                     Asked::Found(value, source) => return Look::Found(value, source),
                     Asked::Grants(grants, Some(at_hand)) if self.leaves_alone() => {
@@ -208,6 +209,9 @@ impl Loading<'_> {
                         None => None,
                     },
                     Asked::Busy => self.core.flights.enter(self.key),
+                    // No call takes that long by itself: this process did not run meanwhile, which says nothing of the server,
+                    // and by now another process may have filled the key.
+                    Asked::Away if asked_at.elapsed() >= self.core.loader_timeout => None,
                     Asked::Away => match self.core.flights.enter(self.key) {
                         Some(leader) => return Look::Fill(self.fill_without_cache(leader)),
                         None => None,

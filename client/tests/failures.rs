@@ -521,3 +521,22 @@ async fn a_cache_that_is_switched_off_says_so_once_when_it_is_built() {
         1
     );
 }
+
+/// As after SIGSTOP or in a machine that was suspended: the calls that were under way are over their deadline when the process
+/// goes on, while the server was well all the time.
+#[tokio::test(start_paused = true)]
+async fn a_process_that_stood_still_looks_again_before_it_loads_without_the_cache() {
+    let line = Line::new("line");
+    let timeout = Duration::from_millis(400);
+    let stopped = Cache::builder_with(line.clone())
+        .namespace("ns")
+        .caching(true);
+    let stopped = stopped.loader_timeout(timeout).build().await.unwrap();
+    let other = cache_on(&line).await;
+    line.hang();
+    let waiting = tokio::spawn(async move { load(&stopped, 1).await });
+    sleep(Duration::from_millis(100)).await;
+    line.answer();
+    assert_eq!(load(&other, 2).await, (2, Source::Loaded));
+    assert_eq!(waiting.await.unwrap(), (2, Source::Hit));
+}
