@@ -95,10 +95,19 @@ impl Program {
             .contains(&command.to_lowercase())
     }
 
-    /// Whether it was built with TLS, which only a running one tells.
+    /// Whether it was built with TLS. Those built without know the directives as well; asked for a port, one with TLS ends
+    /// for want of a certificate, one without for want of TLS.
     pub fn has_tls(&self) -> bool {
         static TLS: OnceLock<bool> = OnceLock::new();
-        *TLS.get_or_init(|| self.has_directive("tls-port"))
+        *TLS.get_or_init(|| {
+            let program = locate::redis("redis-server");
+            let output = Command::new(&program)
+                .args(["--port", "0", "--tls-port", "65535", "--save", ""])
+                .stdin(Stdio::null())
+                .output()
+                .unwrap_or_else(|e| panic!("{}: {e}", program.display()));
+            String::from_utf8_lossy(&output.stdout).contains("tls-cert-file")
+        })
     }
 }
 
