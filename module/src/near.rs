@@ -163,7 +163,8 @@ impl Watcher for Keys {
             return;
         }
         match event {
-            b"expired" | b"evicted" => state::with(|s| s.feed.key_left_by_itself(key)),
+            b"evicted" => state::with(|s| s.feed.key_left_by_itself(key)),
+            b"expired" => state::with(|s| s.feed.key_expired(key, redis::now_ms())),
             _ => state::with(|s| s.feed.key_changed(key, false)),
         }
         set_timer(ctx);

@@ -116,7 +116,7 @@ pub struct Feed<W> {
     end: u64,
     marks: Option<Marks>,
     /// The digest of the key whose entry left just now.
-    left: Option<u64>,
+    left: Option<(u64, u64)>,
     subscriptions: BTreeMap<u64, Subscription<W>>,
     groups: Groups,
     by_handle: BTreeMap<W, u64>,

@@ -52,9 +52,9 @@ impl<W> Feed<W> {
         }
     }
 
-    /// An entry leaves its key, and it is not known yet why: it is told unless [`Feed::key_left_by_itself`] follows before
-    /// anything else happens.
-    pub fn key_left(&mut self, key: &[u8]) {
+    /// An entry leaves its key, and it is not known yet why: it is told unless [`Feed::key_left_by_itself`] or
+    /// [`Feed::key_expired`] follows before anything else happens. It would have ended at `ends_ms`.
+    pub fn key_left(&mut self, key: &[u8], ends_ms: u64) {
         if !self.is_running() {
             return;
         }
@@ -62,14 +62,24 @@ impl<W> Feed<W> {
         let digest = self.identity.hash_key.digest(key);
         let cell = marks::cell(digest);
         if self.marks.as_mut().is_some_and(|marks| marks.clear(cell)) {
-            self.left = Some(digest);
+            self.left = Some((digest, ends_ms));
+        }
+    }
+
+    /// Redis says that the entry that left this key just now expired. Valkey 9 says so as well of a key that EXPIRE gave a
+    /// moment in the past; what near caches hold of it would live on, so an entry that had not come to its own end is told.
+    pub fn key_expired(&mut self, key: &[u8], now_ms: u64) {
+        if self.left.is_some_and(|(_, ends_ms)| now_ms >= ends_ms) {
+            self.key_left_by_itself(key);
         }
     }
 
     /// The entry that left this key just now expired, was evicted or reclaimed: near caches need not hear of that. The key
     /// stays marked, since they may go on holding what it had.
     pub fn key_left_by_itself(&mut self, key: &[u8]) {
-        let Some(digest) = self.left else { return };
+        let Some((digest, _)) = self.left else {
+            return;
+        };
         if digest == self.identity.hash_key.digest(key) {
             self.left = None;
             if let Some(marks) = &mut self.marks {
@@ -80,7 +90,7 @@ impl<W> Feed<W> {
 
     /// Tells of the entry that left last. To be called before the log is looked at.
     pub(super) fn tell_who_left(&mut self) {
-        if let Some(digest) = self.left.take() {
+        if let Some((digest, _)) = self.left.take() {
             let cell = marks::cell(digest);
             self.append(Event::other(ALL_DATABASES, Kind::Key, [cell].into()));
         }

@@ -177,7 +177,7 @@ impl<W> Server<W> {
     /// The entry leaves the keyspace, or its name. What a soft invalidation made of it goes into the entry first: the record
     /// that says so may be gone before the entry is announced under another name.
     pub fn left(&mut self, db: usize, mut entry: Entry, now_ms: impl FnOnce() -> u64) {
-        self.feed.key_left(entry.key());
+        self.feed.key_left(entry.key(), entry.ends_ms());
         // Of one that was never linked the tags say nothing.
         if self.index.lists(db, entry.id(), entry)
             && let Verdict::Soft(since) = self.index.verdict(&mut entry)
