@@ -260,9 +260,11 @@ unsafe extern "C" fn on_key(
             state::with(|s| s.arrived(ctx.db(), name, found, true));
         }),
         // A client that waits for a fill of what was just deleted asks again. Reclaim and expiry are no such events.
-        b"del" if parking::anybody_waits() => guard((), || {
-            // SAFETY: alive during the callback.
-            parking::filled(ctx, unsafe { bytes(key) }, 0);
+        b"del" => guard((), || {
+            if parking::anybody_waits() {
+                // SAFETY: alive during the callback.
+                parking::filled(ctx, unsafe { bytes(key) }, 0);
+            }
         }),
         b"restore" | b"copy_to" => guard((), || {
             // SAFETY: alive during the callback.

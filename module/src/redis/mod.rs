@@ -184,6 +184,13 @@ unsafe extern "C" fn on_key<W: Watcher>(
 pub fn watch_keys<W: Watcher>(ctx: Ctx<'_>) -> bool {
     let kinds = raw::REDISMODULE_NOTIFY_GENERIC
         | raw::REDISMODULE_NOTIFY_NEW
+        // A command that overwrites an entry by another type says so in the class of that type only.
+        | raw::REDISMODULE_NOTIFY_STRING
+        | raw::REDISMODULE_NOTIFY_LIST
+        | raw::REDISMODULE_NOTIFY_SET
+        | raw::REDISMODULE_NOTIFY_ZSET
+        | raw::REDISMODULE_NOTIFY_HASH
+        | raw::REDISMODULE_NOTIFY_STREAM
         | raw::REDISMODULE_NOTIFY_EXPIRED
         | raw::REDISMODULE_NOTIFY_EVICTED;
     // SAFETY: valid context, and a function that lives as long as the module.

@@ -73,7 +73,9 @@ impl<W> Server<W> {
 
     /// Whether an epoch made elsewhere can be true. A replica believes its primary, whose clock may be ahead of its own.
     pub(super) fn credible(&self, epoch: Epoch, edge: &impl Edge) -> bool {
-        epoch < Epoch::END && (!edge.is_primary() || self.fills.believes(epoch, edge.now_ms()))
+        // A node of a cluster loads before it has found its primary, and Redis calls it a primary meanwhile.
+        let follows = !edge.is_primary() || self.loading && self.loads_as_replica;
+        epoch < Epoch::END && (follows || self.fills.believes(epoch, edge.now_ms()))
     }
 
     /// Makes a copy of an entry for another key; `None` if that is too long a key.
