@@ -146,7 +146,8 @@ pub fn tick(ctx: Ctx<'_>) {
 static WATCHING: AtomicBool = AtomicBool::new(false);
 
 /// The log has begun: Redis is asked to tell of keys that near caches may hold. Not before, so that where no near cache ever
-/// subscribes no command pays for it. What leaves a key without one of these events (MIGRATE) comes by the `unlink2` callback of the data type. Without it nothing is granted.
+/// subscribes no command pays for it. What leaves a key without one of these events (MIGRATE) comes by the `unlink2` callback
+/// of the data type. Without it nothing is granted.
 pub fn watch(ctx: Ctx<'_>) -> bool {
     if !WATCHING.load(Ordering::Relaxed) {
         WATCHING.store(redis::watch_keys::<Keys>(ctx), Ordering::Relaxed);

@@ -298,7 +298,7 @@ fn a_full_server_serves_what_it_has_and_takes_invalidations() {
     run(async {
         let cache = cache(&server.url()).await;
         until_cached(&cache).await;
-        server.session().ok("CONFIG SET maxmemory 1mb");
+        server.session().ok("CONFIG SET maxmemory 1kb");
         assert_eq!(read(&cache, "probe", 2).await.1, Source::Hit);
         let error = cache
             .key("other")
