@@ -109,6 +109,13 @@ lint: ## formatting, clippy and rustdoc, warnings are errors
 bench: build ## against plain Redis and rivals; writes benches/RESULTS.md
 	$(CARGO) run --release -p mcache-benches --bin server-bench
 
+.PHONY: bench-servers
+bench-servers: build ## GET, FETCH and SET on the installed Redis and on newer servers; adds to benches/RESULTS.md; SERVERS="redis-8.6" picks
+	@.ci/setup servers
+	$(CARGO) run --release -p mcache-benches --bin server-bench -- --this-server
+	@for name in $${SERVERS-redis-8.6 valkey-9.1}; do \
+		MCACHE_REDIS_BIN=$$(.ci/servers --where)/$$name/bin $(CARGO) run --release -p mcache-benches --bin server-bench -- --this-server || exit; done
+
 .PHONY: bench-ir
 bench-ir: build ## instructions per operation, counted by valgrind; adds to benches/RESULTS.md
 	@.ci/setup valgrind

@@ -25,7 +25,7 @@ Plain is GET and SET EX; -P is the length of the pipeline (1: 50 connections, 16
     part.write(&Server::start());
 }
 
-fn goal_row(part: &mut Part, what: String, comparison: &Comparison, goal: Goal) {
+pub fn goal_row(part: &mut Part, what: String, comparison: &Comparison, goal: Goal) {
     let measured = format!(
         "{:.0} ns beside {:.0} ns",
         comparison.ours_ns, comparison.theirs_ns
@@ -34,7 +34,7 @@ fn goal_row(part: &mut Part, what: String, comparison: &Comparison, goal: Goal) 
 }
 
 /// Random keys of a kind, the same every run.
-fn random_keys(kind: &str) -> impl Iterator<Item = (usize, String)> {
+pub fn random_keys(kind: &str) -> impl Iterator<Item = (usize, String)> {
     let mut rng = fastrand::Rng::with_seed(1);
     (0..2 * KEYS).map(move |_| {
         let number = rng.usize(..KEYS);
@@ -45,13 +45,18 @@ fn random_keys(kind: &str) -> impl Iterator<Item = (usize, String)> {
 /// A server with plain and our keys of this size.
 fn filled(bytes: usize, tags_of: impl Fn(usize) -> Vec<String>) -> Server {
     let server = Server::start();
+    fill(&server, bytes, tags_of);
+    server
+}
+
+/// Gives a server plain and our keys of this size.
+pub fn fill(server: &Server, bytes: usize, tags_of: impl Fn(usize) -> Vec<String>) {
     let value = shop::value(bytes);
     let plain = (0..KEYS).map(|n| shop::plain_set(&shop::key("plain", n), &value));
     let ours = (0..KEYS).map(|n| shop::set(&shop::key("ours", n), &value, &tags_of(n)));
     let load = Load::new(plain.chain(ours), 16);
     load.run(&server.socket(), load.len())
         .expect("the server takes the fills");
-    server
 }
 
 fn gets(part: &mut Part) {

@@ -17,6 +17,8 @@ const RUN_NS: f64 = 0.4e9;
 pub struct Meter<'a> {
     server: &'a Server,
     session: Session,
+    /// Fields of INFO cpu whose sum is counted.
+    counted: [&'static str; 2],
 }
 
 /// One side of a comparison.
@@ -61,6 +63,15 @@ impl<'a> Meter<'a> {
         Self {
             server,
             session: server.session(),
+            counted: ["used_cpu_user", "used_cpu_sys"],
+        }
+    }
+
+    /// Counts only the thread that executes commands, which is what limits a server with io-threads.
+    pub fn of_main_thread(server: &'a Server) -> Self {
+        Self {
+            counted: ["used_cpu_user_main_thread", "used_cpu_sys_main_thread"],
+            ..Self::new(server)
         }
     }
 
@@ -101,7 +112,7 @@ impl<'a> Meter<'a> {
     }
 
     fn cpu_s(&mut self) -> f64 {
-        ["used_cpu_user", "used_cpu_sys"]
+        self.counted
             .map(|field| {
                 self.session
                     .info_text("cpu", field)

@@ -1,8 +1,8 @@
 //! `make bench`: what mcache costs, beside plain Redis and beside rivals done well.
 //!
 //! Each part measures on servers of its own and renews its part of `benches/RESULTS.md`. Without arguments all parts run
-//! but the counted instructions, which need valgrind (`--instructions`), and the limits, which need memory
-//! (`--limits <entries>`); `--only <part>` picks one.
+//! but the counted instructions, which need valgrind (`--instructions`), the limits, which need memory
+//! (`--limits <entries>`), and the rows of one server version (`--this-server`); `--only <part>` picks one.
 
 mod against_plain;
 mod client;
@@ -14,6 +14,7 @@ mod load;
 mod memory;
 mod results;
 mod shop;
+mod this_year;
 
 use std::process::ExitCode;
 
@@ -30,6 +31,7 @@ fn main() -> ExitCode {
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match words[..] {
         [] => PARTS.iter().for_each(|(_, run)| run()),
+        ["--this-server"] => this_year::run(),
         ["--instructions"] => instructions::run(),
         ["--limits", entries] => match entries.parse() {
             Ok(entries) => limits::run(entries),
@@ -46,6 +48,6 @@ fn main() -> ExitCode {
 
 fn usage() -> ExitCode {
     let names = PARTS.map(|(name, _)| name).join("|");
-    eprintln!("usage: server-bench [--instructions | --limits <entries> | --only {names}]");
+    eprintln!("usage: server-bench [--instructions | --this-server | --limits <entries> | --only {names}]");
     ExitCode::from(2)
 }

@@ -48,7 +48,7 @@ impl Row {
 
 /// A part of the file.
 pub struct Part {
-    pub name: &'static str,
+    pub name: String,
     pub command: &'static str,
     /// What the figures are, in a sentence or two.
     pub about: &'static str,
@@ -56,9 +56,9 @@ pub struct Part {
 }
 
 impl Part {
-    pub fn new(name: &'static str, command: &'static str, about: &'static str) -> Self {
+    pub fn new(name: impl Into<String>, command: &'static str, about: &'static str) -> Self {
         Self {
-            name,
+            name: name.into(),
             command,
             about,
             rows: Vec::new(),
@@ -106,9 +106,9 @@ impl Part {
     }
 
     fn table(&self, server: &Server) -> String {
-        let version = server.session().info_text("server", "redis_version");
+        let version = version(server);
         let mut text = format!(
-            "## {}\n\n{}\n\n`{}`, {}, {}, Redis {version}\n\n| what | figure | goal | measured |\n|---|---:|---|---|\n",
+            "## {}\n\n{}\n\n`{}`, {}, {}, {version}\n\n| what | figure | goal | measured |\n|---|---:|---|---|\n",
             self.name,
             self.about,
             self.command,
@@ -134,6 +134,21 @@ they name a unit; a goal that is missed says by how much. Every part names the c
 
 fn path() -> PathBuf {
     locate::workspace().join("benches/RESULTS.md")
+}
+
+/// The server's name and version, as people say them.
+pub fn version(server: &Server) -> String {
+    let mut session = server.session();
+    let info = session.text("INFO server").unwrap_or_default();
+    let field = |name: &str| {
+        info.lines()
+            .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))
+            .map(|value| value.trim().to_owned())
+    };
+    match field("valkey_version") {
+        Some(version) => format!("Valkey {version}"),
+        None => format!("Redis {}", field("redis_version").unwrap_or_default()),
+    }
 }
 
 /// Three digits that matter.
