@@ -17,6 +17,9 @@ const LOAD: usize = 192;
 /// Shards allocated together: the directory, too, grows in pieces.
 const BLOCK: usize = 16;
 
+/// Bytes that a table of small numbers takes for each, on average: a place and a control byte, half of the places in use.
+pub(crate) const SLOT: usize = 11;
+
 pub(crate) struct Table<T> {
     blocks: Vec<Vec<HashTable<T>>>,
     shards: usize,
