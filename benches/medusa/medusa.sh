@@ -170,6 +170,7 @@ arm() {
     [ "$1" = off ] || printf ':%s' "$(port "redis-bench-$1")"
 }
 
+main() {
 case ${1:-} in
 check)
     shift
@@ -277,3 +278,8 @@ up)
 down) down ;;
 *) sed -n '2,18p' "$0" ;;
 esac
+}
+
+# Read as a whole before it runs, so that an edit of this file does not disturb a run.
+main "$@"
+exit
