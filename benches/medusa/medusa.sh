@@ -158,7 +158,8 @@ stop() { # NAME
 
 down() {
     for pid in "$dir"/*.pid; do [ -e "$pid" ] && stop "$(basename "$pid" .pid)"; done
-    for pid in "$dir"/redis-*/pid; do [ -e "$pid" ] && kill "$(cat "$pid")" 2>/dev/null; done
+    # By its port: one that a check has restarted has another process.
+    for at in "$dir"/ports/redis-*; do [ ! -e "$at" ] || redis-cli -p "$(cat "$at")" shutdown nosave >/dev/null 2>&1 || true; done
     [ ! -s "$dir/postgres/data/postmaster.pid" ] || kill -INT "$(head -1 "$dir/postgres/data/postmaster.pid")"
     true
 }
@@ -212,6 +213,9 @@ profile)
     shift
     setup
     for kind in off module; do database "profile_$kind"; done
+    # Begins without anything cached.
+    start_redis profile module
+    redis-cli -p "$(port redis-profile)" flushall >/dev/null
     node "$here/profile.mjs" "$dir/profile.md" "$dir/seed.json" "$(port postgres)" "off=$(port profile-off):$(port proxy-off)" "module=$(port profile-module):$(port proxy-module)" &
     profiling=$!
     sleep 1
@@ -231,7 +235,7 @@ near)
     setup
     database profile_module
     NODE_OPTIONS="--require $here/near-probe.cjs" NEAR_PROBE_PORT=$(port near-probe) up module near profile_module near
-    node "$here/near.mjs" "$dir/seed.json" "$(port near)" "$(port near-probe)"
+    node "$here/near.mjs" "$dir/seed.json" "$(port near)" "$(port near-probe)" | tee "$dir/near.md"
     stop near
     ;;
 bench)

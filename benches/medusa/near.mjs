@@ -12,6 +12,8 @@ const ROUNDS = Number(process.env.ROUNDS ?? 12)
 const BLOCK = 25
 const median = (list) => [...list].sort((one, other) => one - other)[Math.floor(list.length / 2)]
 
+console.log("Medusa with the package, a hot page at a time. *Bytes*: what Redis answered is at hand in the process, without a message; *text*: what is parsed is at hand,")
+console.log("decompressed. Parsed it must be each time in any case, since routes write into what they get. Nothing is ever forgotten, so this is a bound and no cache.\n")
 console.log("| page | messages to Redis | waited for them, ms | opening values, ms | time a page, ms: redis / bytes / text | CPU a page, ms: redis / bytes / text |\n|---|---|---|---|---|---|")
 for (const [name, path] of Object.entries(hotReads(seed))) {
   await mode("redis")

@@ -59,4 +59,8 @@ for (const name of existsSync(results) ? readdirSync(results).sort() : []) {
   }
   lines.push("")
 }
+for (const [file, title] of [["profile.md", "What each request sends to the database"], ["near.md", "What a near cache inside Node could save at most"]]) {
+  const path = `${results}/../${file}`
+  if (existsSync(path)) lines.push(`## ${title}`, "", readFileSync(path, "utf8").trim(), "")
+}
 writeFileSync(out, `${lines.join("\n")}\n`)
