@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use tokio_postgres::tls::{MakeTlsConnect, TlsConnect};
 use tokio_postgres::{Config, Row, Socket};
 
-use mcache::change::{Batch, BoxError, BoxFuture, ChangeSource, Contact};
+use mcache::change::{BoxError, BoxFuture, ChangeSource, Changes, Contact};
 
 use super::decode::Decoder;
 use super::error::PostgresError;
@@ -200,7 +200,7 @@ impl OutboxSource {
     }
 
     /// Waits for rows. Changes nothing of `self` that matters before it returns, so it can be dropped at any point.
-    async fn wait_for_rows(&mut self) -> Result<Batch<OutboxReceipt>, PostgresError> {
+    async fn wait_for_rows(&mut self) -> Result<Changes<OutboxReceipt>, PostgresError> {
         loop {
             self.connect().await?;
             let leads = self.holds_lease().await?;
@@ -342,7 +342,7 @@ impl OutboxSource {
     }
 
     /// Finds out where to go on, once the lease is ours.
-    async fn begin(&mut self) -> Result<Option<Batch<OutboxReceipt>>, PostgresError> {
+    async fn begin(&mut self) -> Result<Option<Changes<OutboxReceipt>>, PostgresError> {
         if self.reading.is_none() {
             let Some(stored) = self.position().await? else {
                 self.session = None;
@@ -382,20 +382,16 @@ impl OutboxSource {
         number: u64,
         clears: bool,
         reached: Position,
-    ) -> Batch<OutboxReceipt> {
-        Batch {
-            events: self.decoder.everything(),
-            tags: Vec::new(),
-            age: Duration::ZERO,
-            receipt: OutboxReceipt {
-                what: Receipt {
-                    generation: self.generation,
-                    number,
-                    clears,
-                },
-                position: reached,
+    ) -> Changes<OutboxReceipt> {
+        let receipt = OutboxReceipt {
+            what: Receipt {
+                generation: self.generation,
+                number,
+                clears,
             },
-        }
+            position: reached,
+        };
+        Changes::new(self.decoder.everything(), receipt)
     }
 
     /// Lets commits know that they need not wake us.
@@ -490,7 +486,7 @@ struct Stored {
 impl ChangeSource for OutboxSource {
     type Receipt = OutboxReceipt;
 
-    async fn next(&mut self) -> Result<Batch<OutboxReceipt>, BoxError> {
+    async fn next(&mut self) -> Result<Changes<OutboxReceipt>, BoxError> {
         match self.wait_for_rows().await {
             Ok(batch) => Ok(batch),
             Err(error) => {

@@ -15,6 +15,7 @@ mod backoff;
 mod bus;
 mod delivery;
 mod event;
+mod gathered;
 mod invalidator;
 mod provider;
 mod source;
@@ -27,7 +28,7 @@ pub use backoff::Backoff;
 pub use bus::{Bus, BusSource, Delivery, Undelivered, bus};
 pub use event::{ChangeEvent, EventError, Operation, RowsById};
 pub use invalidator::{EventTags, Invalidator, InvalidatorBuilder, Unfinished};
-pub use source::{Batch, ChangeSource, Contact};
+pub use source::{ChangeSource, Changes, Contact};
 pub use stats::{InvalidatorStats, TargetStats};
 pub use target::InvalidationTarget;
 
