@@ -25,7 +25,7 @@ mod target;
 mod tests;
 
 pub use backoff::Backoff;
-pub use bus::{Bus, BusSource, Delivery, Undelivered, bus};
+pub use bus::{Bus, BusReceipt, BusSource, Delivery, Undelivered, bus};
 pub use event::{ChangeEvent, EventError, Operation, RowsById};
 pub use invalidator::{EventTags, Invalidator, InvalidatorBuilder, Unfinished};
 pub use source::{ChangeSource, Changes, Contact};
