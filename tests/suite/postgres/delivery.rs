@@ -12,7 +12,7 @@ use mcache::change::{ChangeEvent, InvalidationTarget, Invalidator};
 use tokio_postgres::NoTls;
 
 use crate::postgres::shop::{Down, Recorder, Shop, connect, mapping, p99_below, tags_of};
-use crate::runtime::runtime;
+use crate::support::runtime::runtime;
 
 /// Rows `p<from>` to `p<to>`, each inserted by a transaction of its own.
 fn insert_each(shop: &Shop, from: u32, to: u32) {
