@@ -78,27 +78,46 @@ impl<'c, K: AsRef<[u8]>, C: Codec> Batch<'c, K, C> {
             .iter()
             .map(|key| namespace.qualify(key.as_ref()))
             .collect();
-        let chosen = self.handle.core.choose(&self.policy.targets)?;
+        let chosen = self.handle.core.choose(&self.policy)?;
         let values = self.live_values(&keys, &chosen).await?;
-        let found = values.iter().flatten().count();
-        telemetry::reads(Source::Hit, found, self.policy.family_label());
-        telemetry::reads(
-            Source::Loaded,
-            keys.len() - found,
-            self.policy.family_label(),
-        );
-        Ok(values)
+        let count = |wanted| {
+            let sources = values.iter().flatten().map(|(_, source)| *source);
+            sources.filter(|source| *source == wanted).count()
+        };
+        let (near, hits) = (count(Source::Near), count(Source::Hit));
+        let family = self.policy.family_label();
+        for (source, count) in [
+            (Source::Near, near),
+            (Source::Hit, hits),
+            (Source::Loaded, keys.len() - near - hits),
+        ] {
+            if count > 0 {
+                telemetry::reads(source, count, family);
+            }
+        }
+        let values = values.into_iter();
+        Ok(values.map(|found| found.map(|(value, _)| value)).collect())
     }
 
-    /// The live values of these full keys, each of the first provider that has it.
+    /// The live values of these full keys, each of the first provider that has it, and where it came from.
     async fn live_values<T: DeserializeOwned>(
         &self,
         keys: &[Bytes],
         chosen: &[Chosen],
-    ) -> Result<Vec<Option<T>>> {
-        let mut values: Vec<Option<T>> = keys.iter().map(|_| None).collect();
+    ) -> Result<Vec<Option<(T, Source)>>> {
+        let mut values: Vec<Option<(T, Source)>> = keys.iter().map(|_| None).collect();
         for chosen in chosen {
             let provider = &chosen.provider;
+            let open = |bytes: &Bytes, source| {
+                let opened = self.handle.open(bytes).and_then(Opened::value)?;
+                Some((opened, source))
+            };
+            for (value, key) in values.iter_mut().zip(keys) {
+                if value.is_none() {
+                    let near = chosen.near_value(key);
+                    *value = near.and_then(|held| open(held.bytes(), Source::Near));
+                }
+            }
             let missing: Vec<usize> = (0..keys.len())
                 .filter(|at| values[*at].is_none() && !chosen.pending.holds_back(&keys[*at]))
                 .collect();
@@ -106,11 +125,10 @@ impl<'c, K: AsRef<[u8]>, C: Codec> Batch<'c, K, C> {
                 continue;
             }
             let asked: Vec<Bytes> = missing.iter().map(|at| keys[*at].clone()).collect();
-            match provider.get_many(&asked).await {
+            match chosen.get_many(&asked).await {
                 Ok(found) => {
                     for (at, found) in missing.iter().zip(found) {
-                        let opened = found.and_then(|found| self.handle.open(&found));
-                        values[*at] = opened.and_then(Opened::value);
+                        values[*at] = found.and_then(|found| open(&found, Source::Hit));
                     }
                 }
                 Err(error) if error.is_refused() => return Err(error),
@@ -178,7 +196,7 @@ impl<'c, K: AsRef<[u8]>, C: Codec> Batch<'c, K, C> {
         let chosen = self
             .handle
             .core
-            .choose(&self.policy.targets)
+            .choose(&self.policy)
             .unwrap_or_else(|error| {
                 tracing::warn!(%error, "loading without a cache");
                 Cow::default()
@@ -218,11 +236,13 @@ impl<'c, K: AsRef<[u8]>, C: Codec> Batch<'c, K, C> {
             let keys: Vec<Bytes> = items.iter().map(|item| item.full_key.clone()).collect();
             // What may not be read is not there.
             let live = self.live_values(&keys, chosen).await.unwrap_or_default();
-            let source = Source::Hit;
-            for (item, value) in items.iter().zip(live) {
-                values.extend(value.map(|value| (item.key.clone(), Served { value, source })));
+            for (item, found) in items.iter().zip(live) {
+                let Some((value, source)) = found else {
+                    continue;
+                };
+                telemetry::read(source, self.policy.family_label());
+                values.insert(item.key.clone(), Served { value, source });
             }
-            telemetry::reads(source, values.len(), self.policy.family_label());
             left.retain(|item| !values.contains_key(&item.key));
         }
         let patience = self.handle.core.loader_timeout.saturating_mul(PATIENCE);

@@ -1,10 +1,17 @@
 //! What one can do with one key: the builder behind [`Cache::key`].
 
-use std::{borrow::Cow, fmt, time::Duration};
+use std::{
+    borrow::Cow,
+    fmt,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use serde::{Serialize, de::DeserializeOwned};
 use tracing::Instrument;
+
+use mcache_core::near::Own;
 
 use crate::{
     Codec, Json, Loaded, Result, Served, Source,
@@ -13,22 +20,62 @@ use crate::{
     load::{Errors, Loading, Sealed},
     policy::{Policy, policy_setters},
     provider::Store,
+    tags::Namespace,
     telemetry,
 };
+
+/// A key with its namespace. Most are short: they are kept here, and what needs an owned copy makes one.
+struct FullKey {
+    short: [u8; SHORT_KEY],
+    length: u8,
+    owned: OnceLock<Bytes>,
+}
+
+/// The longest key that is kept without an allocation.
+const SHORT_KEY: usize = 79;
+
+impl FullKey {
+    #[inline]
+    fn new(namespace: &Namespace, key: &[u8]) -> Self {
+        let mut short = [0; SHORT_KEY];
+        let (length, owned) = match namespace.qualify_into(key, &mut short) {
+            Some(length) => (length as u8, OnceLock::new()),
+            None => (0, OnceLock::from(namespace.qualify(key))),
+        };
+        Self {
+            short,
+            length,
+            owned,
+        }
+    }
+
+    #[inline]
+    fn as_slice(&self) -> &[u8] {
+        match self.owned.get() {
+            Some(owned) => owned,
+            None => &self.short[..usize::from(self.length)],
+        }
+    }
+
+    fn bytes(&self) -> &Bytes {
+        let short = || Bytes::copy_from_slice(&self.short[..usize::from(self.length)]);
+        self.owned.get_or_init(short)
+    }
+}
 
 /// One key, with how its entry is to be kept; ends in one of the operations.
 #[must_use = "nothing happens until one of the operations is called"]
 pub struct Entry<'c, C = Json> {
     handle: &'c Handle<C>,
-    key: Bytes,
+    key: FullKey,
     policy: Policy,
 }
 
 impl<'c, C: Codec> Entry<'c, C> {
-    pub(crate) fn new(handle: &'c Handle<C>, key: Bytes) -> Self {
+    pub(crate) fn new(handle: &'c Handle<C>, key: &[u8]) -> Self {
         Self {
             handle,
-            key,
+            key: FullKey::new(&handle.core.namespace, key),
             policy: Policy::default(),
         }
     }
@@ -53,6 +100,60 @@ impl<'c, C: Codec> Entry<'c, C> {
         self.get_with(open).await
     }
 
+    /// As [`get`](Self::get), shared: what is in the [near cache](crate::Builder::near) is neither decoded again nor copied, and
+    /// nothing is allocated for it. Without a near cache it is `get` and an [`Arc`].
+    ///
+    /// ```no_run
+    /// # use std::sync::Arc;
+    /// # async fn example(cache: mcache::Cache) -> mcache::Result<()> {
+    /// let product: Option<Arc<String>> = cache.key("product:42").get_arc().await?;
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`get`](Self::get).
+    pub async fn get_arc<T>(self) -> Result<Option<Arc<T>>>
+    where
+        T: DeserializeOwned + Send + Sync + 'static,
+    {
+        if let Some(value) = self.near_arc() {
+            return Ok(Some(value));
+        }
+        // Boxed: a hit should not pay for the size of a miss.
+        Ok(Box::pin(self.get::<T>()).await?.map(Arc::new))
+    }
+
+    /// As [`get_or_load`](Self::get_or_load), shared as in [`get_arc`](Self::get_arc).
+    ///
+    /// # Errors
+    ///
+    /// As [`get_or_load`](Self::get_or_load).
+    pub async fn get_or_load_arc<T, E, F, Fut>(self, loader: F) -> Result<Arc<T>, E>
+    where
+        T: Serialize + DeserializeOwned + Send + Sync + 'static,
+        F: FnOnce() -> Fut,
+        Fut: Future<Output = Result<T, E>>,
+    {
+        if let Some(value) = self.near_arc() {
+            return Ok(value);
+        }
+        Box::pin(self.get_or_load(loader)).await.map(Arc::new)
+    }
+
+    /// The decoded value that the near cache of the first provider may serve.
+    #[inline]
+    fn near_arc<T: DeserializeOwned + Send + Sync + 'static>(&self) -> Option<Arc<T>> {
+        let core = &self.handle.core;
+        if !self.policy.targets.is_empty() || self.policy.bypass_near {
+            return None;
+        }
+        let held = core.active().first()?.near_value(self.key.as_slice())?;
+        let value = held.shared(|bytes| self.handle.open(bytes).and_then(Opened::value))?;
+        telemetry::near_read(self.policy.family_label());
+        Some(value)
+    }
+
     /// As [`get`](Self::get), of bytes kept with [`set_bytes`](Self::set_bytes).
     ///
     /// # Errors
@@ -64,10 +165,15 @@ impl<'c, C: Codec> Entry<'c, C> {
 
     async fn get_with<V>(&self, open: impl Fn(&Bytes) -> Option<V>) -> Result<Option<V>> {
         for chosen in self.chosen()?.iter() {
-            if chosen.pending.holds_back(&self.key) {
+            let near = chosen.near_value(self.key.as_slice());
+            if let Some(value) = near.and_then(|held| open(held.bytes())) {
+                telemetry::near_read(self.policy.family_label());
+                return Ok(Some(value));
+            }
+            if chosen.pending.holds_back(self.key.bytes()) {
                 continue;
             }
-            match chosen.provider.get(&self.key).await {
+            match chosen.get(self.key.bytes()).await {
                 Ok(Some(found)) => {
                     if let Some(value) = open(&found) {
                         telemetry::read(Source::Hit, self.policy.family_label());
@@ -148,9 +254,14 @@ impl<'c, C: Codec> Entry<'c, C> {
             let swr = core.stale_window(self.policy.swr);
             chosen.pending.note_life(ttl, swr);
             let provider = &chosen.provider;
+            // What this process has of the key is gone before another value can be there.
+            let own = chosen.near.as_ref().map(|near| {
+                let key = self.key.as_slice().into();
+                near.begin(Own::Keys(vec![key]))
+            });
             let stored = provider
                 .store(Store {
-                    key: &self.key,
+                    key: self.key.bytes(),
                     value: value.clone(),
                     ttl,
                     swr,
@@ -159,6 +270,7 @@ impl<'c, C: Codec> Entry<'c, C> {
                     token: None,
                 })
                 .await;
+            drop(own);
             telemetry::store(
                 provider.id(),
                 if stored.is_ok() { "stored" } else { "failed" },
@@ -413,7 +525,7 @@ impl<'c, C: Codec> Entry<'c, C> {
             telemetry::read(Source::Bypass, self.policy.family_label());
             return Ok(Served::bypass(loader().await?.value));
         }
-        let span = tracing::debug_span!("mcache.load", key = %self.key.escape_ascii());
+        let span = tracing::debug_span!("mcache.load", key = %self.key.bytes().escape_ascii());
         let (handle, policy) = (self.handle.clone(), self.policy.clone());
         let family = self.family_name();
         let seal = move |loaded: &Loaded<T>| Sealed {
@@ -474,7 +586,7 @@ impl<'c, C: Codec> Entry<'c, C> {
             telemetry::read(Source::Bypass, self.policy.family_label());
             return Ok(Served::bypass(loader().await?.value));
         }
-        let span = tracing::debug_span!("mcache.load", key = %self.key.escape_ascii());
+        let span = tracing::debug_span!("mcache.load", key = %self.key.bytes().escape_ascii());
         self.loading(&chosen)
             .run(open, seal, loader, errors)
             .instrument(span)
@@ -484,14 +596,14 @@ impl<'c, C: Codec> Entry<'c, C> {
     fn loading<'a>(&'a self, chosen: &'a [Chosen]) -> Loading<'a> {
         Loading {
             core: &self.handle.core,
-            key: &self.key,
+            key: self.key.bytes(),
             chosen,
             policy: &self.policy,
         }
     }
 
     fn chosen(&self) -> Result<Cow<'c, [Chosen]>> {
-        self.handle.core.choose(&self.policy.targets)
+        self.handle.core.choose(&self.policy)
     }
 
     fn chosen_or_none(&self) -> Cow<'c, [Chosen]> {
@@ -502,7 +614,7 @@ impl<'c, C: Codec> Entry<'c, C> {
     }
 
     fn family_name(&self) -> String {
-        self.handle.core.family_of(&self.key, &self.policy)
+        self.handle.core.family_of(self.key.bytes(), &self.policy)
     }
 }
 
@@ -546,7 +658,7 @@ impl<C: Codec> Filling<'_, C> {
 impl<C> fmt::Debug for Entry<'_, C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Entry")
-            .field("key", &self.key)
+            .field("key", self.key.bytes())
             .field("policy", &self.policy)
             .finish_non_exhaustive()
     }

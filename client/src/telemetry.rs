@@ -10,6 +10,40 @@ pub(crate) fn read(source: Source, family: Option<&str>) {
     reads(source, 1, family);
 }
 
+/// A read served by the near cache without anything else. All labels are constants, so that nothing is allocated.
+#[inline]
+pub(crate) fn near_read(family: Option<&str>) {
+    match family {
+        None => counter!("mcache_client_reads_total", "outcome" => "near").increment(1),
+        Some(family) => reads(Source::Near, 1, Some(family)),
+    }
+}
+
+/// Entries left the near cache.
+pub(crate) fn near_dropped(reason: &'static str, count: usize) {
+    counter!("mcache_client_near_drops_total", "reason" => reason).increment(count as u64);
+}
+
+/// A value was read or stored; whether it was put away.
+pub(crate) fn near_kept(is_kept: bool) {
+    let outcome = if is_kept { "kept" } else { "not_kept" };
+    counter!("mcache_client_near_puts_total", "outcome" => outcome).increment(1);
+}
+
+/// The feed answered: how long what came from that server may be served from now on.
+pub(crate) fn near_lease(left_ms: u64) {
+    gauge!("mcache_client_near_lease_seconds").set(left_ms as f64 / 1e3);
+}
+
+/// How old what an answer of the feed says was when it came: since the answer before.
+pub(crate) fn near_feed_age(age_ms: u64) {
+    histogram!("mcache_client_near_feed_age_seconds").record(age_ms as f64 / 1e3);
+}
+
+pub(crate) fn near_bytes(bytes: u64) {
+    gauge!("mcache_client_near_bytes").set(bytes as f64);
+}
+
 pub(crate) fn reads(source: Source, count: usize, family: Option<&str>) {
     let outcome = source.as_str();
     let counter = match family {

@@ -2,4 +2,5 @@
 
 mod bad_quarter;
 mod cluster_example;
+mod near;
 mod python;
