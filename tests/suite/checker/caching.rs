@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use mcache::{Cache, Error, Loaded, Settled, Source, server::RedisOptions};
+use futures_util::FutureExt;
+use mcache::{Cache, Error, Loaded, NearOptions, Settled, Source, server::RedisOptions};
 use redis::AsyncCommands;
 
 use super::store::{Floors, Versions, records_of};
@@ -12,6 +13,41 @@ pub const LOADER_TIMEOUT: Duration = Duration::from_millis(400);
 
 /// The same for the herd: so long that a busy machine is not taken for a loader that hangs.
 pub const HERD_LOADER_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Which cache a history is about.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Which {
+    /// mcache, each read a message to the server.
+    Far,
+    /// mcache with a near cache in each process.
+    Near,
+    /// What everybody builds.
+    ByHand,
+}
+
+impl Which {
+    const NAMES: [(&'static str, Which); 3] = [
+        ("far", Which::Far),
+        ("near", Which::Near),
+        ("by_hand", Which::ByHand),
+    ];
+
+    pub fn name(self) -> &'static str {
+        let mut names = Self::NAMES.iter();
+        names
+            .find(|(_, which)| *which == self)
+            .expect("it has one")
+            .0
+    }
+
+    pub fn named(name: &str) -> Self {
+        let mut names = Self::NAMES.iter();
+        names
+            .find(|(known, _)| *known == name)
+            .expect("a known name")
+            .1
+    }
+}
 
 #[derive(Clone)]
 pub enum Caching {
@@ -49,8 +85,8 @@ fn name(key: usize) -> String {
 }
 
 impl Caching {
-    pub async fn connect(url: &str, by_hand: bool, loader_timeout: Duration) -> Self {
-        if by_hand {
+    pub async fn connect(url: &str, which: Which, loader_timeout: Duration) -> Self {
+        if which == Which::ByHand {
             let client = redis::Client::open(url).expect("an address");
             let connection = client.get_multiplexed_async_connection().await;
             return Self::ByHand(connection.expect("a connection"));
@@ -59,13 +95,27 @@ impl Caching {
         let redis = RedisOptions::default()
             .breaker(5, Duration::from_millis(100))
             .command_deadline(loader_timeout.max(Duration::from_millis(500)));
-        let cache = Cache::builder(url)
+        let mut builder = Cache::builder(url)
             .redis(redis)
             .loader_timeout(loader_timeout)
-            .caching(true)
-            .build()
-            .await;
-        Self::Mcache(cache.expect("a cache"))
+            .caching(true);
+        if which == Which::Near {
+            builder = builder.near(NearOptions::new());
+        }
+        Self::Mcache(builder.build().await.expect("a cache"))
+    }
+
+    /// What the near cache serves of a key at this moment, without waiting for anything.
+    pub fn near(&self, key: usize) -> Option<Versions> {
+        let Self::Mcache(cache) = self else {
+            return None;
+        };
+        // A near hit is there when it is asked for; anything else has to wait, and is given up.
+        let found = cache.key(name(key)).get_arc::<Versions>().now_or_never();
+        found
+            .and_then(Result::ok)
+            .flatten()
+            .map(|versions| *versions)
     }
 
     /// The value of a key, from the cache or from `load`.
@@ -159,7 +209,7 @@ where
             let served = entry.load(load).await.expect("it never fails");
             Read {
                 value: served.value,
-                cached: matches!(served.source, Source::Hit | Source::Stale),
+                cached: matches!(served.source, Source::Hit | Source::Near | Source::Stale),
                 may_be_stale: served.source == Source::Stale,
             }
         }

@@ -21,12 +21,12 @@ use std::time::{Duration, Instant};
 
 use harness::slots::{Move, Pair};
 use harness::topology::{Replicated, Sentinels, is_primary};
-use harness::{KillOnDrop, Proxy, Seed, Server, wait};
+use harness::{KillOnDrop, Proxy, Seed, Server, ServerBuilder, wait};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::runtime::run;
 
-use caching::{Caching, HERD_LOADER_TIMEOUT, LOADER_TIMEOUT, Read};
+use caching::{Caching, HERD_LOADER_TIMEOUT, LOADER_TIMEOUT, Read, Which};
 use store::{HERD_KEY, KEYS, RECORDS, Store};
 
 /// How long a history takes.
@@ -41,17 +41,19 @@ fn duration() -> Duration {
 /// and the longest time for which its own process is stopped, on a machine that is busy.
 const STUCK: Duration = Duration::from_secs(20);
 
+/// How many processes read and write.
+const PROCESSES: usize = 4;
+
 /// A process of readers and writers.
 struct Worker(KillOnDrop);
 
 impl Worker {
-    fn start(store: &Store, url: &str, by_hand: bool, role: &str, seed: u64) -> Self {
-        let by_hand = if by_hand { "yes" } else { "no" };
+    fn start(store: &Store, url: &str, which: Which, role: &str, seed: u64) -> Self {
         let path = store.socket();
         let values = [
             path.to_str().expect("a path"),
             url,
-            by_hand,
+            which.name(),
             &seed.to_string(),
             role,
         ]
@@ -90,19 +92,18 @@ struct History {
     seed: Seed,
     store: Store,
     url: String,
-    by_hand: bool,
+    which: Which,
     workers: Vec<Worker>,
     done: std::collections::BTreeMap<&'static str, u32>,
 }
 
 impl History {
-    fn begin(name: &str, url: String, by_hand: bool) -> Self {
-        const PROCESSES: usize = 4;
+    fn begin(name: &str, url: String, which: Which) -> Self {
         let mut history = Self {
             seed: Seed::draw(name),
             store: Store::open(),
             url,
-            by_hand,
+            which,
             workers: Vec::new(),
             done: Default::default(),
         };
@@ -114,7 +115,7 @@ impl History {
 
     fn start_worker(&mut self) {
         let seed = self.seed.u64(..);
-        let worker = Worker::start(&self.store, &self.url, self.by_hand, "traffic", seed);
+        let worker = Worker::start(&self.store, &self.url, self.which, "traffic", seed);
         self.workers.push(worker);
     }
 
@@ -168,7 +169,7 @@ impl History {
     /// Keys whose value in the cache is older than what is acknowledged, now that nothing is under way.
     fn outdated_at_rest(&self) -> Vec<usize> {
         run(async {
-            let caching = Caching::connect(&self.url, self.by_hand, LOADER_TIMEOUT).await;
+            let caching = Caching::connect(&self.url, self.which, LOADER_TIMEOUT).await;
             let mut outdated = Vec::new();
             for key in 0..KEYS {
                 let floors = self.store.floors(key);
@@ -199,7 +200,11 @@ impl History {
             "somebody was stuck; {report}"
         );
         // A history in which nothing happens shows nothing.
-        for what in ["reads", "cached", "invalidations", "abandoned"] {
+        let near = match self.which {
+            Which::Near => "near",
+            _ => "reads",
+        };
+        for what in ["reads", "cached", "invalidations", "abandoned", near] {
             assert!(
                 counts.get(what).is_some_and(|count| *count > 0),
                 "no {what}; {report}"
@@ -232,18 +237,45 @@ async fn found(caching: &Caching, key: usize) -> Option<Read> {
     (found.value != nothing).then_some(found)
 }
 
+/// A server whose near caches, if there are any, have short leases: many of them end in a history.
+fn options(which: Which) -> ServerBuilder {
+    let options = Server::builder();
+    match which {
+        Which::Near => options
+            .set("mcache.feed", "yes")
+            .set("mcache.near-lease-ms", 300),
+        _ => options,
+    }
+}
+
 #[test]
 fn one_server_that_is_killed_cut_off_and_stopped_serves_nothing_outdated() {
+    one_server("one_server", Which::Far);
+}
+
+#[test]
+fn near_caches_of_one_server_that_is_killed_cut_off_and_stopped_serve_nothing_outdated() {
+    one_server("near_caches", Which::Near);
+}
+
+fn one_server(name: &str, which: Which) {
     // Few entries carry a tag here: with this, each invalidation leaves them to reclaim all the same.
-    let mut server = Server::builder()
+    let mut server = options(which)
         .set("mcache.reclaim-inline-max", 0)
         .tcp()
         .start();
     let proxy = Proxy::to_port(server.port());
-    let mut history = History::begin("one_server", proxy.url(), false);
-    let over = Instant::now() + duration();
+    let mut history = History::begin(name, proxy.url(), which);
+    // After a start nothing is settled for five seconds: with near caches, a server that is killed every second would settle
+    // nothing at all.
+    let kills = match which {
+        Which::Near => 60,
+        _ => 7,
+    };
+    let over = Instant::now() + duration() * if which == Which::Near { 2 } else { 1 };
     while Instant::now() < over {
-        match history.seed.u8(..7) {
+        let what = history.seed.u8(..kills);
+        match if what + 1 == kills { 6 } else { what % 6 } {
             0 => history.pause_a_worker(),
             1 => history.kill_a_worker(),
             2 => {
@@ -281,7 +313,16 @@ fn one_server_that_is_killed_cut_off_and_stopped_serves_nothing_outdated() {
 
 #[test]
 fn a_failover_under_load_serves_nothing_outdated() {
-    let options = Server::builder().set("mcache.on-promote", "drop");
+    a_failover("a_failover", Which::Far);
+}
+
+#[test]
+fn near_caches_in_a_failover_under_load_serve_nothing_outdated() {
+    a_failover("near_caches_in_a_failover", Which::Near);
+}
+
+fn a_failover(name: &str, which: Which) {
+    let options = options(which).set("mcache.on-promote", "drop");
     let mut replicated = Replicated::start_with(1, options);
     let sentinels = Sentinels::watch(&replicated);
     let addresses: Vec<_> = sentinels
@@ -294,7 +335,7 @@ fn a_failover_under_load_serves_nothing_outdated() {
         addresses.join(","),
         sentinels.name
     );
-    let mut history = History::begin("a_failover", url, false);
+    let mut history = History::begin(name, url, which);
     let mut failed_over = 0;
     let over = Instant::now() + duration();
     while Instant::now() < over || failed_over == 0 {
@@ -324,15 +365,24 @@ fn a_failover_under_load_serves_nothing_outdated() {
 
 #[test]
 fn slots_that_move_whole_all_the_time_lose_nothing_and_serve_nothing_outdated() {
+    slots_that_move("slots_that_move", Which::Far);
+}
+
+#[test]
+fn near_caches_of_slots_that_move_whole_all_the_time_serve_nothing_outdated() {
+    slots_that_move("near_caches_of_slots_that_move", Which::Near);
+}
+
+fn slots_that_move(name: &str, which: Which) {
     // What is invalidated waits for reclaim, so that slots leave with some of it.
-    let options = Server::builder()
+    let options = options(which)
         .set("mcache.reclaim-inline-max", 0)
         .set("mcache.on-promote", "drop");
     let Some(pair) = Pair::start_with(options, false) else {
         return;
     };
     let [one, two] = &pair.primaries;
-    let mut history = History::begin("slots_that_move", pair.url(), false);
+    let mut history = History::begin(name, pair.url(), which);
     let over = Instant::now() + duration();
     let mut moves = 0;
     while Instant::now() < over || moves < 6 {
@@ -358,7 +408,7 @@ fn slots_that_move_whole_all_the_time_lose_nothing_and_serve_nothing_outdated() 
 #[test]
 fn the_checker_sees_what_a_cache_built_by_hand_serves() {
     let server = Server::builder().tcp().without_module().start();
-    let mut history = History::begin("by_hand", server.tcp_url(), true);
+    let mut history = History::begin("by_hand", server.tcp_url(), Which::ByHand);
     wait::until("the checker sees a stale read", || {
         !history.store.stale_reads().is_empty()
     });
@@ -373,7 +423,7 @@ fn the_checker_sees_what_a_cache_built_by_hand_serves() {
             histories <= 20,
             "twenty histories without an outdated entry"
         );
-        history = History::begin("by_hand", server.tcp_url(), true);
+        history = History::begin("by_hand", server.tcp_url(), Which::ByHand);
         std::thread::sleep(Duration::from_secs(1));
         history.end();
     }
@@ -416,7 +466,13 @@ fn a_thousand_callers_in_four_processes_make_one_load_also_when_its_process_stop
     let server = Server::builder().tcp().start();
     let store = Store::open();
     let part = |_| {
-        let mut worker = Worker::start(&store, &server.tcp_url(), false, &CALLERS.to_string(), 0);
+        let mut worker = Worker::start(
+            &store,
+            &server.tcp_url(),
+            Which::Far,
+            &CALLERS.to_string(),
+            0,
+        );
         let replies = BufReader::new(worker.0.stdout.take().expect("piped"));
         Part { worker, replies }
     };
