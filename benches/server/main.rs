@@ -48,6 +48,8 @@ fn main() -> ExitCode {
 
 fn usage() -> ExitCode {
     let names = PARTS.map(|(name, _)| name).join("|");
-    eprintln!("usage: server-bench [--instructions | --this-server | --limits <entries> | --only {names}]");
+    eprintln!(
+        "usage: server-bench [--instructions | --this-server | --limits <entries> | --only {names}]"
+    );
     ExitCode::from(2)
 }

@@ -31,6 +31,7 @@ pub mod memory;
 mod names;
 pub mod near;
 mod queue;
+mod seen;
 pub mod server;
 mod slab;
 pub mod slots;

@@ -1,0 +1,202 @@
+//! A copy of the crate in a workspace of its own, its test targets, and the first test of them that fails.
+
+use std::collections::HashMap;
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::time::{Duration, Instant};
+
+use crate::mutant::{Mutant, Outcome, restore};
+
+/// Test targets that find most, quickest first; the others follow by name.
+const FIRST: [&str; 4] = ["lib", "arrivals", "model", "protocol"];
+/// It compares the mutants with the sources, which a mutant changes.
+const NOT_A_FINDER: &str = "mutants";
+
+/// The copy.
+pub struct Tree {
+    root: PathBuf,
+    /// Every test target of the crate, in the order in which they are tried.
+    targets: Vec<String>,
+    /// How long each takes without any mutant.
+    usual: HashMap<String, Duration>,
+}
+
+impl Tree {
+    /// Copies the crate to `target/mutants`.
+    pub fn copy(workspace: &Path) -> Outcome<Tree> {
+        let root = workspace.join("target/mutants/tree");
+        if root.exists() {
+            fs::remove_dir_all(&root)?;
+        }
+        copy_tree(&workspace.join("module/core"), &root.join("module/core"))?;
+        // Tests may read the file of another folder, but no other crate: the workspace has this one member.
+        let manifest = fs::read_to_string(workspace.join("Cargo.toml"))?;
+        let members = manifest
+            .lines()
+            .filter(|line| !line.starts_with("[profile.dev.package.") && *line != "opt-level = 0")
+            .map(|line| match line.starts_with("members") {
+                true => "members = [\"module/core\"]",
+                false => line,
+            });
+        fs::write(
+            root.join("Cargo.toml"),
+            members.collect::<Vec<_>>().join("\n"),
+        )?;
+        fs::copy(workspace.join("Cargo.lock"), root.join("Cargo.lock"))?;
+        let targets = targets(&workspace.join("module/core"))?;
+        Ok(Tree {
+            root,
+            targets,
+            usual: HashMap::new(),
+        })
+    }
+
+    /// Runs every test as the crate is, and remembers how long each target takes.
+    ///
+    /// # Errors
+    /// A test fails.
+    pub fn try_without_any(&mut self) -> Outcome<()> {
+        for target in self.targets.clone() {
+            let executable = self.build(&target)?;
+            let began = Instant::now();
+            if let Some(test) = run(&executable, None, Duration::from_secs(3_600))? {
+                return Err(format!("a test fails without any mutant: {target}: {test}").into());
+            }
+            self.usual.insert(target, began.elapsed());
+        }
+        Ok(())
+    }
+
+    /// The target and the test that find a mutant; `None` if none does.
+    pub fn found_by(&self, mutant: &Mutant) -> Outcome<Option<String>> {
+        let originals = mutant.apply(&self.root.join("module/core"))?;
+        let found = self.failing_test(mutant);
+        restore(originals)?;
+        found
+    }
+
+    fn failing_test(&self, mutant: &Mutant) -> Outcome<Option<String>> {
+        if let Some((target, test)) = &mutant.found_by {
+            let executable = self.build(target)?;
+            if let Some(test) = run(&executable, Some(test), self.patience(target))? {
+                return Ok(Some(format!("{target} {test}")));
+            }
+        }
+        // Simulations of the feed find what is wrong with it.
+        let near = mutant.name.starts_with("near-").then_some("near");
+        let others = self.targets.iter().map(String::as_str);
+        let others = others.filter(|target| Some(*target) != near);
+        for target in near.into_iter().chain(others) {
+            let executable = self.build(target)?;
+            if let Some(test) = run(&executable, None, self.patience(target))? {
+                return Ok(Some(format!("{target} {test}")));
+            }
+        }
+        Ok(None)
+    }
+
+    /// A mutant that turns round for ever is found by that.
+    fn patience(&self, target: &str) -> Duration {
+        Duration::from_secs(60) + self.usual.get(target).copied().unwrap_or_default() * 10
+    }
+
+    /// Compiles one test target; returns where the executable is.
+    fn build(&self, target: &str) -> Outcome<PathBuf> {
+        let target = match target {
+            "lib" => vec!["--lib"],
+            test => vec!["--test", test],
+        };
+        let output = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+            .current_dir(&self.root)
+            .env("CARGO_TARGET_DIR", self.root.join("../build"))
+            .args(["test", "-p", "mcache-core", "--no-run"])
+            .args(target)
+            .output()?;
+        let said = String::from_utf8_lossy(&output.stderr);
+        // "Executable tests/model.rs (<path>)"
+        let path = said.lines().filter_map(|line| {
+            let line = line.trim().strip_prefix("Executable ")?;
+            line.strip_suffix(')')?.rsplit_once('(')
+        });
+        match path.last() {
+            Some((_, path)) if output.status.success() => Ok(self.root.join(path)),
+            _ => Err(format!("it does not compile:\n{said}").into()),
+        }
+    }
+}
+
+/// Runs a test executable, or one test of it, up to the first test that fails, and names that.
+fn run(executable: &Path, test: Option<&str>, patience: Duration) -> Outcome<Option<String>> {
+    let mut command = Command::new(executable);
+    if let Some(test) = test {
+        command.args(["--exact", test]);
+    }
+    let mut child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()?;
+    let stdout = BufReader::new(child.stdout.take().ok_or("a pipe")?);
+    let (says, lines) = channel();
+    std::thread::spawn(move || {
+        for line in stdout.lines().map_while(Result::ok) {
+            if says.send(line).is_err() {
+                break;
+            }
+        }
+    });
+    let until = Instant::now() + patience;
+    let failed = loop {
+        match lines.recv_timeout(until.saturating_duration_since(Instant::now())) {
+            Ok(line) => {
+                if let Some(test) = line
+                    .strip_prefix("test ")
+                    .and_then(|it| it.strip_suffix(" ... FAILED"))
+                {
+                    break Some(test.trim_end_matches(" - should panic").to_owned());
+                }
+            }
+            Err(RecvTimeoutError::Timeout) => break Some("does not end".to_owned()),
+            Err(RecvTimeoutError::Disconnected) => {
+                let passed = child.wait()?.success();
+                break (!passed).then(|| "ends early".to_owned());
+            }
+        }
+    };
+    let _ = child.kill();
+    child.wait()?;
+    Ok(failed)
+}
+
+fn targets(core: &Path) -> Outcome<Vec<String>> {
+    let mut others = Vec::new();
+    for entry in fs::read_dir(core.join("tests"))? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|it| it == "rs") || path.join("main.rs").exists() {
+            let name = path.file_stem().ok_or("a name")?;
+            others.push(name.to_string_lossy().into_owned());
+        }
+    }
+    others.sort();
+    others.retain(|name| name != NOT_A_FINDER && !FIRST.contains(&name.as_str()));
+    Ok(FIRST.map(str::to_owned).into_iter().chain(others).collect())
+}
+
+fn copy_tree(from: &Path, to: &Path) -> Outcome<()> {
+    fs::create_dir_all(to)?;
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        let target = to.join(entry.file_name());
+        if entry.file_type()?.is_dir() {
+            if entry.file_name() != "target" {
+                copy_tree(&entry.path(), &target)?;
+            }
+        } else {
+            fs::copy(entry.path(), target)?;
+        }
+    }
+    Ok(())
+}
