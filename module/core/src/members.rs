@@ -406,18 +406,27 @@ mod tests {
         let mut rng = fastrand::Rng::with_seed(seed);
         let mut list = List::pair(1, 3, None);
         let mut model: Vec<(u32, u16)> = vec![(1, 0), (3, 0)];
+        let mut grew_or_shrank = 0;
         for id in 4..60_000u32 {
             let growing = (id / 9_000) % 2 == 0;
             if model.len() < 2 || rng.u8(..) < if growing { 220 } else { 40 } {
                 let place = rng.u16(..);
                 // The first third goes without, so that a long list becomes one with places.
                 let many = id % 2 == 0 && id > 20_000;
-                list.push(id, many.then_some(place));
+                let (place_noted, before) = (many.then_some(place), list.bytes());
+                match list.push_within(id, place_noted) {
+                    Some(pos) => assert_eq!((pos as usize, list.bytes()), (model.len(), before)),
+                    None => list.push(id, place_noted),
+                }
                 model.push((id, place));
             } else {
                 let pos = rng.usize(..model.len());
                 model.swap_remove(pos);
-                let moved = list.swap_remove(pos as u32);
+                let before = list.bytes();
+                let moved = list.swap_remove_within(pos as u32);
+                assert!(moved.is_none() || list.bytes() == before);
+                grew_or_shrank += usize::from(moved.is_none());
+                let moved = moved.unwrap_or_else(|| list.swap_remove(pos as u32));
                 assert_eq!(moved.as_ref().map(|m| m.entry), model.get(pos).map(|m| m.0));
                 if let Some(moved) = moved
                     && moved.entry % 2 == 0
@@ -432,6 +441,7 @@ mod tests {
         for (pos, (id, _)) in model.iter().enumerate() {
             assert_eq!(list.get(pos as u32), Some(*id));
         }
+        assert!((1..1_000).contains(&grew_or_shrank), "{grew_or_shrank}");
         assert_eq!(list.get(model.len() as u32), None);
     }
 

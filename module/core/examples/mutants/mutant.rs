@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! A sentence or more: what a server with this fault would do.
-//! Found by: model the_index_answers_as_a_naive_model_does
+//! Found by: model the_index_agrees_with_a_naive_model
 //! File: src/server/write.rs
 //! <<<<
 //! the lines as they are; they occur exactly once in the file
@@ -11,7 +11,8 @@
 //! >>>>
 //! ```
 //! Several such blocks, with or without a `File:` line between them, make one mutant. The change must compile. `Found by:` is
-//! a hint, a test target (`lib`, or a name in `tests/`) and a test in it: it is run first, and the others only if it passes.
+//! a hint, a test target (`lib`, or a name in `tests/`) and perhaps a test in it: that is run first, and the others only if it
+//! passes.
 
 use std::error::Error;
 use std::fs;
@@ -29,8 +30,8 @@ pub struct Edit {
 /// A fault.
 pub struct Mutant {
     pub name: String,
-    /// The test target and the test that are expected to find it.
-    pub found_by: Option<(String, String)>,
+    /// The test target, and the test in it, that are expected to find it.
+    pub found_by: Option<(String, Option<String>)>,
     pub edits: Vec<Edit>,
 }
 
@@ -45,8 +46,8 @@ impl Mutant {
             if let Some(named) = line.strip_prefix("File: ") {
                 named.trim().clone_into(&mut file);
             } else if let Some(hint) = line.strip_prefix("Found by: ") {
-                let (target, test) = hint.trim().split_once(' ').ok_or("a target and a test")?;
-                found_by = Some((target.to_owned(), test.to_owned()));
+                let mut words = hint.split_whitespace().map(str::to_owned);
+                found_by = Some((words.next().ok_or("a target")?, words.next()));
             } else if line == "<<<<" {
                 let mut until = |end: &str| -> Outcome<String> {
                     let mut block = String::new();
