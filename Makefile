@@ -126,6 +126,11 @@ dist: ## the module as .deb, tarball and the zip for Redis Software, in target/d
 	@.ci/setup
 	@packaging/dist
 
+.PHONY: release-check
+release-check: ## what has to be true before a release: versions, changelog, contents of packages, golden files; changes nothing
+	@.ci/setup npm
+	@.ci/release-check
+
 .PHONY: bench-limits
 bench-limits: build ## what a very large cache costs; ENTRIES=10000000 takes 6 GB and a quarter of an hour, the default a minute
 	$(CARGO) run --release -p mcache-benches --bin server-bench -- --limits $${ENTRIES-200000}

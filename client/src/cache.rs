@@ -125,8 +125,8 @@ impl<C: Codec> Cache<C> {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Refused`](crate::ErrorKind::Refused) if a provider understood and said no, for example because the user may not touch the
-    /// tag; trying again would not help. The other providers have been told nevertheless.
+    /// [`ErrorKind::Refused`](crate::ErrorKind::Refused) if a provider understood and said no, for example because
+    /// the user may not touch the tag; trying again would not help. The other providers have been told nevertheless.
     pub async fn invalidate<I>(&self, tags: I) -> Result<Invalidation>
     where
         I: IntoIterator,

@@ -8,8 +8,9 @@
 //!
 //! A result may be older than a follower: A began, data changed and was invalidated, B came. So B takes A's value only
 //! if that is known to be harmless: the provider accepted it with its token after B had come (*confirmed*), and had heard
-//! of all invalidations that B may know of; or A's loader was called after B had come. Otherwise B looks again. For the same reason a flight takes no more followers
-//! once the value is on its way to the provider: it may be accepted, and invalidated again, before they come.
+//! of all invalidations that B may know of; or A's loader was called after B had come. Otherwise B looks again. For
+//! the same reason a flight takes no more followers once the value is on its way to the provider: it may be accepted,
+//! and invalidated again, before they come.
 //!
 //! A leader that is dropped takes nobody with it: its followers find that out and one of them leads.
 //!

@@ -11,7 +11,7 @@ use redis_module::configuration::{
 };
 use redis_module::{Context, RedisError, RedisString};
 
-use crate::redis::guard::guard;
+use crate::redis::{self, guard::guard};
 use crate::state;
 
 /// An integer option. All but `name` are in the option's own unit, which the name ends with.
@@ -126,9 +126,7 @@ pub fn register(ctx: &Context, args: &[RedisString]) -> Result<(), String> {
         &FEED,
         feed,
         ConfigurationFlags::DEFAULT,
-        Some(Box::new(|_: &_, _: &_, _: &_| {
-            guard((), crate::near::configure)
-        })),
+        Some(Box::new(|_: &_, _: &_, _: &_| guard((), apply_feed))),
     );
     let accept =
         get_bool_default_config_value(args, ACCEPT, false).map_err(|e| wrong(ACCEPT, e))?;
@@ -189,7 +187,7 @@ pub static INVALIDATION_MEMORY_TAGS: Number = Number::new(
 
 /// Most bytes of the feed's log. Who is further behind than that forgets everything and begins anew.
 pub static FEED_BYTES: Number =
-    Number::new("feed-bytes", 1 << 20, 16 << 10, 1 << 30).changing(crate::near::configure);
+    Number::new("feed-bytes", 1 << 20, 16 << 10, 1 << 30).changing(apply_feed);
 /// How long a near cache may serve without having heard from the server, and how long an invalidation waits for one that is
 /// gone.
 pub static NEAR_LEASE_MS: Number = Number::new(
@@ -198,10 +196,16 @@ pub static NEAR_LEASE_MS: Number = Number::new(
     mcache_core::feed::lease::SHORTEST_MS as i64,
     mcache_core::feed::lease::LONGEST_MS as i64,
 )
-.changing(crate::near::configure);
+.changing(apply_feed);
 /// Most near caches; one more is refused.
 pub static MAX_SUBSCRIBERS: Number =
-    Number::new("max-subscribers", 256, 1, 4_096).changing(crate::near::configure);
+    Number::new("max-subscribers", 256, 1, 4_096).changing(apply_feed);
+
+/// Has the feed do what its options say.
+pub fn apply_feed() {
+    let now_us = redis::boot_us();
+    state::with(|s| s.feed.configure(feed_settings(), now_us));
+}
 
 /// What the feed's options say.
 pub fn feed_settings() -> Settings {

@@ -2,13 +2,14 @@
 //!
 //! - `callbacks/`: what Redis calls, loading the module included (the roof)
 //! - `commands/`: one file a command: parse, ask core, apply, reply
-//! - `parking.rs`, `near.rs`, `reclaim.rs`, `listeners.rs`, `info.rs`, `config.rs`: what goes on beside commands
+//! - `rounds.rs`, `parking.rs`, `near.rs`, `reclaim.rs`, `bell.rs`, `listeners.rs`, `info.rs`, `config.rs`: what goes on beside commands
 //! - `state.rs`: the one global
 //! - `redis/`: what the module calls (the floor)
 //!
 //! Each knows those below it only. All of the `unsafe` is in the roof and the floor.
 #![deny(unsafe_code)]
 
+mod bell;
 #[allow(unsafe_code)]
 mod callbacks;
 mod commands;

@@ -7,10 +7,11 @@
 //!
 //! Silence is asked for, never guessed: ten times a second a primary asks Redis whether there is a listener, and only a "no"
 //! to all questions counts. From then on a listener can only begin in three ways, of which Redis tells us before the next
-//! command. With a migration of whole slots: their new owner gets what is replicated for their keys. With a *fork*: a replica is in step only from the fork of its full synchronisation on (a partial one needs the
-//! backlog, and there was none), and a file that is switched on takes commands only from the fork of its first rewrite
-//! on; what was written before the fork is in what the fork writes. Or with a change of *role*: who was a replica meanwhile
-//! has a backlog without ever having forked.
+//! command. With a migration of whole slots: their new owner gets what is replicated for their keys. With a *fork*: a
+//! replica is in step only from the fork of its full synchronisation on (a partial one needs the backlog, and there
+//! was none), and a file that is switched on takes commands only from the fork of its first rewrite on; what was
+//! written before the fork is in what the fork writes. Or with a change of *role*: who was a replica meanwhile has a
+//! backlog without ever having forked.
 
 use crate::redis::{self, Ctx};
 use crate::state;

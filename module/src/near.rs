@@ -58,12 +58,6 @@ fn identity() -> Identity {
     }
 }
 
-/// Takes over what the options say now.
-pub fn configure() {
-    let (settings, now_us) = (config::feed_settings(), redis::boot_us());
-    state::with(|s| s.feed.configure(settings, now_us));
-}
-
 /// The server became the primary.
 pub fn promoted() {
     let (identity, now_us) = (identity(), redis::boot_us());

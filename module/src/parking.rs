@@ -11,7 +11,7 @@ use mcache_core::lease::{Answer, Released, Waiter, Wake};
 use mcache_core::server::Alarm;
 
 use crate::redis::{self, Blocked, Ctx, Parked, Told};
-use crate::{rounds, state};
+use crate::{bell, state};
 
 /// Tells each client what it is to be told, and sees to the timer.
 fn wake(ctx: Ctx<'_>, wakes: Vec<Wake<Blocked>>) {
@@ -27,7 +27,7 @@ fn unblock_all(wakes: Vec<Wake<Blocked>>) {
     for (blocked, answer) in wakes {
         redis::unblock(blocked, Some(Told::Lease(answer)));
     }
-    rounds::begin();
+    bell::ring();
 }
 
 /// Whether there is anybody to wake.
@@ -129,6 +129,6 @@ pub fn advance(ctx: Ctx<'_>) {
         wake(ctx, wakes);
     }
     if state::with(|s| s.is_behind(now_ms)) {
-        rounds::begin();
+        bell::ring();
     }
 }

@@ -1,4 +1,5 @@
 "use strict"
+// src/fills.js: which token a `set` counts from, when several loads of a key are open.
 const { test } = require("node:test")
 const assert = require("node:assert")
 const { Fills, LIFE_MS, KEYS_MAX, LOADS_MAX } = require("../src/fills")

@@ -1,4 +1,5 @@
 "use strict"
+// src/leases.js: how long a process asks for, and what it does without.
 const { test } = require("node:test")
 const assert = require("node:assert")
 const { Leases, LEASE_MIN_MS, WITHOUT_MS } = require("../src/leases")

@@ -14,8 +14,6 @@ use crate::work;
 
 /// Records of the same hash in the table.
 const CROWD: usize = 8;
-/// Bytes of the table for a name, on average: a place and a control byte, half of the places in use.
-pub(crate) const SLOT: usize = 11;
 /// No record.
 const NONE: u32 = u32::MAX;
 

@@ -310,7 +310,7 @@ impl Tags {
         match self.records.get(record) {
             None => 0,
             Some(r) if r.members == EMPTY || r.members & LIST == 0 => {
-                RECORD + class(r.name.len()) + crate::names::SLOT
+                RECORD + class(r.name.len()) + crate::table::SLOT
             }
             Some(r) => self
                 .lists

@@ -14,7 +14,7 @@ use super::slots;
 use crate::config::{OnPromote, on_promote};
 use crate::redis::guard::guard;
 use crate::redis::{self, Ctx, Held, Mode, OwnedStr, Str, bytes, host, rm};
-use crate::{listeners, near, parking, reclaim, rounds, state};
+use crate::{bell, listeners, near, parking, reclaim, rounds, state};
 
 /// Redis's `RedisModuleFlushInfo`, which the bindings leave out.
 #[repr(C)]
@@ -229,7 +229,7 @@ unsafe extern "C" fn on_cron(
         // SAFETY: valid during the callback.
         let ctx = unsafe { Ctx::new(ctx) };
         if reclaim::is_wanted(ctx) {
-            rounds::begin();
+            bell::ring();
         }
         rounds::tidy();
         parking::advance(ctx);

@@ -8,7 +8,7 @@ use redis_module::{Context, raw};
 use super::{datatype, events, info, slots};
 use crate::commands::table;
 use crate::redis::{self, Ctx, Str, eventloop, guard, host, rm};
-use crate::{config, near, state};
+use crate::{config, near, rounds, state};
 
 const NAME: &CStr = c"mcache";
 const VERSION: c_int = 100;
@@ -79,11 +79,12 @@ unsafe fn load(ctx: *mut raw::RedisModuleCtx, argv: *mut Str, argc: c_int) -> Re
                 .ok_or_else(|| format!("{:?} could not be registered", command.name))?;
         }
         events::subscribe(ctx).map_err(|event| format!("no subscription to {event}"))?;
-        eventloop::prepare(ctx).map_err(|error| format!("no socket pair for reclaim: {error}"))?;
+        eventloop::prepare(ctx, rounds::round)
+            .map_err(|error| format!("no socket pair for reclaim: {error}"))?;
         redis::prepare_replies(ctx);
         info::register(ctx);
     }
     config::apply_invalidation_memory();
-    near::configure();
+    config::apply_feed();
     Ok(())
 }

@@ -10,7 +10,7 @@ use super::check_tags;
 use crate::config;
 use crate::reclaim::Job;
 use crate::redis::{self, Access, Args, Ctx};
-use crate::{near, rounds, state};
+use crate::{bell, near, state};
 
 /// `MCACHE.INVALIDATE`. Replies how many entries it concerned; beyond `mcache.reclaim-inline-max` an entry that carries
 /// two of the tags counts twice, because the entries are not looked at. With NEAR also how many near leases may let what
@@ -47,7 +47,7 @@ pub fn invalidate(ctx: Ctx<'_>, args: Args<'_>) -> Result<(), Error> {
         for key in along {
             ctx.replicate_invalidate_along(key, epoch.0, mode, tags);
         }
-        rounds::begin();
+        bell::ring();
     }
     state::with(|s| {
         s.stats.reclaimed += deleted.len() as u64;

@@ -17,16 +17,18 @@ use super::{Ctx, rm};
 
 /// A pair of connected sockets: with one byte in it, the first one stays readable for ever.
 static BELL: OnceLock<(UnixStream, UnixStream)> = OnceLock::new();
+/// What each round calls.
+static EACH_ROUND: OnceLock<fn()> = OnceLock::new();
 /// A context for the event loop's callback, which gets none.
 static CONTEXT: AtomicPtr<raw::RedisModuleCtx> = AtomicPtr::new(null_mut());
 
 const READABLE: c_int = raw::REDISMODULE_EVENTLOOP_READABLE as c_int;
 
-/// Prepares what [`start`] needs.
+/// Prepares what [`start`] needs; `each_round` is what it has called.
 ///
 /// # Safety
 /// `ctx` is the context of the module's load function.
-pub unsafe fn prepare(ctx: *mut raw::RedisModuleCtx) -> std::io::Result<()> {
+pub unsafe fn prepare(ctx: *mut raw::RedisModuleCtx, each_round: fn()) -> std::io::Result<()> {
     let (readable, other) = UnixStream::pair()?;
     std::io::Write::write_all(&mut &other, &[0])?;
     // SAFETY: the caller's promise; the context lives as long as the server.
@@ -34,23 +36,19 @@ pub unsafe fn prepare(ctx: *mut raw::RedisModuleCtx) -> std::io::Result<()> {
         unsafe { rm!(RedisModule_GetDetachedThreadSafeContext)(ctx) },
         Ordering::Relaxed,
     );
+    let _ = EACH_ROUND.set(each_round);
     let _ = BELL.set((readable, other));
     Ok(())
 }
 
-/// Has `each_round` called once in each round of the event loop until [`stop`]; false if that cannot be.
-pub fn start(each_round: fn()) -> bool {
+/// Has what was prepared called once in each round of the event loop until [`stop`]; false if that cannot be.
+pub fn start() -> bool {
     let Some((bell, _)) = BELL.get() else {
         return false;
     };
-    // SAFETY: the descriptor stays open as long as the module is loaded, and so does the function.
+    // SAFETY: the descriptor stays open as long as the module is loaded; the callback is given no data.
     let added = unsafe {
-        rm!(RedisModule_EventLoopAdd)(
-            bell.as_raw_fd(),
-            READABLE,
-            Some(on_bell),
-            each_round as *mut c_void,
-        )
+        rm!(RedisModule_EventLoopAdd)(bell.as_raw_fd(), READABLE, Some(on_bell), null_mut())
     };
     added == raw::REDISMODULE_OK as c_int
 }
@@ -63,11 +61,11 @@ pub fn stop() {
     }
 }
 
-unsafe extern "C" fn on_bell(_: c_int, each_round: *mut c_void, _: c_int) {
+unsafe extern "C" fn on_bell(_: c_int, _: *mut c_void, _: c_int) {
     guard((), || {
-        // SAFETY: `start` made the pointer of such a function.
-        let each_round = unsafe { std::mem::transmute::<*mut c_void, fn()>(each_round) };
-        each_round();
+        if let Some(each_round) = EACH_ROUND.get() {
+            each_round();
+        }
     });
 }
 

@@ -29,7 +29,6 @@ pub struct Edit {
 
 /// A fault.
 pub struct Mutant {
-    pub name: String,
     /// The test target, and the test in it, that are expected to find it.
     pub found_by: Option<(String, Option<String>)>,
     pub edits: Vec<Edit>,
@@ -38,7 +37,6 @@ pub struct Mutant {
 impl Mutant {
     /// Reads one file.
     pub fn read(path: &Path) -> Outcome<Mutant> {
-        let name = path.file_stem().ok_or("a name")?.to_string_lossy();
         let text = fs::read_to_string(path)?;
         let (mut file, mut found_by, mut edits) = (String::new(), None, Vec::new());
         let mut lines = text.lines();
@@ -58,7 +56,7 @@ impl Mutant {
                         block += line;
                         block.push('\n');
                     }
-                    Err(format!("{name}: no {end}").into())
+                    Err(format!("no {end}").into())
                 };
                 let (from, to) = (until("====")?, until(">>>>")?);
                 let file = file.clone();
@@ -66,13 +64,9 @@ impl Mutant {
             }
         }
         if edits.is_empty() {
-            return Err(format!("{name}: nothing to change").into());
+            return Err("nothing to change".into());
         }
-        Ok(Mutant {
-            name: name.into_owned(),
-            found_by,
-            edits,
-        })
+        Ok(Mutant { found_by, edits })
     }
 
     /// Makes the change in a copy of the crate; returns the files as they were.

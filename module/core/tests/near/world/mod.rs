@@ -1,8 +1,9 @@
 //! Everything around servers and processes: the network, the database that knows the truth, and what is checked.
 //!
 //! Checked always: no near hit older than what was settled when the call began, nor than what its own process had begun to
-//! invalidate, nor of a value in whose place another one was stored more than a lease before; no value from a server older than what was acknowledged (else the simulation of the server is wrong). And at the
-//! end, when nothing goes wrong any more: every write is settled, every process serves hits, and none is outdated.
+//! invalidate, nor of a value in whose place another one was stored more than a lease before; no value from a server
+//! older than what was acknowledged (else the simulation of the server is wrong). And at the end, when nothing goes
+//! wrong any more: every write is settled, every process serves hits, and none is outdated.
 
 /// With `MCACHE_TRACE` a history is told as it happens.
 macro_rules! trace {
