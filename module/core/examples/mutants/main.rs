@@ -21,7 +21,7 @@ fn run() -> Outcome<bool> {
     let mut paths = mutant::all(core)?;
     paths.retain(|path| path.to_string_lossy().contains(&wanted));
     let began = Instant::now();
-    let mut tree = Tree::copy(workspace)?;
+    let tree = Tree::copy(workspace)?;
     tree.try_without_any()?;
     println!("without any: no test fails, {:.0?}", began.elapsed());
     let (mut found, mut trouble) = (0, Vec::new());

@@ -1,12 +1,10 @@
 //! A copy of the crate in a workspace of its own, its test targets, and the first test of them that fails.
 
-use std::collections::HashMap;
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::Instant;
 
 use crate::mutant::{Mutant, Outcome, restore};
 
@@ -20,8 +18,6 @@ pub struct Tree {
     root: PathBuf,
     /// Every test target of the crate, in the order in which they are tried.
     targets: Vec<String>,
-    /// How many seconds each takes without any mutant.
-    usual: HashMap<String, u64>,
 }
 
 impl Tree {
@@ -47,25 +43,19 @@ impl Tree {
         )?;
         fs::copy(workspace.join("Cargo.lock"), root.join("Cargo.lock"))?;
         let targets = targets(&workspace.join("module/core"))?;
-        Ok(Tree {
-            root,
-            targets,
-            usual: HashMap::new(),
-        })
+        Ok(Tree { root, targets })
     }
 
-    /// Runs every test as the crate is, and remembers how long each target takes.
+    /// Runs every test as the crate is.
     ///
     /// # Errors
     /// A test fails.
-    pub fn try_without_any(&mut self) -> Outcome<()> {
-        for target in self.targets.clone() {
-            let executable = self.build(&target)?;
-            let began = Instant::now();
-            if let Some(test) = run(&executable, None, 3_600)? {
+    pub fn try_without_any(&self) -> Outcome<()> {
+        for target in &self.targets {
+            let executable = self.build(target)?;
+            if let Some(test) = run(&executable, None)? {
                 return Err(format!("a test fails without any mutant: {target}: {test}").into());
             }
-            self.usual.insert(target, began.elapsed().as_secs());
         }
         Ok(())
     }
@@ -81,23 +71,18 @@ impl Tree {
     fn failing_test(&self, mutant: &Mutant) -> Outcome<Option<String>> {
         if let Some((target, test)) = &mutant.found_by {
             let executable = self.build(target)?;
-            if let Some(test) = run(&executable, test.as_deref(), self.patience(target))? {
+            if let Some(test) = run(&executable, test.as_deref())? {
                 return Ok(Some(format!("{target} {test}")));
             }
         }
         // A test that was the hint once failed to find it; its target may find it still.
         for target in &self.targets {
             let executable = self.build(target)?;
-            if let Some(test) = run(&executable, None, self.patience(target))? {
+            if let Some(test) = run(&executable, None)? {
                 return Ok(Some(format!("{target} {test}")));
             }
         }
         Ok(None)
-    }
-
-    /// Seconds of processor time after which a mutant turns round for ever, and is found by that.
-    fn patience(&self, target: &str) -> u64 {
-        60 + self.usual.get(target).copied().unwrap_or_default() * 20
     }
 
     /// Compiles one test target; returns where the executable is.
@@ -126,14 +111,16 @@ impl Tree {
     }
 }
 
-/// Runs a test executable, or one test of it, up to the first test that fails, and names that. `patience` is in seconds of
-/// processor time, so that a machine that is busy finds nothing.
-fn run(executable: &Path, test: Option<&str>, patience: u64) -> Outcome<Option<String>> {
+/// Runs a test executable, or one test of it, up to the first test that fails, and names that.
+fn run(executable: &Path, test: Option<&str>) -> Outcome<Option<String>> {
+    /// A mutant that takes so many seconds turns round for ever, and is found by that. Of processor time, so that a busy
+    /// machine finds nothing; the longest target takes fifteen.
+    const PATIENCE_S: u32 = 90;
     /// What Linux sends to a process that has used up its time.
     const SIGXCPU: i32 = 24;
     let mut command = Command::new("sh");
     command.args(["-c", "ulimit -t $0 && exec \"$@\""]);
-    command.arg(patience.to_string()).arg(executable);
+    command.arg(PATIENCE_S.to_string()).arg(executable);
     if let Some(test) = test {
         command.args(["--exact", test]);
     }

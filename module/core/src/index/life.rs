@@ -89,7 +89,8 @@ impl Index {
     /// Makes everything stored so far dead. O(databases); reclaim finds the entries by itself.
     pub fn raise_floor(&mut self, epoch: Epoch) {
         self.floor = self.floor.max(epoch);
-        for db in &mut self.dbs {
+        // What is loaded beside will be served, too.
+        for db in self.dbs.iter_mut().chain(self.staging.iter_mut().flatten()) {
             db.sweep = Some(0);
         }
     }
