@@ -16,8 +16,11 @@ use crate::results::{Goal, Part};
 use crate::shop;
 
 const KEYS: usize = 1_000;
-const FEW: usize = 20_000;
-const MANY: usize = 100_000;
+/// Operations of the shorter and the longer run; a command of 600 tags is worth a hundred others.
+const RUNS: [usize; 2] = [20_000, 100_000];
+const RUNS_OF_600: [usize; 2] = [200, 1_000];
+/// Keys under which entries of 600 tags are stored.
+const KEYS_OF_600: usize = 50;
 
 pub fn run() {
     let mut part = Part::new(
@@ -102,6 +105,47 @@ replicated is the same in both cases.",
         get,
         Goal::AtMost(1.05),
     );
+    let other_tags = keys()
+        .enumerate()
+        .map(|(n, key)| shop::set(&key, &value, &tags_of(n + KEYS, 3)));
+    row(
+        "SET, 3 tags, overwriting others",
+        cost(&[], fill(3), other_tags.chain(fill(3))),
+        set,
+        Goal::AtMost(1.35),
+    );
+    let mut row_of_600 = |what: &str, fill, load| {
+        let ours = per_operation(&[], fill, load, RUNS_OF_600);
+        part.add(
+            format!("{what}: a tag"),
+            format!("{ours:.0} a command"),
+            ours / 600.0,
+            Goal::None,
+        );
+    };
+    let own = |from: usize| -> Vec<Command> {
+        let numbered = (0..KEYS_OF_600).map(|n| (shop::key("k", n), tags_of(from + n, 600)));
+        numbered
+            .map(|(key, tags)| shop::set(&key, &value, &tags))
+            .collect()
+    };
+    let all: Vec<String> = (0..600).map(|t| format!("Product:prod_{t:026}")).collect();
+    let alike = |kind: &str| -> Vec<Command> {
+        (0..KEYS_OF_600)
+            .map(|n| shop::set(&shop::key(kind, n), &value, &all))
+            .collect()
+    };
+    let unlinked = (0..KEYS_OF_600).map(|n| Command::new(["UNLINK".to_owned(), shop::key("n", n)]));
+    let made_and_unlinked = alike("n").into_iter().chain(unlinked).collect();
+    row_of_600("SET, 600 tags, overwriting", own(0), own(0));
+    let others = own(KEYS_OF_600).into_iter().chain(own(0)).collect();
+    row_of_600("SET, 600 tags, overwriting 600 others", own(0), others);
+    row_of_600("SET, 600 tags of all, overwriting", alike("k"), alike("k"));
+    row_of_600(
+        "SET of a new key, 600 tags of all, and its UNLINK: half",
+        alike("k"),
+        made_and_unlinked,
+    );
     part.write(&Server::start());
 }
 
@@ -127,10 +171,20 @@ fn cost(
     fill: impl IntoIterator<Item = Command>,
     commands: impl IntoIterator<Item = Command>,
 ) -> f64 {
+    per_operation(options, fill, commands, RUNS)
+}
+
+/// The same with a number of operations of the shorter and the longer run.
+fn per_operation(
+    options: &[&str],
+    fill: impl IntoIterator<Item = Command>,
+    commands: impl IntoIterator<Item = Command>,
+    runs: [usize; 2],
+) -> f64 {
     let fill = Load::new(fill, 16).on_one_connection();
     let load = Load::new(commands, 16).on_one_connection();
-    let [few, many] = [FEW, MANY].map(|operations| total(options, &fill, &load, operations));
-    (many - few) as f64 / (MANY - FEW) as f64
+    let [few, many] = runs.map(|operations| total(options, &fill, &load, operations));
+    (many - few) as f64 / (runs[1] - runs[0]) as f64
 }
 
 /// Instructions of a server's whole life.
