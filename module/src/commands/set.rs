@@ -25,10 +25,7 @@ pub fn set(ctx: Ctx<'_>, args: Args<'_>) -> Result<(), Error> {
     let tags = args.tail_bytes(set.tags_from);
     let (name, value) = (args.bytes(Set::KEY), args.bytes(Set::VALUE));
     let now_ms = redis::now_ms();
-    let admitted = state::with(|s| match s.is_cleared(&set, name) {
-        true => None,
-        false => s.admit(&set, tags.clone(), present, now_ms),
-    });
+    let admitted = state::with(|s| s.admit(&set, name, tags.clone(), present, now_ms));
     let Some(admitted) = admitted else {
         drop(key);
         // The holder of the lease has tried and failed: the next in line is not to wait for its end.
