@@ -331,7 +331,7 @@ fn forbidden(ctx: Ctx<'_>, key: Str) -> bool {
     let commands = match copied_from {
         Some(from) => vec![vec![word(b"COPY"), from, word(name)]],
         None => [&b"RESTORE"[..], b"RESTORE-ASKING"]
-            .map(|name| vec![word(name), word(name), word(b"0"), word(b"")])
+            .map(|command| vec![word(command), word(name), word(b"0"), word(b"")])
             .into(),
     };
     commands.iter().any(|command| {
