@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use harness::{Seed, wait};
+use mcache::Tags;
 use mcache::change::{
     BoxError, BoxFuture, ChangeEvent, EventTags, InvalidationTarget, Invalidator,
 };
@@ -202,11 +203,12 @@ struct Target {
 }
 
 impl Target {
-    fn clear(&self, tags: &[String]) {
+    fn clear(&self, tags: &[&[u8]]) {
         let mut entries = self.store.entries.lock().unwrap();
-        entries.retain(|_, kept| !kept.tags.iter().any(|tag| tags.contains(tag)));
+        entries.retain(|_, kept| !kept.tags.iter().any(|tag| tags.contains(&tag.as_bytes())));
         drop(entries);
         for tag in tags {
+            let tag = std::str::from_utf8(tag).expect("a change clears text");
             if let Some(number) = tag.strip_prefix("barrier ").and_then(|n| n.parse().ok()) {
                 let mut barrier = self.barrier.lock().unwrap();
                 *barrier = (*barrier).max(number);
@@ -220,7 +222,7 @@ impl InvalidationTarget for Target {
         "oracle"
     }
 
-    fn invalidate_auto<'a>(&'a self, tags: &'a [String]) -> BoxFuture<'a, Result<(), BoxError>> {
+    fn invalidate_auto<'a>(&'a self, tags: &'a [&'a [u8]]) -> BoxFuture<'a, Result<(), BoxError>> {
         self.clear(tags);
         Box::pin(std::future::ready(Ok(())))
     }
@@ -250,7 +252,7 @@ struct Tagger {
 }
 
 impl EventTags for Tagger {
-    fn tags(&self, event: &ChangeEvent) -> Result<Vec<String>, BoxError> {
+    fn tags(&self, event: &ChangeEvent, tags: &mut Tags) -> Result<(), BoxError> {
         let mut event = event.clone();
         if self.doubles {
             let round = |text: &str| text.parse::<f64>().map(|double| format!("{double}"));
@@ -264,7 +266,7 @@ impl EventTags for Tagger {
                 }
             }
         }
-        self.tags.tags(&event)
+        self.tags.tags(&event, tags)
     }
 }
 
