@@ -9,7 +9,7 @@ use mcache_core::server::{Fetched, Fetcher};
 
 use crate::config::{self, MAX_MS};
 use crate::near::{self, Near};
-use crate::redis::{Access, Args, Blocked, Ctx, Held, Mode, Parked, Redis, Str, Told};
+use crate::redis::{self, Access, Args, Blocked, Ctx, Held, Mode, Parked, Redis, Str, Told};
 use crate::{parking, state};
 
 /// `MCACHE.FETCH key [LEASE ms] [WAIT ms] [EARLY ms] [NEAR subscription]`
@@ -75,6 +75,7 @@ impl Waiting {
         match answer {
             Answer::Busy => reply(ctx, fetch, State::Busy, None, None, None),
             Answer::Fill(token) => reply(ctx, fetch, State::Miss, None, Some(token), None),
+            Answer::Moved(slot) => ctx.reply_error(&redis::redirection(ctx, slot)),
             Answer::Look => {
                 if let Err(error) = look(ctx, args, fetch, false) {
                     ctx.reply_error(&error.to_string());

@@ -39,9 +39,9 @@ impl Ctx<'_> {
             if name.is_null() {
                 return None;
             }
-            let user = rm!(RedisModule_GetModuleUserFromUserName)(name);
+            let user = User::named(name);
             rm!(RedisModule_FreeString)(self.raw(), name);
-            NonNull::new(user).map(User)
+            user
         }
     }
 }
@@ -59,6 +59,26 @@ pub enum Access {
 }
 
 impl User {
+    fn named(name: Str) -> Option<User> {
+        // SAFETY: a valid string; the user is freed by `User`.
+        NonNull::new(unsafe { rm!(RedisModule_GetModuleUserFromUserName)(name) }).map(User)
+    }
+
+    /// By whose rules a command may go on that Redis lets this user run.
+    fn permitted(self, command: &[Str]) -> Permitted {
+        match self.rules() {
+            Rules::Several(rules) => {
+                let mut selectors = selectors(&rules);
+                selectors.retain(|selector| selector.may_do(command));
+                Permitted::Selectors(selectors)
+            }
+            Rules::AllKeys => Permitted::AllKeys,
+            // Redis 7.0.5 does not tell the rules. The stricter answer: the user's, and no tag that another command's
+            // selector might cover can be told apart, so that users with selectors need a later server.
+            Rules::One | Rules::Untold => Permitted::User(self),
+        }
+    }
+
     /// Whether the user's key patterns cover a name.
     pub fn may(&self, access: Access, name: Str) -> bool {
         let flags = match access {
@@ -108,18 +128,17 @@ impl Permitted {
 impl Ctx<'_> {
     /// By whose rules this command may go on; `None` if by nobody's (see [`Ctx::user`]).
     pub fn permitted(self, args: Args<'_>) -> Option<Permitted> {
-        let user = self.user()?;
-        Some(match user.rules() {
-            Rules::Several(rules) => {
-                let mut selectors = selectors(&rules);
-                selectors.retain(|selector| selector.may_do(args));
-                Permitted::Selectors(selectors)
-            }
-            Rules::AllKeys => Permitted::AllKeys,
-            // Redis 7.0.5 does not tell the rules. The stricter answer: the user's, and no tag that another command's
-            // selector might cover can be told apart, so that users with selectors need a later server.
-            Rules::One | Rules::Untold => Permitted::User(user),
-        })
+        Some(self.user()?.permitted(args.tail(0)))
+    }
+
+    /// Whether some user may run this command, and may not do this with all the names: for what does not tell who sent it.
+    pub fn some_sender_lacks(self, command: &[Str], access: Access, names: &[Str]) -> bool {
+        let users = super::users(self);
+        let mut senders = users
+            .iter()
+            .filter_map(|name| User::named(name.as_raw()))
+            .filter(|user| user.may_do(command));
+        senders.any(|user| !user.permitted(command).all(access, names))
     }
 }
 
@@ -172,8 +191,7 @@ impl User {
     }
 
     /// Whether the rules allow this command with its keys.
-    fn may_do(&self, args: Args<'_>) -> bool {
-        let strings = args.tail(0);
+    fn may_do(&self, strings: &[Str]) -> bool {
         // SAFETY: a valid user and valid strings, which Redis does not change.
         let status = unsafe {
             rm!(RedisModule_ACLCheckCommandPermissions)(
