@@ -137,8 +137,11 @@ fn the_example_shows_what_it_says() {
 fn two_services_and_two_releases_serve_nothing_stale() {
     let (redis, postgres) = (Server::start(), Postgres::start());
     let mut shown = Vec::new();
-    let shows = releases::show(&redis.url(), &postgres.conninfo(), &mut shown);
-    let stale = runtime().block_on(shows);
+    let stale = runtime().block_on(releases::show(
+        &redis.url(),
+        &postgres.conninfo(),
+        &mut shown,
+    ));
     let shown = String::from_utf8(shown).unwrap();
     assert_eq!(stale.unwrap(), 0, "{shown}");
     // What one release does not show stays where the other clears it; what waited for the old one is told when it is back.

@@ -169,7 +169,7 @@ fn queries(number: usize) -> Vec<GraphQuery> {
             queries.push(
                 post()
                     .fields(["title"])
-                    .filters(json!({ "rank": number(rank) })),
+                    .filters(json!({ "rank": digits(rank) })),
             );
         }
         for n in 0..POSTS {
@@ -211,10 +211,10 @@ const MOODS: [&str; 3] = ["sad", "glad", "wild"];
 const POSTS: u64 = 12;
 
 /// As a filter says it: digits that a double cannot hold are a string.
-fn number(digits: &str) -> Value {
-    match digits.parse::<f64>() {
-        Ok(double) if double.to_string() == digits => serde_json::from_str(digits).unwrap(),
-        _ => Value::String(digits.to_owned()),
+fn digits(text: &str) -> Value {
+    match text.parse::<f64>() {
+        Ok(double) if double.to_string() == text => serde_json::from_str(text).unwrap(),
+        _ => Value::String(text.to_owned()),
     }
 }
 
@@ -616,7 +616,7 @@ impl World {
             let often = if self.breach == Breach::ForgivenAbsence {
                 40
             } else {
-                6
+                12
             };
             if seed.chance(often) {
                 self.release_comes_or_goes(seed);
@@ -692,7 +692,7 @@ fn no_cached_result_is_stale_on_a_real_database() {
     } else {
         1
     };
-    let changes = if wanted > 100_000 { 400 } else { 60 };
+    let changes = if wanted > 100_000 { 200 } else { 60 };
     let seeds = Mutex::new(std::iter::repeat_with(move || seed.u64(..1_000_000_000)));
     let totals = Mutex::new(Totals::default());
     std::thread::scope(|threads| {
