@@ -24,10 +24,8 @@ pub fn set(ctx: Ctx<'_>, args: Args<'_>) -> Result<(), Error> {
     };
     let tags = args.tail_bytes(set.tags_from);
     let now_ms = redis::now_ms();
-    let admitted = state::with(|s| match s.is_cleared(&set, args.bytes(Set::KEY)) {
-        true => None,
-        false => s.admit(&set, tags.clone(), present, now_ms),
-    });
+    let admitted =
+        state::with(|s| s.admit(&set, args.bytes(Set::KEY), tags.clone(), present, now_ms));
     let Some(admitted) = admitted else {
         drop(key);
         // The holder of the lease has tried and failed: the next in line is not to wait for its end.

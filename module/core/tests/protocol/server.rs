@@ -363,7 +363,7 @@ impl Server {
         };
         let present = self.open(key, now_ms);
         let tags = names.iter().map(Vec::as_slice);
-        let Some(admitted) = self.core.admit(&set, tags, present, now_ms) else {
+        let Some(admitted) = self.core.admit(&set, &[key], tags, present, now_ms) else {
             self.release(key, token, now_ms);
             return;
         };
