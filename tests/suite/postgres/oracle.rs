@@ -472,8 +472,10 @@ impl World {
         self.barrier += 1;
         let barrier = self.barrier;
         // A table that was swapped for one without triggers is cleared at each look: one is due before answers are compared.
-        let mark =
-            format!("SELECT mcache.look(); SELECT mcache.invalidate(ARRAY['barrier {barrier}'])");
+        // A look leaves out what another is looking at, and that one may have begun before the change: it is waited for.
+        let mark = format!(
+            "SELECT FROM mcache.seen FOR UPDATE; SELECT mcache.look(); SELECT mcache.invalidate(ARRAY['barrier {barrier}'])"
+        );
         self.runtime
             .block_on(self.client.batch_execute(&mark))
             .unwrap();
