@@ -75,6 +75,7 @@
 //! | cache graph queries with tags computed from query, schema and result | the crate `mcache-graph` |
 //! | invalidate what changes in the database | [`change`]; the crate `mcache-postgres` is its source for PostgreSQL |
 //! | test without a server | [`MemoryProvider`] |
+//! | use a server that loads no module | [`PlainRedisProvider`] |
 //! | keep entries somewhere else | [`Provider`] |
 //!
 //! # Features
@@ -154,6 +155,6 @@ pub use crate::{
     memory::MemoryProvider,
     policy::{Policy, Target},
     provider::Provider,
-    server::RedisProvider,
+    server::{PlainRedisProvider, RedisProvider},
     tags::{Tags, TagsIter},
 };

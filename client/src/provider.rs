@@ -83,6 +83,11 @@ pub trait Provider: Send + Sync + 'static {
     /// shard has acknowledged; the number is how many entries it was.
     fn invalidate<'a>(&'a self, tags: &'a Tags, mode: Mode) -> BoxFuture<'a, Result<u64>>;
 
+    /// Whether [`invalidate`](Provider::invalidate) knows how many entries it met. `false`: it answers 0. Default: it does.
+    fn counts_invalidated(&self) -> bool {
+        true
+    }
+
     /// What is known of a key, if it exists. Default: nothing is.
     fn inspect<'a>(&'a self, key: &'a [u8]) -> BoxFuture<'a, Result<Option<Inspection>>> {
         let _ = key;

@@ -21,8 +21,11 @@ mod large;
 mod link;
 mod options;
 mod parked;
+mod plain;
 mod slots;
 mod tls;
+
+pub use self::plain::{PlainBuilder, PlainRedisProvider};
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -64,6 +67,8 @@ pub struct RedisProvider {
     place: Arc<str>,
     topology: Topology,
     large: Arc<Large>,
+    /// How long one call may take.
+    deadline: Duration,
 }
 
 #[derive(Clone)]
@@ -216,6 +221,7 @@ impl RedisProvider {
     /// [`ErrorKind::Config`] if the address is not one of these.
     pub fn new(url: &str, options: RedisOptions) -> Result<Self> {
         let link = options.link;
+        let deadline = link.command_deadline;
         let topology = match Address::parse(url)? {
             Address::Single(info) => {
                 let dialer = Dialer::direct(*info, &link.tls).map_err(misconfigured)?;
@@ -236,6 +242,7 @@ impl RedisProvider {
             place: without_credentials(url).into(),
             topology,
             large: Arc::default(),
+            deadline,
         })
     }
 
