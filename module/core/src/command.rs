@@ -39,7 +39,7 @@ impl<T: AsRef<[u8]>> Arguments for [T] {
 
 /// When a SET stores.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Condition {
+pub enum OnlyIf {
     /// Whatever is there.
     Always,
     /// Only where no live entry is.
@@ -58,7 +58,7 @@ pub struct Set {
     /// When the fill began, if the caller knows.
     pub token: Option<Token>,
     /// NX, XX or neither.
-    pub condition: Condition,
+    pub only_if: OnlyIf,
     /// Spared by `INVALIDATE AUTO`.
     pub manual: bool,
     /// For which near cache the value is stored.
@@ -93,7 +93,7 @@ impl Set {
             ttl_ms: (ttl_ms > 0).then_some(ttl_ms),
             swr_ms: 0,
             token: None,
-            condition: Condition::Always,
+            only_if: OnlyIf::Always,
             manual: false,
             near: None,
             tags_from: args.len(),
@@ -133,14 +133,14 @@ impl Set {
                 at += 1;
             } else if word.eq_ignore_ascii_case(b"NX") || word.eq_ignore_ascii_case(b"XX") {
                 let wanted = if word[0].eq_ignore_ascii_case(&b'N') {
-                    Condition::Absent
+                    OnlyIf::Absent
                 } else {
-                    Condition::Present
+                    OnlyIf::Present
                 };
-                if set.condition != Condition::Always && set.condition != wanted {
+                if set.only_if != OnlyIf::Always && set.only_if != wanted {
                     return Err(Error::Exclusive("NX", "XX"));
                 }
-                set.condition = wanted;
+                set.only_if = wanted;
             } else if word.eq_ignore_ascii_case(b"MANUAL") {
                 set.manual = true;
             } else if word.eq_ignore_ascii_case(b"NEAR") {
@@ -542,7 +542,7 @@ mod tests {
             ttl_ms: Some(10_000),
             swr_ms: 0,
             token: None,
-            condition: Condition::Always,
+            only_if: OnlyIf::Always,
             manual: false,
             near: None,
             tags_from: 4,
@@ -556,7 +556,7 @@ mod tests {
                 ttl_ms: Some(1500),
                 swr_ms: 2000,
                 token: Token::parse(b"0000000000000001000000000000000f"),
-                condition: Condition::Absent,
+                only_if: OnlyIf::Absent,
                 manual: true,
                 near: None,
                 tags_from: 11,

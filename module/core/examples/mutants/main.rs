@@ -1,5 +1,5 @@
 //! Do the tests of this crate find a fault? Each file in `module/core/mutants` is one: a small change to the logic that must
-//! make a test fail. `make mutants` runs them all, `make mutants NAME=...` those whose names contain it.
+//! make a test fail. `make mutants` runs them all, `make mutants NAME=one,other` those whose names contain one of the words.
 //!
 //! The sources are copied into `target/mutants` first, so the tree is left alone; all mutants share one build directory there.
 //! Of each only what finds it is compiled and run: the test that its file names, and the others only if that one passes.
@@ -19,7 +19,8 @@ fn run() -> Outcome<bool> {
     let workspace = core.ancestors().nth(2).ok_or("a workspace")?;
     let wanted = std::env::args().nth(1).unwrap_or_default();
     let mut paths = mutant::all(core)?;
-    paths.retain(|path| path.to_string_lossy().contains(&wanted));
+    let is_wanted = |name: &str| wanted.split(',').any(|word| name.contains(word));
+    paths.retain(|path| is_wanted(&path.file_stem().unwrap_or_default().to_string_lossy()));
     let began = Instant::now();
     let tree = Tree::copy(workspace)?;
     tree.try_without_any()?;

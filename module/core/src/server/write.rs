@@ -1,7 +1,7 @@
 //! SET: whether it stores, and the cheapest way of storing that keeps the index exact.
 
 use super::{Condition, Edge, Server};
-use crate::command::{Condition as When, Set};
+use crate::command::{OnlyIf, Set};
 use crate::entry::{Attributes, Entry, NEVER};
 use crate::fills::Refusal;
 
@@ -62,10 +62,10 @@ impl<W> Server<W> {
         let live = present
             .as_mut()
             .is_some_and(|entry| self.condition(entry, || now_ms) == Condition::Live);
-        let allowed = match set.condition {
-            When::Always => true,
-            When::Absent => !live,
-            When::Present => live,
+        let allowed = match set.only_if {
+            OnlyIf::Always => true,
+            OnlyIf::Absent => !live,
+            OnlyIf::Present => live,
         };
         if !allowed {
             return None;
