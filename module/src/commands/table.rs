@@ -26,7 +26,7 @@ const PREFIX: Arg = Arg::new(c"prefix", STRING)
     .flagged(OPTIONAL | MANY);
 
 /// Every command.
-static COMMANDS: [Command; 22] = [
+static COMMANDS: [Command; 23] = [
     Command {
         name: c"mcache.set",
         syntax: "MCACHE.SET key ttl value [SWR seconds] [TOKEN token] [NX|XX] [MANUAL] [NEAR subscription] [TAGS tag [tag ...]]",
