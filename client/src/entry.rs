@@ -1,14 +1,10 @@
 //! What one can do with one key: the builder behind [`Cache::key`].
 
-use std::{
-    borrow::Cow,
-    fmt,
-    sync::{Arc, OnceLock},
-    time::Duration,
-};
+use std::{borrow::Cow, fmt, time::Duration};
 
 use bytes::Bytes;
 use serde::{Serialize, de::DeserializeOwned};
+use tokio::time::Instant;
 use tracing::Instrument;
 
 use mcache_core::near::Own;
@@ -16,59 +12,33 @@ use mcache_core::near::Own;
 use crate::{
     Codec, Json, Loaded, Result, Served, Source,
     core::{Chosen, Handle, Opened},
+    fill::{Errors, Sealed},
     grant::Grants,
-    load::{Errors, Loading, Sealed},
+    key::FullKey,
+    load::Loading,
     policy::{Policy, policy_setters},
     provider::Store,
-    tags::Namespace,
     telemetry,
 };
 
-/// A key with its namespace. Most are short: they are kept here, and what needs an owned copy makes one.
-struct FullKey {
-    short: [u8; SHORT_KEY],
-    length: u8,
-    owned: OnceLock<Bytes>,
-}
-
-/// The longest key that is kept without an allocation.
-const SHORT_KEY: usize = 79;
-
-impl FullKey {
-    #[inline]
-    fn new(namespace: &Namespace, key: &[u8]) -> Self {
-        let mut short = [0; SHORT_KEY];
-        let (length, owned) = match namespace.qualify_into(key, &mut short) {
-            Some(length) => (length as u8, OnceLock::new()),
-            None => (0, OnceLock::from(namespace.qualify(key))),
-        };
-        Self {
-            short,
-            length,
-            owned,
-        }
-    }
-
-    #[inline]
-    fn as_slice(&self) -> &[u8] {
-        match self.owned.get() {
-            Some(owned) => owned,
-            None => &self.short[..usize::from(self.length)],
-        }
-    }
-
-    fn bytes(&self) -> &Bytes {
-        let short = || Bytes::copy_from_slice(&self.short[..usize::from(self.length)]);
-        self.owned.get_or_init(short)
-    }
-}
-
 /// One key, with how its entry is to be kept; ends in one of the operations.
+///
+/// ```
+/// # use std::time::Duration;
+/// # use mcache::{Cache, MemoryProvider};
+/// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+/// # let cache = Cache::builder_with(MemoryProvider::default()).caching(true).build().await?;
+/// let entry = || cache.key("greeting").ttl(Duration::from_secs(60)).tags(["texts"]);
+/// entry().set("hello").await?;
+/// assert_eq!(entry().get::<String>().await?.as_deref(), Some("hello"));
+/// # Ok::<(), mcache::Error>(())
+/// # }).unwrap();
+/// ```
 #[must_use = "nothing happens until one of the operations is called"]
 pub struct Entry<'c, C = Json> {
-    handle: &'c Handle<C>,
-    key: FullKey,
-    policy: Policy,
+    pub(crate) handle: &'c Handle<C>,
+    pub(crate) key: FullKey,
+    pub(crate) policy: Policy,
 }
 
 impl<'c, C: Codec> Entry<'c, C> {
@@ -100,60 +70,6 @@ impl<'c, C: Codec> Entry<'c, C> {
         self.get_with(open).await
     }
 
-    /// As [`get`](Self::get), shared: what is in the [near cache](crate::Builder::near) is neither decoded again nor copied, and
-    /// nothing is allocated for it. Without a near cache it is `get` and an [`Arc`].
-    ///
-    /// ```no_run
-    /// # use std::sync::Arc;
-    /// # async fn example(cache: mcache::Cache) -> mcache::Result<()> {
-    /// let product: Option<Arc<String>> = cache.key("product:42").get_arc().await?;
-    /// # Ok(()) }
-    /// ```
-    ///
-    /// # Errors
-    ///
-    /// As [`get`](Self::get).
-    pub async fn get_arc<T>(self) -> Result<Option<Arc<T>>>
-    where
-        T: DeserializeOwned + Send + Sync + 'static,
-    {
-        if let Some(value) = self.near_arc() {
-            return Ok(Some(value));
-        }
-        // Boxed: a hit should not pay for the size of a miss.
-        Ok(Box::pin(self.get::<T>()).await?.map(Arc::new))
-    }
-
-    /// As [`get_or_load`](Self::get_or_load), shared as in [`get_arc`](Self::get_arc).
-    ///
-    /// # Errors
-    ///
-    /// As [`get_or_load`](Self::get_or_load).
-    pub async fn get_or_load_arc<T, E, F, Fut>(self, loader: F) -> Result<Arc<T>, E>
-    where
-        T: Serialize + DeserializeOwned + Send + Sync + 'static,
-        F: FnOnce() -> Fut,
-        Fut: Future<Output = Result<T, E>>,
-    {
-        if let Some(value) = self.near_arc() {
-            return Ok(value);
-        }
-        Box::pin(self.get_or_load(loader)).await.map(Arc::new)
-    }
-
-    /// The decoded value that the near cache of the first provider may serve.
-    #[inline]
-    fn near_arc<T: DeserializeOwned + Send + Sync + 'static>(&self) -> Option<Arc<T>> {
-        let core = &self.handle.core;
-        if !self.policy.targets.is_empty() || self.policy.bypass_near {
-            return None;
-        }
-        let held = core.active().first()?.near_value(self.key.as_slice())?;
-        let value = held.shared(|bytes| self.handle.open(bytes).and_then(Opened::value))?;
-        telemetry::near_read(self.policy.family_label());
-        Some(value)
-    }
-
     /// As [`get`](Self::get), of bytes kept with [`set_bytes`](Self::set_bytes).
     ///
     /// # Errors
@@ -164,6 +80,7 @@ impl<'c, C: Codec> Entry<'c, C> {
     }
 
     async fn get_with<V>(&self, open: impl Fn(&Bytes) -> Option<V>) -> Result<Option<V>> {
+        let began = Instant::now();
         for chosen in self.chosen()?.iter() {
             let near = chosen.near_value(self.key.as_slice());
             if let Some(value) = near.and_then(|held| open(held.bytes())) {
@@ -176,7 +93,7 @@ impl<'c, C: Codec> Entry<'c, C> {
             match chosen.get(self.key.bytes()).await {
                 Ok(Some(found)) => {
                     if let Some(value) = open(&found) {
-                        telemetry::read(Source::Hit, self.policy.family_label());
+                        telemetry::read(Source::Hit, began, self.policy.family_label());
                         return Ok(Some(value));
                     }
                 }
@@ -189,7 +106,7 @@ impl<'c, C: Codec> Entry<'c, C> {
                 }
             }
         }
-        telemetry::read(Source::Loaded, self.policy.family_label());
+        telemetry::read(Source::Loaded, began, self.policy.family_label());
         Ok(None)
     }
 
@@ -520,10 +437,12 @@ impl<'c, C: Codec> Entry<'c, C> {
         F: FnOnce() -> Fut + Send + 'static,
         Fut: Future<Output = Result<Loaded<T>, E>> + Send + 'static,
     {
+        let began = Instant::now();
         let chosen = self.chosen_or_none();
         if chosen.is_empty() {
-            telemetry::read(Source::Bypass, self.policy.family_label());
-            return Ok(Served::bypass(loader().await?.value));
+            let value = loader().await?.value;
+            telemetry::read(Source::Bypass, began, self.policy.family_label());
+            return Ok(Served::bypass(value));
         }
         let span = tracing::debug_span!("mcache.load", key = %self.key.bytes().escape_ascii());
         let (handle, policy) = (self.handle.clone(), self.policy.clone());
@@ -533,11 +452,14 @@ impl<'c, C: Codec> Entry<'c, C> {
             terms: policy.terms(loaded),
         };
         let open = |bytes: &Bytes| self.handle.open(bytes).and_then(Opened::value);
-        self.loading(&chosen)
+        let served = self
+            .loading(&chosen)
             .to_owned()
             .run_detached(open, seal, loader)
             .instrument(span)
-            .await
+            .await?;
+        telemetry::read(served.source, began, self.policy.family_label());
+        Ok(served)
     }
 
     /// The general form: a loader that says what it knows, and an answer that says where it came from.
@@ -581,16 +503,21 @@ impl<'c, C: Codec> Entry<'c, C> {
     where
         Fut: Future<Output = Result<Loaded<V>, E>>,
     {
+        let began = Instant::now();
         let chosen = self.chosen_or_none();
         if chosen.is_empty() {
-            telemetry::read(Source::Bypass, self.policy.family_label());
-            return Ok(Served::bypass(loader().await?.value));
+            let value = loader().await?.value;
+            telemetry::read(Source::Bypass, began, self.policy.family_label());
+            return Ok(Served::bypass(value));
         }
         let span = tracing::debug_span!("mcache.load", key = %self.key.bytes().escape_ascii());
-        self.loading(&chosen)
+        let served = self
+            .loading(&chosen)
             .run(open, seal, loader, errors)
             .instrument(span)
-            .await
+            .await?;
+        telemetry::read(served.source, began, self.policy.family_label());
+        Ok(served)
     }
 
     fn loading<'a>(&'a self, chosen: &'a [Chosen]) -> Loading<'a> {
@@ -619,6 +546,19 @@ impl<'c, C: Codec> Entry<'c, C> {
 }
 
 /// A fill begun with [`Entry::begin`].
+///
+/// ```
+/// # use mcache::{Cache, MemoryProvider};
+/// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+/// # let cache = Cache::builder_with(MemoryProvider::default()).caching(true).build().await?;
+/// // Before the data is read:
+/// let filling = cache.key("newest").begin().await?;
+/// let ids = vec![7, 8];
+/// let filling = filling.tags(ids.iter().map(|id| format!("Product:{id}")));
+/// assert!(filling.store(&ids).await?, "nothing changed meanwhile");
+/// # Ok::<(), mcache::Error>(())
+/// # }).unwrap();
+/// ```
 #[must_use = "a fill that stores nothing was begun for nothing"]
 pub struct Filling<'c, C = Json> {
     handle: &'c Handle<C>,

@@ -88,13 +88,13 @@ struct Shared {
     /// Told when something is added.
     added: Notify,
     progress: watch::Sender<Progress>,
-    state: Mutex<State>,
+    state: Mutex<Work>,
 }
 
 /// How many orders in the backlog the near cache knows one by one; beyond that it keeps nothing until the backlog is empty.
 const NEAR_ORDERS_MAX: usize = 1_000;
 
-struct State {
+struct Work {
     backlog: Backlog,
     /// What the near cache must not keep before the backlog is empty.
     own: Vec<OwnGuard>,
@@ -186,7 +186,7 @@ impl Pending {
                 silence: AtomicU64::new(0),
                 added: Notify::new(),
                 progress: watch::Sender::new(Progress::new()),
-                state: Mutex::new(State {
+                state: Mutex::new(Work {
                     backlog: Backlog::new(namespace.everything(), bounds),
                     own: Vec::new(),
                     retrying: false,
@@ -500,7 +500,7 @@ impl Shared {
     }
 
     /// Never held across an await.
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, Work> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,9 +1,11 @@
-//! The two caches that are checked: mcache, and what everybody builds by hand on plain Redis.
+//! The caches that are checked: mcache with its module and without, and what everybody builds by hand on plain Redis.
 
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use mcache::{Cache, Error, Loaded, NearOptions, Settled, Source, server::RedisOptions};
+use mcache::{
+    Cache, Error, Loaded, NearOptions, PlainRedisProvider, Settled, Source, server::RedisOptions,
+};
 use redis::AsyncCommands;
 
 use super::store::{Floors, Versions, records_of};
@@ -14,38 +16,39 @@ pub const LOADER_TIMEOUT: Duration = Duration::from_millis(400);
 /// The same for the herd: so long that a busy machine is not taken for a loader that hangs.
 pub const HERD_LOADER_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Which cache a history is about.
+/// Which of them.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Which {
-    /// mcache, each read a message to the server.
-    Far,
-    /// mcache with a near cache in each process.
+pub enum Kind {
+    Module,
+    /// The same, with a near cache in each process.
     Near,
-    /// What everybody builds.
+    /// The provider that needs no module.
+    Plain,
     ByHand,
 }
 
-impl Which {
-    const NAMES: [(&'static str, Which); 3] = [
-        ("far", Which::Far),
-        ("near", Which::Near),
-        ("by_hand", Which::ByHand),
+impl Kind {
+    const NAMES: [(Self, &'static str); 4] = [
+        (Self::Module, "module"),
+        (Self::Near, "near"),
+        (Self::Plain, "plain"),
+        (Self::ByHand, "by hand"),
     ];
 
     pub fn name(self) -> &'static str {
-        let mut names = Self::NAMES.iter();
-        names
-            .find(|(_, which)| *which == self)
-            .expect("it has one")
-            .0
+        Self::NAMES
+            .iter()
+            .find(|(kind, _)| *kind == self)
+            .expect("each has one")
+            .1
     }
 
     pub fn named(name: &str) -> Self {
-        let mut names = Self::NAMES.iter();
-        names
-            .find(|(known, _)| *known == name)
-            .expect("a known name")
-            .1
+        Self::NAMES
+            .iter()
+            .find(|(_, its)| *its == name)
+            .expect("a kind")
+            .0
     }
 }
 
@@ -85,8 +88,8 @@ fn name(key: usize) -> String {
 }
 
 impl Caching {
-    pub async fn connect(url: &str, which: Which, loader_timeout: Duration) -> Self {
-        if which == Which::ByHand {
+    pub async fn connect(url: &str, kind: Kind, loader_timeout: Duration) -> Self {
+        if kind == Kind::ByHand {
             let client = redis::Client::open(url).expect("an address");
             let connection = client.get_multiplexed_async_connection().await;
             return Self::ByHand(connection.expect("a connection"));
@@ -95,14 +98,22 @@ impl Caching {
         let redis = RedisOptions::default()
             .breaker(5, Duration::from_millis(100))
             .command_deadline(loader_timeout.max(Duration::from_millis(500)));
-        let mut builder = Cache::builder(url)
-            .redis(redis)
+        let builder = match kind {
+            Kind::Plain => {
+                let provider = PlainRedisProvider::builder(url)
+                    .redis(redis)
+                    .lease(2 * loader_timeout);
+                Cache::builder_with(provider.build().expect("an address"))
+            }
+            Kind::Near => Cache::builder(url).redis(redis).near(NearOptions::new()),
+            _ => Cache::builder(url).redis(redis),
+        };
+        let cache = builder
             .loader_timeout(loader_timeout)
-            .caching(true);
-        if which == Which::Near {
-            builder = builder.near(NearOptions::new());
-        }
-        Self::Mcache(builder.build().await.expect("a cache"))
+            .caching(true)
+            .build()
+            .await;
+        Self::Mcache(cache.expect("a cache"))
     }
 
     /// What the near cache serves of a key at this moment, without waiting for anything.

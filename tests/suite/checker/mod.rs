@@ -12,6 +12,7 @@
 //! - this file: the tests, and what they do to the processes
 
 mod caching;
+mod near;
 mod store;
 mod worker;
 
@@ -24,9 +25,9 @@ use harness::topology::{Replicated, Sentinels, is_primary};
 use harness::{KillOnDrop, Proxy, Seed, Server, ServerBuilder, wait};
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::runtime::run;
+use crate::support::runtime::run;
 
-use caching::{Caching, HERD_LOADER_TIMEOUT, LOADER_TIMEOUT, Read, Which};
+use caching::{Caching, HERD_LOADER_TIMEOUT, Kind, LOADER_TIMEOUT, Read};
 use store::{HERD_KEY, KEYS, RECORDS, Store};
 
 /// How long a history takes.
@@ -48,12 +49,12 @@ const PROCESSES: usize = 4;
 struct Worker(KillOnDrop);
 
 impl Worker {
-    fn start(store: &Store, url: &str, which: Which, role: &str, seed: u64) -> Self {
+    fn start(store: &Store, url: &str, kind: Kind, role: &str, seed: u64) -> Self {
         let path = store.socket();
         let values = [
             path.to_str().expect("a path"),
             url,
-            which.name(),
+            kind.name(),
             &seed.to_string(),
             role,
         ]
@@ -92,18 +93,18 @@ struct History {
     seed: Seed,
     store: Store,
     url: String,
-    which: Which,
+    kind: Kind,
     workers: Vec<Worker>,
     done: std::collections::BTreeMap<&'static str, u32>,
 }
 
 impl History {
-    fn begin(name: &str, url: String, which: Which) -> Self {
+    fn begin(name: &str, url: String, kind: Kind) -> Self {
         let mut history = Self {
             seed: Seed::draw(name),
             store: Store::open(),
             url,
-            which,
+            kind,
             workers: Vec::new(),
             done: Default::default(),
         };
@@ -115,7 +116,7 @@ impl History {
 
     fn start_worker(&mut self) {
         let seed = self.seed.u64(..);
-        let worker = Worker::start(&self.store, &self.url, self.which, "traffic", seed);
+        let worker = Worker::start(&self.store, &self.url, self.kind, "traffic", seed);
         self.workers.push(worker);
     }
 
@@ -169,7 +170,7 @@ impl History {
     /// Keys whose value in the cache is older than what is acknowledged, now that nothing is under way.
     fn outdated_at_rest(&self) -> Vec<usize> {
         run(async {
-            let caching = Caching::connect(&self.url, self.which, LOADER_TIMEOUT).await;
+            let caching = Caching::connect(&self.url, self.kind, LOADER_TIMEOUT).await;
             let mut outdated = Vec::new();
             for key in 0..KEYS {
                 let floors = self.store.floors(key);
@@ -200,8 +201,8 @@ impl History {
             "somebody was stuck; {report}"
         );
         // A history in which nothing happens shows nothing.
-        let near = match self.which {
-            Which::Near => "near",
+        let near = match self.kind {
+            Kind::Near => "near",
             _ => "reads",
         };
         for what in ["reads", "cached", "invalidations", "abandoned", near] {
@@ -237,47 +238,52 @@ async fn found(caching: &Caching, key: usize) -> Option<Read> {
     (found.value != nothing).then_some(found)
 }
 
-/// A server whose near caches, if there are any, have short leases: many of them end in a history.
-fn options(which: Which) -> ServerBuilder {
-    let options = Server::builder();
-    match which {
-        Which::Near => options
-            .set("mcache.feed", "yes")
-            .set("mcache.near-lease-ms", 300),
-        _ => options,
-    }
-}
-
 #[test]
 fn one_server_that_is_killed_cut_off_and_stopped_serves_nothing_outdated() {
-    one_server("one_server", Which::Far);
+    // Few entries carry a tag here: with this, each invalidation leaves them to reclaim all the same.
+    let server = Server::builder().set("mcache.reclaim-inline-max", 0).tcp();
+    one_server(server.start(), Kind::Module);
 }
 
 #[test]
-fn near_caches_of_one_server_that_is_killed_cut_off_and_stopped_serve_nothing_outdated() {
-    one_server("near_caches", Which::Near);
+fn plain_redis_that_is_killed_cut_off_flushed_and_put_back_serves_nothing_outdated() {
+    let server = Server::builder().without_module().tcp();
+    // So that a killed server comes back with something, and with something old.
+    let server = server.set("save", "1 1").set("maxmemory", "4mb");
+    one_server(
+        server.set("maxmemory-policy", "allkeys-random").start(),
+        Kind::Plain,
+    );
 }
 
-fn one_server(name: &str, which: Which) {
-    // Few entries carry a tag here: with this, each invalidation leaves them to reclaim all the same.
-    let mut server = options(which)
-        .set("mcache.reclaim-inline-max", 0)
-        .tcp()
-        .start();
+fn one_server(mut server: Server, kind: Kind) {
     let proxy = Proxy::to_port(server.port());
-    let mut history = History::begin(name, proxy.url(), which);
-    // After a start nothing is settled for five seconds: with near caches, a server that is killed every second would settle
-    // nothing at all.
-    let kills = match which {
-        Which::Near => 60,
-        _ => 7,
-    };
-    let over = Instant::now() + duration() * if which == Which::Near { 2 } else { 1 };
+    let mut history = History::begin("one_server", proxy.url(), kind);
+    let over = Instant::now() + duration();
     while Instant::now() < over {
-        let what = history.seed.u8(..kills);
-        match if what + 1 == kills { 6 } else { what % 6 } {
+        let choices = match kind {
+            Kind::Plain => 11,
+            // After a start nothing is settled for five seconds: a server that is killed every second would settle nothing.
+            Kind::Near if !history.seed.chance(10) => 6,
+            _ => 7,
+        };
+        match history.seed.u8(..choices) {
             0 => history.pause_a_worker(),
             1 => history.kill_a_worker(),
+            7 => {
+                server.session().ok("FLUSHALL");
+                history.did("flushes");
+            }
+            8 => {
+                server.session().ok("SCRIPT FLUSH");
+                history.did("script flushes");
+            }
+            9 => {
+                // A file that is old by the time at which the server is killed.
+                let _ = server.session().try_run("BGSAVE");
+                history.did("saves");
+            }
+            10 => evict(&server, &mut history),
             2 => {
                 proxy.cut();
                 history.did("connections cut");
@@ -311,18 +317,29 @@ fn one_server(name: &str, which: Which) {
     history.assert_sound();
 }
 
+/// As if memory had run short: some of what there is, drawn from the seed.
+fn evict(server: &Server, history: &mut History) {
+    let mut redis = server.session();
+    for key in redis.list("KEYS *") {
+        if history.seed.chance(30) {
+            redis.call(&["UNLINK", &key]);
+        }
+    }
+    history.did("evictions");
+}
+
 #[test]
 fn a_failover_under_load_serves_nothing_outdated() {
-    a_failover("a_failover", Which::Far);
+    let options = Server::builder().set("mcache.on-promote", "drop");
+    failovers(options, Kind::Module);
 }
 
 #[test]
-fn near_caches_in_a_failover_under_load_serve_nothing_outdated() {
-    a_failover("near_caches_in_a_failover", Which::Near);
+fn a_failover_of_plain_redis_under_load_serves_nothing_outdated() {
+    failovers(Server::builder().without_module(), Kind::Plain);
 }
 
-fn a_failover(name: &str, which: Which) {
-    let options = options(which).set("mcache.on-promote", "drop");
+fn failovers(options: ServerBuilder, kind: Kind) {
     let mut replicated = Replicated::start_with(1, options);
     let sentinels = Sentinels::watch(&replicated);
     let addresses: Vec<_> = sentinels
@@ -335,7 +352,7 @@ fn a_failover(name: &str, which: Which) {
         addresses.join(","),
         sentinels.name
     );
-    let mut history = History::begin(name, url, which);
+    let mut history = History::begin("a_failover", url, kind);
     let mut failed_over = 0;
     let over = Instant::now() + duration();
     while Instant::now() < over || failed_over == 0 {
@@ -365,24 +382,17 @@ fn a_failover(name: &str, which: Which) {
 
 #[test]
 fn slots_that_move_whole_all_the_time_lose_nothing_and_serve_nothing_outdated() {
-    slots_that_move("slots_that_move", Which::Far);
-}
-
-#[test]
-fn near_caches_of_slots_that_move_whole_all_the_time_serve_nothing_outdated() {
-    slots_that_move("near_caches_of_slots_that_move", Which::Near);
-}
-
-fn slots_that_move(name: &str, which: Which) {
     // What is invalidated waits for reclaim, so that slots leave with some of it.
-    let options = options(which)
-        .set("mcache.reclaim-inline-max", 0)
-        .set("mcache.on-promote", "drop");
+    let options = Server::builder().set("mcache.reclaim-inline-max", 0);
+    slots_that_move(options.set("mcache.on-promote", "drop"), Kind::Module);
+}
+
+fn slots_that_move(options: ServerBuilder, kind: Kind) {
     let Some(pair) = Pair::start_with(options, false) else {
         return;
     };
     let [one, two] = &pair.primaries;
-    let mut history = History::begin(name, pair.url(), which);
+    let mut history = History::begin("slots_that_move", pair.url(), kind);
     let over = Instant::now() + duration();
     let mut moves = 0;
     while Instant::now() < over || moves < 6 {
@@ -408,7 +418,7 @@ fn slots_that_move(name: &str, which: Which) {
 #[test]
 fn the_checker_sees_what_a_cache_built_by_hand_serves() {
     let server = Server::builder().tcp().without_module().start();
-    let mut history = History::begin("by_hand", server.tcp_url(), Which::ByHand);
+    let mut history = History::begin("by_hand", server.tcp_url(), Kind::ByHand);
     wait::until("the checker sees a stale read", || {
         !history.store.stale_reads().is_empty()
     });
@@ -423,7 +433,7 @@ fn the_checker_sees_what_a_cache_built_by_hand_serves() {
             histories <= 20,
             "twenty histories without an outdated entry"
         );
-        history = History::begin("by_hand", server.tcp_url(), Which::ByHand);
+        history = History::begin("by_hand", server.tcp_url(), Kind::ByHand);
         std::thread::sleep(Duration::from_secs(1));
         history.end();
     }
@@ -469,7 +479,7 @@ fn a_thousand_callers_in_four_processes_make_one_load_also_when_its_process_stop
         let mut worker = Worker::start(
             &store,
             &server.tcp_url(),
-            Which::Far,
+            Kind::Module,
             &CALLERS.to_string(),
             0,
         );

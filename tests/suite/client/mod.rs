@@ -2,5 +2,10 @@
 
 mod bad_quarter;
 mod cluster_example;
+mod herd;
 mod near;
+mod outage;
+mod provider;
 mod python;
+mod tls;
+mod topology;

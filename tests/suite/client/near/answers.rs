@@ -7,7 +7,7 @@ use harness::Server;
 use mcache::{Error, Loaded, Policy, Source};
 
 use super::*;
-use crate::runtime::run;
+use crate::support::runtime::run;
 
 #[test]
 fn a_hit_asks_no_server() {

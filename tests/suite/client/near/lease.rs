@@ -6,7 +6,7 @@ use rustix::process::Signal;
 
 use super::other::Other;
 use super::*;
-use crate::runtime::run;
+use crate::support::runtime::run;
 
 /// Short, so that it is over soon. The server keeps the log for ten of them.
 fn with_lease(ms: u64) -> Server {

@@ -9,7 +9,7 @@ use mcache::Source;
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::{PATIENCE, load, near};
-use crate::runtime::run;
+use crate::support::runtime::run;
 
 /// Where its cache is, in its environment.
 const URL: &str = "MCACHE_NEAR_URL";

@@ -4,7 +4,7 @@ use mcache::{Error, Loaded, Source};
 use tokio::sync::oneshot;
 
 use super::*;
-use crate::runtime::run;
+use crate::support::runtime::run;
 
 #[test]
 fn a_process_reads_what_it_wrote() {

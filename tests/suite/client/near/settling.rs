@@ -3,7 +3,7 @@
 use harness::Proxy;
 
 use super::*;
-use crate::runtime::run;
+use crate::support::runtime::run;
 
 #[test]
 fn many_invalidations_share_few_settles() {

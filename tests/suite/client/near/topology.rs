@@ -4,7 +4,7 @@ use harness::topology::{Cluster, Replicated, Sentinels, is_primary};
 use harness::{Server, wait};
 
 use super::*;
-use crate::runtime::run;
+use crate::support::runtime::run;
 
 #[test]
 fn a_cluster_has_a_subscription_for_each_primary() {
