@@ -203,12 +203,11 @@ impl Trial {
             store,
             interruption: Mutex::new(None),
         });
-        let limits = TagLimits {
-            fields_max: *seed.pick(&[0, 4, 512]),
-            rows_max: *seed.pick(&[0, 3, 1_024]),
-            total_max: *seed.pick(&[0, 12, 4_000]),
-            changed_rows_max: *seed.pick(&[1, 1_000]),
-        };
+        let limits = TagLimits::default()
+            .fields_max(*seed.pick(&[0, 4, 512]))
+            .rows_max(*seed.pick(&[0, 3, 1_024]))
+            .total_max(*seed.pick(&[0, 12, 4_000]))
+            .changed_rows_max(*seed.pick(&[1, 1_000]));
         let limits = if seed.chance(60) {
             TagLimits::default()
         } else {

@@ -237,7 +237,7 @@ pub(super) fn compatible(
             entity,
             distinct: levels.count() == 1,
         };
-        let ids = KeyValues::Ids(entity.field_at(ID).kind, &loaded.rows);
+        let ids = KeyValues::Ids(entity, &loaded.rows);
         ids.each(|id| writer.put(Region::Value(ID, id), Aspect::Any));
     }
     result

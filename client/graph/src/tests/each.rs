@@ -110,7 +110,7 @@ async fn what_makes_no_sense_is_refused_and_nothing_is_kept() {
             "stock",
             json!(1),
             plain(),
-            "query: Variant for each \"stock\": it is neither the id nor a lookup",
+            "query: Variant for each \"stock\": it is neither the key nor a lookup",
         ),
         (
             page,
@@ -159,7 +159,7 @@ async fn what_makes_no_sense_is_refused_and_nothing_is_kept() {
             "rank",
             json!(1),
             plain(),
-            "query: Variant for each \"rank\": it is neither the id nor a lookup",
+            "query: Variant for each \"rank\": it is neither the key nor a lookup",
         ),
         (
             variants(),

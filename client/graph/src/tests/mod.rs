@@ -3,6 +3,7 @@
 mod caching;
 mod each;
 mod input;
+mod keys;
 mod precision;
 mod results;
 
