@@ -31,7 +31,7 @@ storefront-bench: build ## the store with the cache off and on, in alternating r
 .PHONY: test
 test: build ## every test: pure logic, client, real servers, the store's page in a browser, the package for Medusa
 	@.ci/setup chromium npm
-	@CARGO=$(CARGO) .ci/test --workspace
+	@CARGO=$(CARGO) .ci/test --workspace --features mcache-postgres/watch
 	@$(MAKE) --no-print-directory test-medusa
 
 .PHONY: test-medusa
@@ -40,10 +40,16 @@ test-medusa: build ## the npm package for Medusa, on Node, against real servers;
 	@cd client/medusa && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error >/dev/null && \
 		node --test --test-timeout=300000 test/$(if $(NAME),$(NAME),*).test.js
 
+.PHONY: watch
+watch: ## the program mcache-watch, optimised: target/release/mcache-watch
+	$(CARGO) build --release -p mcache-postgres --features watch --bin mcache-watch
+
 .PHONY: medusa
-medusa: build ## a real Medusa server with the package: every kind of change, races, outages, two processes; goes on where it was cut short
+medusa: build watch ## a real Medusa server with the package: every kind of change, races, outages, processes, SQL; goes on where it was cut short
 	@.ci/setup npm
 	@benches/medusa/medusa.sh check
+	@benches/medusa/medusa.sh watch
+	@benches/medusa/medusa.sh split
 
 .PHONY: medusa-bench
 medusa-bench: build ## the same server without a cache, with Medusa's and with ours, in turns; writes docs/results/medusa.md
@@ -102,7 +108,7 @@ fuzz: ## coverage-guided fuzzing of parser, encoding and patterns, TIME=60 secon
 .PHONY: lint
 lint: ## formatting, clippy and rustdoc, warnings are errors
 	$(CARGO) fmt --all --check
-	$(CARGO) clippy --workspace --all-targets -- -D warnings
+	$(CARGO) clippy --workspace --all-targets --features mcache-postgres/watch -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps
 
 .PHONY: bench

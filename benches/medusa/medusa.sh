@@ -2,6 +2,8 @@
 # A real Medusa server with a seeded shop: brought up, compared with a server without a cache, measured.
 #
 #   medusa.sh check [options of check.mjs]    every kind of change, races, outages, two processes; 0 stale is expected
+#   medusa.sh watch [options of check.mjs]    changes by SQL, noticed by mcache-watch
+#   medusa.sh split [options of check.mjs]    two server processes and a worker, events over Redis
 #   medusa.sh bench [local|hop] [order|browse|hot]   the table of docs/results/medusa.md, one mix and distance at a time
 #   medusa.sh up KIND NAME                    one server: off, official, provider, module
 #   medusa.sh down                            stops everything it started
@@ -13,6 +15,7 @@ here=$(cd "$(dirname "$0")" && pwd)
 root=$(cd "$here/../.." && pwd)
 dir=${MEDUSA_DIR:-${TMPDIR:-/tmp}/mcache-medusa}
 so=${MCACHE_SO:-$root/target/release/libmcache.so}
+watch=${MCACHE_WATCH:-$root/target/release/mcache-watch}
 mkdir -p "$dir"
 chmod 755 "$dir"
 export MEDUSA_DISABLE_TELEMETRY=true DO_NOT_TRACK=1 SEED_OUT=$dir/seed.json
@@ -110,6 +113,10 @@ up() { # KIND NAME DATABASE REDIS [PGPORT]
             module) start_redis "$redis" module; export CACHE_MODULE=medusa-mcache CACHE_PROVIDER_OPTIONS=${OPTIONS:-'{}'} ;;
             *) give_up "no kind $kind: off, official, provider, module" ;;
         esac
+        if [ "${SIDE:-}" = redis ]; then
+            start_redis side
+            export SIDE_REDIS_URL=redis://127.0.0.1:$(port redis-side)/0
+        fi
         [ "$kind" = off ] || export CACHE_REDIS_URL=redis://127.0.0.1:$(port "redis-$redis")/0
         cd "$dir/app"
         setsid node node_modules/@medusajs/cli/cli.js start -H 127.0.0.1 -p "$at" > "$dir/$name.log" 2>&1 < /dev/null &
@@ -122,6 +129,21 @@ up() { # KIND NAME DATABASE REDIS [PGPORT]
     done
     tail -20 "$dir/$name.log"
     give_up "$name did not come up, see $dir/$name.log"
+}
+
+# mcache-watch between the database of that name and its cache, ready.
+start_watch() { # NAME
+    [ -s "$dir/watch.pid" ] && kill -0 "$(cat "$dir/watch.pid")" 2>/dev/null && return
+    DATABASE_URL=postgres://postgres@127.0.0.1:$(port postgres)/medusa_$1 CACHE_REDIS_URL=redis://127.0.0.1:$(port "redis-$1")/0 \
+        setsid "$watch" "$root/packaging/watch/medusa.toml" > "$dir/watch.log" 2>&1 < /dev/null &
+    echo $! > "$dir/watch.pid"
+    for _ in $(seq 1 60); do
+        grep -q "watching" "$dir/watch.log" && return
+        kill -0 "$(cat "$dir/watch.pid")" 2>/dev/null || break
+        sleep 1
+    done
+    cat "$dir/watch.log"
+    give_up "mcache-watch did not start"
 }
 
 stop() { # NAME
@@ -155,6 +177,32 @@ check)
     up module check-two check check
     MODULE_SO=$so node "$here/check.mjs" --off "$(port check-off)" --on "$(port check-one),$(port check-two)" --seed "$dir/seed.json" \
         --rng "${SEED:-1}" --redis "$(port redis-check)" --dir "$dir/redis-check" --out "$dir/check.jsonl" "$@"
+    ;;
+watch)
+    shift
+    [ -x "$watch" ] || give_up "$watch is missing: run cargo build --release -p mcache-postgres --features watch"
+    setup
+    database check
+    up off check-off check none
+    up module check-one check check
+    up module check-two check check
+    start_watch check
+    node "$here/check.mjs" --off "$(port check-off)" --on "$(port check-one),$(port check-two)" --seed "$dir/seed.json" \
+        --rng "${SEED:-1}" --out "$dir/watch.jsonl" --without changes,races,outages \
+        --psql "postgres://postgres@127.0.0.1:$(port postgres)/medusa_check" "$@"
+    stop watch
+    ;;
+split)
+    shift
+    setup
+    database split
+    up off split-off split none
+    SIDE=redis WORKER_MODE=server up module split-one split split
+    SIDE=redis WORKER_MODE=server up module split-two split split
+    SIDE=redis WORKER_MODE=worker up module split-worker split split
+    node "$here/check.mjs" --off "$(port split-off)" --on "$(port split-one),$(port split-two)" --seed "$dir/seed.json" \
+        --rng "${SEED:-1}" --out "$dir/split.jsonl" --without races,outages --worker yes "$@"
+    for name in split-off split-one split-two split-worker; do stop "$name"; done
     ;;
 bench)
     shift

@@ -1,46 +1,13 @@
-//! The suite: what mcache promises, shown on real servers. One file per property.
+//! The suite: what mcache promises, shown on real servers. One folder per subject, one file per property.
 
-mod acl;
-mod chaos;
-mod chaos_restart;
 mod checker;
 mod client;
-mod client_herd;
-mod client_outage;
-mod client_provider;
-mod client_tls;
-mod client_topology;
-mod cluster;
 mod commands;
 mod entries;
-mod fetch;
-mod fetching;
 mod filling;
-mod fullsync;
-mod fuzz;
 mod graph_oracle;
-mod harness_itself;
-mod introspection;
-mod invalidate;
 mod invalidation;
-mod keyspace;
-mod limits;
-mod listeners;
-mod memory;
-mod migration;
-mod model;
 mod near;
-mod orphans;
-mod packaging;
-mod parking;
-mod persistence;
 mod postgres;
-mod readme;
-mod reclaim;
-mod replication;
-mod runtime;
-mod soft;
-mod stale;
 mod support;
-mod tokens;
 mod topology;

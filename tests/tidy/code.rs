@@ -21,7 +21,7 @@ const LONG: [(&str, usize); 9] = [
     ("module/core/tests/protocol/server.rs", 800),
     ("module/core/tests/protocol/world.rs", 1_050),
     ("tests/suite/graph_oracle/shop.rs", 700),
-    ("tests/suite/model.rs", 650),
+    ("tests/suite/entries/model.rs", 650),
     ("tests/suite/postgres/oracle.rs", 750),
     ("tests/suite/postgres/resolver.rs", 700),
 ];

@@ -156,6 +156,7 @@ impl OutboxSource {
         let mut batch = Batch {
             events: Vec::new(),
             tags: Vec::new(),
+            everything: false,
             age: Duration::ZERO,
             receipt: OutboxReceipt {
                 what: Receipt {

@@ -54,6 +54,10 @@ pub struct OutboxSource {
     pub(super) generation: u64,
     contact: Contact,
     wake: Arc<Notify>,
+    /// The database does not know this consumer, and registering it has failed.
+    unregistered: bool,
+    /// When everything was cleared last because of that.
+    cleared_unregistered: Option<Instant>,
     /// Until when nobody else takes the lease.
     leased_until: Option<Instant>,
     pace: Pace,
@@ -127,6 +131,8 @@ impl Outbox {
             generation: 0,
             contact: Contact::new(),
             wake: Arc::new(Notify::new()),
+            unregistered: false,
+            cleared_unregistered: None,
             leased_until: None,
             pace: Pace::new(self.notify),
             reading: None,
@@ -148,7 +154,7 @@ impl OutboxSource {
         self
     }
 
-    /// If more rows than this wait when the source begins, everything is invalidated at once instead of reading them.
+    /// If more rows than this wait when the source begins, the whole namespace is invalidated at once instead of reading them.
     /// Default: 50,000.
     #[must_use]
     pub fn backlog_max(mut self, rows: u32) -> Self {
@@ -202,7 +208,9 @@ impl OutboxSource {
     /// Waits for rows. Changes nothing of `self` that matters before it returns, so it can be dropped at any point.
     async fn wait_for_rows(&mut self) -> Result<Batch<OutboxReceipt>, PostgresError> {
         loop {
-            self.connect().await?;
+            if let Err(error) = self.connect().await {
+                return self.clear_unregistered().ok_or(error);
+            }
             let leads = self.holds_lease().await?;
             self.contact.made();
             if !leads {
@@ -243,6 +251,7 @@ impl OutboxSource {
         }
         self.leased_until = None;
         self.reading = None;
+        self.unregistered = false;
         let asks = Asks {
             schema: &self.outbox.schema,
             name: &self.names[0],
@@ -260,8 +269,10 @@ impl OutboxSource {
                     consumer = self.names[0],
                     "this consumer is not registered (any more); registering it"
                 );
+                self.unregistered = true;
                 let mut link = (self.connect)(Arc::default()).await?;
                 self.outbox.install(&mut link.client).await?;
+                self.unregistered = false;
                 let session = Session::open(&self.connect, self.wake.clone(), &asks).await?;
                 session.ok_or(PostgresError::Timeout {
                     doing: "registering a consumer that expires at once",
@@ -274,6 +285,25 @@ impl OutboxSource {
         self.ledger = Ledger::default();
         self.to_store = None;
         Ok(())
+    }
+
+    /// Everything, every so often, while no change is captured for this consumer and none can be: it may not install,
+    /// say. So no entry is stale for longer, until somebody who may does.
+    fn clear_unregistered(&mut self) -> Option<Batch<OutboxReceipt>> {
+        let now = Instant::now();
+        let is_due = self
+            .cleared_unregistered
+            .is_none_or(|last| now >= last + self.look_every);
+        if !self.unregistered || !is_due {
+            return None;
+        }
+        self.cleared_unregistered = Some(now);
+        tracing::warn!(
+            consumer = self.names[0],
+            "no change is recorded for this consumer, which is not registered and could not be; it clears everything it \
+             has, again and again, until the outbox is installed"
+        );
+        Some(self.everything(0, false, Position::MAX))
     }
 
     pub(super) fn session(&self) -> Result<&Session, PostgresError> {
@@ -386,6 +416,8 @@ impl OutboxSource {
         Batch {
             events: self.decoder.everything(),
             tags: Vec::new(),
+            // Tags named in SQL may be among what is not read, and belong to no entity.
+            everything: true,
             age: Duration::ZERO,
             receipt: OutboxReceipt {
                 what: Receipt {
@@ -451,7 +483,11 @@ impl OutboxSource {
     }
 
     async fn forget(&mut self, receipts: &mut Vec<OutboxReceipt>) -> Result<(), PostgresError> {
-        self.connect().await?;
+        if self.session.is_none() {
+            // All of an earlier session: the next one hands them out again.
+            receipts.clear();
+            return Ok(());
+        }
         let current = |receipt: &&OutboxReceipt| receipt.what.generation == self.generation;
         if receipts
             .iter()

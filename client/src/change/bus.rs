@@ -138,6 +138,7 @@ impl ChangeSource for BusSource {
         Ok(Batch {
             events,
             tags: Vec::new(),
+            everything: false,
             age,
             receipt: BusReceipt(waiting),
         })

@@ -42,6 +42,19 @@ pub(super) struct Inbox {
     tags_max: usize,
 }
 
+/// What one dispatch names.
+#[derive(Debug, Default)]
+pub(super) struct Named {
+    pub(super) tags: Vec<String>,
+    pub(super) everything: bool,
+}
+
+impl Named {
+    pub(super) fn is_nothing(&self) -> bool {
+        self.tags.is_empty() && !self.everything
+    }
+}
+
 /// What is told in one go.
 #[derive(Debug, Default)]
 struct Round {
@@ -60,18 +73,19 @@ impl Inbox {
         }
     }
 
-    /// Adds the tags of dispatch number `through`; numbers only grow.
-    pub(super) fn add(&self, tags: &[String], through: u64) {
+    /// Adds what dispatch number `through` names; numbers only grow.
+    pub(super) fn add(&self, named: &Named, through: u64) {
         {
             let mut pending = self.lock();
             pending.through = through;
+            pending.everything |= named.everything;
             if !pending.everything {
-                pending.tags.extend(tags.iter().cloned());
-                if pending.tags.len() > self.tags_max {
-                    // Bounded memory however long the target is away, and coarser is still correct.
-                    pending.everything = true;
-                    pending.tags.clear();
-                }
+                pending.tags.extend(named.tags.iter().cloned());
+                // Bounded memory however long the target is away, and coarser is still correct.
+                pending.everything = pending.tags.len() > self.tags_max;
+            }
+            if pending.everything {
+                pending.tags.clear();
             }
         }
         self.filled.notify_one();

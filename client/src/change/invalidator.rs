@@ -22,7 +22,7 @@ use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::Instant;
 
 use super::backoff::Backoff;
-use super::delivery::{Inbox, deliver};
+use super::delivery::{Inbox, Named, deliver};
 use super::source::{Batch, ChangeSource, Contact};
 use super::stats::{Counters, InvalidatorStats, TargetCounters};
 use super::target::InvalidationTarget;
@@ -284,7 +284,7 @@ struct Underway<R> {
     events: usize,
     captured: Instant,
     /// What a second round would say; none while the last round is told.
-    again: Option<Vec<String>>,
+    again: Option<Named>,
 }
 
 impl<S: ChangeSource> Driver<S> {
@@ -359,7 +359,11 @@ impl<S: ChangeSource> Driver<S> {
                 }
             }
         }
-        let number = self.tell(&tags);
+        let named = Named {
+            tags,
+            everything: batch.everything,
+        };
+        let number = self.tell(&named);
         let now = Instant::now();
         self.events_outstanding += batch.events.len();
         self.telling.insert(
@@ -368,7 +372,7 @@ impl<S: ChangeSource> Driver<S> {
                 receipt: batch.receipt,
                 events: batch.events.len(),
                 captured: now.checked_sub(batch.age).unwrap_or(now),
-                again: Some(tags).filter(|tags| !tags.is_empty()),
+                again: Some(named).filter(|named| !named.is_nothing()),
             },
         );
         self.publish_lag();
@@ -377,16 +381,16 @@ impl<S: ChangeSource> Driver<S> {
     /// The second and last round of the batch that was first dispatched as `number`.
     fn dispatch_again(&mut self, number: u64) {
         if let Some(mut batch) = self.settling.remove(&number) {
-            let tags = batch.again.take().unwrap_or_default();
-            let number = self.tell(&tags);
+            let named = batch.again.take().unwrap_or_default();
+            let number = self.tell(&named);
             self.telling.insert(number, batch);
         }
     }
 
-    fn tell(&mut self, tags: &[String]) -> u64 {
+    fn tell(&mut self, named: &Named) -> u64 {
         self.dispatched += 1;
         for inbox in &self.inboxes {
-            inbox.add(tags, self.dispatched);
+            inbox.add(named, self.dispatched);
         }
         self.dispatched
     }

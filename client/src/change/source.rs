@@ -95,10 +95,13 @@ impl Contact {
 /// Changes that were handed out together.
 #[derive(Debug)]
 pub struct Batch<R> {
-    /// The changes. None only if there are tags.
+    /// The changes. None only if there are tags, or everything is to be cleared.
     pub events: Vec<ChangeEvent>,
     /// Tags to be cleared as they are, beside what the changes clear.
     pub tags: Vec<String>,
+    /// Everything in the cache's namespace is to be cleared, whatever it was made from: the source cannot say any more
+    /// which changes and tags it was not able to hand out.
+    pub everything: bool,
     /// How long ago the oldest of them was captured, by the clock that captured it.
     pub age: Duration,
     /// What acknowledges them.

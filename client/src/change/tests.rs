@@ -54,6 +54,8 @@ struct Unreliable {
     calls: usize,
     given: usize,
     of: usize,
+    /// The number of the change that comes with "everything".
+    everything_at: Option<usize>,
     acknowledged: Arc<AtomicUsize>,
 }
 
@@ -72,6 +74,7 @@ impl ChangeSource for Unreliable {
         Ok(Batch {
             events: vec![event(self.given)],
             tags: Vec::new(),
+            everything: self.everything_at == Some(self.given),
             age: Duration::from_secs(1),
             receipt: (),
         })
@@ -235,6 +238,29 @@ async fn when_too_many_tags_wait_everything_is_invalidated() {
     until(&invalidator, |stats| stats.events_acknowledged == 102).await;
     assert_eq!(target.told(), ["0", "everything"]);
     assert_eq!(invalidator.stats().targets[0].collapsed, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_source_that_cannot_say_what_it_missed_has_everything_invalidated() {
+    let target = Arc::new(Target::default());
+    let source = Unreliable {
+        of: 3,
+        everything_at: Some(2),
+        ..Unreliable::default()
+    };
+    let invalidator = Invalidator::builder(source, ids)
+        .target(target.clone())
+        .again_after(Duration::from_secs(30))
+        .spawn();
+    until(&invalidator, |stats| stats.events_acknowledged == 3).await;
+    let told = target.told();
+    assert_eq!(told[0], "1", "{told:?}");
+    let everything = |told: &&String| *told == "everything";
+    assert_eq!(
+        told.iter().filter(everything).count(),
+        2,
+        "and again: {told:?}"
+    );
 }
 
 #[tokio::test(start_paused = true)]

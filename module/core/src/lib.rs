@@ -31,6 +31,9 @@ pub mod memory;
 mod names;
 pub mod near;
 mod queue;
+#[cfg(test)]
+#[path = "../tests/support/seed.rs"]
+mod seed;
 pub mod server;
 mod slab;
 pub mod slots;

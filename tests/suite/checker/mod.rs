@@ -24,7 +24,7 @@ use harness::topology::{Replicated, Sentinels, is_primary};
 use harness::{KillOnDrop, Proxy, Seed, Server, wait};
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::runtime::run;
+use crate::support::runtime::run;
 
 use caching::{Caching, HERD_LOADER_TIMEOUT, LOADER_TIMEOUT, Read};
 use store::{HERD_KEY, KEYS, RECORDS, Store};

@@ -10,7 +10,7 @@ use tokio::net::UnixStream;
 use tokio::sync::Mutex;
 use tokio::time::{sleep, timeout};
 
-use crate::runtime::runtime;
+use crate::support::runtime::runtime;
 
 use super::caching::{Caching, HERD_LOADER_TIMEOUT, LOADER_TIMEOUT};
 use super::store::{Floors, HERD_KEY, KEYS, RECORDS, Versions};

@@ -9,7 +9,7 @@ use mcache::{
 };
 use tokio::time::sleep;
 
-use crate::runtime::run;
+use crate::support::runtime::run;
 
 const DEADLINE: Duration = Duration::from_millis(400);
 const PATIENCE: Duration = Duration::from_secs(30);

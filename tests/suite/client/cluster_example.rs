@@ -9,7 +9,7 @@ mod cluster;
 
 use harness::topology::Cluster;
 
-use crate::runtime::run;
+use crate::support::runtime::run;
 
 #[test]
 fn it_runs() {

@@ -2,4 +2,9 @@
 
 mod bad_quarter;
 mod cluster_example;
+mod herd;
+mod outage;
+mod provider;
 mod python;
+mod tls;
+mod topology;

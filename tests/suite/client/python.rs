@@ -5,7 +5,7 @@ use std::process::Command;
 use harness::{Server, locate};
 use mcache::{Cache, Error};
 
-use crate::runtime::run;
+use crate::support::runtime::run;
 
 /// Runs Python in the folder of the example and returns what it printed.
 fn python(arguments: &[&str]) -> String {

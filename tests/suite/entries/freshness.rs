@@ -5,7 +5,7 @@ use harness::topology::Replicated;
 use harness::{Server, Session, wait};
 
 use super::dump::{Raw, restore};
-use crate::fetching::fetch;
+use crate::filling::fetching::fetch;
 
 fn state(redis: &mut Session, key: &str) -> String {
     redis.state(key).expect("the key is there")

@@ -2,7 +2,7 @@
 
 use harness::{Server, Session, wait};
 
-use crate::fetching::{Waiting, busy, fetch, hit, missed};
+use crate::filling::fetching::{Waiting, busy, fetch, hit, missed};
 
 /// A server and a session of a user with these rules.
 fn with_user(rules: &str) -> (Server, Session, Session) {

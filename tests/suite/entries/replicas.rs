@@ -4,7 +4,7 @@
 use harness::topology::{Replicated, await_link, digest, follow};
 use harness::{Seed, Server, ServerBuilder, wait};
 
-use crate::fullsync::load;
+use crate::topology::fullsync::load;
 
 /// The ways in which a replica persists. Without any, Redis keeps the file of its full synchronisation.
 fn ways() -> [(&'static str, ServerBuilder); 4] {

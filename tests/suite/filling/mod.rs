@@ -1,3 +1,8 @@
 //! Filling: leases, and clients that wait for the fill of another.
 
+mod fetch;
+pub mod fetching;
+mod parking;
+mod stale;
+mod tokens;
 mod waking;

@@ -3,7 +3,7 @@
 
 use harness::{Server, Session, wait};
 
-use crate::fetching::{Waiting, fetch, hit, missed};
+use crate::filling::fetching::{Waiting, fetch, hit, missed};
 
 /// More than are woken at once, whatever the value.
 const CLIENTS: usize = 100;

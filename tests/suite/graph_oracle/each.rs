@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use super::is_long;
 use super::queries::random_query;
 use super::world::{World, random_value};
-use crate::runtime;
+use crate::support::runtime;
 
 const CASES: u32 = 2_000;
 const CASES_LONG: u32 = 100_000;

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use tokio_postgres::NoTls;
 
 use crate::postgres::shop::{Shop, connect, mapping, p99_below, schema};
-use crate::runtime::runtime;
+use crate::support::runtime::runtime;
 
 /// The example that the README quotes.
 #[path = "../../../examples/graph.rs"]

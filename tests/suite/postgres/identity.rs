@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 use tokio_postgres::NoTls;
 
-use crate::runtime::runtime;
+use crate::support::runtime::runtime;
 
 struct World {
     runtime: Runtime,

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 use tokio_postgres::NoTls;
 
-use crate::runtime::runtime;
+use crate::support::runtime::runtime;
 
 fn schema() -> Arc<Schema> {
     Arc::new(

@@ -24,7 +24,7 @@ use tokio::runtime::Runtime;
 use tokio_postgres::{Client, NoTls};
 
 use crate::postgres::shop::connect;
-use crate::runtime::runtime;
+use crate::support::runtime::runtime;
 
 /// What is broken on purpose.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

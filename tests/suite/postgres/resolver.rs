@@ -11,7 +11,7 @@ use mcache_postgres::{Mapping, PostgresError, PostgresResolver, Table};
 use serde_json::{Map, Value, json};
 use tokio_postgres::NoTls;
 
-use crate::runtime::runtime;
+use crate::support::runtime::runtime;
 
 /// One table for each entity below, with a column type for each kind of field, and two spellings of some.
 const TABLES: &str = r#"

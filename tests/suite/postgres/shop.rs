@@ -16,7 +16,7 @@ use mcache_postgres::{Mapping, Outbox, OutboxSource, Table};
 use tokio::runtime::Runtime;
 use tokio_postgres::{Client, Config, NoTls};
 
-use crate::runtime::runtime;
+use crate::support::runtime::runtime;
 
 /// The tables of the shop, with names that need quoting where a mapping can say them.
 pub const TABLES: &str = r#"

@@ -1,4 +1,8 @@
 //! What a server offers the module, and the module its users.
 
 mod access;
+mod harness_itself;
 mod loading;
+mod packaging;
+mod readme;
+pub mod runtime;

@@ -5,7 +5,7 @@ use std::thread;
 use harness::topology::{digest, follow};
 use harness::{Seed, Server, Session, host, wait};
 
-use crate::fullsync::load;
+use crate::topology::fullsync::load;
 
 #[test]
 fn clients_served_by_threads_leave_index_keyspace_and_replica_alike() {

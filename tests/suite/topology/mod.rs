@@ -1,4 +1,9 @@
 //! Several servers, and what they do to each other.
 
+mod cluster;
+pub mod fullsync;
 mod io_threads;
+mod listeners;
+mod migration;
+mod replication;
 mod slot_migration;

@@ -7,7 +7,7 @@ use harness::topology::Replicated;
 use harness::{Server, wait};
 use redis::{Value, from_redis_value};
 
-use crate::fetching::{Fetched, Waiting, busy, fetch, hit, missed};
+use crate::filling::fetching::{Fetched, Waiting, busy, fetch, hit, missed};
 
 #[test]
 fn a_hit_is_the_value_and_a_miss_is_a_token() {

@@ -8,7 +8,7 @@ use std::thread;
 use harness::topology::{Replicated, await_link, digest, follow};
 use harness::{Proxy, Seed, Server, wait};
 
-use crate::fullsync::load;
+use crate::topology::fullsync::load;
 
 /// Waits until the server knows that nobody listens.
 fn await_silence(server: &Server) {

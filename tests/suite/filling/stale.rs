@@ -2,7 +2,7 @@
 
 use harness::{Server, Session, wait};
 
-use crate::fetching::fetch;
+use crate::filling::fetching::fetch;
 
 /// A server with an entry `k` past its ttl and within its window.
 fn with_stale_entry(options: &str) -> (Server, Session) {

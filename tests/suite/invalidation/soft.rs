@@ -10,7 +10,7 @@ use harness::topology::{Replicated, follow};
 use harness::{Seed, Server, ServerBuilder, Session, wait};
 use redis::{Value, from_redis_value};
 
-use crate::fetching::fetch;
+use crate::filling::fetching::fetch;
 
 /// Few entries are dealt with at once, many later: the same must be true of both.
 const INLINE_MAX: [usize; 2] = [10_000, 0];

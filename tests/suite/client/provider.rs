@@ -6,7 +6,7 @@ use std::sync::Arc;
 use harness::Server;
 use mcache::{RedisProvider, server::RedisOptions};
 
-use crate::runtime::run;
+use crate::support::runtime::run;
 
 /// Runs every conformance test against a server at this address.
 fn conforms(url: &str) {

@@ -11,7 +11,7 @@ use harness::{Server, locate, wait};
 use mcache::{Cache, Error, Loaded, RedisProvider, Settled, Source, server::RedisOptions};
 use tokio::time::{sleep, timeout};
 
-use crate::runtime::run;
+use crate::support::runtime::run;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 

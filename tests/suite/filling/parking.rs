@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use harness::topology::Replicated;
 use harness::{Server, wait};
 
-use crate::fetching::{Fetched, Waiting, fetch, missed};
+use crate::filling::fetching::{Fetched, Waiting, fetch, missed};
 
 /// Longer than any test: what ends earlier was ended by something else.
 const LONG: &str = "LEASE 600000 WAIT 600000";

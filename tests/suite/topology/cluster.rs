@@ -15,7 +15,7 @@ use mcache::server::RedisOptions;
 use mcache::{Cache, Error, Loaded, Settled, Source};
 use tokio::task::JoinSet;
 
-use crate::runtime::run;
+use crate::support::runtime::run;
 
 const RECORDS: usize = 60;
 

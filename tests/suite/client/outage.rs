@@ -9,7 +9,7 @@ use harness::{Proxy, Server, wait};
 use mcache::{Cache, Error, Loaded, Settled, Source, server::RedisOptions};
 use tokio::time::{sleep, timeout};
 
-use crate::runtime::run;
+use crate::support::runtime::run;
 
 const DEADLINE: Duration = Duration::from_millis(400);
 

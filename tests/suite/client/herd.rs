@@ -12,7 +12,7 @@ use mcache::{Cache, Error, Loaded, Source, server::RedisOptions};
 use tokio::sync::oneshot;
 use tokio::time::sleep;
 
-use crate::runtime::run;
+use crate::support::runtime::run;
 
 async fn caches(server: &Server, count: usize, loader_timeout: Duration) -> Vec<Cache> {
     let build = || {
