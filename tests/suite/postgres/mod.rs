@@ -2,6 +2,7 @@
 
 mod capture;
 mod catalogue;
+mod composite;
 mod consumers;
 mod cost;
 mod delivery;
