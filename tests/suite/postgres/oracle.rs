@@ -23,6 +23,7 @@ use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 use tokio_postgres::{Client, NoTls};
 
+use crate::postgres::oracle_keys;
 use crate::postgres::shop::connect;
 use crate::support::runtime::runtime;
 
@@ -64,11 +65,7 @@ const TENANTS: [&str; 2] = ["one", "two"];
 const TABLES: &str = "
     CREATE TABLE author (id numeric(30) PRIMARY KEY, name text COLLATE by_icu, mood mood, score numeric, token bytea,
                          seen_at timestamptz, deleted_at timestamptz);
-    CREATE TABLE post (id uuid PRIMARY KEY, author_id numeric(30), title text, rank numeric, doc jsonb, token bytea);
-    CREATE TABLE item (shop text, nr bigint, name text, PRIMARY KEY (shop, nr));
-    CREATE TABLE stock (shop text, nr bigint, place text, amount int, PRIMARY KEY (shop, nr, place));
-    CREATE TABLE label (shop text, word text, color text, PRIMARY KEY (shop, word));
-    CREATE TABLE item_label (shop text, nr bigint, word text, PRIMARY KEY (shop, nr, word))";
+    CREATE TABLE post (id uuid PRIMARY KEY, author_id numeric(30), title text, rank numeric, doc jsonb, token bytea)";
 
 /// Nothing looks at the catalogue any more.
 const BLIND: &str = "DROP EVENT TRIGGER IF EXISTS mcache_on_ddl;
@@ -108,77 +105,10 @@ fn release(number: usize) -> Arc<Schema> {
         ),
     };
     let builder = Schema::builder().entity(author).entity(post);
-    let builder = keys_of_several_columns(number)
+    let builder = oracle_keys::entities(number)
         .into_iter()
         .fold(builder, |builder, entity| builder.entity(entity));
     Arc::new(builder.build().unwrap())
-}
-
-/// Items of shops, what is in stock of them, and labels they are linked with.
-fn keys_of_several_columns(number: usize) -> Vec<Entity> {
-    let item = Entity::new("Item")
-        .key(["shop", "nr"])
-        .field(Field::integer("nr"))
-        .relation(Relation::has_many("stock", "Stock", ["shop", "nr"]))
-        .relation(Relation::linked_many("labels", "Label", "ItemLabel"));
-    let stock = Entity::new("Stock")
-        .key(["shop", "nr", "place"])
-        .fields([Field::integer("nr"), Field::integer("amount")])
-        .relation(Relation::belongs_to("item", "Item", ["shop", "nr"]));
-    let label = Entity::new("Label")
-        .key(["shop", "word"])
-        .field("color")
-        .relation(Relation::linked_many("items", "Item", "ItemLabel"));
-    let link = Entity::link(
-        "ItemLabel",
-        (["shop", "nr"], "Item"),
-        (["shop", "word"], "Label"),
-    );
-    let item = if number == 0 {
-        item
-    } else {
-        item.field("name")
-    };
-    vec![item, stock, label, link.field(Field::integer("nr"))]
-}
-
-/// Queries by keys of several columns, and over relations by them.
-fn queries_by_several_columns(number: usize) -> Vec<GraphQuery> {
-    let item = || GraphQuery::new("item");
-    let of = |shop: &str, nr: u64| json!({ "shop": shop, "nr": nr });
-    let mut queries = vec![
-        item()
-            .fields(["nr", "stock.amount"])
-            .filters(of(SHOPS[0], 1)),
-        item()
-            .fields(["nr", "stock.amount"])
-            .filters(of(SHOPS[1], 1)),
-        item()
-            .fields(["nr", "labels.color"])
-            .filters(of(SHOPS[0], 2)),
-        item()
-            .fields(["shop", "nr"])
-            .filters(json!({ "$or": [of(SHOPS[0], 3), of(SHOPS[2], 3)] })),
-        GraphQuery::new("label")
-            .fields(["word", "items.nr"])
-            .filters(json!({ "shop": SHOPS[0], "word": ["new", "old|new"] })),
-        GraphQuery::new("stock")
-            .fields(["place", "item.nr"])
-            .filters(json!({ "shop": SHOPS[1], "nr": 2 })),
-        item().fields(["nr"]).filters(json!({ "shop": SHOPS[2] })),
-        item()
-            .fields(["nr"])
-            .filters(json!({ "labels": { "color": "red" } })),
-    ];
-    if number > 0 {
-        queries.extend([
-            item().fields(["name"]).filters(of(SHOPS[0], 1)),
-            GraphQuery::new("stock")
-                .fields(["amount", "item.name"])
-                .pagination(Pagination::new().take(5).order("amount", Direction::Desc)),
-        ]);
-    }
-    queries
 }
 
 /// The queries of a release.
@@ -206,7 +136,7 @@ fn queries(number: usize) -> Vec<GraphQuery> {
             .fields(["title"])
             .filters(json!({ "author_id": IDS[1] })),
     ];
-    queries.extend(queries_by_several_columns(number));
+    queries.extend(oracle_keys::queries(number));
     if number == 1 {
         queries.extend([
             author()
@@ -244,9 +174,6 @@ fn queries(number: usize) -> Vec<GraphQuery> {
     }
     queries
 }
-
-/// Two of them run into each other unless they are escaped.
-const SHOPS: [&str; 3] = ["s", "s|1", "t"];
 
 /// Told apart by no double.
 const IDS: [&str; 4] = [
@@ -325,18 +252,6 @@ struct Tagger {
     breach: Breach,
 }
 
-/// A tag with the first part of its key.
-fn first_part(tag: String) -> String {
-    let is_separator = |(at, c): &(usize, char)| *c == '|' && !tag[..*at].ends_with('\\');
-    match tag.char_indices().find(is_separator) {
-        Some((at, _)) => {
-            let aspect = tag[at..].find('#').map_or("", |aspect| &tag[at + aspect..]);
-            format!("{}{aspect}", &tag[..at])
-        }
-        None => tag,
-    }
-}
-
 impl EventTags for Tagger {
     fn tags(&self, event: &ChangeEvent) -> Result<Vec<String>, BoxError> {
         let mut event = event.clone();
@@ -354,7 +269,7 @@ impl EventTags for Tagger {
         }
         let tags = self.tags.tags(&event)?;
         Ok(match self.breach {
-            Breach::FirstColumnOnly => tags.into_iter().map(first_part).collect(),
+            Breach::FirstColumnOnly => tags.into_iter().map(oracle_keys::first_part).collect(),
             _ => tags,
         })
     }
@@ -396,7 +311,8 @@ impl World {
         postgres.psql("CREATE TYPE mood AS ENUM ('sad', 'glad', 'wild'); CREATE COLLATION by_icu (provider = icu, locale = 'de')");
         for tenant in TENANTS {
             postgres.psql(&format!(
-                "CREATE SCHEMA {tenant}; SET search_path = {tenant}, public; {TABLES}"
+                "CREATE SCHEMA {tenant}; SET search_path = {tenant}, public; {TABLES}; {}",
+                oracle_keys::TABLES
             ));
         }
         let client = runtime.block_on(connect(&postgres));
@@ -657,7 +573,7 @@ impl World {
     }
 }
 
-fn pick<'a>(seed: &mut Seed, from: &[&'a str]) -> &'a str {
+pub fn pick<'a>(seed: &mut Seed, from: &[&'a str]) -> &'a str {
     from[seed.u64(..from.len() as u64) as usize]
 }
 
@@ -672,7 +588,7 @@ fn statement(seed: &mut Seed) -> String {
     let uuid = format!("00000000-0000-0000-0000-{:012}", seed.u64(..12));
     let token = pick(seed, &["\\x00ff", "\\x01"]);
     if seed.chance(35) {
-        return statement_by_several_columns(seed);
+        return oracle_keys::statement(seed);
     }
     match seed.u64(..100) {
         0..=17 => format!(
@@ -697,32 +613,6 @@ fn statement(seed: &mut Seed) -> String {
         94..=95 => "CREATE TABLE swap (LIKE post INCLUDING ALL); INSERT INTO swap SELECT * FROM post WHERE rank > 4;
              DROP TABLE post; ALTER TABLE swap RENAME TO post".to_owned(),
         _ => format!("UPDATE author SET id = {other} WHERE id = {id} AND NOT EXISTS (SELECT FROM author WHERE id = {other})"),
-    }
-}
-
-/// One change of what has a key of several columns, the key itself included.
-fn statement_by_several_columns(seed: &mut Seed) -> String {
-    let (shop, other) = (pick(seed, &SHOPS), pick(seed, &SHOPS));
-    let (nr, nr2) = (seed.u64(1..4), seed.u64(1..4));
-    let word = pick(seed, &["new", "old|new", "1"]);
-    let color = pick(seed, &["red", "blue"]);
-    let place = pick(seed, &["a", "b|c"]);
-    let (n, kind) = (seed.u64(..5), seed.u64(..13));
-    match kind {
-        0..=1 => format!("INSERT INTO item VALUES ('{shop}', {nr}, '{color}{n}') ON CONFLICT (shop, nr) DO UPDATE SET name = excluded.name"),
-        2..=3 => format!("INSERT INTO stock VALUES ('{shop}', {nr}, '{place}', {n}) ON CONFLICT (shop, nr, place) DO UPDATE SET amount = excluded.amount"),
-        4 => format!("INSERT INTO label VALUES ('{shop}', '{word}', '{color}') ON CONFLICT (shop, word) DO UPDATE SET color = excluded.color"),
-        5 => format!("INSERT INTO item_label VALUES ('{shop}', {nr}, '{word}') ON CONFLICT DO NOTHING"),
-        6 => format!("DELETE FROM item WHERE shop = '{shop}' AND nr = {nr}"),
-        7 => format!("DELETE FROM item_label WHERE shop = '{shop}' AND word = '{word}'"),
-        8 => format!("UPDATE item SET shop = '{other}', nr = {nr2} WHERE shop = '{shop}' AND nr = {nr}
-             AND NOT EXISTS (SELECT FROM item WHERE shop = '{other}' AND nr = {nr2})"),
-        9 => format!("UPDATE stock SET nr = {nr2} WHERE shop = '{shop}' AND nr = {nr} AND place = '{place}'
-             AND NOT EXISTS (SELECT FROM stock WHERE shop = '{shop}' AND nr = {nr2} AND place = '{place}')"),
-        10 => format!("UPDATE item_label SET nr = {nr2} WHERE shop = '{shop}' AND nr = {nr} AND word = '{word}'
-             AND NOT EXISTS (SELECT FROM item_label WHERE shop = '{shop}' AND nr = {nr2} AND word = '{word}')"),
-        11 => format!("UPDATE stock SET amount = {n} WHERE shop = '{shop}' AND nr = {nr}"),
-        _ => format!("UPDATE item SET name = '{color}' WHERE shop = '{shop}' AND nr = {nr}"),
     }
 }
 

@@ -4,6 +4,7 @@ mod caching;
 mod each;
 mod input;
 mod keys;
+mod keys_declared;
 mod precision;
 mod results;
 
