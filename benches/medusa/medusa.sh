@@ -4,7 +4,10 @@
 #   medusa.sh check [options of check.mjs]    every kind of change, races, outages, two processes; 0 stale is expected
 #   medusa.sh watch [options of check.mjs]    changes by SQL, noticed by mcache-watch
 #   medusa.sh split [options of check.mjs]    two server processes and a worker, events over Redis
-#   medusa.sh bench [local|hop] [order|browse|hot]   the table of docs/results/medusa.md, one mix and distance at a time
+#   medusa.sh bench [local|hop] [order|browse|hot]   the table of docs/results/medusa.md, one mix and distance at a time; ROUNDS, FLOWS
+#                                             and WARMUP say how much; rounds that are there are kept
+#   medusa.sh profile                         which statements each request sends to the database, without a cache and with the package
+#   medusa.sh near                            what a near cache inside Node could save of a hot page, at most
 #   medusa.sh up KIND NAME                    one server: off, official, provider, module
 #   medusa.sh down                            stops everything it started
 #
@@ -155,7 +158,8 @@ stop() { # NAME
 
 down() {
     for pid in "$dir"/*.pid; do [ -e "$pid" ] && stop "$(basename "$pid" .pid)"; done
-    for pid in "$dir"/redis-*/pid; do [ -e "$pid" ] && kill "$(cat "$pid")" 2>/dev/null; done
+    # By its port: one that a check has restarted has another process.
+    for at in "$dir"/ports/redis-*; do [ ! -e "$at" ] || redis-cli -p "$(cat "$at")" shutdown nosave >/dev/null 2>&1 || true; done
     [ ! -s "$dir/postgres/data/postmaster.pid" ] || kill -INT "$(head -1 "$dir/postgres/data/postmaster.pid")"
     true
 }
@@ -167,6 +171,7 @@ arm() {
     [ "$1" = off ] || printf ':%s' "$(port "redis-bench-$1")"
 }
 
+main() {
 case ${1:-} in
 check)
     shift
@@ -204,6 +209,35 @@ split)
         --rng "${SEED:-1}" --out "$dir/split.jsonl" --without races,outages --worker yes "$@"
     for name in split-off split-one split-two split-worker; do stop "$name"; done
     ;;
+profile)
+    shift
+    setup
+    for kind in off module; do database "profile_$kind"; done
+    # Begins without anything cached.
+    start_redis profile module
+    redis-cli -p "$(port redis-profile)" flushall >/dev/null
+    node "$here/profile.mjs" "$dir/profile.md" "$dir/seed.json" "$(port postgres)" "off=$(port profile-off):$(port proxy-off)" "module=$(port profile-module):$(port proxy-module)" &
+    profiling=$!
+    sleep 1
+    up off profile-off profile_off none "$(port proxy-off)"
+    # Its proxy listens once the first server has been gone through.
+    for _ in $(seq 1 600); do
+        kill -0 "$profiling" 2>/dev/null || break
+        (exec 3<>"/dev/tcp/127.0.0.1/$(port proxy-module)") 2>/dev/null && break
+        sleep 1
+    done
+    up module profile-module profile_module profile "$(port proxy-module)"
+    wait "$profiling"
+    for name in profile-off profile-module; do stop "$name"; done
+    ;;
+near)
+    shift
+    setup
+    database profile_module
+    NODE_OPTIONS="--require $here/near-probe.cjs" NEAR_PROBE_PORT=$(port near-probe) up module near profile_module near
+    node "$here/near.mjs" "$dir/seed.json" "$(port near)" "$(port near-probe)" | tee "$dir/near.md"
+    stop near
+    ;;
 bench)
     shift
     setup
@@ -226,16 +260,15 @@ bench)
                 *) give_up "no mix $mix: order, browse, hot" ;;
             esac
             out=$dir/results/$distance-$mix
-            if [ -e "$out/done" ]; then say "$distance $mix is there already ($out)"; continue; fi
             say "$distance, $mix"
             for round in $(seq 1 "${ROUNDS:-3}"); do
                 [ ! -e "$out/round$round" ] || continue
                 node "$here/turns.mjs" "$out" "r$round" "off=$(arm off)" "official=$(arm official)" "module=$(arm module)" -- \
                     "{$load,\"seed\":\"$dir/seed.json\",\"rng\":$((round * 1000 + ${SEED:-1})),\"flows\":${FLOWS:-12},\"warmup\":${WARMUP:-6}}"
-                touch "$out/round$round"
+                # How busy the machine was: the report says it.
+                cut -d' ' -f1-3 /proc/loadavg > "$out/round$round"
+                node "$here/report.mjs" "$dir/results" "$root/docs/results/medusa.md"
             done
-            touch "$out/done"
-            node "$here/report.mjs" "$dir/results" "$root/docs/results/medusa.md"
         done
         for kind in off official module; do stop "bench-$distance-$kind"; done
     done
@@ -247,5 +280,10 @@ up)
     up "$2" "$3" "$3" "$3"
     ;;
 down) down ;;
-*) sed -n '2,12p' "$0" ;;
+*) sed -n '2,18p' "$0" ;;
 esac
+}
+
+# Read as a whole before it runs, so that an edit of this file does not disturb a run.
+main "$@"
+exit

@@ -11,6 +11,7 @@ mod instructions;
 mod large_tags;
 mod limits;
 mod load;
+mod many_tasks;
 mod memory;
 mod results;
 mod shop;
@@ -19,11 +20,12 @@ mod this_year;
 use std::process::ExitCode;
 
 /// What can be picked, in the order of running.
-const PARTS: [(&str, fn()); 4] = [
+const PARTS: [(&str, fn()); 5] = [
     ("plain", against_plain::run),
     ("large", large_tags::run),
     ("memory", memory::run),
     ("client", client::run),
+    ("tasks", many_tasks::run),
 ];
 
 fn main() -> ExitCode {

@@ -1,11 +1,12 @@
 //! `mcache-watch` as its users run it: a process with a file, between a real PostgreSQL and a real Redis.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 
-use harness::{KillOnDrop, Postgres, ScratchDir, Server, Session, wait};
+use harness::{KillOnDrop, Postgres, ScratchDir, Server, Session, locate, wait};
 use rustix::process::{Pid, Signal, kill_process};
 
 const TABLES: &str = "
@@ -362,4 +363,52 @@ fn a_cache_without_the_module_ends_the_start() {
         assert_eq!(refused.status.code(), Some(1), "{error}");
         assert!(error.contains("the cache: "), "{error}");
     }
+}
+
+/// The columns that a file's lines about one table name.
+fn columns_named(lines: &str) -> BTreeSet<String> {
+    let mut columns = BTreeSet::new();
+    for line in lines.lines() {
+        let Some((key, value)) = line.split_once(" = ") else {
+            continue;
+        };
+        let names: Vec<&str> = match key {
+            "id" | "deleted" => value.split(['[', ']', ',']).collect(),
+            "links" => value
+                .split(['{', '}', ','])
+                .filter_map(|pair| pair.split(" = ").next())
+                .collect(),
+            _ => continue,
+        };
+        let names = names.into_iter().map(|name| name.trim().trim_matches('"'));
+        columns.extend(names.filter(|name| !name.is_empty()).map(str::to_owned));
+    }
+    columns
+}
+
+#[test]
+fn the_file_for_medusa_fits_a_database_with_its_tables() {
+    let path = locate::workspace().join("packaging/watch/medusa.toml");
+    let file = fs::read_to_string(path).expect("it is shipped");
+    let shop = Shop::open_with(Server::start(), &file);
+    shop.postgres.psql("DROP TABLE product, tag, product_tags");
+    let tables: Vec<&str> = file.split("[[table]]").skip(1).collect();
+    assert!(tables.len() > 60, "{}", tables.len());
+    for lines in &tables {
+        let name = lines.split('"').nth(1).expect("table = \"...\"");
+        let mut columns = columns_named(lines);
+        if !lines.contains("\nid = ") {
+            columns.insert("id".to_owned());
+        }
+        let columns: Vec<String> = columns
+            .iter()
+            .map(|column| format!("{column} text"))
+            .collect();
+        shop.postgres
+            .psql(&format!("CREATE TABLE {name} ({})", columns.join(", ")));
+    }
+    let said = shop.output(&["--check"]);
+    assert_eq!(said.status.code(), Some(0), "{said:?}");
+    let lines = String::from_utf8_lossy(&said.stdout).lines().count();
+    assert_eq!(lines, tables.len() + 2);
 }

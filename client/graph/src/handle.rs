@@ -16,7 +16,7 @@ use super::assemble::assemble;
 use super::cover::Cover;
 use super::error::GraphError;
 use super::key::compute_key;
-use super::load::{Loaded, Loader};
+use super::load::{LoadedRows, Loader};
 use super::options::GraphOptions;
 use super::plan::Plan;
 use super::query::{GraphQuery, GraphResult};
@@ -227,7 +227,7 @@ impl<C: Codec> Graph<C> {
         plan: &Plan,
         query: &GraphQuery,
         options: &GraphOptions,
-    ) -> Result<Loaded, GraphError> {
+    ) -> Result<LoadedRows, GraphError> {
         let loader = Loader {
             schema: &self.schema,
             resolver: &*self.resolver,
@@ -321,7 +321,7 @@ impl<C: Codec> Graph<C> {
     pub(super) fn finish(
         &self,
         plan: &Plan,
-        loaded: Loaded,
+        loaded: LoadedRows,
         tagged: bool,
     ) -> mcache::Loaded<GraphResult> {
         let tags = tagged.then(|| self.tags_of(plan, &loaded));
@@ -336,7 +336,7 @@ impl<C: Codec> Graph<C> {
         }
     }
 
-    fn tags_of(&self, plan: &Plan, loaded: &Loaded) -> ResultTags {
+    fn tags_of(&self, plan: &Plan, loaded: &LoadedRows) -> ResultTags {
         let tags = tags_of_result(&self.schema, plan, loaded, self.precision, &self.limits);
         let count =
             |counter: &AtomicU64, more: usize| counter.fetch_add(more as u64, Ordering::Relaxed);
@@ -346,7 +346,7 @@ impl<C: Codec> Graph<C> {
     }
 
     /// Every row that the filters name by key must have been found.
-    fn require_ids(&self, plan: &Plan, loaded: &Loaded) -> Result<(), GraphError> {
+    fn require_ids(&self, plan: &Plan, loaded: &LoadedRows) -> Result<(), GraphError> {
         let entity = self.schema.at(plan.levels[0].entity);
         let cover = Cover::of(&self.schema, entity, &plan.filter);
         let rows = &loaded.levels[0].rows;
@@ -380,7 +380,7 @@ impl<C> fmt::Debug for Graph<C> {
 pub struct Answer<'g, C = Json> {
     graph: &'g Graph<C>,
     plan: Plan,
-    loaded: Loaded,
+    loaded: LoadedRows,
 }
 
 impl<C: Codec> Answer<'_, C> {

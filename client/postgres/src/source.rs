@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use tokio_postgres::tls::{MakeTlsConnect, TlsConnect};
 use tokio_postgres::{Config, Row, Socket};
 
-use mcache::change::{Batch, BoxError, BoxFuture, ChangeSource, Contact};
+use mcache::change::{BoxError, BoxFuture, ChangeSource, Changes, Contact};
 
 use super::decode::Decoder;
 use super::error::PostgresError;
@@ -61,6 +61,8 @@ pub struct OutboxSource {
     /// Until when nobody else takes the lease.
     leased_until: Option<Instant>,
     pace: Pace,
+    /// When the last look was that found something.
+    found_at: Option<Instant>,
     /// Where reading goes on. Known while the lease is held.
     pub(super) reading: Option<Reading>,
     pub(super) ledger: Ledger,
@@ -135,6 +137,7 @@ impl Outbox {
             cleared_unregistered: None,
             leased_until: None,
             pace: Pace::new(self.notify),
+            found_at: None,
             reading: None,
             ledger: Ledger::default(),
             stored: Snapshot::default(),
@@ -206,7 +209,7 @@ impl OutboxSource {
     }
 
     /// Waits for rows. Changes nothing of `self` that matters before it returns, so it can be dropped at any point.
-    async fn wait_for_rows(&mut self) -> Result<Batch<OutboxReceipt>, PostgresError> {
+    async fn wait_for_rows(&mut self) -> Result<Changes<OutboxReceipt>, PostgresError> {
         loop {
             if let Err(error) = self.connect().await {
                 return self.clear_unregistered().ok_or(error);
@@ -224,7 +227,17 @@ impl OutboxSource {
             if self.pace.should_tell(Instant::now()) {
                 self.tell_awake().await?;
             }
+            if let Some(last) = self.found_at
+                && self
+                    .reading
+                    .as_ref()
+                    .is_some_and(|reading| reading.page.is_none())
+            {
+                let again = self.pace.again(last, Instant::now());
+                tokio::time::sleep_until(again).await;
+            }
             if let Some(batch) = self.read().await? {
+                self.found_at = Some(Instant::now());
                 self.pace.found(
                     batch.events.len() + usize::from(!batch.tags.is_empty()),
                     Instant::now(),
@@ -289,7 +302,7 @@ impl OutboxSource {
 
     /// Everything, every so often, while no change is captured for this consumer and none can be: it may not install,
     /// say. So no entry is stale for longer, until somebody who may does.
-    fn clear_unregistered(&mut self) -> Option<Batch<OutboxReceipt>> {
+    fn clear_unregistered(&mut self) -> Option<Changes<OutboxReceipt>> {
         let now = Instant::now();
         let is_due = self
             .cleared_unregistered
@@ -372,7 +385,7 @@ impl OutboxSource {
     }
 
     /// Finds out where to go on, once the lease is ours.
-    async fn begin(&mut self) -> Result<Option<Batch<OutboxReceipt>>, PostgresError> {
+    async fn begin(&mut self) -> Result<Option<Changes<OutboxReceipt>>, PostgresError> {
         if self.reading.is_none() {
             let Some(stored) = self.position().await? else {
                 self.session = None;
@@ -412,22 +425,19 @@ impl OutboxSource {
         number: u64,
         clears: bool,
         reached: Position,
-    ) -> Batch<OutboxReceipt> {
-        Batch {
-            events: self.decoder.everything(),
-            tags: Vec::new(),
-            // Tags named in SQL may be among what is not read, and belong to no entity.
-            everything: true,
-            age: Duration::ZERO,
-            receipt: OutboxReceipt {
-                what: Receipt {
-                    generation: self.generation,
-                    number,
-                    clears,
-                },
-                position: reached,
+    ) -> Changes<OutboxReceipt> {
+        let receipt = OutboxReceipt {
+            what: Receipt {
+                generation: self.generation,
+                number,
+                clears,
             },
-        }
+            position: reached,
+        };
+        let mut changes = Changes::new(self.decoder.everything(), receipt);
+        // Tags named in SQL may be among what is not read, and belong to no entity.
+        changes.everything = true;
+        changes
     }
 
     /// Lets commits know that they need not wake us.
@@ -526,7 +536,7 @@ struct Stored {
 impl ChangeSource for OutboxSource {
     type Receipt = OutboxReceipt;
 
-    async fn next(&mut self) -> Result<Batch<OutboxReceipt>, BoxError> {
+    async fn next(&mut self) -> Result<Changes<OutboxReceipt>, BoxError> {
         match self.wait_for_rows().await {
             Ok(batch) => Ok(batch),
             Err(error) => {

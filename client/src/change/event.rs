@@ -14,6 +14,13 @@ use super::key::key_text;
 pub type RowsById = BTreeMap<String, Map<String, Value>>;
 
 /// What happened to the rows of an event.
+///
+/// ```
+/// use mcache::change::Operation;
+///
+/// assert_eq!(Operation::from_word("restored"), Some(Operation::Restored));
+/// assert_eq!(Operation::Created.as_str(), "created");
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
@@ -260,6 +267,13 @@ fn id_text(id: &Value) -> Option<String> {
 }
 
 /// Why an event could not be read.
+///
+/// ```
+/// use mcache::change::{ChangeEvent, EventError};
+///
+/// let error = ChangeEvent::parse("auth.password_reset", &serde_json::json!({ "id": "u1" }));
+/// assert!(matches!(error, Err(EventError::Operation { .. })));
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum EventError {

@@ -15,6 +15,7 @@ mod backoff;
 mod bus;
 mod delivery;
 mod event;
+mod gathered;
 mod invalidator;
 mod key;
 mod provider;
@@ -25,11 +26,11 @@ mod target;
 mod tests;
 
 pub use backoff::Backoff;
-pub use bus::{Bus, BusSource, Delivery, Undelivered, bus};
+pub use bus::{Bus, BusReceipt, BusSource, Delivery, Undelivered, bus};
 pub use event::{ChangeEvent, EventError, Operation, RowsById};
 pub use invalidator::{EventTags, Invalidator, InvalidatorBuilder, Unfinished};
 pub use key::{key_parts, key_text};
-pub use source::{Batch, ChangeSource, Contact};
+pub use source::{ChangeSource, Changes, Contact};
 pub use stats::{InvalidatorStats, TargetStats};
 pub use target::InvalidationTarget;
 

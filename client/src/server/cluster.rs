@@ -53,6 +53,11 @@ impl Cluster {
         }
     }
 
+    /// The node that owns the key's slot.
+    pub(super) async fn link_for(&self, key: &[u8]) -> Result<Arc<Link>> {
+        Ok(self.discovery.map().await?.link_for(key)?.1.clone())
+    }
+
     /// A command for one key, to the node that owns it.
     pub(super) async fn call(&self, key: &[u8], cmd: &Cmd, urgency: Urgency) -> Result<Value> {
         let map = self.discovery.map().await?;

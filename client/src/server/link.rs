@@ -17,7 +17,7 @@ use std::{
 
 use redis::{
     Cmd, ErrorKind as RedisKind, Pipeline, RedisError, ServerErrorKind, Value,
-    aio::MultiplexedConnection,
+    aio::{MultiplexedConnection, PubSub},
 };
 use tokio::{sync::watch, time::timeout};
 
@@ -197,6 +197,11 @@ impl Link {
                 Err(_) => self.call(&redis::cmd("PING"), Urgency::Optional).await?,
             };
         }
+    }
+
+    /// A connection of its own that hears what is said in this channel.
+    pub(super) async fn subscribe(&self, channel: &[u8]) -> Result<PubSub, CallError> {
+        Ok(self.dialer.subscribe(&self.options, channel).await?)
     }
 
     /// Runs a call under the deadline and the breaker.

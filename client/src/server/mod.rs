@@ -21,8 +21,11 @@ mod large;
 mod link;
 mod options;
 mod parked;
+mod plain;
 mod slots;
 mod tls;
+
+pub use self::plain::{PlainBuilder, PlainRedisProvider};
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -47,6 +50,16 @@ use crate::{
 const TAGS_PER_INVALIDATE: usize = 1000;
 
 /// Keeps entries in Redis with the mcache module. Cheap to clone.
+///
+/// ```
+/// use mcache::{RedisProvider, provider::Provider, server::RedisOptions};
+///
+/// // Nothing is contacted yet: that is for the cache it is given to.
+/// let near = RedisProvider::new("redis://127.0.0.1:6379", RedisOptions::default().id("near"))?;
+/// assert_eq!((near.id(), near.place()), ("near", "redis://127.0.0.1:6379"));
+/// assert!(RedisProvider::new("gopher://127.0.0.1", RedisOptions::default()).is_err());
+/// # Ok::<(), mcache::Error>(())
+/// ```
 #[derive(Clone)]
 pub struct RedisProvider {
     id: Arc<str>,
@@ -54,6 +67,8 @@ pub struct RedisProvider {
     place: Arc<str>,
     topology: Topology,
     large: Arc<Large>,
+    /// How long one call may take.
+    deadline: Duration,
 }
 
 #[derive(Clone)]
@@ -206,6 +221,7 @@ impl RedisProvider {
     /// [`ErrorKind::Config`] if the address is not one of these.
     pub fn new(url: &str, options: RedisOptions) -> Result<Self> {
         let link = options.link;
+        let deadline = link.command_deadline;
         let topology = match Address::parse(url)? {
             Address::Single(info) => {
                 let dialer = Dialer::direct(*info, &link.tls).map_err(misconfigured)?;
@@ -226,6 +242,7 @@ impl RedisProvider {
             place: without_credentials(url).into(),
             topology,
             large: Arc::default(),
+            deadline,
         })
     }
 

@@ -12,14 +12,14 @@ use tokio::time::{sleep, timeout};
 
 use crate::support::runtime::runtime;
 
-use super::caching::{Caching, HERD_LOADER_TIMEOUT, LOADER_TIMEOUT};
+use super::caching::{Caching, HERD_LOADER_TIMEOUT, Kind, LOADER_TIMEOUT};
 use super::store::{Floors, HERD_KEY, KEYS, RECORDS, Versions};
 
 /// What a worker is started with, in its environment.
 pub const ENVIRONMENT: [&str; 5] = [
     "MCACHE_CHECKER_STORE",
     "MCACHE_CHECKER_CACHE",
-    "MCACHE_CHECKER_BY_HAND",
+    "MCACHE_CHECKER_KIND",
     "MCACHE_CHECKER_SEED",
     "MCACHE_CHECKER_ROLE",
 ];
@@ -31,7 +31,7 @@ const WRITERS: usize = 3;
 
 /// Runs until the store says stop; `None` if this is not a worker's process.
 pub fn run() -> Option<()> {
-    let [store, cache, by_hand, seed, role] =
+    let [store, cache, kind, seed, role] =
         ENVIRONMENT.map(|name| std::env::var(name).unwrap_or_default());
     if store.is_empty() {
         return None;
@@ -41,7 +41,7 @@ pub fn run() -> Option<()> {
             "traffic" => LOADER_TIMEOUT,
             _ => HERD_LOADER_TIMEOUT,
         };
-        let caching = Caching::connect(&cache, by_hand == "yes", loader_timeout).await;
+        let caching = Caching::connect(&cache, Kind::named(&kind), loader_timeout).await;
         let mut rng = fastrand::Rng::with_seed(seed.parse().expect("a seed"));
         let members: usize = match &*role {
             "traffic" => {
