@@ -317,7 +317,7 @@ impl EventTags for Tagger {
         tags.extend(
             right
                 .iter()
-                .map(|tag| oracle_keys::first_part(tag.to_owned())),
+                .map(|tag| oracle_keys::first_part(String::from_utf8_lossy(tag).into_owned())),
         );
         Ok(())
     }
