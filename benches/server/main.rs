@@ -12,6 +12,7 @@ mod large_tags;
 mod limits;
 mod load;
 mod memory;
+mod plain;
 mod results;
 mod shop;
 mod this_year;
@@ -19,11 +20,12 @@ mod this_year;
 use std::process::ExitCode;
 
 /// What can be picked, in the order of running.
-const PARTS: [(&str, fn()); 4] = [
+const PARTS: [(&str, fn()); 5] = [
     ("plain", against_plain::run),
     ("large", large_tags::run),
     ("memory", memory::run),
     ("client", client::run),
+    ("without-module", plain::run),
 ];
 
 fn main() -> ExitCode {
