@@ -20,6 +20,10 @@ build: setup ## the module, optimised: target/release/libmcache.so
 run: build ## start Redis with the module, replay a recorded shop's day through the client, leave Redis to try
 	$(CARGO) run --release -p mcache-examples --bin replay
 
+.PHONY: releases
+releases: build ## two services on one PostgreSQL, one of them released and rolled back: what each had cached, what was cleared, 0 stale
+	$(CARGO) run -p mcache-examples --bin releases
+
 .PHONY: storefront
 storefront: build ## a store on PostgreSQL with a live page; MEDUSA_FF_CACHING=false runs it without the cache
 	MEDUSA_FF_CACHING=$${MEDUSA_FF_CACHING-true} $(CARGO) run --release -p mcache-examples --bin storefront
@@ -31,7 +35,7 @@ storefront-bench: build ## the store with the cache off and on, in alternating r
 .PHONY: test
 test: build ## every test: pure logic, client, real servers, the store's page in a browser, the package for Medusa
 	@.ci/setup chromium npm
-	@CARGO=$(CARGO) .ci/test --workspace
+	@CARGO=$(CARGO) .ci/test --workspace --features mcache-postgres/watch
 	@$(MAKE) --no-print-directory test-medusa
 
 .PHONY: test-medusa
@@ -40,10 +44,16 @@ test-medusa: build ## the npm package for Medusa, on Node, against real servers;
 	@cd client/medusa && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error >/dev/null && \
 		node --test --test-timeout=300000 test/$(if $(NAME),$(NAME),*).test.js
 
+.PHONY: watch
+watch: ## the program mcache-watch, optimised: target/release/mcache-watch
+	$(CARGO) build --release -p mcache-postgres --features watch --bin mcache-watch
+
 .PHONY: medusa
-medusa: build ## a real Medusa server with the package: every kind of change, races, outages, two processes; goes on where it was cut short
+medusa: build watch ## a real Medusa server with the package: every kind of change, races, outages, processes, SQL; goes on where it was cut short
 	@.ci/setup npm
 	@benches/medusa/medusa.sh check
+	@benches/medusa/medusa.sh watch
+	@benches/medusa/medusa.sh split
 
 .PHONY: medusa-bench
 medusa-bench: build ## the same server without a cache, with Medusa's and with ours, in turns; writes docs/results/medusa.md
@@ -75,6 +85,11 @@ msrv: ## builds with the oldest Rust that Cargo.toml promises, where it is insta
 test-server: build ## tests on real servers, one file per property; NAME=... picks some
 	$(CARGO) test -p mcache-tests --test suite -- $(NAME)
 
+.PHONY: test-sql
+test-sql: ## tags named in transactions of sqlx and diesel; compiles both, a minute of processor time
+	@.ci/setup
+	$(CARGO) test -p mcache-tests --test suite -- --include-ignored postgres::tags::transactions_of_sqlx
+
 .PHONY: oracle-broken
 oracle-broken: ## break automatic invalidation on purpose, one property at a time: the oracle on PostgreSQL must notice each; BREACH=... picks one
 	MCACHE_BREACH=$(BREACH) $(CARGO) test -p mcache-tests --test suite -- --nocapture --include-ignored postgres::oracle::each_breach_is_noticed
@@ -102,12 +117,17 @@ fuzz: ## coverage-guided fuzzing of parser, encoding and patterns, TIME=60 secon
 .PHONY: lint
 lint: ## formatting, clippy and rustdoc, warnings are errors
 	$(CARGO) fmt --all --check
-	$(CARGO) clippy --workspace --all-targets -- -D warnings
+	$(CARGO) clippy --workspace --all-targets --features mcache-postgres/watch -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps
 
 .PHONY: bench
 bench: build ## against plain Redis and rivals; writes benches/RESULTS.md
 	$(CARGO) run --release -p mcache-benches --bin server-bench
+
+.PHONY: bench-postgres
+bench-postgres: ## commits a second without capture, with one and with ten consumers; adds to benches/RESULTS.md
+	@.ci/setup
+	$(CARGO) run -p mcache-benches --bin postgres-bench
 
 .PHONY: bench-servers
 bench-servers: build ## GET, FETCH and SET on the installed Redis and on newer servers; adds to benches/RESULTS.md; SERVERS="redis-8.6" picks

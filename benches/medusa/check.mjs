@@ -1,7 +1,7 @@
 // Every kind of change followed by the store's reads, against a server without a cache on the same database.
 //
 //   node check.mjs --off 7361 --on 7362,7363 --seed seed.json --rng 1 --out check.jsonl [--only part] [--rounds 24] [--redis 7352]
-//                  [--without changes,races,outages]
+//                  [--without changes,races,outages] [--psql CONNINFO] [--worker yes]
 //                  [--related yes]    only the reads that the kind of change may concern; [--show yes] what differs
 //
 // Before a change each read is asked for twice of the cached servers, so that it is in the cache; a comparison counts only if
@@ -12,6 +12,7 @@ import { appendFileSync, existsSync, readFileSync } from "node:fs"
 import { Server, randomOf } from "./api.mjs"
 import { READS, related, settled } from "./reads.mjs"
 import { CHANGES } from "./changes.mjs"
+import { SQL } from "./sql.mjs"
 import { makeWorld, newCart, order } from "./world.mjs"
 
 const args = Object.fromEntries(process.argv.slice(2).join(" ").split("--").filter(Boolean).map((part) => {
@@ -260,7 +261,52 @@ async function startRedis(...more) {
   throw new Error(`no Redis on ${args.redis} after the restart`)
 }
 
+/** Changes by SQL, which only mcache-watch can notice. */
+async function bySql() {
+  const psql = (statement) => execFileSync("psql", ["-qAt", "-v", "ON_ERROR_STOP=1", "-d", args.psql, "-c", statement], { encoding: "utf8" }).trim()
+  for (const [kind, statement] of SQL) {
+    if (done.has(kind) || (args.only && !kind.includes(args.only))) continue
+    try {
+      const started = Date.now()
+      const hit = await warm(READS)
+      psql(statement(w, tools().n))
+      // It is told apart from "noticed too late" by asking whether everything committed has been acknowledged.
+      const ends = Date.now() + 10_000
+      while (psql("SELECT count(*) FROM mcache.outbox") !== "0" && Date.now() < ends) await pause(5)
+      record(kind, { ...(await compare(READS, hit)), ms: Date.now() - started })
+    } catch (error) {
+      record(kind, { failed: error.message.slice(0, 300) })
+    }
+  }
+}
+
+/** A subscriber writes; with a worker process it is not the one that was asked, nor one that answers the store. */
+async function byWorker() {
+  const reads = READS.filter(([name]) => ["list", "product", "newest", "by title", "variants"].includes(name))
+  for (let round = 0; round < 6; round += 1) {
+    const kind = `worker: a subscriber writes ${round}`
+    if (done.has(kind)) continue
+    try {
+      const hit = await warm(reads)
+      const subtitle = `by a subscriber ${run}-${round}`
+      await random.pick(on).ok("POST", "/mcache", { product: w.product, subtitle })
+      const ends = Date.now() + 30_000
+      const isDone = async () => (await off.get(`/store/products/${w.product}?fields=subtitle`)).product.subtitle === subtitle
+      while (!(await isDone())) {
+        if (Date.now() > ends) throw new Error("the subscriber did not run")
+        await pause(20)
+      }
+      await pause(SETTLE_MS)
+      record(kind, await compare(reads, hit))
+    } catch (error) {
+      record(kind, { failed: error.message.slice(0, 300) })
+    }
+  }
+}
+
 if (!without.has("changes")) await changes()
+if (args.psql) await bySql()
+if (args.worker) await byWorker()
 if (!without.has("races")) await races()
 if (!without.has("outages") && args.redis) await outages()
 console.log(JSON.stringify(totals))

@@ -2,7 +2,12 @@
 # A real Medusa server with a seeded shop: brought up, compared with a server without a cache, measured.
 #
 #   medusa.sh check [options of check.mjs]    every kind of change, races, outages, two processes; 0 stale is expected
-#   medusa.sh bench [local|hop] [order|browse|hot]   the table of docs/results/medusa.md, one mix and distance at a time
+#   medusa.sh watch [options of check.mjs]    changes by SQL, noticed by mcache-watch
+#   medusa.sh split [options of check.mjs]    two server processes and a worker, events over Redis
+#   medusa.sh bench [local|hop] [order|browse|hot]   the table of docs/results/medusa.md, one mix and distance at a time; ROUNDS, FLOWS
+#                                             and WARMUP say how much; rounds that are there are kept
+#   medusa.sh profile                         which statements each request sends to the database, without a cache and with the package
+#   medusa.sh near                            what a near cache inside Node could save of a hot page, at most
 #   medusa.sh up KIND NAME                    one server: off, official, provider, module
 #   medusa.sh down                            stops everything it started
 #
@@ -13,6 +18,7 @@ here=$(cd "$(dirname "$0")" && pwd)
 root=$(cd "$here/../.." && pwd)
 dir=${MEDUSA_DIR:-${TMPDIR:-/tmp}/mcache-medusa}
 so=${MCACHE_SO:-$root/target/release/libmcache.so}
+watch=${MCACHE_WATCH:-$root/target/release/mcache-watch}
 mkdir -p "$dir"
 chmod 755 "$dir"
 export MEDUSA_DISABLE_TELEMETRY=true DO_NOT_TRACK=1 SEED_OUT=$dir/seed.json
@@ -110,6 +116,10 @@ up() { # KIND NAME DATABASE REDIS [PGPORT]
             module) start_redis "$redis" module; export CACHE_MODULE=medusa-mcache CACHE_PROVIDER_OPTIONS=${OPTIONS:-'{}'} ;;
             *) give_up "no kind $kind: off, official, provider, module" ;;
         esac
+        if [ "${SIDE:-}" = redis ]; then
+            start_redis side
+            export SIDE_REDIS_URL=redis://127.0.0.1:$(port redis-side)/0
+        fi
         [ "$kind" = off ] || export CACHE_REDIS_URL=redis://127.0.0.1:$(port "redis-$redis")/0
         cd "$dir/app"
         setsid node node_modules/@medusajs/cli/cli.js start -H 127.0.0.1 -p "$at" > "$dir/$name.log" 2>&1 < /dev/null &
@@ -124,6 +134,21 @@ up() { # KIND NAME DATABASE REDIS [PGPORT]
     give_up "$name did not come up, see $dir/$name.log"
 }
 
+# mcache-watch between the database of that name and its cache, ready.
+start_watch() { # NAME
+    [ -s "$dir/watch.pid" ] && kill -0 "$(cat "$dir/watch.pid")" 2>/dev/null && return
+    DATABASE_URL=postgres://postgres@127.0.0.1:$(port postgres)/medusa_$1 CACHE_REDIS_URL=redis://127.0.0.1:$(port "redis-$1")/0 \
+        setsid "$watch" "$root/packaging/watch/medusa.toml" > "$dir/watch.log" 2>&1 < /dev/null &
+    echo $! > "$dir/watch.pid"
+    for _ in $(seq 1 60); do
+        grep -q "watching" "$dir/watch.log" && return
+        kill -0 "$(cat "$dir/watch.pid")" 2>/dev/null || break
+        sleep 1
+    done
+    cat "$dir/watch.log"
+    give_up "mcache-watch did not start"
+}
+
 stop() { # NAME
     [ -s "$dir/$1.pid" ] || return 0
     kill "$(cat "$dir/$1.pid")" 2>/dev/null || true
@@ -133,7 +158,8 @@ stop() { # NAME
 
 down() {
     for pid in "$dir"/*.pid; do [ -e "$pid" ] && stop "$(basename "$pid" .pid)"; done
-    for pid in "$dir"/redis-*/pid; do [ -e "$pid" ] && kill "$(cat "$pid")" 2>/dev/null; done
+    # By its port: one that a check has restarted has another process.
+    for at in "$dir"/ports/redis-*; do [ ! -e "$at" ] || redis-cli -p "$(cat "$at")" shutdown nosave >/dev/null 2>&1 || true; done
     [ ! -s "$dir/postgres/data/postmaster.pid" ] || kill -INT "$(head -1 "$dir/postgres/data/postmaster.pid")"
     true
 }
@@ -145,6 +171,7 @@ arm() {
     [ "$1" = off ] || printf ':%s' "$(port "redis-bench-$1")"
 }
 
+main() {
 case ${1:-} in
 check)
     shift
@@ -155,6 +182,61 @@ check)
     up module check-two check check
     MODULE_SO=$so node "$here/check.mjs" --off "$(port check-off)" --on "$(port check-one),$(port check-two)" --seed "$dir/seed.json" \
         --rng "${SEED:-1}" --redis "$(port redis-check)" --dir "$dir/redis-check" --out "$dir/check.jsonl" "$@"
+    ;;
+watch)
+    shift
+    [ -x "$watch" ] || give_up "$watch is missing: run cargo build --release -p mcache-postgres --features watch"
+    setup
+    database check
+    up off check-off check none
+    up module check-one check check
+    up module check-two check check
+    start_watch check
+    node "$here/check.mjs" --off "$(port check-off)" --on "$(port check-one),$(port check-two)" --seed "$dir/seed.json" \
+        --rng "${SEED:-1}" --out "$dir/watch.jsonl" --without changes,races,outages \
+        --psql "postgres://postgres@127.0.0.1:$(port postgres)/medusa_check" "$@"
+    stop watch
+    ;;
+split)
+    shift
+    setup
+    database split
+    up off split-off split none
+    SIDE=redis WORKER_MODE=server up module split-one split split
+    SIDE=redis WORKER_MODE=server up module split-two split split
+    SIDE=redis WORKER_MODE=worker up module split-worker split split
+    node "$here/check.mjs" --off "$(port split-off)" --on "$(port split-one),$(port split-two)" --seed "$dir/seed.json" \
+        --rng "${SEED:-1}" --out "$dir/split.jsonl" --without races,outages --worker yes "$@"
+    for name in split-off split-one split-two split-worker; do stop "$name"; done
+    ;;
+profile)
+    shift
+    setup
+    for kind in off module; do database "profile_$kind"; done
+    # Begins without anything cached.
+    start_redis profile module
+    redis-cli -p "$(port redis-profile)" flushall >/dev/null
+    node "$here/profile.mjs" "$dir/profile.md" "$dir/seed.json" "$(port postgres)" "off=$(port profile-off):$(port proxy-off)" "module=$(port profile-module):$(port proxy-module)" &
+    profiling=$!
+    sleep 1
+    up off profile-off profile_off none "$(port proxy-off)"
+    # Its proxy listens once the first server has been gone through.
+    for _ in $(seq 1 600); do
+        kill -0 "$profiling" 2>/dev/null || break
+        (exec 3<>"/dev/tcp/127.0.0.1/$(port proxy-module)") 2>/dev/null && break
+        sleep 1
+    done
+    up module profile-module profile_module profile "$(port proxy-module)"
+    wait "$profiling"
+    for name in profile-off profile-module; do stop "$name"; done
+    ;;
+near)
+    shift
+    setup
+    database profile_module
+    NODE_OPTIONS="--require $here/near-probe.cjs" NEAR_PROBE_PORT=$(port near-probe) up module near profile_module near
+    node "$here/near.mjs" "$dir/seed.json" "$(port near)" "$(port near-probe)" | tee "$dir/near.md"
+    stop near
     ;;
 bench)
     shift
@@ -178,16 +260,15 @@ bench)
                 *) give_up "no mix $mix: order, browse, hot" ;;
             esac
             out=$dir/results/$distance-$mix
-            if [ -e "$out/done" ]; then say "$distance $mix is there already ($out)"; continue; fi
             say "$distance, $mix"
             for round in $(seq 1 "${ROUNDS:-3}"); do
                 [ ! -e "$out/round$round" ] || continue
                 node "$here/turns.mjs" "$out" "r$round" "off=$(arm off)" "official=$(arm official)" "module=$(arm module)" -- \
                     "{$load,\"seed\":\"$dir/seed.json\",\"rng\":$((round * 1000 + ${SEED:-1})),\"flows\":${FLOWS:-12},\"warmup\":${WARMUP:-6}}"
-                touch "$out/round$round"
+                # How busy the machine was: the report says it.
+                cut -d' ' -f1-3 /proc/loadavg > "$out/round$round"
+                node "$here/report.mjs" "$dir/results" "$root/docs/results/medusa.md"
             done
-            touch "$out/done"
-            node "$here/report.mjs" "$dir/results" "$root/docs/results/medusa.md"
         done
         for kind in off official module; do stop "bench-$distance-$kind"; done
     done
@@ -199,5 +280,10 @@ up)
     up "$2" "$3" "$3" "$3"
     ;;
 down) down ;;
-*) sed -n '2,12p' "$0" ;;
+*) sed -n '2,18p' "$0" ;;
 esac
+}
+
+# Read as a whole before it runs, so that an edit of this file does not disturb a run.
+main "$@"
+exit

@@ -9,13 +9,13 @@ use std::path::Path;
 
 /// Commands in wire form, sent over and over.
 pub struct Load {
-    batches: Vec<Batch>,
+    batches: Vec<Calls>,
     pipeline: usize,
     connections: usize,
 }
 
 /// A pipeline.
-struct Batch {
+struct Calls {
     bytes: Vec<u8>,
     operations: usize,
     replies: usize,
@@ -35,7 +35,7 @@ impl Load {
         let mut operations = operations.into_iter().peekable();
         let mut batches = Vec::new();
         while operations.peek().is_some() {
-            let mut batch = Batch {
+            let mut batch = Calls {
                 bytes: Vec::new(),
                 operations: 0,
                 replies: 0,

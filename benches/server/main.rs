@@ -11,6 +11,7 @@ mod instructions;
 mod large_tags;
 mod limits;
 mod load;
+mod many_tasks;
 mod memory;
 mod plain;
 mod results;
@@ -20,12 +21,13 @@ mod this_year;
 use std::process::ExitCode;
 
 /// What can be picked, in the order of running.
-const PARTS: [(&str, fn()); 5] = [
+const PARTS: [(&str, fn()); 6] = [
     ("plain", against_plain::run),
     ("large", large_tags::run),
     ("memory", memory::run),
     ("client", client::run),
     ("without-module", plain::run),
+    ("tasks", many_tasks::run),
 ];
 
 fn main() -> ExitCode {

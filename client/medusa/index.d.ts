@@ -12,7 +12,7 @@ export interface McacheExtensions {
   precise?: boolean
   /** Notice writes where modules make them, also those that send no event. */
   writes?: boolean
-  /** End results with prices when a price list begins or ends. */
+  /** End results with prices when a price list begins or ends, and let carts share the prices that are the same for all of them. */
   prices?: boolean
   /** Do not store what is hardly read again. */
   reuse?: boolean

@@ -27,6 +27,8 @@ export interface McacheOptions {
   waiters?: number
   /** Estimate of a load's duration in milliseconds, to renew values early; 0: never. Default 0. */
   earlyMs?: number
+  /** Whether a clear also waits until no near cache of another process serves what it concerns. Default: true. */
+  settle?: boolean
 }
 
 /** Numbers since the start. */
@@ -43,6 +45,8 @@ export interface McacheStats {
   clears: number
   invalidations: number
   retried: number
+  settled: number
+  settledByTime: number
   errors: number
   /** Clears that the server has not acknowledged. */
   owed: number

@@ -1,52 +1,37 @@
 //! What one can do with several keys at once: the builder behind [`Cache::keys`].
 
-use std::{
-    borrow::Cow,
-    collections::{HashMap, HashSet},
-    fmt,
-    hash::Hash,
-    pin::pin,
-    time::Duration,
-};
+use std::{borrow::Cow, collections::HashMap, fmt, hash::Hash, time::Duration};
 
 use bytes::Bytes;
-use futures_util::future::join_all;
 use serde::{Serialize, de::DeserializeOwned};
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 use tracing::Instrument;
 
 use crate::{
     Codec, Json, Loaded, Result, Served, Source,
-    core::{Chosen, Handle, Opened},
-    load::{Asked, Errors, Fill, Loading, PATIENCE, Sealed},
+    core::{Chosen, Handle},
+    gather::Gathering,
     policy::{Policy, policy_setters},
     telemetry,
 };
 
-/// How often what is left is looked at as a whole, after one of it was waited for. Each time somebody else filled some and
-/// others are still being filled; beyond that each is waited for by itself.
-const ROUNDS_MAX: usize = 8;
-
 /// Several keys, with how their entries are to be kept; ends in one of the operations.
+///
+/// ```
+/// # use mcache::{Cache, MemoryProvider};
+/// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+/// # let cache = Cache::builder_with(MemoryProvider::default()).caching(true).build().await?;
+/// cache.key("a").set(&1).await?;
+/// let found: Vec<Option<u32>> = cache.keys(["a", "b"]).get_many().await?;
+/// assert_eq!(found, [Some(1), None]);
+/// # Ok::<(), mcache::Error>(())
+/// # }).unwrap();
+/// ```
 #[must_use = "nothing happens until one of the operations is called"]
 pub struct Batch<'c, K, C = Json> {
     handle: &'c Handle<C>,
     keys: Vec<K>,
     policy: Policy,
-}
-
-/// One key of a batch under way.
-struct Item<K> {
-    key: K,
-    full_key: Bytes,
-}
-
-/// Where the first look at a key has come to.
-enum First<T> {
-    Found(Option<T>, Source),
-    Fill(Fill<Option<T>>),
-    /// Somebody else is filling it.
-    Later,
 }
 
 impl<'c, K: AsRef<[u8]>, C: Codec> Batch<'c, K, C> {
@@ -72,6 +57,7 @@ impl<'c, K: AsRef<[u8]>, C: Codec> Batch<'c, K, C> {
     ///
     /// As [`Entry::get`](crate::Entry::get).
     pub async fn get_many<T: DeserializeOwned>(self) -> Result<Vec<Option<T>>> {
+        let began = Instant::now();
         let namespace = &self.handle.core.namespace;
         let keys: Vec<Bytes> = self
             .keys
@@ -79,7 +65,7 @@ impl<'c, K: AsRef<[u8]>, C: Codec> Batch<'c, K, C> {
             .map(|key| namespace.qualify(key.as_ref()))
             .collect();
         let chosen = self.handle.core.choose(&self.policy.targets)?;
-        let values = self.live_values(&keys, &chosen).await?;
+        let values: Vec<Option<T>> = self.gathering(&chosen).live_values(&keys).await?;
         let found = values.iter().flatten().count();
         telemetry::reads(Source::Hit, found, self.policy.family_label());
         telemetry::reads(
@@ -87,40 +73,7 @@ impl<'c, K: AsRef<[u8]>, C: Codec> Batch<'c, K, C> {
             keys.len() - found,
             self.policy.family_label(),
         );
-        Ok(values)
-    }
-
-    /// The live values of these full keys, each of the first provider that has it.
-    async fn live_values<T: DeserializeOwned>(
-        &self,
-        keys: &[Bytes],
-        chosen: &[Chosen],
-    ) -> Result<Vec<Option<T>>> {
-        let mut values: Vec<Option<T>> = keys.iter().map(|_| None).collect();
-        for chosen in chosen {
-            let provider = &chosen.provider;
-            let missing: Vec<usize> = (0..keys.len())
-                .filter(|at| values[*at].is_none() && !chosen.pending.holds_back(&keys[*at]))
-                .collect();
-            if missing.is_empty() {
-                continue;
-            }
-            let asked: Vec<Bytes> = missing.iter().map(|at| keys[*at].clone()).collect();
-            match provider.get_many(&asked).await {
-                Ok(found) => {
-                    for (at, found) in missing.iter().zip(found) {
-                        let opened = found.and_then(|found| self.handle.open(&found));
-                        values[*at] = opened.and_then(Opened::value);
-                    }
-                }
-                Err(error) if error.is_refused() => return Err(error),
-                Err(error) => {
-                    let family = self.handle.core.family_of(&keys[missing[0]], &self.policy);
-                    let complaints = &self.handle.core.complaints;
-                    complaints.failed_open(provider.id(), "get_many", &family, &error);
-                }
-            }
-        }
+        telemetry::batch(began, self.policy.family_label());
         Ok(values)
     }
 
@@ -148,7 +101,8 @@ impl<'c, K: AsRef<[u8]>, C: Codec> Batch<'c, K, C> {
     ///
     /// # Errors
     ///
-    /// Only the loader's own.
+    /// Only the loader's own. It is not the answer where all keys that the loader was called for have a value at hand that may
+    /// be served instead: [due](Self::early_refresh), or stale with [`stale_if_error`](Self::stale_if_error).
     pub async fn get_or_load_many<T, E, F, Fut>(self, loader: F) -> Result<HashMap<K, T>, E>
     where
         K: Eq + Hash + Clone,
@@ -167,7 +121,7 @@ impl<'c, K: AsRef<[u8]>, C: Codec> Batch<'c, K, C> {
     ///
     /// # Errors
     ///
-    /// Only the loader's own.
+    /// As [`get_or_load_many`](Self::get_or_load_many).
     pub async fn load_many<T, E, F, Fut>(self, loader: F) -> Result<HashMap<K, Served<T>>, E>
     where
         K: Eq + Hash + Clone,
@@ -175,238 +129,129 @@ impl<'c, K: AsRef<[u8]>, C: Codec> Batch<'c, K, C> {
         F: Fn(Vec<K>) -> Fut,
         Fut: Future<Output = Result<HashMap<K, Loaded<T>>, E>>,
     {
-        let chosen = self
-            .handle
-            .core
-            .choose(&self.policy.targets)
-            .unwrap_or_else(|error| {
-                tracing::warn!(%error, "loading without a cache");
-                Cow::default()
-            });
+        let began = Instant::now();
+        let chosen = self.chosen_or_none();
         if chosen.is_empty() {
-            telemetry::reads(Source::Bypass, self.keys.len(), self.policy.family_label());
-            let loaded = loader(self.keys).await?;
-            let bypassed = |value| Served {
-                value,
-                source: Source::Bypass,
-            };
-            return Ok(loaded
-                .into_iter()
-                .map(|(key, loaded)| (key, bypassed(loaded.value)))
-                .collect());
+            return self.bypass(loader).await;
         }
         let span = tracing::debug_span!("mcache.load_many", keys = self.keys.len());
-        self.run(&chosen, loader).instrument(span).await
+        let values = self
+            .gathering(&chosen)
+            .run(&self.keys, loader)
+            .instrument(span)
+            .await?;
+        telemetry::batch(began, self.policy.family_label());
+        Ok(values)
     }
 
-    async fn run<T, E, F, Fut>(
+    /// As [`get_or_load_many`](Self::get_or_load_many), with the loader in tasks of its own, which are finished whether or not
+    /// their caller still waits. Keys of which a [stale](Self::swr) value or one that is [due](Self::early_refresh) is at hand
+    /// are refreshed in the background, by one call of the loader for all of them; the caller gets what is at hand, and waits
+    /// only for keys that have nothing.
+    ///
+    /// ```
+    /// # use std::{collections::HashMap, time::Duration};
+    /// # use mcache::{Cache, Error, Loaded, MemoryProvider};
+    /// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+    /// # let cache = Cache::builder_with(MemoryProvider::default()).caching(true).build().await?;
+    /// let load = |missing: Vec<&'static str>| async move {
+    ///     let rows = missing.into_iter().map(|id| (id, Loaded::new(id.len())));
+    ///     Ok::<_, Error>(rows.collect::<HashMap<_, _>>())
+    /// };
+    /// let prices = cache.keys(["one", "three"]).ttl(Duration::from_secs(1)).swr(Duration::from_secs(60));
+    /// let prices = prices.get_or_load_many_detached(load).await?;
+    /// assert_eq!(prices["three"], 5);
+    /// # Ok::<(), Error>(())
+    /// # }).unwrap();
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// The loader's own, if the caller waits for it; otherwise it is logged and counted.
+    ///
+    /// # Panics
+    ///
+    /// If the loader does and the caller waits for it.
+    pub async fn get_or_load_many_detached<T, E, F, Fut>(
         self,
-        chosen: &[Chosen],
+        loader: F,
+    ) -> Result<HashMap<K, T>, E>
+    where
+        K: Eq + Hash + Clone + Send + Sync + 'static,
+        T: Serialize + DeserializeOwned + Send + 'static,
+        E: fmt::Display + Send + 'static,
+        F: Fn(Vec<K>) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<HashMap<K, Loaded<T>>, E>> + Send + 'static,
+    {
+        let served = self.load_many_detached(loader).await?.into_iter();
+        Ok(served.map(|(key, served)| (key, served.value)).collect())
+    }
+
+    /// [`load_many`](Self::load_many) in tasks of its own, as in
+    /// [`get_or_load_many_detached`](Self::get_or_load_many_detached).
+    ///
+    /// # Errors
+    ///
+    /// As [`get_or_load_many_detached`](Self::get_or_load_many_detached).
+    ///
+    /// # Panics
+    ///
+    /// As [`get_or_load_many_detached`](Self::get_or_load_many_detached).
+    pub async fn load_many_detached<T, E, F, Fut>(
+        self,
         loader: F,
     ) -> Result<HashMap<K, Served<T>>, E>
     where
-        K: Eq + Hash + Clone,
-        T: Serialize + DeserializeOwned,
-        F: Fn(Vec<K>) -> Fut,
-        Fut: Future<Output = Result<HashMap<K, Loaded<T>>, E>>,
+        K: Eq + Hash + Clone + Send + Sync + 'static,
+        T: Serialize + DeserializeOwned + Send + 'static,
+        E: fmt::Display + Send + 'static,
+        F: Fn(Vec<K>) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<HashMap<K, Loaded<T>>, E>> + Send + 'static,
     {
-        let items = self.items();
-        let mut values = HashMap::with_capacity(items.len());
-        let mut left: Vec<&Item<K>> = items.iter().collect();
-        // One command reads what is there. It cannot tell who is to refresh early.
-        if left.len() > 1 && self.policy.early.is_zero() {
-            let keys: Vec<Bytes> = items.iter().map(|item| item.full_key.clone()).collect();
-            // What may not be read is not there.
-            let live = self.live_values(&keys, chosen).await.unwrap_or_default();
-            let source = Source::Hit;
-            for (item, value) in items.iter().zip(live) {
-                values.extend(value.map(|value| (item.key.clone(), Served { value, source })));
-            }
-            telemetry::reads(source, values.len(), self.policy.family_label());
-            left.retain(|item| !values.contains_key(&item.key));
-        }
-        let patience = self.handle.core.loader_timeout.saturating_mul(PATIENCE);
         let began = Instant::now();
-        let mut rounds = 0;
-        while !left.is_empty() && rounds < ROUNDS_MAX && (rounds == 0 || began.elapsed() < patience)
-        {
-            rounds += 1;
-            let looks = join_all(left.iter().map(|item| self.first_look(item, chosen))).await;
-            let mut fills = Vec::new();
-            let mut later = Vec::new();
-            for (item, look) in left.into_iter().zip(looks) {
-                match look {
-                    First::Found(value, source) => {
-                        telemetry::read(source, self.policy.family_label());
-                        let served = value.map(|value| Served { value, source });
-                        values.extend(served.map(|served| (item.key.clone(), served)));
-                    }
-                    First::Fill(fill) => fills.push((item, fill)),
-                    First::Later => later.push(item),
-                }
-            }
-            // Ours first, and to the end: somebody may be waiting for them while he fills what we wait for next.
-            if !fills.is_empty() {
-                values.extend(self.fill_all(fills, &loader).await?);
-            }
-            // One is waited for, over one connection. The others are mostly filled by the same caller at the same time: then
-            // they are there, or all of them are ours.
-            let Some(one) = later.pop() else {
-                return Ok(values);
-            };
-            values.extend(self.wait_for(one, chosen, &loader).await?);
-            left = later;
+        let chosen = self.chosen_or_none();
+        if chosen.is_empty() {
+            return self.bypass(loader).await;
         }
-        // Everybody stalls, or they are invalidated as fast as they are filled: an end in bounded time matters more now than
-        // connections and calls of the loader.
-        let rest = left
-            .into_iter()
-            .map(|item| self.wait_for(item, chosen, &loader));
-        for found in join_all(rest).await {
-            values.extend(found?);
-        }
-        Ok(values)
-    }
-
-    fn items(&self) -> Vec<Item<K>>
-    where
-        K: Eq + Hash + Clone,
-    {
-        let mut seen = HashSet::with_capacity(self.keys.len());
-        let distinct = self.keys.iter().filter(|key| seen.insert(*key));
-        distinct
-            .map(|key| Item {
-                key: key.clone(),
-                full_key: self.handle.core.namespace.qualify(key.as_ref()),
-            })
-            .collect()
-    }
-
-    async fn first_look<T: DeserializeOwned>(&self, item: &Item<K>, chosen: &[Chosen]) -> First<T> {
-        let loading = self.loading(item, chosen);
-        if self.handle.core.flights.follow(&item.full_key).is_some() {
-            return First::Later;
-        }
-        let fill = match loading.ask(Duration::ZERO, &|bytes| self.open(bytes)).await {
-            Asked::Found(value, source) => return First::Found(value, source),
-            Asked::Busy => None,
-            Asked::Grants(grants, at_hand) => loading.take_off(grants, at_hand),
-            Asked::Away => loading.take_off(loading.nothing_granted(), None),
-        };
-        fill.map_or(First::Later, First::Fill)
-    }
-
-    /// One call of the loader for all of them; each is then kept by itself.
-    async fn fill_all<T, E, F, Fut>(
-        &self,
-        mut fills: Vec<(&Item<K>, Fill<Option<T>>)>,
-        loader: &F,
-    ) -> Result<Vec<(K, Served<T>)>, E>
-    where
-        K: Eq + Hash + Clone,
-        T: Serialize,
-        F: Fn(Vec<K>) -> Fut,
-        Fut: Future<Output = Result<HashMap<K, Loaded<T>>, E>>,
-    {
-        let core = &self.handle.core;
-        let began = Instant::now();
-        let missing = fills.iter().map(|(item, _)| item.key.clone()).collect();
-        let mut load = pin!(loader(missing));
-        let loaded = match timeout(core.loader_timeout, &mut load).await {
-            Ok(loaded) => loaded,
-            Err(_) => {
-                for (_, fill) in &mut fills {
-                    fill.overrun();
-                }
-                load.await
-            }
-        };
-        let mut loaded = match loaded {
-            Ok(loaded) => loaded,
-            Err(error) => {
-                for (item, fill) in fills {
-                    fill.fail(core, &item.full_key, None);
-                }
-                return Err(error);
-            }
-        };
-        let mut values = Vec::with_capacity(fills.len());
-        for (item, fill) in fills {
-            let source = fill.source();
-            telemetry::read(source, self.policy.family_label());
-            let found = optional(loaded.remove(&item.key));
-            fill.complete(core, self.seal(&found, &item.full_key), began)
-                .await;
-            let served = found.value.map(|value| Served { value, source });
-            values.extend(served.map(|served| (item.key.clone(), served)));
-        }
-        Ok(values)
-    }
-
-    /// A value that somebody else is loading, or ours if nothing comes of that.
-    async fn wait_for<T, E, F, Fut>(
-        &self,
-        item: &Item<K>,
-        chosen: &[Chosen],
-        loader: &F,
-    ) -> Result<Option<(K, Served<T>)>, E>
-    where
-        K: Eq + Hash + Clone,
-        T: Serialize + DeserializeOwned,
-        F: Fn(Vec<K>) -> Fut,
-        Fut: Future<Output = Result<HashMap<K, Loaded<T>>, E>>,
-    {
-        let load = || async {
-            let mut loaded = loader(vec![item.key.clone()]).await?;
-            Ok(optional(loaded.remove(&item.key)))
-        };
-        let served = self
-            .loading(item, chosen)
-            .run(
-                |bytes| self.open(bytes),
-                |loaded| self.seal(loaded, &item.full_key),
-                load,
-                Errors::own(),
-            )
+        let span = tracing::debug_span!("mcache.load_many", keys = self.keys.len());
+        let values = self
+            .gathering(&chosen)
+            .run_detached(&self.keys, loader)
+            .instrument(span)
             .await?;
-        let source = served.source;
-        let served = served.value.map(|value| Served { value, source });
-        Ok(served.map(|served| (item.key.clone(), served)))
+        telemetry::batch(began, self.policy.family_label());
+        Ok(values)
     }
 
-    fn loading<'a>(&'a self, item: &'a Item<K>, chosen: &'a [Chosen]) -> Loading<'a> {
-        Loading {
-            core: &self.handle.core,
-            key: &item.full_key,
-            chosen,
+    async fn bypass<T, E, Fut>(
+        self,
+        loader: impl Fn(Vec<K>) -> Fut,
+    ) -> Result<HashMap<K, Served<T>>, E>
+    where
+        K: Eq + Hash,
+        Fut: Future<Output = Result<HashMap<K, Loaded<T>>, E>>,
+    {
+        telemetry::reads(Source::Bypass, self.keys.len(), self.policy.family_label());
+        let loaded = loader(self.keys).await?.into_iter();
+        Ok(loaded
+            .map(|(key, loaded)| (key, Served::bypass(loaded.value)))
+            .collect())
+    }
+
+    fn chosen_or_none(&self) -> Cow<'c, [Chosen]> {
+        let chosen = self.handle.core.choose(&self.policy.targets);
+        chosen.unwrap_or_else(|error| {
+            tracing::warn!(%error, "loading without a cache");
+            Cow::default()
+        })
+    }
+
+    fn gathering<'a>(&'a self, chosen: &'a [Chosen]) -> Gathering<'a, C> {
+        Gathering {
+            handle: self.handle,
             policy: &self.policy,
+            chosen,
         }
-    }
-
-    fn open<T: DeserializeOwned>(&self, bytes: &Bytes) -> Option<Option<T>> {
-        self.handle.open(bytes).map(Opened::value)
-    }
-
-    fn seal<T: Serialize>(&self, loaded: &Loaded<Option<T>>, key: &Bytes) -> Sealed {
-        match &loaded.value {
-            Some(value) => Sealed {
-                value: self
-                    .handle
-                    .seal(value, || self.handle.core.family_of(key, &self.policy)),
-                terms: self.policy.terms(loaded),
-            },
-            None => Sealed {
-                value: Some(self.handle.core.envelope.absent()),
-                terms: self.policy.negative_terms(loaded),
-            },
-        }
-    }
-}
-
-fn optional<T>(loaded: Option<Loaded<T>>) -> Loaded<Option<T>> {
-    match loaded {
-        Some(loaded) => loaded.map(Some),
-        None => Loaded::new(None),
     }
 }
 

@@ -172,11 +172,7 @@ impl<C: Codec> Cache<C> {
         I: IntoIterator,
         I::Item: AsRef<[u8]>,
     {
-        let tags = self
-            .handle
-            .core
-            .namespace
-            .qualify_tags(&Tags::from_iter(tags));
+        let tags = self.handle.core.namespace.qualify_tags(tags);
         if tags.is_empty() {
             return Ok(Invalidation::default());
         }
@@ -290,6 +286,18 @@ impl<C: Codec> Cache<C> {
 }
 
 /// What [`Cache::shutdown`] did not see the end of.
+///
+/// ```
+/// # use std::time::Duration;
+/// # use mcache::{Cache, MemoryProvider};
+/// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+/// # let cache = Cache::builder_with(MemoryProvider::default()).caching(true).build().await?;
+/// let left = cache.shutdown(Duration::ZERO).await;
+/// assert!(left.is_nothing());
+/// assert_eq!((left.invalidations, left.tasks), (0, 0));
+/// # Ok::<(), mcache::Error>(())
+/// # }).unwrap();
+/// ```
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ShutdownReport {

@@ -54,6 +54,16 @@ pub trait Codec: Clone + Send + Sync + 'static {
 }
 
 /// JSON, the default: readable with `redis-cli`, and what a graph query's result is anyway.
+///
+/// ```
+/// use mcache::{Codec, Json};
+///
+/// let mut bytes = Vec::new();
+/// Json.encode(&[1, 2], &mut bytes)?;
+/// assert_eq!(bytes, b"[1,2]");
+/// assert_eq!(Json.decode::<Vec<u8>>(&bytes)?, [1, 2]);
+/// # Ok::<(), mcache::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Json;
 

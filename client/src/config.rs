@@ -21,6 +21,22 @@ use crate::{
 const FLAG_VARIABLE: &str = "MEDUSA_FF_CACHING";
 
 /// Configures a [`Cache`]. Every option has a default; only where the cache lives must be said.
+///
+/// ```
+/// # use std::time::Duration;
+/// # use mcache::{Cache, MemoryProvider};
+/// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+/// let cache = Cache::builder_with(MemoryProvider::default())
+///     .namespace("store-eu")
+///     .caching(true)
+///     .ttl(Duration::from_secs(600))
+///     .ttl_jitter(0.1)
+///     .build()
+///     .await?;
+/// assert!(cache.is_enabled());
+/// # Ok::<(), mcache::Error>(())
+/// # }).unwrap();
+/// ```
 #[derive(Clone)]
 pub struct Builder<C = Json> {
     url: Option<String>,

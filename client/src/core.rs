@@ -88,7 +88,7 @@ impl Core {
     /// What keys like this one are called in the log.
     pub(crate) fn family_of(&self, full_key: &[u8], policy: &Policy) -> String {
         match policy.family_label() {
-            Some(family) => family.to_owned(),
+            Some(family) => family.to_string(),
             None => complaints::family_of(self.namespace.key_of(full_key)),
         }
     }

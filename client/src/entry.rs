@@ -4,19 +4,33 @@ use std::{borrow::Cow, fmt, time::Duration};
 
 use bytes::Bytes;
 use serde::{Serialize, de::DeserializeOwned};
+use tokio::time::Instant;
 use tracing::Instrument;
 
 use crate::{
     Codec, Json, Loaded, Result, Served, Source,
     core::{Chosen, Handle, Opened},
+    fill::{Errors, Sealed},
     grant::Grants,
-    load::{Errors, Loading, Sealed},
+    load::Loading,
     policy::{Policy, policy_setters},
     provider::Store,
     telemetry,
 };
 
 /// One key, with how its entry is to be kept; ends in one of the operations.
+///
+/// ```
+/// # use std::time::Duration;
+/// # use mcache::{Cache, MemoryProvider};
+/// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+/// # let cache = Cache::builder_with(MemoryProvider::default()).caching(true).build().await?;
+/// let entry = || cache.key("greeting").ttl(Duration::from_secs(60)).tags(["texts"]);
+/// entry().set("hello").await?;
+/// assert_eq!(entry().get::<String>().await?.as_deref(), Some("hello"));
+/// # Ok::<(), mcache::Error>(())
+/// # }).unwrap();
+/// ```
 #[must_use = "nothing happens until one of the operations is called"]
 pub struct Entry<'c, C = Json> {
     handle: &'c Handle<C>,
@@ -63,6 +77,7 @@ impl<'c, C: Codec> Entry<'c, C> {
     }
 
     async fn get_with<V>(&self, open: impl Fn(&Bytes) -> Option<V>) -> Result<Option<V>> {
+        let began = Instant::now();
         for chosen in self.chosen()?.iter() {
             if chosen.pending.holds_back(&self.key) {
                 continue;
@@ -70,7 +85,7 @@ impl<'c, C: Codec> Entry<'c, C> {
             match chosen.provider.get(&self.key).await {
                 Ok(Some(found)) => {
                     if let Some(value) = open(&found) {
-                        telemetry::read(Source::Hit, self.policy.family_label());
+                        telemetry::read(Source::Hit, began, self.policy.family_label());
                         return Ok(Some(value));
                     }
                 }
@@ -83,7 +98,7 @@ impl<'c, C: Codec> Entry<'c, C> {
                 }
             }
         }
-        telemetry::read(Source::Loaded, self.policy.family_label());
+        telemetry::read(Source::Loaded, began, self.policy.family_label());
         Ok(None)
     }
 
@@ -408,10 +423,12 @@ impl<'c, C: Codec> Entry<'c, C> {
         F: FnOnce() -> Fut + Send + 'static,
         Fut: Future<Output = Result<Loaded<T>, E>> + Send + 'static,
     {
+        let began = Instant::now();
         let chosen = self.chosen_or_none();
         if chosen.is_empty() {
-            telemetry::read(Source::Bypass, self.policy.family_label());
-            return Ok(Served::bypass(loader().await?.value));
+            let value = loader().await?.value;
+            telemetry::read(Source::Bypass, began, self.policy.family_label());
+            return Ok(Served::bypass(value));
         }
         let span = tracing::debug_span!("mcache.load", key = %self.key.escape_ascii());
         let (handle, policy) = (self.handle.clone(), self.policy.clone());
@@ -421,11 +438,14 @@ impl<'c, C: Codec> Entry<'c, C> {
             terms: policy.terms(loaded),
         };
         let open = |bytes: &Bytes| self.handle.open(bytes).and_then(Opened::value);
-        self.loading(&chosen)
+        let served = self
+            .loading(&chosen)
             .to_owned()
             .run_detached(open, seal, loader)
             .instrument(span)
-            .await
+            .await?;
+        telemetry::read(served.source, began, self.policy.family_label());
+        Ok(served)
     }
 
     /// The general form: a loader that says what it knows, and an answer that says where it came from.
@@ -469,16 +489,21 @@ impl<'c, C: Codec> Entry<'c, C> {
     where
         Fut: Future<Output = Result<Loaded<V>, E>>,
     {
+        let began = Instant::now();
         let chosen = self.chosen_or_none();
         if chosen.is_empty() {
-            telemetry::read(Source::Bypass, self.policy.family_label());
-            return Ok(Served::bypass(loader().await?.value));
+            let value = loader().await?.value;
+            telemetry::read(Source::Bypass, began, self.policy.family_label());
+            return Ok(Served::bypass(value));
         }
         let span = tracing::debug_span!("mcache.load", key = %self.key.escape_ascii());
-        self.loading(&chosen)
+        let served = self
+            .loading(&chosen)
             .run(open, seal, loader, errors)
             .instrument(span)
-            .await
+            .await?;
+        telemetry::read(served.source, began, self.policy.family_label());
+        Ok(served)
     }
 
     fn loading<'a>(&'a self, chosen: &'a [Chosen]) -> Loading<'a> {
@@ -507,6 +532,19 @@ impl<'c, C: Codec> Entry<'c, C> {
 }
 
 /// A fill begun with [`Entry::begin`].
+///
+/// ```
+/// # use mcache::{Cache, MemoryProvider};
+/// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+/// # let cache = Cache::builder_with(MemoryProvider::default()).caching(true).build().await?;
+/// // Before the data is read:
+/// let filling = cache.key("newest").begin().await?;
+/// let ids = vec![7, 8];
+/// let filling = filling.tags(ids.iter().map(|id| format!("Product:{id}")));
+/// assert!(filling.store(&ids).await?, "nothing changed meanwhile");
+/// # Ok::<(), mcache::Error>(())
+/// # }).unwrap();
+/// ```
 #[must_use = "a fill that stores nothing was begun for nothing"]
 pub struct Filling<'c, C = Json> {
     handle: &'c Handle<C>,

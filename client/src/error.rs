@@ -35,6 +35,16 @@ struct Inner {
 }
 
 /// What went wrong, for callers that branch on it.
+///
+/// ```
+/// # use mcache::{Cache, ErrorKind, MemoryProvider};
+/// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+/// # let cache = Cache::builder_with(MemoryProvider::default()).caching(true).build().await?;
+/// let error = cache.key("k").providers(["another"]).get::<u8>().await.unwrap_err();
+/// assert_eq!(error.kind(), ErrorKind::UnknownProvider);
+/// # Ok::<(), mcache::Error>(())
+/// # }).unwrap();
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {

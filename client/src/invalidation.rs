@@ -26,6 +26,18 @@ pub struct Invalidation {
 }
 
 /// How a pending invalidation ended.
+///
+/// ```
+/// # use mcache::{Cache, MemoryProvider, Settled};
+/// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+/// # let cache = Cache::builder_with(MemoryProvider::default()).caching(true).build().await?;
+/// match cache.invalidate(["Product:42"]).await?.settled().await {
+///     Settled::Acknowledged | Settled::Outlived => {}
+///     other => eprintln!("something old may be served: {other:?}"),
+/// }
+/// # Ok::<(), mcache::Error>(())
+/// # }).unwrap();
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Settled {

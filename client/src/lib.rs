@@ -64,7 +64,7 @@
 //! | connect to one server, a Cluster, Sentinels, over TLS | [`RedisProvider::new`] |
 //! | read, store, load one key; several keys | [`Entry`], [`Batch`] |
 //! | let the loader name the tags | [`Entry::get_or_load_tagged`] |
-//! | load although the caller gives up, refresh in the background | [`Entry::get_or_load_detached`] |
+//! | load although the caller gives up, refresh in the background | [`Entry::get_or_load_detached`], [`Batch::get_or_load_many_detached`] |
 //! | share the error of a source that fails | [`Entry::get_or_load_shared`] |
 //! | keep bytes that no codec should touch | [`Entry::set_bytes`], [`Entry::get_or_load_bytes`] |
 //! | say once how entries are kept | [`Policy`] |
@@ -95,6 +95,8 @@
 //! | metric | labels | counts |
 //! |---|---|---|
 //! | `mcache_client_reads_total` | `outcome`: hit, stale, miss, joined, bypass; `family` if [named](Entry::family) | reads, by where the value came from |
+//! | `mcache_client_read_seconds` | `outcome` as above; `family` if named | histogram: how long a read takes its caller, the loader included where there was one |
+//! | `mcache_client_batch_seconds` | `family` if named | histogram: the same, of several keys read together |
 //! | `mcache_client_loader_seconds` | `outcome`: loaded, failed; `family` if named | histogram: how long loaders take |
 //! | `mcache_client_refreshes_failed_total` | | refreshes in the background that failed |
 //! | `mcache_client_stores_total` | `provider`, `outcome`: stored, refused, failed | values given to a provider |
@@ -121,7 +123,9 @@ mod core;
 mod entry;
 mod envelope;
 mod error;
+mod fill;
 mod flight;
+mod gather;
 mod grant;
 #[cfg(any(doc, doctest))]
 pub mod guide;
@@ -152,5 +156,5 @@ pub use crate::{
     policy::{Policy, Target},
     provider::Provider,
     server::{PlainRedisProvider, RedisProvider},
-    tags::Tags,
+    tags::{Tags, TagsIter},
 };

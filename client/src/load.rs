@@ -23,16 +23,16 @@ use std::{fmt, pin::pin, sync::Arc, time::Duration};
 use bytes::Bytes;
 use tokio::{
     select,
-    time::{Instant, sleep, timeout},
+    time::{Instant, timeout},
 };
 use tracing::Instrument;
 
 use crate::{
     Loaded, Policy, Served, Source,
     core::{Chosen, Core},
+    fill::{AtHand, Errors, Fill, Sealed},
     flight::{Arrival, Leader, Outcome, SharedError},
     grant::Grants,
-    policy::Terms,
     provider::{FetchOptions, Lookup},
     telemetry,
 };
@@ -63,60 +63,12 @@ pub(crate) struct OwnedLoading {
     policy: Policy,
 }
 
-/// How an error is put where all can take it, and how it is taken.
-type Sharing<E> = (fn(&E) -> SharedError, fn(&SharedError) -> Option<E>);
-
-/// What becomes of a loader's error for those who waited for it.
-pub(crate) struct Errors<E> {
-    share: Option<Sharing<E>>,
-}
-
-impl<E> Errors<E> {
-    /// Each caller has an error of its own, so each calls its loader, one after the other.
-    pub(crate) fn own() -> Self {
-        Self { share: None }
-    }
-
-    /// All who waited get a clone.
-    pub(crate) fn shared() -> Self
-    where
-        E: Clone + Send + Sync + 'static,
-    {
-        Self {
-            share: Some((|error| SharedError::new(error.clone()), SharedError::get)),
-        }
-    }
-}
-
-/// What a loaded value becomes in the cache: its bytes, if it has any, and the terms on which to keep them.
-pub(crate) struct Sealed {
-    pub(crate) value: Option<Bytes>,
-    pub(crate) terms: Terms,
-}
-
 /// How far looking has come.
 enum Look<V> {
     Found(V, Source),
     Fill(Fill<V>),
     /// The one who was waited for failed with this.
     Failed(SharedError),
-}
-
-/// The caller is to load.
-pub(crate) struct Fill<V> {
-    grants: Grants,
-    leader: Option<Leader>,
-    /// What may be served if that fails.
-    at_hand: Option<AtHand<V>>,
-    /// There was such a value: if the source fails it is left alone for a while.
-    refreshes: bool,
-}
-
-/// A value that is there while another is loaded in its place.
-pub(crate) struct AtHand<V> {
-    value: V,
-    /// It is still live: the refresh is an early one.
-    live: bool,
 }
 
 /// What the providers said.
@@ -142,7 +94,7 @@ impl Loading<'_> {
     where
         Fut: Future<Output = Result<Loaded<V>, E>>,
     {
-        let served = match self.look(&open, errors.share.is_some()).await {
+        match self.look(&open, errors.share.is_some()).await {
             Look::Found(value, source) => Ok(Served { value, source }),
             // Boxed, as everything here that a hit does not need: it should not pay for the size of a miss.
             Look::Fill(fill) => Box::pin(self.fill(fill, seal, loader, errors)).await,
@@ -154,11 +106,7 @@ impl Loading<'_> {
                     Box::pin(self.fill(fill, seal, loader, errors)).await
                 }
             },
-        };
-        if let Ok(served) = &served {
-            telemetry::read(served.source, self.policy.family_label());
         }
-        served
     }
 
     /// `shares_errors`: the caller can be given the error of the one it waits for.
@@ -277,7 +225,7 @@ impl Loading<'_> {
     }
 
     /// The source failed a moment ago, and there is something else to serve.
-    fn leaves_alone(&self) -> bool {
+    pub(crate) fn leaves_alone(&self) -> bool {
         self.core.throttle.holds(self.key, Instant::now())
     }
 
@@ -411,18 +359,16 @@ impl Loading<'_> {
     where
         Fut: Future<Output = Result<Loaded<V>, E>>,
     {
-        let may_serve = |at_hand: &AtHand<V>| at_hand.live || self.policy.stale_if_error;
-        let mut at_hand = fill.at_hand.take().filter(may_serve);
+        let may_stand_in = |at_hand: &AtHand<V>| at_hand.may_stand_in(self.policy);
+        let mut at_hand = fill.at_hand.take().filter(may_stand_in);
         let source = fill.source();
         let began = Instant::now();
         let mut load = pin!(loader());
         let loaded = match timeout(self.core.loader_timeout, &mut load).await {
             Ok(loaded) => loaded,
             Err(_) => {
-                fill.overrun();
-                if fill.refreshes {
-                    self.core.throttle.note(self.key, Instant::now());
-                }
+                telemetry::loader_overran();
+                fill.overrun(self.core, self.key);
                 match at_hand.take() {
                     Some(at_hand) => return Ok(at_hand.after("timed out")),
                     None => load.await,
@@ -432,9 +378,6 @@ impl Loading<'_> {
         telemetry::loaded(loaded.is_ok(), began.elapsed(), self.policy.family_label());
         match loaded {
             Ok(loaded) => {
-                if fill.refreshes {
-                    self.core.throttle.forget(self.key);
-                }
                 fill.complete(self.core, seal(&loaded), began).await;
                 Ok(Served {
                     value: loaded.value,
@@ -466,56 +409,6 @@ impl Loading<'_> {
     }
 }
 
-impl<V> Fill<V> {
-    /// Where a value loaded for this fill comes from.
-    pub(crate) fn source(&self) -> Source {
-        match self.grants.is_empty() {
-            true => Source::Bypass,
-            false => Source::Loaded,
-        }
-    }
-
-    /// The loader takes longer than others can be asked to wait: they look again. What is loaded may still be kept, by its
-    /// token.
-    pub(crate) fn overrun(&mut self) {
-        telemetry::loader_overran();
-        self.grants.give_back_leases();
-        self.leader = None;
-    }
-
-    /// There is no value. Who waits is told; where another value is at hand, whoever comes next, here and in other processes,
-    /// is served that for a while: the lease is kept so long.
-    pub(crate) fn fail(self, core: &Core, key: &Bytes, error: Option<SharedError>) {
-        if let Some(leader) = self.leader {
-            leader.finish(Outcome::Failed(error));
-        }
-        if self.refreshes {
-            let pause = core.throttle.pause();
-            core.throttle.note(key, Instant::now());
-            if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-                runtime.spawn(async move {
-                    sleep(pause).await;
-                    drop(self.grants);
-                });
-            }
-        }
-    }
-
-    /// There is one: keeps it, and shares it with those who wait.
-    pub(crate) async fn complete(self, core: &Arc<Core>, sealed: Sealed, began: Instant) {
-        match (sealed.value, self.leader) {
-            (Some(value), leader) if sealed.terms.keep && !self.grants.is_empty() => {
-                self.grants
-                    .store_in_background(core.clone(), value, sealed.terms, leader, began)
-                    .await;
-            }
-            (Some(value), Some(leader)) => leader.finish(Outcome::Unconfirmed { value, began }),
-            (None, Some(leader)) => leader.finish(Outcome::Failed(None)),
-            (_, None) => {}
-        }
-    }
-}
-
 impl OwnedLoading {
     fn borrow(&self) -> Loading<'_> {
         Loading {
@@ -540,16 +433,12 @@ impl OwnedLoading {
         Fut: Future<Output = Result<Loaded<V>, E>> + Send + 'static,
     {
         let mut fill = match self.borrow().look(&open, false).await {
-            Look::Found(value, source) => {
-                telemetry::read(source, self.policy.family_label());
-                return Ok(Served { value, source });
-            }
+            Look::Found(value, source) => return Ok(Served { value, source }),
             Look::Fill(fill) => fill,
             Look::Failed(_) => self.borrow().fill_alone(None).await,
         };
         let at_hand = fill.at_hand.take();
         let is_awaited = at_hand.is_none();
-        let family = self.policy.family.clone();
         let running = self.core.background.enter();
         let load = async move {
             let _running = running;
@@ -562,34 +451,14 @@ impl OwnedLoading {
             loaded
         };
         let task = tokio::spawn(load.in_current_span());
-        let served = match at_hand {
-            Some(at_hand) => at_hand.served(),
+        match at_hand {
+            Some(at_hand) => Ok(at_hand.served()),
             None => match task.await {
-                Ok(loaded) => loaded?,
+                Ok(loaded) => loaded,
                 Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
                 // The runtime is shutting down, and this future with it.
                 Err(_) => std::future::pending().await,
             },
-        };
-        telemetry::read(served.source, family.as_deref());
-        Ok(served)
-    }
-}
-
-impl<V> AtHand<V> {
-    fn served(self) -> Served<V> {
-        Served {
-            value: self.value,
-            source: if self.live {
-                Source::Hit
-            } else {
-                Source::Stale
-            },
         }
-    }
-
-    fn after(self, what: &str) -> Served<V> {
-        tracing::warn!("the loader {what}; the value at hand is served instead");
-        self.served()
     }
 }

@@ -90,6 +90,19 @@ impl<T> From<T> for Loaded<T> {
 }
 
 /// A value and where it came from.
+///
+/// ```
+/// # use mcache::{Cache, Error, Loaded, MemoryProvider, Source};
+/// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+/// # let cache = Cache::builder_with(MemoryProvider::default()).caching(true).build().await?;
+/// let load = || async { Ok::<_, Error>(Loaded::new(42)) };
+/// let first = cache.key("k").load(load).await?;
+/// let second = cache.key("k").load(load).await?;
+/// assert_eq!((first.value, first.source), (42, Source::Loaded));
+/// assert_eq!((second.value, second.source), (42, Source::Hit));
+/// # Ok::<(), mcache::Error>(())
+/// # }).unwrap();
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Served<T> {
@@ -110,6 +123,13 @@ impl<T> Served<T> {
 }
 
 /// Where a value came from.
+///
+/// ```
+/// use mcache::Source;
+///
+/// assert_eq!(Source::Hit.as_str(), "hit");
+/// assert_eq!(Source::Loaded.as_str(), "miss");
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Source {

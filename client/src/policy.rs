@@ -110,8 +110,8 @@ impl Policy {
         Self::default()
     }
 
-    pub(crate) fn family_label(&self) -> Option<&str> {
-        self.family.as_deref()
+    pub(crate) fn family_label(&self) -> Option<&Arc<str>> {
+        self.family.as_ref()
     }
 
     /// The terms for what a loader returned.

@@ -26,6 +26,19 @@ pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 ///
 /// Every method keeps its own deadline and is cancel-safe: dropping the future may leave the command done or
 /// not done, never half done.
+///
+/// ```
+/// # use mcache::{MemoryProvider, Tags, provider::{Mode, Provider, Store}};
+/// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+/// let provider = MemoryProvider::default();
+/// let tags = Tags::from_iter(["eu:t"]);
+/// provider.store(Store::new(b"eu:k", "value", &tags)).await?;
+/// assert_eq!(provider.get(b"eu:k").await?.unwrap(), "value");
+/// assert_eq!(provider.invalidate(&tags, Mode::Hard).await?, 1);
+/// assert_eq!(provider.get(b"eu:k").await?, None);
+/// # Ok::<(), mcache::Error>(())
+/// # }).unwrap();
+/// ```
 pub trait Provider: Send + Sync + 'static {
     /// The name by which callers choose this provider.
     fn id(&self) -> &str;
@@ -83,6 +96,19 @@ pub trait Provider: Send + Sync + 'static {
 }
 
 /// What a miss hands out: opaque bytes that say when the fill began.
+///
+/// ```
+/// # use mcache::{MemoryProvider, Tags, provider::{Mode, Provider, Store}};
+/// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+/// let provider = MemoryProvider::default();
+/// let token = provider.token(b"k").await?;
+/// // Too late: what it was made from has changed since.
+/// let tags = Tags::from_iter(["t"]);
+/// provider.invalidate(&tags, Mode::Hard).await?;
+/// assert!(!provider.store(Store::new(b"k", "old", &tags).token(&token)).await?);
+/// # Ok::<(), mcache::Error>(())
+/// # }).unwrap();
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Token(Bytes);
 
@@ -150,6 +176,21 @@ impl FetchOptions {
 }
 
 /// What a lookup found.
+///
+/// ```
+/// # use mcache::{MemoryProvider, Tags, provider::{FetchOptions, Lookup, Provider, Store}};
+/// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+/// let provider = MemoryProvider::default();
+/// let Lookup::Miss { token } = provider.fetch(b"k", FetchOptions::new()).await? else {
+///     panic!("nothing is there");
+/// };
+/// // Whoever comes now is told that somebody is filling it.
+/// assert_eq!(provider.fetch(b"k", FetchOptions::new()).await?, Lookup::Busy);
+/// provider.store(Store::new(b"k", "v", &Tags::new()).token(&token)).await?;
+/// assert_eq!(provider.fetch(b"k", FetchOptions::new()).await?, Lookup::Hit("v".into()));
+/// # Ok::<(), mcache::Error>(())
+/// # }).unwrap();
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Lookup {
@@ -256,6 +297,13 @@ impl<'a> Store<'a> {
 }
 
 /// How far an invalidation goes.
+///
+/// ```
+/// use mcache::provider::Mode;
+///
+/// assert_eq!(Mode::Auto.strongest(Mode::Soft), Mode::Hard);
+/// assert!(Mode::AutoSoft.is_auto() && Mode::AutoSoft.is_soft());
+/// ```
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Mode {
@@ -297,6 +345,20 @@ impl Mode {
 }
 
 /// Whether an entry is served.
+///
+/// ```
+/// # use std::time::Duration;
+/// # use mcache::{Cache, MemoryProvider};
+/// # use mcache::provider::EntryState;
+/// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+/// # let cache = Cache::builder_with(MemoryProvider::default()).caching(true).build().await?;
+/// cache.key("k").swr(Duration::from_secs(60)).tags(["t"]).set(&1).await?;
+/// assert_eq!(cache.inspect("k").await?.unwrap().state, EntryState::Live);
+/// cache.soft_invalidate(["t"]).await?;
+/// assert_eq!(cache.inspect("k").await?.unwrap().state, EntryState::Stale);
+/// # Ok::<(), mcache::Error>(())
+/// # }).unwrap();
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum EntryState {
@@ -309,6 +371,18 @@ pub enum EntryState {
 }
 
 /// What is known of an entry.
+///
+/// ```
+/// # use mcache::{Cache, MemoryProvider};
+/// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+/// # let cache = Cache::builder_with(MemoryProvider::default()).caching(true).build().await?;
+/// cache.key("k").tags(["Product:1"]).manual(true).set(&1).await?;
+/// let found = cache.inspect("k").await?.expect("it is there");
+/// assert_eq!(found.tags, ["Product:1"]);
+/// assert!(found.manual && found.reason.is_none());
+/// # Ok::<(), mcache::Error>(())
+/// # }).unwrap();
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Inspection {

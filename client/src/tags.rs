@@ -29,6 +29,20 @@ impl Tags {
         Self::default()
     }
 
+    /// Adds the tag that is made of these parts, one after the other.
+    ///
+    /// ```
+    /// let mut tags = mcache::Tags::new();
+    /// tags.push_parts(&["Product:", "42"]);
+    /// assert!(tags.contains("Product:42"));
+    /// ```
+    pub fn push_parts(&mut self, parts: &[impl AsRef<[u8]>]) {
+        for part in parts {
+            self.bytes.extend_from_slice(part.as_ref());
+        }
+        self.ends.push(self.bytes.len());
+    }
+
     /// Adds one tag.
     pub fn push(&mut self, tag: impl AsRef<[u8]>) {
         self.push_parts(&[tag.as_ref()]);
@@ -50,21 +64,14 @@ impl Tags {
     }
 
     /// The tags in the order they were added.
-    pub fn iter(&self) -> Iter<'_> {
-        Iter {
+    pub fn iter(&self) -> TagsIter<'_> {
+        TagsIter {
             tags: self,
             next: 0,
         }
     }
 
-    fn push_parts(&mut self, parts: &[&[u8]]) {
-        for part in parts {
-            self.bytes.extend_from_slice(part);
-        }
-        self.ends.push(self.bytes.len());
-    }
-
-    fn get(&self, index: usize) -> Option<&[u8]> {
+    pub(crate) fn get(&self, index: usize) -> Option<&[u8]> {
         let end = *self.ends.get(index)?;
         let start = match index {
             0 => 0,
@@ -92,21 +99,27 @@ impl<T: AsRef<[u8]>> FromIterator<T> for Tags {
 
 impl<'a> IntoIterator for &'a Tags {
     type Item = &'a [u8];
-    type IntoIter = Iter<'a>;
+    type IntoIter = TagsIter<'a>;
 
-    fn into_iter(self) -> Iter<'a> {
+    fn into_iter(self) -> TagsIter<'a> {
         self.iter()
     }
 }
 
 /// The tags of a [`Tags`], in order.
+///
+/// ```
+/// let tags = mcache::Tags::from_iter(["a", "b"]);
+/// let mut iter = tags.iter();
+/// assert_eq!((iter.len(), iter.next()), (2, Some(&b"a"[..])));
+/// ```
 #[derive(Debug, Clone)]
-pub struct Iter<'a> {
+pub struct TagsIter<'a> {
     tags: &'a Tags,
     next: usize,
 }
 
-impl<'a> Iterator for Iter<'a> {
+impl<'a> Iterator for TagsIter<'a> {
     type Item = &'a [u8];
 
     fn next(&mut self) -> Option<&'a [u8]> {
@@ -121,7 +134,7 @@ impl<'a> Iterator for Iter<'a> {
     }
 }
 
-impl ExactSizeIterator for Iter<'_> {}
+impl ExactSizeIterator for TagsIter<'_> {}
 
 /// What is put before every key and tag of one environment: `<ns>:`.
 #[derive(Debug, Clone)]
@@ -179,25 +192,36 @@ impl Namespace {
     }
 
     /// The tags as the provider knows them.
-    pub(crate) fn qualify_tags(&self, tags: &Tags) -> Tags {
+    pub(crate) fn qualify_tags<I>(&self, tags: I) -> Tags
+    where
+        I: IntoIterator,
+        I::Item: AsRef<[u8]>,
+    {
+        let mut full = Tags::new();
+        for tag in tags {
+            self.push_full(&mut full, tag.as_ref());
+        }
+        full
+    }
+
+    fn push_full(&self, full: &mut Tags, tag: &[u8]) {
+        let doubled = match tag.first() {
+            Some(&EVERYTHING) => &[EVERYTHING][..],
+            _ => &[],
+        };
+        full.push_parts(&[&self.prefix[..], doubled, tag]);
+    }
+
+    /// The tags a stored entry carries: its own, and the one that means all of the namespace.
+    pub(crate) fn stored_tags(&self, tags: &Tags) -> Tags {
         let extra = (self.prefix.len() + 1) * tags.len() + self.everything.len();
         let mut full = Tags {
             bytes: Vec::with_capacity(tags.bytes.len() + extra),
             ends: Vec::with_capacity(tags.len() + 1),
         };
         for tag in tags {
-            let doubled = match tag.first() {
-                Some(&EVERYTHING) => &[EVERYTHING][..],
-                _ => &[],
-            };
-            full.push_parts(&[&self.prefix, doubled, tag]);
+            self.push_full(&mut full, tag);
         }
-        full
-    }
-
-    /// The tags a stored entry carries: its own, and the one that means all of the namespace.
-    pub(crate) fn stored_tags(&self, tags: &Tags) -> Tags {
-        let mut full = self.qualify_tags(tags);
         full.push(&self.everything);
         full
     }
@@ -271,7 +295,7 @@ mod tests {
             let everything = Bytes::copy_from_slice(namespace.everything());
             assert_eq!(seen.insert(everything, (name, None)), None);
             for tag in NAMES {
-                let full = namespace.qualify_tags(&Tags::from_iter([tag]));
+                let full = namespace.qualify_tags([tag]);
                 let full = full.iter().next().expect("one");
                 let who = (name, Some(tag));
                 assert_eq!(namespace.strip_tag(full), tag.as_bytes());
@@ -318,7 +342,7 @@ mod tests {
         }
         for case in cases.tags {
             let namespace = Namespace::new(&case.namespace, Json::ID, 0);
-            let tags = namespace.qualify_tags(&Tags::from_iter([case.tag]));
+            let tags = namespace.qualify_tags([case.tag]);
             assert!(tags.contains(&case.full), "{}", case.full);
         }
         for case in cases.everything {

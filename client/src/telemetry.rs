@@ -1,33 +1,67 @@
 //! What is counted. One place, so that names do not drift; they are listed in the crate's documentation.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
-use metrics::{counter, gauge, histogram};
+use metrics::{Counter, Histogram, SharedString, counter, gauge, histogram};
+use tokio::time::Instant;
 
 use crate::{Error, Source};
 
-pub(crate) fn read(source: Source, family: Option<&str>) {
-    reads(source, 1, family);
+/// A read by one caller, which began then.
+pub(crate) fn read(source: Source, began: Instant, family: Option<&Arc<str>>) {
+    counted(source, family).increment(1);
+    seconds(source, family).record(began.elapsed().as_secs_f64());
 }
 
-pub(crate) fn reads(source: Source, count: usize, family: Option<&str>) {
-    let outcome = source.as_str();
-    let counter = match family {
-        None => counter!("mcache_client_reads_total", "outcome" => outcome),
-        Some(family) => {
-            counter!("mcache_client_reads_total", "outcome" => outcome, "family" => family.to_owned())
+/// Keys that were read as a part of a [`batch`].
+pub(crate) fn reads(source: Source, count: usize, family: Option<&Arc<str>>) {
+    counted(source, family).increment(count as u64);
+}
+
+/// A read of several keys, which began then.
+pub(crate) fn batch(began: Instant, family: Option<&Arc<str>>) {
+    let histogram = match family {
+        None => histogram!("mcache_client_batch_seconds"),
+        Some(family) => histogram!("mcache_client_batch_seconds", "family" => label(family)),
+    };
+    histogram.record(began.elapsed().as_secs_f64());
+}
+
+/// A metric of each outcome. Spelled out: labels that are literals cost a read no allocation.
+macro_rules! by_outcome {
+    ($metric:ident, $name:literal, $source:expr, $family:expr) => {
+        match ($family, $source) {
+            (Some(family), source) => {
+                $metric!($name, "outcome" => source.as_str(), "family" => label(family))
+            }
+            (None, Source::Hit) => $metric!($name, "outcome" => "hit"),
+            (None, Source::Stale) => $metric!($name, "outcome" => "stale"),
+            (None, Source::Loaded) => $metric!($name, "outcome" => "miss"),
+            (None, Source::Joined) => $metric!($name, "outcome" => "joined"),
+            (None, Source::Bypass) => $metric!($name, "outcome" => "bypass"),
         }
     };
-    counter.increment(count as u64);
+}
+
+fn counted(source: Source, family: Option<&Arc<str>>) -> Counter {
+    by_outcome!(counter, "mcache_client_reads_total", source, family)
+}
+
+fn seconds(source: Source, family: Option<&Arc<str>>) -> Histogram {
+    by_outcome!(histogram, "mcache_client_read_seconds", source, family)
+}
+
+fn label(family: &Arc<str>) -> SharedString {
+    SharedString::from_shared(family.clone())
 }
 
 /// A loader was called and has ended.
-pub(crate) fn loaded(is_ok: bool, took: Duration, family: Option<&str>) {
+pub(crate) fn loaded(is_ok: bool, took: Duration, family: Option<&Arc<str>>) {
     let outcome = if is_ok { "loaded" } else { "failed" };
     let histogram = match family {
         None => histogram!("mcache_client_loader_seconds", "outcome" => outcome),
         Some(family) => {
-            histogram!("mcache_client_loader_seconds", "outcome" => outcome, "family" => family.to_owned())
+            histogram!("mcache_client_loader_seconds", "outcome" => outcome, "family" => label(family))
         }
     };
     histogram.record(took.as_secs_f64());

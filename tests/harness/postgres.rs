@@ -223,7 +223,39 @@ impl Postgres {
         self.end(Signal::QUIT);
     }
 
-    /// Starts it again after [`Postgres::stop`] or [`Postgres::crash`].
+    /// Kills every process of it at once, as a machine that loses its power does.
+    ///
+    /// # Panics
+    ///
+    /// When it is not running.
+    pub fn kill(&mut self) {
+        let mut child = self.child.take().expect("a running server");
+        let parent = child.id();
+        // Stopped first: it starts no more processes.
+        let _ = kill_process(Pid::from_child(&child), Signal::STOP);
+        let children = fs::read_to_string(format!("/proc/{parent}/task/{parent}/children"));
+        let children: Vec<i32> = children
+            .expect("Linux says which processes a server has")
+            .split_whitespace()
+            .filter_map(|pid| pid.parse().ok())
+            .collect();
+        let _ = kill_process(Pid::from_child(&child), Signal::KILL);
+        for pid in children.iter().filter_map(|&pid| Pid::from_raw(pid)) {
+            let _ = kill_process(pid, Signal::KILL);
+        }
+        child.wait().expect("a child can be waited for");
+        // Whoever is left is adopted by another process and gone when that has reaped it, or a zombie: it holds no memory.
+        wait::until("its processes have ended", || {
+            children.iter().all(|pid| {
+                let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+                stat.rsplit(')')
+                    .next()
+                    .is_none_or(|rest| rest.trim().is_empty() || rest.trim_start().starts_with('Z'))
+            })
+        });
+    }
+
+    /// Starts it again after [`Postgres::stop`], [`Postgres::crash`] or [`Postgres::kill`].
     pub fn start_again(&mut self) {
         assert!(self.child.is_none(), "it is running");
         let log = fs::File::options()

@@ -3,13 +3,13 @@
 
 use serde_json::Value;
 
-use super::load::{Loaded, LoadedLevel};
+use super::load::{LoadedLevel, LoadedRows};
 use super::plan::{Edge, Level, Plan};
 use super::query::{GraphResult, Metadata};
 use super::resolver::Row;
 
 /// Makes the result. Levels are assembled from the bottom up, so each is done when its parents need it.
-pub(crate) fn assemble(plan: &Plan, mut loaded: Loaded) -> GraphResult {
+pub(crate) fn assemble(plan: &Plan, mut loaded: LoadedRows) -> GraphResult {
     let mut done: Vec<Vec<Value>> = Vec::new();
     done.resize_with(plan.levels.len(), Vec::new);
     for position in (0..plan.levels.len()).rev() {

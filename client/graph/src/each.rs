@@ -116,7 +116,20 @@ impl<C: Codec> Graph<C> {
         let mut found = match self.cache_for(options) {
             Some(cache) => {
                 let batch = cache.keys(asked.iter().cloned());
-                batch.policy(options.cache.policy()).load_many(load).await?
+                let batch = batch.policy(options.cache.policy());
+                if options.cache.refreshes_in_background() {
+                    let (graph, query, options) = (self.clone(), query.clone(), options.clone());
+                    let field = field.to_owned();
+                    let load = move |missing| {
+                        let (graph, query, options) =
+                            (graph.clone(), query.clone(), options.clone());
+                        let field = field.clone();
+                        async move { graph.load_each(&query, &field, missing, &options).await }
+                    };
+                    batch.load_many_detached(load).await?
+                } else {
+                    batch.load_many(load).await?
+                }
             }
             None => {
                 let loaded = load(asked.clone()).await?.into_iter();

@@ -15,7 +15,7 @@ use super::assemble::assemble;
 use super::cover::Cover;
 use super::error::GraphError;
 use super::key::compute_key;
-use super::load::{Loaded, Loader};
+use super::load::{LoadedRows, Loader};
 use super::options::GraphOptions;
 use super::plan::Plan;
 use super::query::{GraphQuery, GraphResult};
@@ -224,7 +224,7 @@ impl<C: Codec> Graph<C> {
         plan: &Plan,
         query: &GraphQuery,
         options: &GraphOptions,
-    ) -> Result<Loaded, GraphError> {
+    ) -> Result<LoadedRows, GraphError> {
         let loader = Loader {
             schema: &self.schema,
             resolver: &*self.resolver,
@@ -317,7 +317,7 @@ impl<C: Codec> Graph<C> {
     pub(super) fn finish(
         &self,
         plan: &Plan,
-        loaded: Loaded,
+        loaded: LoadedRows,
         tagged: bool,
     ) -> mcache::Loaded<GraphResult> {
         let tags = tagged.then(|| self.tags_of(plan, &loaded));
@@ -332,7 +332,7 @@ impl<C: Codec> Graph<C> {
         }
     }
 
-    fn tags_of(&self, plan: &Plan, loaded: &Loaded) -> ResultTags {
+    fn tags_of(&self, plan: &Plan, loaded: &LoadedRows) -> ResultTags {
         let tags = tags_of_result(&self.schema, plan, loaded, self.precision, &self.limits);
         let count =
             |counter: &AtomicU64, more: usize| counter.fetch_add(more as u64, Ordering::Relaxed);
@@ -342,7 +342,7 @@ impl<C: Codec> Graph<C> {
     }
 
     /// Every row that the filters name by id must have been found.
-    fn require_ids(&self, plan: &Plan, loaded: &Loaded) -> Result<(), GraphError> {
+    fn require_ids(&self, plan: &Plan, loaded: &LoadedRows) -> Result<(), GraphError> {
         let entity = self.schema.at(plan.levels[0].entity);
         let cover = Cover::of(&self.schema, entity, &plan.filter);
         let kind = entity.all_fields()[0].kind();
@@ -367,7 +367,7 @@ impl<C: Codec> Graph<C> {
 pub struct Answer<'g, C = Json> {
     graph: &'g Graph<C>,
     plan: Plan,
-    loaded: Loaded,
+    loaded: LoadedRows,
 }
 
 impl<C: Codec> Answer<'_, C> {

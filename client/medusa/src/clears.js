@@ -8,10 +8,13 @@
  *                               owed: sent again until each primary has acknowledged, or nothing it
  *                                     concerns can still be alive; nothing is read meanwhile
  *
+ * An acknowledged one is settled (see settles.js) before its caller is told.
+ *
  * What is owed is a set: repeating an invalidation does no harm. The set is bounded; when it is full it becomes the one
  * invalidation that includes all others, that of everything under the prefix.
  */
 const { Away } = require("./wire/server")
+const { LONGEST_MS } = require("./settles")
 
 const RETRY_MIN_MS = 50
 const RETRY_MAX_MS = 2_000
@@ -28,10 +31,12 @@ const KEY = 2
 
 class Clears {
   /**
-   * @param {{ server: import("./wire/server").Server, names: import("./names").Names, log: any, counters: any }} parts
+   * @param {{ server: import("./wire/server").Server, names: import("./names").Names, log: any, counters: any,
+   *   settles?: import("./settles").Settles }} parts settles: absent if near caches are not waited for
    */
-  constructor({ server, names, log, counters }) {
+  constructor({ server, names, log, counters, settles }) {
     this.server = server
+    this.settles = settles
     this.names = names
     this.log = log
     this.counters = counters
@@ -117,7 +122,8 @@ class Clears {
     const sent = this.server.owners().map(async (node) => {
       try {
         if (!primaries.has(node)) throw new Away(`${node} is not connected`)
-        await this.#sendTo(node, items)
+        const leaseMs = await this.#sendTo(node, items)
+        if (leaseMs > 0) await this.settles.wait(node, leaseMs)
       } catch {
         // At once, not when all have answered: from now on nothing of this node is read.
         if (!isOwed) this.#owe(items)
@@ -128,6 +134,7 @@ class Clears {
     return !isOwed
   }
 
+  /** Resolves when the node has acknowledged; to how long near caches may go on serving some of it, in milliseconds. */
   async #sendTo(node, items) {
     const commands = []
     for (const mode of [AUTO, HARD]) {
@@ -138,29 +145,32 @@ class Clears {
       }
     }
     for (const [name, how] of items) if (how === KEY) commands.push({ mode: KEY, tags: [name.slice(1)] })
-    await Promise.all(commands.map((command) => this.#send(node, command)))
+    return Math.max(0, ...(await Promise.all(commands.map((command) => this.#send(node, command)))))
   }
 
   async #send(node, { mode, tags }) {
     try {
+      const settles = this.settles && this.server.hasSettle
       if (mode === KEY) {
-        if (this.server.nodeOf(tags[0]) === node) {
-          await this.server.at(node, this.server.hasClear ? "MCACHE.CLEAR" : "UNLINK", tags)
-        }
-        return
+        if (this.server.nodeOf(tags[0]) !== node) return 0
+        await this.server.at(node, this.server.hasClear ? "MCACHE.CLEAR" : "UNLINK", tags)
+        // It does not say whether anybody has the key; SETTLE does.
+        return settles ? LONGEST_MS : 0
       }
       this.counters.invalidations += 1
-      await this.server.at(node, "MCACHE.INVALIDATE", mode === AUTO ? ["AUTO", "TAGS", ...tags] : ["TAGS", ...tags])
+      const words = [...(mode === AUTO ? ["AUTO"] : []), ...(settles ? ["NEAR"] : []), "TAGS"]
+      const reply = await this.server.at(node, "MCACHE.INVALIDATE", [...words, ...tags])
+      return settles && Number(reply[1]) > 0 ? Number(reply[2]) : 0
     } catch (error) {
       if (error instanceof Away || this.server.lacks) throw error
       if (tags.length === 1) {
         // Refused for good: sending it again would not help.
         this.counters.errors += 1
         this.log.once("refused clear", `${this.server.name} refuses to clear ${tags[0]}: ${error.message}`)
-        return
+        return 0
       }
       // The others must not suffer for the one that is refused.
-      await Promise.all(tags.map((tag) => this.#send(node, { mode, tags: [tag] })))
+      return Math.max(0, ...(await Promise.all(tags.map((tag) => this.#send(node, { mode, tags: [tag] })))))
     }
   }
 
@@ -210,6 +220,7 @@ class Clears {
         if (!primaries.has(node) || (this.acknowledged.get(node) ?? 0) >= upTo) return
         this.counters.retried += items.size
         try {
+          // Reads need not wait until it is settled, and who asked for it was told long ago that it is late.
           await this.#sendTo(node, items)
           this.acknowledged.set(node, upTo)
         } catch {

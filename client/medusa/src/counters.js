@@ -17,6 +17,9 @@ const NAMES = [
   "clears",
   "invalidations",
   "retried",
+  // acknowledged clears for which near caches of other processes were waited for: they confirmed, or time was up
+  "settled",
+  "settledByTime",
   "errors",
 ]
 

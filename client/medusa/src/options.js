@@ -19,11 +19,13 @@ const DEFAULTS = {
   waiters: 4,
   // Close to its expiry a value is renewed early by one process, with this estimate of how long a load takes; 0: never.
   earlyMs: 0,
+  // Whether a clear also waits until no near cache of another process serves what it concerns.
+  settle: true,
 }
 
 const NUMBERS = Object.keys(DEFAULTS).filter((name) => typeof DEFAULTS[name] === "number")
 /** Ours beside the numbers, and what Medusa gives every module; what else is at the top level are options of ioredis, as old versions of Medusa had them. */
-const OTHERS = ["prefix", "redisUrl", "redisOptions", "cluster", "clusterOptions", "database"]
+const OTHERS = ["prefix", "settle", "redisUrl", "redisOptions", "cluster", "clusterOptions", "database"]
 
 class OptionError extends Error {
   constructor(text) {
@@ -85,6 +87,7 @@ function readOptions(given = {}, known = []) {
   options.waitMs = Math.min(600_000, Math.ceil(options.waitMs))
   options.earlyMs = Math.min(10_000, Math.ceil(options.earlyMs))
   options.waiters = Math.min(64, Math.ceil(options.waiters))
+  if (typeof options.settle !== "boolean") throw new OptionError("settle must be true or false.")
   if (typeof options.prefix !== "string") throw new OptionError("prefix must be a string.")
 
   const redis = { ...legacy, ...options.redisOptions }

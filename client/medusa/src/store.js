@@ -13,6 +13,7 @@ const { Names } = require("./names")
 const { Fills } = require("./fills")
 const { Leases } = require("./leases")
 const { Clears, AUTO, HARD, KEY } = require("./clears")
+const { Settles } = require("./settles")
 const { Counters } = require("./counters")
 const { Log } = require("./log")
 const { readOptions } = require("./options")
@@ -36,7 +37,9 @@ class Store {
     this.waits = new Map()
     this.fills = new Fills()
     this.leases = new Leases(this.options.leaseMs)
-    this.clears = new Clears({ server: this.server, names: this.names, log: this.log, counters: this.counters })
+    const { server, names, log, counters } = this
+    if (this.options.settle) this.settles = new Settles({ server, names, log, counters })
+    this.clears = new Clears({ server, names, log, counters, settles: this.settles })
     if (this.options.legacy.length > 0) {
       this.log.warn(`options of ioredis belong into redisOptions: ${this.options.legacy.join(", ")}`)
     }
@@ -266,6 +269,7 @@ class Store {
 
   close() {
     this.clears.close()
+    this.settles?.close()
     this.waiters.close()
     this.server.close()
   }

@@ -58,6 +58,18 @@ pub enum PostgresError {
         /// What to change.
         advice: &'static str,
     },
+    /// A session is not set to what it was set to: a pooler in between forgets it.
+    #[error(
+        "the session does not hold the setting {name}: it was set to {asked:?} and is {found:?}; connect directly, or to a pooler that does not share or reset sessions"
+    )]
+    Setting {
+        /// The setting.
+        name: String,
+        /// What it was set to.
+        asked: String,
+        /// What it is.
+        found: String,
+    },
     /// A query's context does not name what a setting of the session is taken from.
     #[error("the query's context has no {member:?}, from which {setting} is set")]
     Context {

@@ -51,7 +51,7 @@ impl Outbox {
             notify: self.notify,
             rows_max: self.rows_max,
             bytes_max: self.bytes_max,
-            clear_if_new: is_fresh || !self.logged,
+            clear_if_new: is_fresh || !self.survives_a_crash(work).await?,
         };
         registering.register(work, interests.iter()).await?;
         self.install_wake(work).await?;
@@ -63,6 +63,17 @@ impl Outbox {
         let look = format!("SELECT FROM {}.look()", identifier(&self.schema));
         work.execute(&look, &[]).await.map_err(failed())?;
         Ok(())
+    }
+
+    /// Whether the tables that are there are logged: another consumer may have made them otherwise than this one would.
+    async fn survives_a_crash(&self, work: &Transaction<'_>) -> Result<bool, PostgresError> {
+        one(
+            work,
+            "SELECT relpersistence = 'p' FROM pg_class WHERE oid = $1::text::regclass",
+            &[&format!("{}.consumer", identifier(&self.schema))],
+        )
+        .await
+        .map_err(PostgresError::sql("looking at the tables of the outbox"))
     }
 
     /// Says which keys no unique index backs: several rows can then have one, and each change of one of them counts as a

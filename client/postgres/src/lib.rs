@@ -28,6 +28,7 @@ mod reading;
 mod replicas;
 mod resolver;
 mod session;
+mod settings;
 mod source;
 mod sql;
 mod statement;

@@ -10,6 +10,7 @@
 //!   This works over any pooler and over a pool that belongs to the caller, whose sessions stay as they are.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use deadpool_postgres::{
@@ -28,8 +29,8 @@ use super::facts::Facts;
 use super::mapping::Mapping;
 use super::param::Param;
 use super::pooler::shares_sessions;
-use super::session::{Connect, connector, in_time, settings};
-use super::sql::{TEXT_SETTINGS, quoted_text};
+use super::session::{Connect, connector, in_time};
+use super::settings::{Settings, search_path};
 
 /// How long a fetch waits for a connection, and a connection for the server.
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(5);
@@ -43,9 +44,11 @@ pub(super) struct Reader {
     pool: Pool,
     /// Connects beside the pool; none to a pool of the caller's.
     connect: Option<Connect>,
-    /// Whether settings belong to transactions.
-    by_transaction: bool,
-    /// What every statement finds set, beside what texts depend on.
+    /// Whether settings belong to transactions. Said after the pool is made, whose new connections ask for it.
+    by_transaction: Arc<AtomicBool>,
+    /// What sessions are set to, or transactions if settings belong to them.
+    session: Settings,
+    /// What every statement finds set, beside that.
     settings: Vec<(String, String)>,
     /// Settings taken from a member of the query's context.
     from_context: Vec<(String, String)>,
@@ -59,6 +62,8 @@ pub(super) struct Known {
     pub(super) facts: Facts,
     /// Which database this is, and who reads it.
     identity: String,
+    /// What names without a schema mean, in a computed field's SQL: the same in every session.
+    search_path: String,
 }
 
 impl Reader {
@@ -83,17 +88,25 @@ impl Reader {
         };
         // Not as options of the connection, which poolers refuse or drop. Each statement sees what was committed before it
         // began, which is what makes a cached result trustworthy.
-        let setup = format!(
-            "{}; SET default_transaction_isolation = 'read committed'",
-            settings()
-        );
+        let session = Settings::of_connection(config.get_options())
+            .with("default_transaction_isolation", "read committed");
+        let known: Arc<OnceCell<Known>> = Arc::default();
+        let by_transaction = Arc::new(AtomicBool::new(false));
+        let (known_to_hook, wanted) = (known.clone(), session.clone());
+        let leaves_alone = by_transaction.clone();
         let set = Hook::async_fn(move |client: &mut deadpool_postgres::ClientWrapper, _| {
-            let setup = setup.clone();
+            // A session that is shared is another program's as well.
+            let leaves_alone = leaves_alone.load(Ordering::Relaxed);
+            let mut wanted = wanted.clone();
+            if let Some(known) = known_to_hook.get() {
+                wanted.set("search_path", &known.search_path);
+            }
             Box::pin(async move {
-                client
-                    .batch_execute(&setup)
-                    .await
-                    .map_err(HookError::Backend)
+                if leaves_alone {
+                    return Ok(());
+                }
+                let held = wanted.hold(client).await;
+                held.map_err(|error| HookError::message(error.to_string()))
             })
         });
         let pool = Pool::builder(Manager::from_config(config, tls, recycling))
@@ -107,6 +120,9 @@ impl Reader {
             .build()?;
         Ok(Self {
             connect: Some(connect),
+            by_transaction,
+            session,
+            known,
             ..Self::over(pool, false)
         })
     }
@@ -116,7 +132,8 @@ impl Reader {
         Self {
             pool,
             connect: None,
-            by_transaction,
+            by_transaction: Arc::new(AtomicBool::new(by_transaction)),
+            session: Settings::of_connection(None),
             settings: Vec::new(),
             from_context: Vec::new(),
             database: None,
@@ -125,12 +142,16 @@ impl Reader {
     }
 
     pub(super) fn by_transaction(&mut self) {
-        self.by_transaction = true;
+        self.by_transaction.store(true, Ordering::Relaxed);
+    }
+
+    fn is_by_transaction(&self) -> bool {
+        self.by_transaction.load(Ordering::Relaxed)
     }
 
     pub(super) fn set(&mut self, name: &str, value: &str) -> Result<(), PostgresError> {
         self.settings.push((setting_name(name)?, value.to_owned()));
-        self.by_transaction = true;
+        self.by_transaction();
         Ok(())
     }
 
@@ -141,7 +162,7 @@ impl Reader {
     ) -> Result<(), PostgresError> {
         self.from_context
             .push((setting_name(name)?, member.to_owned()));
-        self.by_transaction = true;
+        self.by_transaction();
         Ok(())
     }
 
@@ -172,7 +193,7 @@ impl Reader {
 
     async fn find_out(&self, mapping: &Mapping) -> Result<Known, PostgresError> {
         if let Some(connect) = &self.connect
-            && !self.by_transaction
+            && !self.is_by_transaction()
         {
             let ours = connect(Arc::new(Notify::new())).await?;
             let second = connect(Arc::new(Notify::new())).await?;
@@ -195,9 +216,15 @@ impl Reader {
             .await?,
         };
         let reader = one_text(&client, "SELECT current_user").await?;
+        let search_path = match self.is_by_transaction() {
+            true => self.session.hold_in_transaction(&client).await?,
+            // Verified when the connection was made.
+            false => search_path(&client).await?,
+        };
         Ok(Known {
             facts,
-            identity: format!("{database}\0{reader}"),
+            identity: format!("{database}\0{reader}\0{search_path}"),
+            search_path,
         })
     }
 
@@ -213,14 +240,13 @@ impl Reader {
 
     /// The settings of one statement in one context.
     fn local_settings(&self, context: &Value) -> Result<String, PostgresError> {
-        let texts = TEXT_SETTINGS
-            .iter()
-            .map(|(name, value)| (*name, (*value).to_owned()));
-        let fixed = self
-            .settings
-            .iter()
-            .map(|(name, value)| (&**name, value.clone()));
-        let mut all: Vec<(&str, String)> = texts.chain(fixed).collect();
+        let mut all = self.session.clone();
+        if let Some(known) = self.known.get() {
+            all.set("search_path", &known.search_path);
+        }
+        for (name, value) in &self.settings {
+            all.set(name, value);
+        }
         for (name, member) in &self.from_context {
             let value = match context.get(member) {
                 Some(Value::String(text)) => text.clone(),
@@ -232,18 +258,9 @@ impl Reader {
                     });
                 }
             };
-            all.push((name, value));
+            all.set(name, &value);
         }
-        // Not `SET LOCAL`, to which `app.user` is no name.
-        let set = |(name, value): (&str, String)| {
-            format!(
-                "set_config({}, {}, true)",
-                quoted_text(name),
-                quoted_text(&value)
-            )
-        };
-        let all: Vec<String> = all.into_iter().map(set).collect();
-        Ok(format!("SELECT {}", all.join(", ")))
+        Ok(all.statement(true))
     }
 
     pub(super) async fn client(&self) -> Result<Object, PostgresError> {
@@ -258,7 +275,7 @@ impl Reader {
         params: &[Param],
         context: &Value,
     ) -> Result<Vec<Row>, PostgresError> {
-        if !self.by_transaction {
+        if !self.is_by_transaction() {
             let statement = prepared(client, sql).await?;
             let params: Vec<&(dyn ToSql + Sync)> = params
                 .iter()

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use mcache::change::Batch;
+use mcache::change::Changes;
 use tokio::time::Instant;
 use tokio_postgres::Row;
 
@@ -78,7 +78,9 @@ impl OutboxSource {
     }
 
     /// Everything at once, if too much has gathered while no process was reading.
-    pub(super) async fn backlog(&mut self) -> Result<Option<Batch<OutboxReceipt>>, PostgresError> {
+    pub(super) async fn backlog(
+        &mut self,
+    ) -> Result<Option<Changes<OutboxReceipt>>, PostgresError> {
         let Some(reading) = &self.reading else {
             return Ok(None);
         };
@@ -118,7 +120,7 @@ impl OutboxSource {
     }
 
     /// What is there and was not handed out.
-    pub(super) async fn read(&mut self) -> Result<Option<Batch<OutboxReceipt>>, PostgresError> {
+    pub(super) async fn read(&mut self) -> Result<Option<Changes<OutboxReceipt>>, PostgresError> {
         let Some(reading) = &self.reading else {
             return Ok(None);
         };
@@ -153,19 +155,15 @@ impl OutboxSource {
             None => snapshot(get(first, 0)?)?,
         };
         let reached = position(get(first, 1)?).unwrap_or(Position::MAX);
-        let mut batch = Batch {
-            events: Vec::new(),
-            tags: Vec::new(),
-            age: Duration::ZERO,
-            receipt: OutboxReceipt {
-                what: Receipt {
-                    generation: self.generation,
-                    number: 0,
-                    clears: false,
-                },
-                position: reached,
+        let receipt = OutboxReceipt {
+            what: Receipt {
+                generation: self.generation,
+                number: 0,
+                clears: false,
             },
+            position: reached,
         };
+        let mut batch = Changes::new([], receipt);
         let mut last = None;
         for row in &rows {
             let Some(xid) = get::<Option<&str>>(row, 2)? else {
@@ -202,7 +200,7 @@ impl OutboxSource {
     }
 
     /// Adds what a row of the outbox says.
-    fn add(&self, batch: &mut Batch<OutboxReceipt>, row: &Row) -> Result<(), PostgresError> {
+    fn add(&self, batch: &mut Changes<OutboxReceipt>, row: &Row) -> Result<(), PostgresError> {
         let rows: Option<&str> = get(row, 6)?;
         match get::<Option<&str>>(row, 4)? {
             None => batch.tags.extend(decode::tags(rows)),

@@ -17,7 +17,8 @@ use mcache::change::BoxFuture;
 use super::error::PostgresError;
 use super::layout::{Layout, WAKE};
 use super::pooler::shares_sessions;
-use super::sql::{TEXT_SETTINGS, identifier, literal};
+use super::settings::Settings;
+use super::sql::identifier;
 
 /// How long any one statement, or connecting, may take before the connection counts as broken.
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -25,6 +26,8 @@ const STATEMENT_TIMEOUT: Duration = Duration::from_secs(10);
 /// A connection whose notifications wake somebody.
 pub(super) struct Link {
     pub(super) client: Client,
+    /// What its session is to be set to.
+    settings: Settings,
     driver: JoinHandle<()>,
 }
 
@@ -50,8 +53,9 @@ where
     if config.get_application_name().is_none() {
         config.application_name("mcache");
     }
+    let settings = Settings::of_connection(config.get_options());
     Arc::new(move |wake| {
-        let (config, tls) = (config.clone(), tls.clone());
+        let (config, tls, settings) = (config.clone(), tls.clone(), settings.clone());
         Box::pin(async move {
             let (client, mut connection) = in_time("connecting", config.connect(tls)).await?;
             let driver = tokio::spawn(async move {
@@ -67,7 +71,11 @@ where
                     }
                 }
             });
-            Ok(Link { client, driver })
+            Ok(Link {
+                client,
+                settings,
+                driver,
+            })
         })
     })
 }
@@ -129,11 +137,14 @@ impl Session {
             }
         }
         // Acknowledging need not wait for the disk: a row that comes back after a crash is invalidated once more.
-        let setup = format!(
-            "SET synchronous_commit = off; SET statement_timeout = '10s'; {}",
-            settings()
-        );
-        in_time("setting up a session", link.client.batch_execute(&setup)).await?;
+        let settings = link.settings.clone();
+        settings
+            .with("synchronous_commit", "off")
+            .with("statement_timeout", "10s")
+            // Every name in our statements says its schema; names of tables are written as text under this path, too.
+            .with("search_path", "pg_catalog, pg_temp")
+            .hold(&link.client)
+            .await?;
         let found = in_time(
             "looking for the consumer",
             link.client.query_opt(
@@ -262,10 +273,4 @@ fn read_statement(schema: &str, concerns: &str) -> String {
            ORDER BY xid, id LIMIT $8) AS o ON true
          ORDER BY o.xid, o.id"
     )
-}
-
-/// Sets everything the text of a value depends on.
-pub(super) fn settings() -> String {
-    let set = |(name, value): &(&str, &str)| format!("SET {name} = {}", literal(value));
-    TEXT_SETTINGS.iter().map(set).collect::<Vec<_>>().join("; ")
 }

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use tokio_postgres::tls::{MakeTlsConnect, TlsConnect};
 use tokio_postgres::{Config, Row, Socket};
 
-use mcache::change::{Batch, BoxError, BoxFuture, ChangeSource, Contact};
+use mcache::change::{BoxError, BoxFuture, ChangeSource, Changes, Contact};
 
 use super::decode::Decoder;
 use super::error::PostgresError;
@@ -54,9 +54,15 @@ pub struct OutboxSource {
     pub(super) generation: u64,
     contact: Contact,
     wake: Arc<Notify>,
+    /// The database does not know this consumer, and registering it has failed.
+    unregistered: bool,
+    /// When everything was cleared last because of that.
+    cleared_unregistered: Option<Instant>,
     /// Until when nobody else takes the lease.
     leased_until: Option<Instant>,
     pace: Pace,
+    /// When the last look was that found something.
+    found_at: Option<Instant>,
     /// Where reading goes on. Known while the lease is held.
     pub(super) reading: Option<Reading>,
     pub(super) ledger: Ledger,
@@ -127,8 +133,11 @@ impl Outbox {
             generation: 0,
             contact: Contact::new(),
             wake: Arc::new(Notify::new()),
+            unregistered: false,
+            cleared_unregistered: None,
             leased_until: None,
             pace: Pace::new(self.notify),
+            found_at: None,
             reading: None,
             ledger: Ledger::default(),
             stored: Snapshot::default(),
@@ -148,7 +157,7 @@ impl OutboxSource {
         self
     }
 
-    /// If more rows than this wait when the source begins, everything is invalidated at once instead of reading them.
+    /// If more rows than this wait when the source begins, the whole namespace is invalidated at once instead of reading them.
     /// Default: 50,000.
     #[must_use]
     pub fn backlog_max(mut self, rows: u32) -> Self {
@@ -200,9 +209,11 @@ impl OutboxSource {
     }
 
     /// Waits for rows. Changes nothing of `self` that matters before it returns, so it can be dropped at any point.
-    async fn wait_for_rows(&mut self) -> Result<Batch<OutboxReceipt>, PostgresError> {
+    async fn wait_for_rows(&mut self) -> Result<Changes<OutboxReceipt>, PostgresError> {
         loop {
-            self.connect().await?;
+            if let Err(error) = self.connect().await {
+                return self.clear_unregistered().ok_or(error);
+            }
             let leads = self.holds_lease().await?;
             self.contact.made();
             if !leads {
@@ -216,7 +227,17 @@ impl OutboxSource {
             if self.pace.should_tell(Instant::now()) {
                 self.tell_awake().await?;
             }
+            if let Some(last) = self.found_at
+                && self
+                    .reading
+                    .as_ref()
+                    .is_some_and(|reading| reading.page.is_none())
+            {
+                let again = self.pace.again(last, Instant::now());
+                tokio::time::sleep_until(again).await;
+            }
             if let Some(batch) = self.read().await? {
+                self.found_at = Some(Instant::now());
                 self.pace.found(
                     batch.events.len() + usize::from(!batch.tags.is_empty()),
                     Instant::now(),
@@ -243,6 +264,7 @@ impl OutboxSource {
         }
         self.leased_until = None;
         self.reading = None;
+        self.unregistered = false;
         let asks = Asks {
             schema: &self.outbox.schema,
             name: &self.names[0],
@@ -260,8 +282,10 @@ impl OutboxSource {
                     consumer = self.names[0],
                     "this consumer is not registered (any more); registering it"
                 );
+                self.unregistered = true;
                 let mut link = (self.connect)(Arc::default()).await?;
                 self.outbox.install(&mut link.client).await?;
+                self.unregistered = false;
                 let session = Session::open(&self.connect, self.wake.clone(), &asks).await?;
                 session.ok_or(PostgresError::Timeout {
                     doing: "registering a consumer that expires at once",
@@ -274,6 +298,25 @@ impl OutboxSource {
         self.ledger = Ledger::default();
         self.to_store = None;
         Ok(())
+    }
+
+    /// Everything, every so often, while no change is captured for this consumer and none can be: it may not install,
+    /// say. So no entry is stale for longer, until somebody who may does.
+    fn clear_unregistered(&mut self) -> Option<Changes<OutboxReceipt>> {
+        let now = Instant::now();
+        let is_due = self
+            .cleared_unregistered
+            .is_none_or(|last| now >= last + self.look_every);
+        if !self.unregistered || !is_due {
+            return None;
+        }
+        self.cleared_unregistered = Some(now);
+        tracing::warn!(
+            consumer = self.names[0],
+            "no change is recorded for this consumer, which is not registered and could not be; it clears everything it \
+             has, again and again, until the outbox is installed"
+        );
+        Some(self.everything(0, false, Position::MAX))
     }
 
     pub(super) fn session(&self) -> Result<&Session, PostgresError> {
@@ -342,7 +385,7 @@ impl OutboxSource {
     }
 
     /// Finds out where to go on, once the lease is ours.
-    async fn begin(&mut self) -> Result<Option<Batch<OutboxReceipt>>, PostgresError> {
+    async fn begin(&mut self) -> Result<Option<Changes<OutboxReceipt>>, PostgresError> {
         if self.reading.is_none() {
             let Some(stored) = self.position().await? else {
                 self.session = None;
@@ -382,20 +425,19 @@ impl OutboxSource {
         number: u64,
         clears: bool,
         reached: Position,
-    ) -> Batch<OutboxReceipt> {
-        Batch {
-            events: self.decoder.everything(),
-            tags: Vec::new(),
-            age: Duration::ZERO,
-            receipt: OutboxReceipt {
-                what: Receipt {
-                    generation: self.generation,
-                    number,
-                    clears,
-                },
-                position: reached,
+    ) -> Changes<OutboxReceipt> {
+        let receipt = OutboxReceipt {
+            what: Receipt {
+                generation: self.generation,
+                number,
+                clears,
             },
-        }
+            position: reached,
+        };
+        let mut changes = Changes::new(self.decoder.everything(), receipt);
+        // Tags named in SQL may be among what is not read, and belong to no entity.
+        changes.everything = true;
+        changes
     }
 
     /// Lets commits know that they need not wake us.
@@ -451,7 +493,11 @@ impl OutboxSource {
     }
 
     async fn forget(&mut self, receipts: &mut Vec<OutboxReceipt>) -> Result<(), PostgresError> {
-        self.connect().await?;
+        if self.session.is_none() {
+            // All of an earlier session: the next one hands them out again.
+            receipts.clear();
+            return Ok(());
+        }
         let current = |receipt: &&OutboxReceipt| receipt.what.generation == self.generation;
         if receipts
             .iter()
@@ -490,7 +536,7 @@ struct Stored {
 impl ChangeSource for OutboxSource {
     type Receipt = OutboxReceipt;
 
-    async fn next(&mut self) -> Result<Batch<OutboxReceipt>, BoxError> {
+    async fn next(&mut self) -> Result<Changes<OutboxReceipt>, BoxError> {
         match self.wait_for_rows().await {
             Ok(batch) => Ok(batch),
             Err(error) => {

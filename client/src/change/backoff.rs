@@ -5,6 +5,16 @@
 use std::time::Duration;
 
 /// Exponential pauses with jitter: each up to twice as long as the one before, never beyond a maximum.
+///
+/// ```
+/// use std::time::Duration;
+/// use mcache::change::Backoff;
+///
+/// let mut backoff = Backoff::new(Duration::from_millis(10), Duration::from_secs(1));
+/// assert_eq!(backoff.after_failure(1.0), Duration::from_millis(10));
+/// assert_eq!(backoff.after_failure(1.0), Duration::from_millis(20));
+/// backoff.reset();
+/// ```
 #[derive(Clone, Debug)]
 pub struct Backoff {
     first: Duration,

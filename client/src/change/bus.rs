@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use tokio::sync::{mpsc, oneshot};
 
-use super::source::{Batch, ChangeSource};
+use super::source::{ChangeSource, Changes};
 use super::{BoxError, ChangeEvent};
 
 /// Announcements that wait to be handed out, at most; beyond it [`Bus::publish`] waits.
@@ -35,6 +35,24 @@ pub fn bus() -> (Bus, BusSource) {
 }
 
 /// Where changes are published. Cheap to clone.
+///
+/// ```
+/// # use mcache::{Cache, MemoryProvider};
+/// # use mcache::change::{ChangeEvent, Invalidator, Operation, bus};
+/// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+/// # let cache = Cache::builder_with(MemoryProvider::default()).caching(true).build().await?;
+/// cache.key("p1").tags(["p1"]).set(&1).await?;
+/// let (bus, source) = bus();
+/// let _invalidator = Invalidator::builder(source, |event: &ChangeEvent| Ok(event.ids.clone()))
+///     .targets(cache.invalidation_targets())
+///     .spawn();
+/// // After the commit:
+/// let delivery = bus.publish([ChangeEvent::new("Product", Operation::Updated, ["p1"])]).await.unwrap();
+/// delivery.acknowledged().await.unwrap();
+/// assert_eq!(cache.key("p1").get::<u32>().await?, None);
+/// # Ok::<(), mcache::Error>(())
+/// # }).unwrap();
+/// ```
 #[derive(Clone, Debug)]
 pub struct Bus {
     sender: mpsc::Sender<Announcement>,
@@ -85,6 +103,17 @@ impl Bus {
 }
 
 /// An announcement on its way. Dropping it changes nothing.
+///
+/// ```
+/// # use mcache::change::{ChangeEvent, Operation, bus};
+/// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+/// let (bus, _source) = bus();
+/// let change = ChangeEvent::new("Product", Operation::Updated, ["p1"]);
+/// // Who need not know when it is invalidated:
+/// bus.publish([change]).await.unwrap().forget();
+/// # Ok::<(), mcache::Error>(())
+/// # }).unwrap();
+/// ```
 #[derive(Debug)]
 #[must_use = "the changes are queued; await `acknowledged` to know that they are invalidated"]
 pub struct Delivery {
@@ -106,11 +135,34 @@ impl Delivery {
 }
 
 /// The invalidator that should have delivered this has ended.
+///
+/// ```
+/// # use mcache::change::{ChangeEvent, Operation, Undelivered, bus};
+/// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+/// let (bus, source) = bus();
+/// drop(source);
+/// let change = ChangeEvent::new("Product", Operation::Updated, ["p1"]);
+/// assert_eq!(bus.publish([change]).await.unwrap_err(), Undelivered);
+/// # Ok::<(), mcache::Error>(())
+/// # }).unwrap();
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the invalidator behind this bus has ended")]
 pub struct Undelivered;
 
 /// The end of a bus that an [`Invalidator`](super::Invalidator) drives.
+///
+/// ```
+/// # use mcache::change::{ChangeEvent, ChangeSource, Operation, bus};
+/// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+/// let (bus, mut source) = bus();
+/// bus.publish([ChangeEvent::new("Product", Operation::Updated, ["p1"])]).await.unwrap();
+/// // What an invalidator does:
+/// let changes = source.next().await.unwrap();
+/// source.acknowledge(&mut vec![changes.receipt]).await.unwrap();
+/// # Ok::<(), mcache::Error>(())
+/// # }).unwrap();
+/// ```
 #[derive(Debug)]
 pub struct BusSource {
     queue: mpsc::Receiver<Announcement>,
@@ -119,7 +171,7 @@ pub struct BusSource {
 impl ChangeSource for BusSource {
     type Receipt = BusReceipt;
 
-    async fn next(&mut self) -> Result<Batch<BusReceipt>, BoxError> {
+    async fn next(&mut self) -> Result<Changes<BusReceipt>, BoxError> {
         let Some(first) = self.queue.recv().await else {
             // Nobody can publish any more. That is no failure: there is just nothing to do for ever.
             return std::future::pending().await;
@@ -135,12 +187,9 @@ impl ChangeSource for BusSource {
                 .then(|| self.queue.try_recv().ok())
                 .flatten();
         }
-        Ok(Batch {
-            events,
-            tags: Vec::new(),
-            age,
-            receipt: BusReceipt(waiting),
-        })
+        let mut changes = Changes::new(events, BusReceipt(waiting));
+        changes.age = age;
+        Ok(changes)
     }
 
     async fn acknowledge(&mut self, receipts: &mut Vec<BusReceipt>) -> Result<(), BoxError> {

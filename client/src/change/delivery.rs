@@ -9,7 +9,6 @@
 //!   add(tags, 9) ─┘        ▲ the next round gathers here meanwhile               └──▶ told through 8
 //! ```
 
-use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -17,9 +16,11 @@ use std::time::Duration;
 use tokio::sync::Notify;
 
 use super::backoff::Backoff;
+use super::gathered::Gathered;
 use super::stats::TargetCounters;
 use super::target::InvalidationTarget;
 use super::{BoxError, BoxFuture, random_jitter};
+use crate::Tags;
 
 /// Tags named in one INVALIDATE at most: a command stays small, and so does what is repeated after a failure.
 const TAGS_PER_CALL_MAX: usize = 1_000;
@@ -42,10 +43,23 @@ pub(super) struct Inbox {
     tags_max: usize,
 }
 
+/// What one dispatch names.
+#[derive(Debug, Default)]
+pub(super) struct Named {
+    pub(super) tags: Arc<Tags>,
+    pub(super) everything: bool,
+}
+
+impl Named {
+    pub(super) fn is_nothing(&self) -> bool {
+        self.tags.is_empty() && !self.everything
+    }
+}
+
 /// What is told in one go.
 #[derive(Debug, Default)]
 struct Round {
-    tags: BTreeSet<String>,
+    tags: Gathered,
     everything: bool,
     through: u64,
 }
@@ -60,18 +74,19 @@ impl Inbox {
         }
     }
 
-    /// Adds the tags of dispatch number `through`; numbers only grow.
-    pub(super) fn add(&self, tags: &[String], through: u64) {
+    /// Adds what dispatch number `through` names; numbers only grow.
+    pub(super) fn add(&self, named: &Named, through: u64) {
         {
             let mut pending = self.lock();
             pending.through = through;
+            pending.everything |= named.everything;
             if !pending.everything {
-                pending.tags.extend(tags.iter().cloned());
-                if pending.tags.len() > self.tags_max {
-                    // Bounded memory however long the target is away, and coarser is still correct.
-                    pending.everything = true;
-                    pending.tags.clear();
-                }
+                pending.tags.add(&named.tags);
+                // Bounded memory however long the target is away, and coarser is still correct.
+                pending.everything = pending.tags.len() > self.tags_max;
+            }
+            if pending.everything {
+                pending.tags.clear();
             }
         }
         self.filled.notify_one();
@@ -118,7 +133,7 @@ pub(super) async fn deliver(
             counters.collapsed.fetch_add(1, Ordering::Relaxed);
             until_acknowledged(&*target, &counters, || target.invalidate_auto_all()).await;
         } else {
-            let tags: Vec<String> = round.tags.into_iter().collect();
+            let tags = round.tags.tags();
             for chunk in tags.chunks(TAGS_PER_CALL_MAX) {
                 until_acknowledged(&*target, &counters, || target.invalidate_auto(chunk)).await;
                 counters

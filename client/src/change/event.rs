@@ -12,6 +12,13 @@ use serde_json::{Map, Value};
 pub type RowsById = BTreeMap<String, Map<String, Value>>;
 
 /// What happened to the rows of an event.
+///
+/// ```
+/// use mcache::change::Operation;
+///
+/// assert_eq!(Operation::from_word("restored"), Some(Operation::Restored));
+/// assert_eq!(Operation::Created.as_str(), "created");
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
@@ -236,6 +243,13 @@ impl ChangeEvent {
 }
 
 /// Why an event could not be read.
+///
+/// ```
+/// use mcache::change::{ChangeEvent, EventError};
+///
+/// let error = ChangeEvent::parse("auth.password_reset", &serde_json::json!({ "id": "u1" }));
+/// assert!(matches!(error, Err(EventError::Operation { .. })));
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum EventError {

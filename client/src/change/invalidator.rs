@@ -22,33 +22,61 @@ use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::Instant;
 
 use super::backoff::Backoff;
-use super::delivery::{Inbox, deliver};
-use super::source::{Batch, ChangeSource, Contact};
+use super::delivery::{Inbox, Named, deliver};
+use super::source::{ChangeSource, Changes, Contact};
 use super::stats::{Counters, InvalidatorStats, TargetCounters};
 use super::target::InvalidationTarget;
 use super::{BoxError, ChangeEvent, random_jitter};
+use crate::Tags;
 
 /// Pauses after a failure of the source.
 const PAUSE_FIRST: Duration = Duration::from_millis(20);
 const PAUSE_MAX: Duration = Duration::from_secs(2);
 
 /// What a change means for the cache: the tags of every result it can have changed.
+///
+/// ```
+/// use mcache::Tags;
+/// use mcache::change::{BoxError, ChangeEvent, EventTags, Operation};
+///
+/// /// `Product:p1` for each changed product.
+/// struct ByEntity;
+///
+/// impl EventTags for ByEntity {
+///     fn tags(&self, event: &ChangeEvent, tags: &mut Tags) -> Result<(), BoxError> {
+///         for id in &event.ids {
+///             tags.push_parts(&[&event.entity, ":", id]);
+///         }
+///         Ok(())
+///     }
+/// }
+///
+/// let mut tags = Tags::new();
+/// let change = ChangeEvent::new("Product", Operation::Updated, ["p1"]);
+/// ByEntity.tags(&change, &mut tags).unwrap();
+/// assert!(tags.contains("Product:p1"));
+/// ```
 pub trait EventTags: Send + Sync + 'static {
-    /// The tags to invalidate, without namespace.
+    /// Adds the tags to invalidate, without namespace, to those of the changes before it.
     ///
     /// # Errors
     ///
     /// When the event makes no sense, for example because its entity is unknown. It is then counted, logged and
-    /// dropped: a schema that does not know an entity cannot have cached results made from it.
-    fn tags(&self, event: &ChangeEvent) -> Result<Vec<String>, BoxError>;
+    /// dropped: a schema that does not know an entity cannot have cached results made from it. Tags that were added
+    /// nevertheless are invalidated.
+    fn tags(&self, event: &ChangeEvent, tags: &mut Tags) -> Result<(), BoxError>;
 }
 
-impl<F> EventTags for F
+/// A function that returns them: a `Vec<String>`, [`Tags`], or another list.
+impl<F, I> EventTags for F
 where
-    F: Fn(&ChangeEvent) -> Result<Vec<String>, BoxError> + Send + Sync + 'static,
+    F: Fn(&ChangeEvent) -> Result<I, BoxError> + Send + Sync + 'static,
+    I: IntoIterator,
+    I::Item: AsRef<[u8]>,
 {
-    fn tags(&self, event: &ChangeEvent) -> Result<Vec<String>, BoxError> {
-        self(event)
+    fn tags(&self, event: &ChangeEvent, tags: &mut Tags) -> Result<(), BoxError> {
+        tags.extend(self(event)?);
+        Ok(())
     }
 }
 
@@ -58,6 +86,22 @@ where
 /// named once. Failures of a target or of the source are retried for ever with growing pauses; one target that is down
 /// does not hold up the others. Dropping it stops the work at once, which loses nothing that a durable source holds;
 /// [`shutdown`](Self::shutdown) finishes what is under way.
+///
+/// ```
+/// # use std::time::Duration;
+/// # use mcache::{Cache, MemoryProvider};
+/// # use mcache::change::{ChangeEvent, Invalidator, bus};
+/// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+/// # let cache = Cache::builder_with(MemoryProvider::default()).caching(true).build().await?;
+/// let (_bus, source) = bus();
+/// let invalidator = Invalidator::builder(source, |event: &ChangeEvent| Ok(event.ids.clone()))
+///     .targets(cache.invalidation_targets())
+///     .spawn();
+/// // Before the process ends:
+/// invalidator.shutdown(Duration::from_secs(5)).await.unwrap();
+/// # Ok::<(), mcache::Error>(())
+/// # }).unwrap();
+/// ```
 #[derive(Debug)]
 pub struct Invalidator {
     counters: Arc<Counters>,
@@ -130,6 +174,13 @@ impl Drop for Invalidator {
 }
 
 /// An invalidator ended before everything it had received was acknowledged.
+///
+/// ```
+/// use mcache::change::Unfinished;
+///
+/// let left = Unfinished { batches: 2 };
+/// assert!(left.to_string().starts_with("2 batches"));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{batches} batches of changes were not acknowledged before the invalidator ended")]
 pub struct Unfinished {
@@ -138,6 +189,22 @@ pub struct Unfinished {
 }
 
 /// What an [`Invalidator`] will do.
+///
+/// ```
+/// # use std::time::Duration;
+/// # use mcache::{Cache, MemoryProvider};
+/// # use mcache::change::{ChangeEvent, Invalidator, bus};
+/// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+/// # let cache = Cache::builder_with(MemoryProvider::default()).caching(true).build().await?;
+/// let (_bus, source) = bus();
+/// let _invalidator = Invalidator::builder(source, |event: &ChangeEvent| Ok(event.ids.clone()))
+///     .targets(cache.invalidation_targets())
+///     // As long as the longest transaction in which somebody fills the cache.
+///     .again_after(Duration::from_secs(10))
+///     .spawn();
+/// # Ok::<(), mcache::Error>(())
+/// # }).unwrap();
+/// ```
 #[must_use = "nothing happens before `spawn`"]
 pub struct InvalidatorBuilder<S> {
     source: S,
@@ -264,9 +331,9 @@ struct Driver<S: ChangeSource> {
     progress: Arc<Notify>,
     /// The number of the last dispatch.
     dispatched: u64,
-    /// Batches that targets are being told of, by the number of their dispatch.
+    /// Changes that targets are being told of, by the number of their dispatch.
     telling: BTreeMap<u64, Underway<S::Receipt>>,
-    /// Batches told once that wait for their second round, by the number of their first.
+    /// Changes told once that wait for their second round, by the number of their first.
     settling: BTreeMap<u64, Underway<S::Receipt>>,
     /// Each ends with the number of a settling batch whose time has come.
     waits: JoinSet<u64>,
@@ -284,7 +351,7 @@ struct Underway<R> {
     events: usize,
     captured: Instant,
     /// What a second round would say; none while the last round is told.
-    again: Option<Vec<String>>,
+    again: Option<Named>,
 }
 
 impl<S: ChangeSource> Driver<S> {
@@ -341,25 +408,26 @@ impl<S: ChangeSource> Driver<S> {
     }
 
     /// Gives the tags of a batch to every target.
-    fn dispatch(&mut self, batch: Batch<S::Receipt>) {
+    fn dispatch(&mut self, batch: Changes<S::Receipt>) {
         Counters::add(&self.counters.batches, 1);
         Counters::add(&self.counters.events, batch.events.len());
         let mut tags = batch.tags;
         for event in &batch.events {
-            match self.tags.tags(event) {
-                Ok(more) => tags.extend(more),
-                Err(error) => {
-                    Counters::add(&self.counters.events_rejected, 1);
-                    tracing::warn!(
-                        entity = event.entity,
-                        operation = event.operation.as_str(),
-                        %error,
-                        "a change has no meaning for the cache"
-                    );
-                }
+            if let Err(error) = self.tags.tags(event, &mut tags) {
+                Counters::add(&self.counters.events_rejected, 1);
+                tracing::warn!(
+                    entity = event.entity,
+                    operation = event.operation.as_str(),
+                    %error,
+                    "a change has no meaning for the cache"
+                );
             }
         }
-        let number = self.tell(&tags);
+        let named = Named {
+            tags: Arc::new(tags),
+            everything: batch.everything,
+        };
+        let number = self.tell(&named);
         let now = Instant::now();
         self.events_outstanding += batch.events.len();
         self.telling.insert(
@@ -368,7 +436,7 @@ impl<S: ChangeSource> Driver<S> {
                 receipt: batch.receipt,
                 events: batch.events.len(),
                 captured: now.checked_sub(batch.age).unwrap_or(now),
-                again: Some(tags).filter(|tags| !tags.is_empty()),
+                again: Some(named).filter(|named| !named.is_nothing()),
             },
         );
         self.publish_lag();
@@ -377,16 +445,16 @@ impl<S: ChangeSource> Driver<S> {
     /// The second and last round of the batch that was first dispatched as `number`.
     fn dispatch_again(&mut self, number: u64) {
         if let Some(mut batch) = self.settling.remove(&number) {
-            let tags = batch.again.take().unwrap_or_default();
-            let number = self.tell(&tags);
+            let named = batch.again.take().unwrap_or_default();
+            let number = self.tell(&named);
             self.telling.insert(number, batch);
         }
     }
 
-    fn tell(&mut self, tags: &[String]) -> u64 {
+    fn tell(&mut self, named: &Named) -> u64 {
         self.dispatched += 1;
         for inbox in &self.inboxes {
-            inbox.add(tags, self.dispatched);
+            inbox.add(named, self.dispatched);
         }
         self.dispatched
     }
@@ -459,7 +527,7 @@ enum Turn {
 
 enum Outcome<R> {
     Acknowledged,
-    Received(Batch<R>),
+    Received(Changes<R>),
     Failed(&'static str, BoxError),
 }
 

@@ -15,6 +15,7 @@ mod backoff;
 mod bus;
 mod delivery;
 mod event;
+mod gathered;
 mod invalidator;
 mod provider;
 mod source;
@@ -24,10 +25,10 @@ mod target;
 mod tests;
 
 pub use backoff::Backoff;
-pub use bus::{Bus, BusSource, Delivery, Undelivered, bus};
+pub use bus::{Bus, BusReceipt, BusSource, Delivery, Undelivered, bus};
 pub use event::{ChangeEvent, EventError, Operation, RowsById};
 pub use invalidator::{EventTags, Invalidator, InvalidatorBuilder, Unfinished};
-pub use source::{Batch, ChangeSource, Contact};
+pub use source::{ChangeSource, Changes, Contact};
 pub use stats::{InvalidatorStats, TargetStats};
 pub use target::InvalidationTarget;
 

@@ -46,8 +46,8 @@ impl InvalidationTarget for ProviderTarget {
         self.provider.id()
     }
 
-    fn invalidate_auto<'a>(&'a self, tags: &'a [String]) -> BoxFuture<'a, Result<(), BoxError>> {
-        let tags = self.namespace.qualify_tags(&Tags::from_iter(tags));
+    fn invalidate_auto<'a>(&'a self, tags: &'a [&'a [u8]]) -> BoxFuture<'a, Result<(), BoxError>> {
+        let tags = self.namespace.qualify_tags(tags);
         Box::pin(self.invalidate(tags))
     }
 

@@ -11,6 +11,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::{BoxError, BoxFuture, ChangeEvent};
+use crate::Tags;
 
 /// A stream of batches of changes, delivered at least once.
 ///
@@ -20,6 +21,30 @@ use super::{BoxError, BoxFuture, ChangeEvent};
 ///
 /// The counterpart: within the life of one source value, a batch that was handed out and is not yet acknowledged is the
 /// caller's, and `next` goes on with what comes after it.
+///
+/// ```
+/// use mcache::change::{BoxError, ChangeEvent, ChangeSource, Changes, Operation};
+///
+/// /// Says once that anything may have changed.
+/// struct Once(bool);
+///
+/// impl ChangeSource for Once {
+///     type Receipt = ();
+///
+///     async fn next(&mut self) -> Result<Changes<()>, BoxError> {
+///         if std::mem::replace(&mut self.0, true) {
+///             return std::future::pending().await;
+///         }
+///         let any = ChangeEvent::new("Product", Operation::Updated, [] as [&str; 0]);
+///         Ok(Changes::new([any], ()))
+///     }
+///
+///     async fn acknowledge(&mut self, receipts: &mut Vec<()>) -> Result<(), BoxError> {
+///         receipts.clear();
+///         Ok(())
+///     }
+/// }
+/// ```
 pub trait ChangeSource: Send + 'static {
     /// What the source needs to recognise a batch when it is acknowledged.
     type Receipt: Debug + Send + 'static;
@@ -31,7 +56,7 @@ pub trait ChangeSource: Send + 'static {
     /// # Cancel safety
     ///
     /// Must be cancel safe: changes whose batch was not returned are handed out by the next call.
-    fn next(&mut self) -> impl Future<Output = Result<Batch<Self::Receipt>, BoxError>> + Send;
+    fn next(&mut self) -> impl Future<Output = Result<Changes<Self::Receipt>, BoxError>> + Send;
 
     /// Forgets batches whose invalidation was acknowledged everywhere.
     ///
@@ -65,6 +90,15 @@ pub trait ChangeSource: Send + 'static {
 /// When a source was last in contact with where changes come from: it looked there, and knows what there is.
 ///
 /// Shared between the source, which says so after each look, and whoever reads the lag meanwhile.
+///
+/// ```
+/// use mcache::change::Contact;
+///
+/// let contact = Contact::new();
+/// // After each look at where changes come from:
+/// contact.made();
+/// assert!(contact.silence().is_zero());
+/// ```
 #[derive(Clone, Debug)]
 pub struct Contact(Arc<Mutex<Instant>>);
 
@@ -93,14 +127,39 @@ impl Contact {
 }
 
 /// Changes that were handed out together.
+///
+/// ```
+/// use mcache::change::{ChangeEvent, Changes, Operation};
+///
+/// let mut changes = Changes::new([ChangeEvent::new("Product", Operation::Updated, ["p1"])], 7);
+/// changes.tags.push("prices");
+/// assert_eq!((changes.events.len(), changes.receipt), (1, 7));
+/// ```
 #[derive(Debug)]
-pub struct Batch<R> {
-    /// The changes. None only if there are tags.
+#[non_exhaustive]
+pub struct Changes<R> {
+    /// The changes. None only if there are tags, or everything is to be cleared.
     pub events: Vec<ChangeEvent>,
     /// Tags to be cleared as they are, beside what the changes clear.
-    pub tags: Vec<String>,
+    pub tags: Tags,
+    /// Everything in the cache's namespace is to be cleared, whatever it was made from: the source cannot say any more
+    /// which changes and tags it was not able to hand out.
+    pub everything: bool,
     /// How long ago the oldest of them was captured, by the clock that captured it.
     pub age: Duration,
     /// What acknowledges them.
     pub receipt: R,
+}
+
+impl<R> Changes<R> {
+    /// These changes, captured just now, and no further tags.
+    pub fn new(events: impl IntoIterator<Item = ChangeEvent>, receipt: R) -> Self {
+        Self {
+            events: events.into_iter().collect(),
+            tags: Tags::new(),
+            everything: false,
+            age: Duration::ZERO,
+            receipt,
+        }
+    }
 }

@@ -9,6 +9,17 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 /// A snapshot of what an [`Invalidator`](super::Invalidator) did and has still to do.
+///
+/// ```
+/// # use mcache::change::{ChangeEvent, Invalidator, bus};
+/// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+/// let (_bus, source) = bus();
+/// let invalidator = Invalidator::builder(source, |event: &ChangeEvent| Ok(event.ids.clone())).spawn();
+/// let stats = invalidator.stats();
+/// assert_eq!((stats.events, stats.lag.as_secs()), (0, 0));
+/// # Ok::<(), mcache::Error>(())
+/// # }).unwrap();
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct InvalidatorStats {
@@ -34,6 +45,21 @@ pub struct InvalidatorStats {
 }
 
 /// What concerns one target.
+///
+/// ```
+/// # use mcache::{Cache, MemoryProvider};
+/// # use mcache::change::{ChangeEvent, Invalidator, bus};
+/// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+/// # let cache = Cache::builder_with(MemoryProvider::default()).caching(true).build().await?;
+/// let (_bus, source) = bus();
+/// let invalidator = Invalidator::builder(source, |event: &ChangeEvent| Ok(event.ids.clone()))
+///     .targets(cache.invalidation_targets())
+///     .spawn();
+/// let stats = invalidator.stats();
+/// assert_eq!((stats.targets[0].name.as_str(), stats.targets[0].failures), ("memory", 0));
+/// # Ok::<(), mcache::Error>(())
+/// # }).unwrap();
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct TargetStats {

@@ -5,9 +5,10 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use super::{
-    Batch, BoxError, BoxFuture, ChangeEvent, ChangeSource, InvalidationTarget, Invalidator,
+    BoxError, BoxFuture, ChangeEvent, ChangeSource, Changes, InvalidationTarget, Invalidator,
     InvalidatorStats, Operation, Undelivered, Unfinished, bus,
 };
+use crate::Tags;
 
 /// A target that writes down what it is told, and refuses or hangs when told to.
 #[derive(Default)]
@@ -18,14 +19,15 @@ struct Target {
 }
 
 impl Target {
-    async fn tell(&self, tags: &[String]) -> Result<(), BoxError> {
+    async fn tell(&self, tags: &[&[u8]]) -> Result<(), BoxError> {
         if self.hangs.load(Ordering::Relaxed) {
             return std::future::pending().await;
         }
         if self.refuses.load(Ordering::Relaxed) {
             return Err("refused".into());
         }
-        self.told.lock().unwrap().extend_from_slice(tags);
+        let text = |tag: &&[u8]| String::from_utf8_lossy(tag).into_owned();
+        self.told.lock().unwrap().extend(tags.iter().map(text));
         Ok(())
     }
 
@@ -39,12 +41,12 @@ impl InvalidationTarget for Target {
         "target"
     }
 
-    fn invalidate_auto<'a>(&'a self, tags: &'a [String]) -> BoxFuture<'a, Result<(), BoxError>> {
+    fn invalidate_auto<'a>(&'a self, tags: &'a [&'a [u8]]) -> BoxFuture<'a, Result<(), BoxError>> {
         Box::pin(self.tell(tags))
     }
 
     fn invalidate_auto_all(&self) -> BoxFuture<'_, Result<(), BoxError>> {
-        Box::pin(async { self.tell(&["everything".to_owned()]).await })
+        Box::pin(async { self.tell(&[b"everything"]).await })
     }
 }
 
@@ -54,13 +56,15 @@ struct Unreliable {
     calls: usize,
     given: usize,
     of: usize,
+    /// The number of the change that comes with "everything".
+    everything_at: Option<usize>,
     acknowledged: Arc<AtomicUsize>,
 }
 
 impl ChangeSource for Unreliable {
     type Receipt = ();
 
-    async fn next(&mut self) -> Result<Batch<()>, BoxError> {
+    async fn next(&mut self) -> Result<Changes<()>, BoxError> {
         self.calls += 1;
         if self.calls.is_multiple_of(2) {
             return Err("the source is away".into());
@@ -69,9 +73,10 @@ impl ChangeSource for Unreliable {
             return std::future::pending().await;
         }
         self.given += 1;
-        Ok(Batch {
+        Ok(Changes {
             events: vec![event(self.given)],
-            tags: Vec::new(),
+            tags: Tags::new(),
+            everything: self.everything_at == Some(self.given),
             age: Duration::from_secs(1),
             receipt: (),
         })
@@ -235,6 +240,29 @@ async fn when_too_many_tags_wait_everything_is_invalidated() {
     until(&invalidator, |stats| stats.events_acknowledged == 102).await;
     assert_eq!(target.told(), ["0", "everything"]);
     assert_eq!(invalidator.stats().targets[0].collapsed, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_source_that_cannot_say_what_it_missed_has_everything_invalidated() {
+    let target = Arc::new(Target::default());
+    let source = Unreliable {
+        of: 3,
+        everything_at: Some(2),
+        ..Unreliable::default()
+    };
+    let invalidator = Invalidator::builder(source, ids)
+        .target(target.clone())
+        .again_after(Duration::from_secs(30))
+        .spawn();
+    until(&invalidator, |stats| stats.events_acknowledged == 3).await;
+    let told = target.told();
+    assert_eq!(told[0], "1", "{told:?}");
+    let everything = |told: &&String| *told == "everything";
+    assert_eq!(
+        told.iter().filter(everything).count(),
+        2,
+        "and again: {told:?}"
+    );
 }
 
 #[tokio::test(start_paused = true)]

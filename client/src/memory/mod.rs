@@ -3,8 +3,8 @@
 //! Entries, tags, tokens, leases, stale windows and manual entries mean what they mean on the server; only the
 //! process boundary is missing. All of it is behind one lock that is never held across an await.
 
+mod contents;
 mod index;
-mod state;
 
 use std::{
     fmt,
@@ -16,7 +16,7 @@ use std::{
 use bytes::Bytes;
 use tokio::time::{Instant, timeout_at};
 
-use self::state::{Fetched, Limits, State};
+use self::contents::{Contents, Fetched, Limits};
 use crate::{
     Result, Tags,
     provider::{BoxFuture, FetchOptions, Inspection, Lookup, Mode, Provider, Store, Token},
@@ -45,10 +45,17 @@ const WAIT_MAX: Duration = Duration::from_secs(600);
 #[derive(Clone)]
 pub struct MemoryProvider {
     id: Arc<str>,
-    state: Arc<Mutex<State>>,
+    contents: Arc<Mutex<Contents>>,
 }
 
 /// Configures a [`MemoryProvider`].
+///
+/// ```
+/// use mcache::{MemoryProvider, provider::Provider};
+///
+/// let small = MemoryProvider::builder().id("small").entries_max(1_000).build();
+/// assert_eq!(small.id(), "small");
+/// ```
 #[derive(Debug, Clone)]
 pub struct MemoryBuilder {
     id: String,
@@ -109,7 +116,11 @@ impl MemoryBuilder {
         let incarnation = RandomState::new().hash_one(&self.id);
         MemoryProvider {
             id: self.id.into(),
-            state: Arc::new(Mutex::new(State::new(limits, incarnation, Instant::now()))),
+            contents: Arc::new(Mutex::new(Contents::new(
+                limits,
+                incarnation,
+                Instant::now(),
+            ))),
         }
     }
 }
@@ -141,10 +152,10 @@ impl MemoryProvider {
         self.lock().bytes()
     }
 
-    /// A panic while the lock was held would be a bug in `state`; the maps are still maps, and a cache that forgets
+    /// A panic while the lock was held would be a bug in `contents`; the maps are still maps, and a cache that forgets
     /// how to answer is worse than one that misses.
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Contents> {
+        self.contents.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn fetch_or_wait(&self, key: &[u8], options: FetchOptions) -> Lookup {
@@ -182,8 +193,8 @@ impl Provider for MemoryProvider {
     fn get_many<'a>(&'a self, keys: &'a [Bytes]) -> BoxFuture<'a, Result<Vec<Option<Bytes>>>> {
         Box::pin(async move {
             let now = Instant::now();
-            let mut state = self.lock();
-            Ok(keys.iter().map(|key| state.get(key, now)).collect())
+            let mut contents = self.lock();
+            Ok(keys.iter().map(|key| contents.get(key, now)).collect())
         })
     }
 

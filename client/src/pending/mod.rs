@@ -79,10 +79,10 @@ struct Shared {
     /// Told when something is added.
     added: Notify,
     progress: watch::Sender<Progress>,
-    state: Mutex<State>,
+    state: Mutex<Work>,
 }
 
-struct State {
+struct Work {
     backlog: Backlog,
     /// Whether the task runs.
     retrying: bool,
@@ -158,7 +158,7 @@ impl Pending {
                 silence: AtomicU64::new(0),
                 added: Notify::new(),
                 progress: watch::Sender::new(Progress::new()),
-                state: Mutex::new(State {
+                state: Mutex::new(Work {
                     backlog: Backlog::new(everything, bounds),
                     retrying: false,
                 }),
@@ -428,7 +428,7 @@ impl Shared {
     }
 
     /// Never held across an await.
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, Work> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -50,6 +50,16 @@ use crate::{
 const TAGS_PER_INVALIDATE: usize = 1000;
 
 /// Keeps entries in Redis with the mcache module. Cheap to clone.
+///
+/// ```
+/// use mcache::{RedisProvider, provider::Provider, server::RedisOptions};
+///
+/// // Nothing is contacted yet: that is for the cache it is given to.
+/// let near = RedisProvider::new("redis://127.0.0.1:6379", RedisOptions::default().id("near"))?;
+/// assert_eq!((near.id(), near.place()), ("near", "redis://127.0.0.1:6379"));
+/// assert!(RedisProvider::new("gopher://127.0.0.1", RedisOptions::default()).is_err());
+/// # Ok::<(), mcache::Error>(())
+/// ```
 #[derive(Clone)]
 pub struct RedisProvider {
     id: Arc<str>,

@@ -39,7 +39,7 @@ impl<T: AsRef<[u8]>> Arguments for [T] {
 
 /// When a SET stores.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Condition {
+pub enum OnlyIf {
     /// Whatever is there.
     Always,
     /// Only where no live entry is.
@@ -58,7 +58,7 @@ pub struct Set {
     /// When the fill began, if the caller knows.
     pub token: Option<Token>,
     /// NX, XX or neither.
-    pub condition: Condition,
+    pub only_if: OnlyIf,
     /// Spared by `INVALIDATE AUTO`.
     pub manual: bool,
     /// For which near cache the value is stored.
@@ -93,7 +93,7 @@ impl Set {
             ttl_ms: (ttl_ms > 0).then_some(ttl_ms),
             swr_ms: 0,
             token: None,
-            condition: Condition::Always,
+            only_if: OnlyIf::Always,
             manual: false,
             near: None,
             tags_from: args.len(),
@@ -103,7 +103,7 @@ impl Set {
             let word = args.get(at);
             at += 1;
             if word.eq_ignore_ascii_case(b"TAGS") {
-                check_tags(args, at, limits)?;
+                check_tags(args, at, limits, limits.tag_bytes)?;
                 set.tags_from = at;
                 break;
             } else if word.eq_ignore_ascii_case(b"TOKEN") {
@@ -133,14 +133,14 @@ impl Set {
                 at += 1;
             } else if word.eq_ignore_ascii_case(b"NX") || word.eq_ignore_ascii_case(b"XX") {
                 let wanted = if word[0].eq_ignore_ascii_case(&b'N') {
-                    Condition::Absent
+                    OnlyIf::Absent
                 } else {
-                    Condition::Present
+                    OnlyIf::Present
                 };
-                if set.condition != Condition::Always && set.condition != wanted {
+                if set.only_if != OnlyIf::Always && set.only_if != wanted {
                     return Err(Error::Exclusive("NX", "XX"));
                 }
-                set.condition = wanted;
+                set.only_if = wanted;
             } else if word.eq_ignore_ascii_case(b"MANUAL") {
                 set.manual = true;
             } else if word.eq_ignore_ascii_case(b"NEAR") {
@@ -237,7 +237,7 @@ impl Invalidate {
             invalidate.tags_from = at + 1;
         }
         // Not their length: a limit lowered at run time must not shield what is already stored.
-        check_count(args, invalidate.tags_from, limits)?;
+        check_tags(args, invalidate.tags_from, limits, usize::MAX)?;
         Ok(invalidate)
     }
 }
@@ -403,8 +403,14 @@ fn subscription<A: Arguments + ?Sized>(args: &A, at: usize) -> Result<Named, Err
     }
 }
 
-/// Checks the number of tags from `from` to the end, and that none is empty.
-fn check_count<A: Arguments + ?Sized>(args: &A, from: usize, limits: Limits) -> Result<(), Error> {
+/// Checks the number of tags from `from` to the end, that none is empty, and that none has more than `longest` bytes. Looks
+/// at each once: reading an argument is a call.
+fn check_tags<A: Arguments + ?Sized>(
+    args: &A,
+    from: usize,
+    limits: Limits,
+    longest: usize,
+) -> Result<(), Error> {
     let got = args.len().saturating_sub(from);
     if got == 0 {
         return Err(Error::Missing {
@@ -418,23 +424,16 @@ fn check_count<A: Arguments + ?Sized>(args: &A, from: usize, limits: Limits) -> 
             max: limits.tags,
         });
     }
-    match (from..args.len()).any(|at| args.get(at).is_empty()) {
-        true => Err(Error::EmptyTag),
-        false => Ok(()),
+    let mut too_long = None;
+    for at in from..args.len() {
+        match args.get(at).len() {
+            0 => return Err(Error::EmptyTag),
+            got if got > longest && too_long.is_none() => too_long = Some(got),
+            _ => {}
+        }
     }
-}
-
-/// Checks the tags of an entry that is to be stored.
-fn check_tags<A: Arguments + ?Sized>(args: &A, from: usize, limits: Limits) -> Result<(), Error> {
-    check_count(args, from, limits)?;
-    match (from..args.len())
-        .map(|at| args.get(at).len())
-        .find(|len| *len > limits.tag_bytes)
-    {
-        Some(got) => Err(Error::TagTooLong {
-            got,
-            max: limits.tag_bytes,
-        }),
+    match too_long {
+        Some(got) => Err(Error::TagTooLong { got, max: longest }),
         None => Ok(()),
     }
 }
@@ -543,7 +542,7 @@ mod tests {
             ttl_ms: Some(10_000),
             swr_ms: 0,
             token: None,
-            condition: Condition::Always,
+            only_if: OnlyIf::Always,
             manual: false,
             near: None,
             tags_from: 4,
@@ -557,7 +556,7 @@ mod tests {
                 ttl_ms: Some(1500),
                 swr_ms: 2000,
                 token: Token::parse(b"0000000000000001000000000000000f"),
-                condition: Condition::Absent,
+                only_if: OnlyIf::Absent,
                 manual: true,
                 near: None,
                 tags_from: 11,

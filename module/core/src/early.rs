@@ -28,9 +28,7 @@ mod tests {
     /// The chance is `exp(-left / fill)`.
     #[test]
     fn the_nearer_the_end_the_likelier() {
-        let seed = fastrand::u64(..);
-        println!("seed {seed}");
-        let mut rng = fastrand::Rng::with_seed(seed);
+        let mut rng = fastrand::Rng::with_seed(crate::seed::seed());
         for (left_ms, fill_ms) in [
             (0, 50),
             (10, 50),

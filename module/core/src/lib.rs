@@ -31,6 +31,10 @@ pub mod memory;
 mod names;
 pub mod near;
 mod queue;
+#[cfg(test)]
+#[path = "../tests/support/seed.rs"]
+mod seed;
+mod seen;
 pub mod server;
 mod slab;
 pub mod slots;

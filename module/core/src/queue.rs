@@ -92,9 +92,7 @@ mod tests {
 
     #[test]
     fn behaves_like_a_deque_and_takes_nothing_when_empty() {
-        let seed = fastrand::u64(..);
-        println!("seed {seed}");
-        let mut rng = fastrand::Rng::with_seed(seed);
+        let mut rng = fastrand::Rng::with_seed(crate::seed::seed());
         let (mut queue, mut model) = (Queue::default(), VecDeque::new());
         for step in 0..40_000u32 {
             match rng.u8(..) {

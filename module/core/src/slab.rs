@@ -211,9 +211,7 @@ mod tests {
 
     #[test]
     fn ids_are_stable_and_memory_goes_back() {
-        let seed = fastrand::u64(..);
-        println!("seed {seed}");
-        let mut rng = fastrand::Rng::with_seed(seed);
+        let mut rng = fastrand::Rng::with_seed(crate::seed::seed());
         let mut slab = Slab::new();
         let mut model = HashMap::new();
         for step in 0..50_000u64 {

@@ -2,6 +2,9 @@
 //! is believed that was not said, and what is understood means the same when it is written again.
 //! A failing seed is printed; `MCACHE_SEED` replays it, `MCACHE_LONG=1` goes on for minutes.
 
+#[path = "support/seed.rs"]
+mod seed;
+
 use mcache_core::command::{Fetch, Invalidate, Limits, Scan, Set};
 use mcache_core::encode::{self, decode, encode};
 use mcache_core::entry::{Attributes, NEVER};
@@ -39,12 +42,8 @@ const LIMITS: Limits = Limits {
 };
 
 /// A seeded source and how often to draw from it.
-fn draw(test: &str, rounds: usize) -> (fastrand::Rng, usize) {
-    let seed = std::env::var("MCACHE_SEED")
-        .ok()
-        .and_then(|text| text.parse().ok())
-        .unwrap_or_else(|| fastrand::u64(..1_000_000_000));
-    println!("{test}: MCACHE_SEED={seed}");
+fn draw(rounds: usize) -> (fastrand::Rng, usize) {
+    let seed = seed::seed();
     let longer = if std::env::var_os("MCACHE_LONG").is_some() {
         200
     } else {
@@ -120,7 +119,7 @@ fn token(rng: &mut fastrand::Rng) -> Token {
 
 #[test]
 fn no_command_line_panics_and_no_limit_is_passed() {
-    let (mut rng, rounds) = draw("no_command_line_panics", 200_000);
+    let (mut rng, rounds) = draw(200_000);
     let mut understood = 0;
     for _ in 0..rounds {
         let mut line = vec![b"MCACHE.X".to_vec(), b"k".to_vec()];
@@ -168,7 +167,7 @@ fn no_command_line_panics_and_no_limit_is_passed() {
 
 #[test]
 fn no_mutated_entry_panics_and_what_is_read_is_written_the_same() {
-    let (mut rng, rounds) = draw("no_mutated_entry_panics", 200_000);
+    let (mut rng, rounds) = draw(200_000);
     let mut understood = 0;
     for _ in 0..rounds {
         let tags: Vec<Vec<u8>> = (0..rng.u8(..6))
@@ -232,7 +231,7 @@ fn a_count_that_lies_allocates_nothing() {
 
 #[test]
 fn no_mutated_token_panics_and_only_its_own_text_is_a_token() {
-    let (mut rng, rounds) = draw("no_mutated_token_panics", 200_000);
+    let (mut rng, rounds) = draw(200_000);
     for _ in 0..rounds {
         let token = token(&mut rng);
         let mut text = token.to_string().into_bytes();

@@ -1,6 +1,9 @@
 //! The index against a naive model: random operations on a keyspace that behaves as Redis's does, and after each step
 //! the same answers. A failing seed is printed; `MCACHE_SEED` replays it.
 
+#[path = "support/seed.rs"]
+mod seed;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use mcache_core::entry::{Attributes, Entry, NEVER};
@@ -380,10 +383,7 @@ fn run(seed: u64, steps: usize) {
 
 #[test]
 fn the_index_agrees_with_a_naive_model() {
-    if let Some(seed) = std::env::var("MCACHE_SEED")
-        .ok()
-        .and_then(|s| s.parse().ok())
-    {
+    if let Some(seed) = seed::replayed() {
         return run(seed, 3_000);
     }
     for _ in 0..20 {

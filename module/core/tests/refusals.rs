@@ -2,6 +2,9 @@
 //! beside what the size of the table lets expect. `cargo test -p mcache-core --test refusals -- --nocapture` prints the
 //! table that `docs/operations.md` shows; `MCACHE_SEED` replays a run.
 
+#[path = "support/seed.rs"]
+mod seed;
+
 use std::collections::HashMap;
 
 use mcache_core::epoch::Epoch;
@@ -57,11 +60,7 @@ fn measured(rng: &mut fastrand::Rng, noted: usize, tags: usize) -> f64 {
 
 #[test]
 fn a_tag_is_refused_wrongly_as_often_as_the_size_of_the_table_lets_expect() {
-    let seed = std::env::var("MCACHE_SEED")
-        .ok()
-        .and_then(|seed| seed.parse().ok())
-        .unwrap_or_else(|| fastrand::u64(..));
-    println!("MCACHE_SEED={seed}");
+    let seed = seed::seed();
     println!(
         "invalidation-memory-tags  invalidated during the fill  refused wrongly, a tag (expected)"
     );

@@ -70,22 +70,22 @@ unsafe fn entry(value: *const c_void) -> Entry {
 }
 
 /// A buffer that Redis allocated for us.
-struct Loaded {
+struct RedisBuffer {
     start: *mut std::ffi::c_char,
     len: usize,
 }
 
-impl Loaded {
+impl RedisBuffer {
     /// # Safety
     /// `io` is the stream of a running `rdb_load`.
-    unsafe fn read(io: *mut raw::RedisModuleIO) -> Option<Loaded> {
+    unsafe fn read(io: *mut raw::RedisModuleIO) -> Option<RedisBuffer> {
         let mut len = 0;
         // SAFETY: the caller's promise. With HANDLE_IO_ERRORS set, null means that the stream broke.
         let start = unsafe { rm!(RedisModule_LoadStringBuffer)(io, &mut len) };
         if start.is_null() {
             None
         } else {
-            Some(Loaded { start, len })
+            Some(RedisBuffer { start, len })
         }
     }
 
@@ -95,7 +95,7 @@ impl Loaded {
     }
 }
 
-impl Drop for Loaded {
+impl Drop for RedisBuffer {
     fn drop(&mut self) {
         // SAFETY: allocated by Redis for us, freed once.
         unsafe { rm!(RedisModule_Free)(self.start.cast()) };
@@ -106,7 +106,7 @@ unsafe extern "C" fn rdb_load(io: *mut raw::RedisModuleIO, version: c_int) -> *m
     // SAFETY: `io` is valid during the callback.
     guard_reading(null_mut(), || unsafe {
         // With something else than two strings the stream is damaged: where the next value begins is not known.
-        let (Some(meta), Some(value)) = (Loaded::read(io), Loaded::read(io)) else {
+        let (Some(meta), Some(value)) = (RedisBuffer::read(io), RedisBuffer::read(io)) else {
             return null_mut();
         };
         let read = encode::decode(version, meta.bytes());

@@ -3,7 +3,7 @@
 use mcache_core::entry::Entry;
 use mcache_core::error::Error;
 use mcache_core::index::{Scope, Why};
-use mcache_core::server::fresh_ms;
+use mcache_core::server::{Dead, fresh_ms};
 
 use super::check_tags;
 use crate::redis::{self, Access, Args, Ctx, Held, Mode};
@@ -22,11 +22,19 @@ pub fn inspect(ctx: Ctx<'_>, args: Args<'_>) -> Result<(), Error> {
     };
     let now_ms = redis::now_ms();
     let (condition, reason, tags) = state::with(|s| {
-        let reason = s.index.why_dead(&entry).map(|why| match why {
-            Why::Floor => {
+        let reason = s.why_dead(&mut entry, now_ms).map(|why| match why {
+            Dead::Invalidated(Why::Floor) => {
                 b"below the floor: stored before a restart, a promotion or a repair".to_vec()
             }
-            Why::Tag(record) => [b"invalidated by the tag ", s.index.name(record)].concat(),
+            Dead::Invalidated(Why::Tag(record)) => {
+                [b"invalidated by the tag ", s.index.name(record)].concat()
+            }
+            Dead::Over => b"its time is over; its key waits to be removed".to_vec(),
+            Dead::Unconfirmed => {
+                b"read from this replica's own file; its primary has not been reached since"
+                    .to_vec()
+            }
+            Dead::Unlinked => b"what was read could not be believed".to_vec(),
         });
         let tags: Vec<Vec<u8>> = s.index.names(&entry).map(<[u8]>::to_vec).collect();
         let condition = s.condition(&mut entry, || now_ms);

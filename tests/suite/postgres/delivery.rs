@@ -326,14 +326,8 @@ fn a_large_backlog_is_invalidated_as_a_whole() {
     let recorder = Recorder::new();
     let invalidator = shop.invalidator_with(shop.source().backlog_max(100), &recorder, |b| b);
     wait::until("the backlog is acknowledged", || shop.waiting() == 0);
-    let entities = [
-        "LinkProductSalesChannel:*",
-        "Product:*",
-        "ProductCollection:*",
-        "ProductVariant:*",
-        "SalesChannel:*",
-    ];
-    assert_eq!(recorder.tags().into_iter().collect::<Vec<_>>(), entities);
+    // Not only all entities: tags named in SQL may have waited, too.
+    assert_eq!(recorder.tags().into_iter().collect::<Vec<_>>(), ["*"]);
     shop.runtime
         .block_on(writer.batch_execute("COMMIT"))
         .unwrap();

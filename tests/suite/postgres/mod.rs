@@ -14,3 +14,4 @@ mod replica;
 mod resolver;
 pub mod shop;
 mod tags;
+mod unlogged;

@@ -10,7 +10,9 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use futures_util::future::join_all;
 use harness::{Seed, wait};
+use mcache::Tags;
 use mcache::change::{
     BoxError, BoxFuture, ChangeEvent, EventTags, InvalidationTarget, Invalidator,
 };
@@ -134,7 +136,20 @@ fn queries(number: usize) -> Vec<GraphQuery> {
             .fields(["title"])
             .filters(json!({ "author_id": IDS[1] })),
     ];
+    for id in IDS {
+        queries.push(author().fields(["name"]).filters(json!({ "id": id })));
+        queries.push(post().fields(["id"]).filters(json!({ "author_id": id })));
+    }
+    for n in 0..POSTS {
+        queries.push(post().fields(["title"]).filters(json!({ "id": uuid(n) })));
+    }
     if number == 1 {
+        for mood in MOODS {
+            queries.push(author().fields(["name"]).filters(json!({ "mood": mood })));
+        }
+        for n in 0..POSTS {
+            queries.push(post().fields(["rank"]).filters(json!({ "id": uuid(n) })));
+        }
         queries.extend([
             author()
                 .fields(["id", "mood"])
@@ -151,6 +166,16 @@ fn queries(number: usize) -> Vec<GraphQuery> {
         ]);
     }
     if number == 2 {
+        for rank in RANKS {
+            queries.push(
+                post()
+                    .fields(["title"])
+                    .filters(json!({ "rank": digits(rank) })),
+            );
+        }
+        for n in 0..POSTS {
+            queries.push(post().fields(["doc"]).filters(json!({ "id": uuid(n) })));
+        }
         queries.extend([
             author()
                 .fields(["id", "score"])
@@ -181,6 +206,22 @@ const IDS: [&str; 4] = [
 ];
 const SCORES: [&str; 2] = ["0.10000000000000000001", "0.10000000000000000002"];
 const RANKS: [&str; 3] = ["900719925474099300011", "3", "7.5"];
+const MOODS: [&str; 3] = ["sad", "glad", "wild"];
+
+/// How many posts there can be.
+const POSTS: u64 = 12;
+
+/// As a filter says it: digits that a double cannot hold are a string.
+fn digits(text: &str) -> Value {
+    match text.parse::<f64>() {
+        Ok(double) if double.to_string() == text => serde_json::from_str(text).unwrap(),
+        _ => Value::String(text.to_owned()),
+    }
+}
+
+fn uuid(n: u64) -> String {
+    format!("00000000-0000-0000-0000-{n:012}")
+}
 
 /// Entries of all consumers, shared as one namespace would be.
 #[derive(Default)]
@@ -202,11 +243,12 @@ struct Target {
 }
 
 impl Target {
-    fn clear(&self, tags: &[String]) {
+    fn clear(&self, tags: &[&[u8]]) {
         let mut entries = self.store.entries.lock().unwrap();
-        entries.retain(|_, kept| !kept.tags.iter().any(|tag| tags.contains(tag)));
+        entries.retain(|_, kept| !kept.tags.iter().any(|tag| tags.contains(&tag.as_bytes())));
         drop(entries);
         for tag in tags {
+            let tag = std::str::from_utf8(tag).expect("a change clears text");
             if let Some(number) = tag.strip_prefix("barrier ").and_then(|n| n.parse().ok()) {
                 let mut barrier = self.barrier.lock().unwrap();
                 *barrier = (*barrier).max(number);
@@ -220,7 +262,7 @@ impl InvalidationTarget for Target {
         "oracle"
     }
 
-    fn invalidate_auto<'a>(&'a self, tags: &'a [String]) -> BoxFuture<'a, Result<(), BoxError>> {
+    fn invalidate_auto<'a>(&'a self, tags: &'a [&'a [u8]]) -> BoxFuture<'a, Result<(), BoxError>> {
         self.clear(tags);
         Box::pin(std::future::ready(Ok(())))
     }
@@ -250,7 +292,7 @@ struct Tagger {
 }
 
 impl EventTags for Tagger {
-    fn tags(&self, event: &ChangeEvent) -> Result<Vec<String>, BoxError> {
+    fn tags(&self, event: &ChangeEvent, tags: &mut Tags) -> Result<(), BoxError> {
         let mut event = event.clone();
         if self.doubles {
             let round = |text: &str| text.parse::<f64>().map(|double| format!("{double}"));
@@ -264,7 +306,7 @@ impl EventTags for Tagger {
                 }
             }
         }
-        self.tags.tags(&event)
+        self.tags.tags(&event, tags)
     }
 }
 
@@ -279,12 +321,36 @@ struct Consumer {
 }
 
 /// What a run did.
-#[derive(Default)]
+#[derive(Clone, Copy, Default)]
 struct Totals {
     changes: u64,
     pairs: u64,
     hits: u64,
     reads: u64,
+}
+
+impl Totals {
+    fn add(&mut self, more: Self) {
+        self.changes += more.changes;
+        self.pairs += more.pairs;
+        self.hits += more.hits;
+        self.reads += more.reads;
+    }
+}
+
+impl std::fmt::Display for Totals {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self {
+            changes,
+            pairs,
+            hits,
+            reads,
+        } = self;
+        write!(
+            f,
+            "{pairs} pairs after {changes} changes, {hits} of {reads} reads were hits"
+        )
+    }
 }
 
 struct World {
@@ -408,8 +474,10 @@ impl World {
         self.barrier += 1;
         let barrier = self.barrier;
         // A table that was swapped for one without triggers is cleared at each look: one is due before answers are compared.
-        let mark =
-            format!("SELECT mcache.look(); SELECT mcache.invalidate(ARRAY['barrier {barrier}'])");
+        // A look leaves out what another is looking at, and that one may have begun before the change: it is waited for.
+        let mark = format!(
+            "SELECT FROM mcache.seen FOR UPDATE; SELECT mcache.look(); SELECT mcache.invalidate(ARRAY['barrier {barrier}'])"
+        );
         self.runtime
             .block_on(self.client.batch_execute(&mark))
             .unwrap();
@@ -502,17 +570,16 @@ impl World {
             if consumer.invalidator.is_none() {
                 continue;
             }
-            for query in &consumer.queries {
-                let key = self
-                    .runtime
-                    .block_on(consumer.graph.key(query, &GraphOptions::default()))
-                    .unwrap();
-                let options = GraphOptions::default();
-                let load = consumer.graph.load(query, &options);
-                let answer = self
-                    .runtime
-                    .block_on(load)
-                    .expect("every query has an answer");
+            let options = GraphOptions::default();
+            // Side by side: one comparison waits for PostgreSQL while another thinks.
+            let (graph, options) = (&consumer.graph, &options);
+            let answers = consumer.queries.iter().map(|query| async move {
+                let key = graph.key(query, options).await.unwrap();
+                let answer = graph.load(query, options).await;
+                (query, key, answer.expect("every query has an answer"))
+            });
+            let answers = self.runtime.block_on(join_all(answers));
+            for (query, key, answer) in answers {
                 totals.reads += 1;
                 let tags: Vec<String> = answer.tags().tags.iter().map(str::to_owned).collect();
                 let fresh = answer.into_result();
@@ -553,7 +620,7 @@ impl World {
             let often = if self.breach == Breach::ForgivenAbsence {
                 40
             } else {
-                6
+                12
             };
             if seed.chance(often) {
                 self.release_comes_or_goes(seed);
@@ -573,11 +640,11 @@ fn pick<'a>(seed: &mut Seed, from: &[&'a str]) -> &'a str {
 fn statement(seed: &mut Seed) -> String {
     let id = pick(seed, &IDS);
     let other = pick(seed, &IDS);
-    let mood = pick(seed, &["sad", "glad", "wild"]);
+    let mood = pick(seed, &MOODS);
     let rank = pick(seed, &RANKS);
     let score = pick(seed, &SCORES);
     let word = pick(seed, &["Ähre", "zebra", "Apfel", "aaa"]);
-    let uuid = format!("00000000-0000-0000-0000-{:012}", seed.u64(..12));
+    let uuid = uuid(seed.u64(..POSTS));
     let token = pick(seed, &["\\x00ff", "\\x01"]);
     match seed.u64(..100) {
         0..=17 => format!(
@@ -609,21 +676,48 @@ fn is_long() -> bool {
     std::env::var_os("MCACHE_LONG").is_some()
 }
 
+/// The pairs of a run: a share of two minutes in `make test`, what the issue asks for in `make test-long`, or what
+/// `MCACHE_ORACLE_PAIRS` says. Runs add up: each draws a seed of its own.
+fn pairs_wanted() -> u64 {
+    match std::env::var("MCACHE_ORACLE_PAIRS") {
+        Ok(pairs) => pairs.parse().expect("MCACHE_ORACLE_PAIRS is a number"),
+        Err(_) if is_long() => 1_000_000,
+        Err(_) => 10_000,
+    }
+}
+
 #[test]
 fn no_cached_result_is_stale_on_a_real_database() {
     let mut seed = Seed::draw("no_cached_result_is_stale_on_a_real_database");
-    let mut totals = Totals::default();
-    let pairs_wanted = if is_long() { 1_000_000 } else { 4_000 };
-    while totals.pairs < pairs_wanted {
-        let changes = if is_long() { 400 } else { 80 };
-        if let Err(stale) = World::new(Breach::None).run(&mut seed, changes, &mut totals) {
-            panic!("{stale}");
+    let wanted = pairs_wanted();
+    // A world takes turns between PostgreSQL and us; several keep all processors busy.
+    let side_by_side = if wanted > 100_000 {
+        std::thread::available_parallelism().map_or(1, usize::from)
+    } else {
+        1
+    };
+    let changes = if wanted > 100_000 { 200 } else { 60 };
+    let seeds = Mutex::new(std::iter::repeat_with(move || seed.u64(..1_000_000_000)));
+    let totals = Mutex::new(Totals::default());
+    std::thread::scope(|threads| {
+        for _ in 0..side_by_side {
+            threads.spawn(|| {
+                while totals.lock().unwrap().pairs < wanted {
+                    let number = seeds.lock().unwrap().next().expect("endless");
+                    let mut own = Totals::default();
+                    let mut world = World::new(Breach::None);
+                    if let Err(stale) = world.run(&mut Seed::fixed(number), changes, &mut own) {
+                        panic!("world {number}: {stale}");
+                    }
+                    let mut all = totals.lock().unwrap();
+                    all.add(own);
+                    println!("world {number}: {own}; together {all}");
+                }
+            });
         }
-    }
-    println!(
-        "{} pairs after {} changes, {} of {} reads were hits",
-        totals.pairs, totals.changes, totals.hits, totals.reads
-    );
+    });
+    let totals = *totals.lock().unwrap();
+    println!("{totals}");
     assert!(
         totals.hits * 2 > totals.reads,
         "a cache that is empty proves nothing"
@@ -646,7 +740,7 @@ fn each_breach_is_noticed() {
         let mut seed = Seed::draw("each_breach_is_noticed");
         let mut totals = Totals::default();
         let noticed = (0..6).any(|_| World::new(breach).run(&mut seed, 150, &mut totals).is_err());
-        println!("{breach:?}: noticed after {} pairs", totals.pairs);
+        println!("{breach:?}: noticed {noticed}, {} pairs", totals.pairs);
         assert!(
             noticed,
             "{breach:?} was not noticed in {} pairs",

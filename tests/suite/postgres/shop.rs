@@ -241,7 +241,7 @@ impl Recorder {
         self.events.lock().unwrap().clear();
     }
 
-    async fn told(&self, tags: &[String]) -> Result<(), BoxError> {
+    async fn told(&self, tags: &[&[u8]]) -> Result<(), BoxError> {
         self.calls.fetch_add(1, Ordering::Relaxed);
         let down = *self.down.lock().unwrap();
         match down {
@@ -253,7 +253,10 @@ impl Recorder {
                 }
                 return Err("the connection was lost".into());
             }
-            None => self.tags.lock().unwrap().extend_from_slice(tags),
+            None => {
+                let text = |tag: &&[u8]| String::from_utf8_lossy(tag).into_owned();
+                self.tags.lock().unwrap().extend(tags.iter().map(text));
+            }
         }
         Ok(())
     }
@@ -264,12 +267,12 @@ impl InvalidationTarget for Recorder {
         "recorder"
     }
 
-    fn invalidate_auto<'a>(&'a self, tags: &'a [String]) -> BoxFuture<'a, Result<(), BoxError>> {
+    fn invalidate_auto<'a>(&'a self, tags: &'a [&'a [u8]]) -> BoxFuture<'a, Result<(), BoxError>> {
         Box::pin(self.told(tags))
     }
 
     fn invalidate_auto_all(&self) -> BoxFuture<'_, Result<(), BoxError>> {
-        Box::pin(async { self.told(&["*".to_owned()]).await })
+        Box::pin(async { self.told(&[b"*"]).await })
     }
 }
 

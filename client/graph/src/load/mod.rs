@@ -21,7 +21,7 @@ const NO_KEY: u32 = u32::MAX;
 
 /// Everything that was loaded for a plan.
 #[derive(Debug, Default)]
-pub(crate) struct Loaded {
+pub(crate) struct LoadedRows {
     /// In the order of the plan's levels.
     pub(crate) levels: Vec<LoadedLevel>,
     /// How many rows match, if the query is paged.
@@ -66,9 +66,9 @@ pub(crate) struct Loader<'a> {
 }
 
 impl Loader<'_> {
-    pub(crate) async fn load(&self) -> Result<Loaded, GraphError> {
+    pub(crate) async fn load(&self) -> Result<LoadedRows, GraphError> {
         let levels = &self.plan.levels;
-        let mut loaded = Loaded::default();
+        let mut loaded = LoadedRows::default();
         loaded
             .levels
             .resize_with(levels.len(), LoadedLevel::default);

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::{Loaded, LoadedLevel, NO_KEY, group};
+use super::{LoadedLevel, LoadedRows, NO_KEY, group};
 use crate::plan::Plan;
 use crate::resolver::Row;
 
@@ -14,8 +14,8 @@ struct Share {
     level: LoadedLevel,
 }
 
-impl Loaded {
-    /// One `Loaded` for each group of root rows, given by their positions, ascending. What several groups share is in
+impl LoadedRows {
+    /// One `LoadedRows` for each group of root rows, given by their positions, ascending. What several groups share is in
     /// each of theirs.
     pub(crate) fn split(self, plan: &Plan, groups: Vec<Vec<u32>>) -> Vec<Self> {
         let (count, until) = (self.count, self.until);

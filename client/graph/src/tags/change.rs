@@ -7,16 +7,15 @@ use serde_json::Value;
 
 use super::super::resolver::Row;
 use super::super::schema::{Entity, FieldIndex, ID, Schema};
-use super::super::tagset::TagSet;
-use super::name::{Aspect, Region, TagWriter};
+use super::name::{Aspect, Region, TagSink, TagWriter};
 use super::{TagLimits, UnknownEntity};
 use mcache::change::{ChangeEvent, Operation};
 
-pub(super) fn tags_of(
+pub(super) fn tags_of<S: TagSink>(
     schema: &Schema,
     event: &ChangeEvent,
     limits: &TagLimits,
-    tags: &mut TagSet,
+    tags: &mut S,
 ) -> Result<(), UnknownEntity> {
     let entity = schema.entity(&event.entity).ok_or_else(|| UnknownEntity {
         entity: event.entity.clone(),
@@ -111,7 +110,7 @@ impl<'a> RowChange<'a> {
         }
     }
 
-    fn put(&self, writer: &mut TagWriter<'_>, id: &str) {
+    fn put<S: TagSink>(&self, writer: &mut TagWriter<'_, S>, id: &str) {
         let presences = self.presences();
         if presences == [Presence::Absent; 2] {
             return;
@@ -153,9 +152,9 @@ impl<'a> RowChange<'a> {
     }
 
     /// The tags of the rows that have the same value in a lookup as this row has on one side.
-    fn put_lookup(
+    fn put_lookup<S: TagSink>(
         &self,
-        writer: &mut TagWriter<'_>,
+        writer: &mut TagWriter<'_, S>,
         lookup: FieldIndex,
         value: Option<&Value>,
         changed: &[FieldIndex],

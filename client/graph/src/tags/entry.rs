@@ -1,6 +1,6 @@
 //! From needs to the tags of an entry: as fine as the limits allow.
 
-use super::super::load::Loaded;
+use super::super::load::LoadedRows;
 use super::super::plan::Plan;
 use super::super::schema::{FieldIndex, ID, Schema};
 use super::name::{Aspect, Region, TagWriter};
@@ -199,7 +199,7 @@ fn each_aspect(need: &Need<'_>, detail: Detail, mut put: impl FnMut(Aspect)) {
 pub(super) fn compatible(
     schema: &Schema,
     plan: &Plan,
-    loaded: &Loaded,
+    loaded: &LoadedRows,
     needs: &[Need<'_>],
     limits: &TagLimits,
 ) -> ResultTags {

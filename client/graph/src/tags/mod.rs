@@ -11,12 +11,14 @@ mod needs;
 
 use std::sync::Arc;
 
+use name::TagSink;
 use needs::Walk;
 
-use super::load::Loaded;
+use super::load::LoadedRows;
 use super::plan::Plan;
 use super::schema::Schema;
 use super::tagset::TagSet;
+use mcache::Tags;
 use mcache::change::{BoxError, ChangeEvent, EventTags};
 
 /// How much the tags of a result say about it.
@@ -125,24 +127,29 @@ impl ChangeTags {
 impl EventTags for ChangeTags {
     /// As [`ChangeTags::of`]. An entity the schema does not have is one of another release: everything that release can
     /// have made from it is cleared, and what is tagged by hand ([`compatible_tags`]).
-    fn tags(&self, event: &ChangeEvent) -> Result<Vec<String>, BoxError> {
-        let tags = self.of(event).unwrap_or_else(|_unknown| {
-            let mut tags = compatible_tags(event);
-            tags.insert_parts(&[&event.entity, ":*"]);
-            tags
-        });
-        Ok(tags.iter().map(str::to_owned).collect())
+    fn tags(&self, event: &ChangeEvent, tags: &mut Tags) -> Result<(), BoxError> {
+        if let Err(UnknownEntity { entity }) =
+            change::tags_of(&self.schema, event, &self.limits, tags)
+        {
+            put_compatible(event, tags);
+            tags.push_parts(&[&entity, ":*"]);
+        }
+        Ok(())
     }
 }
 
 /// The tags Medusa's convention has for a change, of any entity: `Entity:id` and `Entity:list:*`.
 pub fn compatible_tags(event: &ChangeEvent) -> TagSet {
     let mut tags = TagSet::new();
+    put_compatible(event, &mut tags);
+    tags
+}
+
+fn put_compatible(event: &ChangeEvent, tags: &mut impl TagSink) {
     for id in &event.ids {
         tags.insert_parts(&[&event.entity, ":", id]);
     }
     tags.insert_parts(&[&event.entity, ":list:*"]);
-    tags
 }
 
 /// The schema does not have the entity of a change.
@@ -157,7 +164,7 @@ pub struct UnknownEntity {
 pub(crate) fn tags_of_result(
     schema: &Schema,
     plan: &Plan,
-    loaded: &Loaded,
+    loaded: &LoadedRows,
     precision: Precision,
     limits: &TagLimits,
 ) -> ResultTags {

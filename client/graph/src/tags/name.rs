@@ -18,6 +18,7 @@
 
 use std::borrow::Cow;
 
+use mcache::Tags;
 use xxhash_rust::xxh3::xxh3_128;
 
 use super::super::schema::{Entity, FieldIndex, ID};
@@ -48,15 +49,43 @@ pub(crate) enum Aspect {
     Field(FieldIndex),
 }
 
+/// Where tags are written: the set of an entry, or the list of what changes clear.
+pub(crate) trait TagSink {
+    /// Adds the tag made of these parts, unless the sink sees that it has it.
+    fn insert_parts(&mut self, parts: &[&str]);
+
+    /// Adds the tag made of these parts, which the caller knows not to be there.
+    fn append(&mut self, parts: &[&str]) {
+        self.insert_parts(parts);
+    }
+}
+
+impl TagSink for TagSet {
+    fn insert_parts(&mut self, parts: &[&str]) {
+        Self::insert_parts(self, parts);
+    }
+
+    fn append(&mut self, parts: &[&str]) {
+        Self::append(self, parts);
+    }
+}
+
+/// As it is sent, but for the namespace; who tells it leaves repetitions out.
+impl TagSink for Tags {
+    fn insert_parts(&mut self, parts: &[&str]) {
+        self.push_parts(parts);
+    }
+}
+
 /// Writes tags of one entity.
-pub(crate) struct TagWriter<'a> {
-    pub(crate) set: &'a mut TagSet,
+pub(crate) struct TagWriter<'a, S = TagSet> {
+    pub(crate) set: &'a mut S,
     pub(crate) entity: &'a Entity,
     /// Whether no tag is written twice, so that nobody need look.
     pub(crate) distinct: bool,
 }
 
-impl TagWriter<'_> {
+impl<S: TagSink> TagWriter<'_, S> {
     /// The tag every precise entry carries for each entity it was made from.
     pub(crate) fn put_entity(&mut self) {
         let entity = self.entity;

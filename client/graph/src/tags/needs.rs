@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use super::super::cover::{Cover, CoverRows};
 use super::super::filter::Filter;
-use super::super::load::{Loaded, LoadedLevel};
+use super::super::load::{LoadedLevel, LoadedRows};
 use super::super::plan::{Level, LevelDependency, Plan};
 use super::super::resolver::Row;
 use super::super::schema::{Entity, EntityIndex, FieldIndex, FieldType, ID, Schema, Through};
@@ -79,7 +79,7 @@ impl KeyValues<'_> {
 pub(crate) struct Walk<'a> {
     pub(crate) schema: &'a Schema,
     pub(crate) plan: &'a Plan,
-    pub(crate) loaded: &'a Loaded,
+    pub(crate) loaded: &'a LoadedRows,
 }
 
 impl<'a> Walk<'a> {

@@ -1,6 +1,8 @@
 //! One query for each of several values. That it is the same as several queries is a property
 //! (`tests/suite/graph_oracle/each.rs`); here is what it is good for, and what it refuses.
 
+use std::time::Duration;
+
 use super::*;
 use mcache::{Cache, MemoryProvider, Source};
 
@@ -182,4 +184,29 @@ async fn what_makes_no_sense_is_refused_and_nothing_is_kept() {
         .unwrap_err();
     assert!(matches!(error, GraphError::NotFound { id, .. } if id == "v9"));
     assert_eq!(sources(&graph, &["v1"]).await, [Source::Loaded]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn stale_results_are_served_at_once_while_one_load_makes_them_anew_in_the_background() {
+    let store = store();
+    let (graph, cache) = cached(&store).await;
+    let ten = Duration::from_secs(10);
+    let swr = CacheOptions::default()
+        .ttl(ten)
+        .swr(Duration::from_secs(3600));
+    let options = GraphOptions::default().cache(swr);
+    let query = variants();
+    let serve = || graph.serve_each(&query, "id", ["v1", "v2"], &options);
+    serve().await.unwrap();
+    store
+        .update("Variant", "v1", json!({ "stock": 77 }))
+        .unwrap();
+    tokio::time::advance(ten * 2).await;
+    for served in serve().await.unwrap() {
+        assert_eq!(served.source, Source::Stale);
+    }
+    assert!(cache.shutdown(ten).await.is_nothing(), "the refresh");
+    let served = serve().await.unwrap();
+    assert!(served.iter().all(|served| served.source == Source::Hit));
+    assert_eq!(graph.stats().loads, 2, "one for both, twice");
 }

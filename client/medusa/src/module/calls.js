@@ -15,9 +15,18 @@ const CALCULATE = "calculatePrices"
 /** Modules of which only some types are read here. */
 const FURTHER = new Set(["fulfillment"])
 
+/** Ends of links that are written by the back office only, although their modules have rows that shoppers change. */
+const ENDS = new Set([...FURTHER, "payment", "inventory"])
+
+/** Whether a link joins rows of catalogue or configuration. */
+function isLinkOfCatalogue(schema, name) {
+  const ends = schema.links.get(name)
+  return Boolean(ends?.length) && ends.every((end) => MODULES.has(end) || ENDS.has(end))
+}
+
 /** The reading methods of a service, by name. */
-function* readingMethods(service, name) {
-  if (!MODULES.has(name) && !FURTHER.has(name)) return
+function* readingMethods(service, name, schema) {
+  if (!MODULES.has(name) && !FURTHER.has(name) && !(schema && isLinkOfCatalogue(schema, name))) return
   const seen = new Set()
   for (let at = service; at && at !== Object.prototype; at = Object.getPrototypeOf(at)) {
     for (const method of Object.getOwnPropertyNames(at)) {
@@ -57,10 +66,13 @@ function describeCall(schema, service, method, given) {
   }
   const verb = READS.exec(method)[1]
   const suffix = method.slice(verb.length)
-  const type = schema.named(service, suffix)
+  const isLink = schema.links.has(service)
+  const type = isLink ? schema.typesOf(service)[0] : schema.named(service, suffix)
   if (!type) return undefined
   const [first, config = {}] = given
   if (config?.filters || config?.withDeleted) return undefined
+  // A link's row has no id of its own to ask by.
+  if (isLink && verb === "retrieve") return undefined
   const filters = verb === "retrieve" ? { id: first } : (first ?? {})
   const paths = [...(config?.relations ?? []), ...selected(schema, type, config?.select)]
   const expand = {
@@ -102,14 +114,17 @@ function shapeOfCall(service, method, [first, config]) {
 }
 
 class Calls {
-  /** @param {{ store: any, policy: any, schema: any, current: () => any, ttl: (read: any, began: number) => Promise<number | undefined> }} parts */
-  constructor({ store, policy, schema, current, ttl }) {
-    Object.assign(this, { store, policy, schema, current, ttl })
+  /**
+   * @param {{ store: any, policy: any, schema: any, current: () => any, ttl: (read: any, began: number) => Promise<number | undefined>,
+   *   contexts?: import("./pricecontext").PriceContext }} parts
+   */
+  constructor({ store, policy, schema, current, ttl, contexts }) {
+    Object.assign(this, { store, policy, schema, current, ttl, contexts })
   }
 
   /** Wraps the reading methods of a service. */
   watch(service, name) {
-    for (const method of readingMethods(service, name)) {
+    for (const method of readingMethods(service, name, this.schema)) {
       const original = service[method]
       const calls = this
       service[method] = function served(...args) {
@@ -130,7 +145,8 @@ class Calls {
     const read = describeCall(this.schema, service, method, given)
     shape.objection = read ? this.#objection(read) : "what it reads is not known"
     if (shape.objection || !this.policy.isReadAgain(shape)) return await run()
-    const key = keyOf({ call: service, method, given })
+    const { asked, mark } = await this.#asked(method, given)
+    const key = keyOf({ call: service, method, given: asked, mark })
     const found = await this.store.get(key)
     if (found) {
       shape.hits += 1
@@ -155,23 +171,36 @@ class Calls {
     // Before the caller gets it, who may change it.
     if (method !== CALCULATE) read.addRows(this.schema, rowsOf(value))
     const sealed = this.store.seal({ value }, { isExact: true })
-    this.#keep(shape, key, sealed, read, began).catch(() => {})
+    this.#keep(shape, key, sealed, read, began, mark).catch(() => {})
     return value
+  }
+
+  /** The arguments of which the key is made. */
+  async #asked(method, given) {
+    if (method !== CALCULATE) return { asked: given }
+    const [filters, of, ...rest] = given
+    const less = await this.contexts?.context(of?.context)
+    if (!less) return { asked: given }
+    return { asked: [filters, { ...of, context: less.context }, ...rest], mark: less.mark }
   }
 
   #objection(read) {
     for (const type of read.types) {
       const owner = this.schema.ownerOf.get(type) ?? read.service
+      if (isLinkOfCatalogue(this.schema, owner)) continue
       if (!MODULES.has(owner) && !TYPES.has(type)) return `it reads ${type} of ${owner}, which shoppers change`
     }
     return read.unclear
   }
 
-  async #keep(shape, key, sealed, read, began) {
-    const seconds = await this.ttl(read, began)
+  async #keep(shape, key, sealed, read, began, mark) {
+    const seconds = mark === undefined || (await this.contexts.holds(mark)) ? await this.ttl(read, began) : undefined
     const tags = tagsOf(this.schema, [read], undefined)
     shape.tags = tags
-    if (seconds === undefined) return this.store.release(key)
+    if (seconds === undefined) {
+      shape.refused += 1
+      return this.store.release(key)
+    }
     if (await this.store.set({ key, sealed, ttl: seconds, tags })) shape.fills += 1
     else shape.refused += 1
   }

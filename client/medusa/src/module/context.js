@@ -21,6 +21,8 @@ class Scope {
     this.isFresh = false
     /** What is stored for which key, by whom it was begun. */
     this.key = undefined
+    /** Of which reading of the rules' attributes the key is (pricecontext.js). */
+    this.mark = undefined
   }
 
   /** A read belongs to the query that made it, and to those that asked for that query. */

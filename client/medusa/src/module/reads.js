@@ -192,4 +192,4 @@ function tagsOf(schema, reads, data, { isPrecise = true } = {}) {
   return [...bounded(tags)]
 }
 
-module.exports = { describe, tagsOf, rowsOf, bounded, Read }
+module.exports = { describe, tagsOf, rowsOf, bounded, Read, PRICING }

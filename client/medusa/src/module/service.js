@@ -6,7 +6,8 @@
 const { keyOf } = require("./keys")
 const { Schema } = require("./schema")
 const { any, tagsOfEvent, tagsOfChange, tagsOfRows } = require("./tags")
-const { tagsOf } = require("./reads")
+const { tagsOf, PRICING } = require("./reads")
+const { PriceContext } = require("./pricecontext")
 const { Policy } = require("./policy")
 const { Prices } = require("./prices")
 const { Calls } = require("./calls")
@@ -51,6 +52,10 @@ class McacheCachingModule {
     const { queries, reuse, prices, writes, tags, modules: calls } = this.extensions
     this.policy = new Policy({ schema, queries, reuse })
     if (prices) this.prices = new Prices({ store: this.store, service: () => modules.get("pricing"), outside })
+    if (prices && modules.get("pricing")) {
+      const types = new Set([...PRICING, ...schema.typesOf("pricing")])
+      this.contexts = new PriceContext({ store: this.store, service: () => modules.get("pricing"), outside, tags: [...types].map(any) })
+    }
     const onEvent = (event) => {
       // Medusa's bus does not wait for it, and neither does what it tells of.
       this.#changed(tagsOfEvent(event, schema))
@@ -61,8 +66,8 @@ class McacheCachingModule {
     if (writes) tapWrites(modules, schema, (changed) => this.#changed(changed))
     if (calls) {
       const ttl = async (read, began) => (this.prices && read.isPriced ? await this.prices.ttl(this.ttl, began) : this.ttl)
-      const served = new Calls({ store: this.store, policy: this.policy, schema, current, ttl })
-      for (const [name, service] of modules) if (service && !schema.links.has(name)) served.watch(service, name)
+      const served = new Calls({ store: this.store, policy: this.policy, schema, current, ttl, contexts: this.contexts })
+      for (const [name, service] of modules) if (service) served.watch(service, name)
     }
     this.schema = schema
     if (queries || tags || calls) {
@@ -121,7 +126,10 @@ class McacheCachingModule {
     if (scope.isWithinFill()) return await run()
     if (!this.policy.wants(shape, scope)) return await this.#learning(scope, run)
     const { input, options } = scope.query
-    const key = keyOf({ remote: input?.__value ?? input, options })
+    const asked = input?.__value ?? input
+    const less = await this.contexts?.query(asked)
+    const key = keyOf({ remote: less?.input ?? asked, options, mark: less?.mark })
+    if (less) scope.mark = less.mark
     const found = await this.get({ key })
     if (found) return found.data
     try {
@@ -169,6 +177,7 @@ class McacheCachingModule {
   /** Reads the value before it first waits: Medusa's routes go on writing into what they got. */
   async #store(scope, { key, data, ttl = this.ttl, tags, computeAutomaticTags, options }) {
     const reads = scope?.reads ?? []
+    const { mark } = scope ?? {}
     if (scope && !this.#isWorthStoring(scope)) {
       this.store.release(key)
       return false
@@ -176,6 +185,10 @@ class McacheCachingModule {
     const sealed = data === null ? Promise.resolve(null) : this.store.seal(data)
     const all = this.#tagsFor(scope, data, tags, computeAutomaticTags)
     if (scope?.shape) scope.shape.tags = all
+    if (mark !== undefined && !(await this.contexts.holds(mark))) {
+      this.store.release(key)
+      return false
+    }
     let seconds = ttl
     if (this.prices && reads.some((read) => read.isPriced)) {
       seconds = await this.prices.ttl(ttl, scope.began)
@@ -227,8 +240,13 @@ class McacheCachingModule {
     }
   }
 
+  /** Of a query's context only what its prices depend on is part of the key. */
   async computeKey(input) {
-    return keyOf(input)
+    const scope = current()
+    const less = scope?.query && scope.isStore && !scope.isFilling ? await this.contexts?.query(input) : undefined
+    if (!less) return keyOf(input)
+    scope.mark = less.mark
+    return keyOf({ ...less.input, mark: less.mark })
   }
 
   /** The tags of a value; with `entities` and `operation` those that a change of them clears. */

@@ -59,6 +59,8 @@ class Server {
     this.lacks = undefined
     /** Whether the server knows MCACHE.CLEAR, which also refuses fills of the key. */
     this.hasClear = false
+    /** Whether it knows near caches, and so MCACHE.SETTLE. */
+    this.hasSettle = false
     this.closed = false
     /** Called whenever a connection can be used (again). @type {Set<() => void>} */
     this.onReady = new Set()
@@ -153,10 +155,11 @@ class Server {
     const limit = this.options.connectTimeout
     let lacks
     let hasClear = true
+    let hasSettle = true
     for (const [node] of this.primaries()) {
       let found
       try {
-        found = await this.at(node, "COMMAND", ["INFO", "MCACHE.FETCH", "MCACHE.INVALIDATE", "MCACHE.CLEAR"], limit)
+        found = await this.at(node, "COMMAND", ["INFO", "MCACHE.FETCH", "MCACHE.INVALIDATE", "MCACHE.CLEAR", "MCACHE.SETTLE"], limit)
         if (!found[0] || !found[1]) {
           const info = String(await this.at(node, "INFO", ["server"], limit))
           const version = /^(?:valkey|redis)_version:(\S+)/m.exec(info)?.[1] ?? "unknown"
@@ -174,9 +177,11 @@ class Server {
         lacks = `${this.name} refuses COMMAND INFO (${error.message}).`
       }
       hasClear &&= Boolean(found?.[2])
+      hasSettle &&= Boolean(found?.[3])
     }
     this.lacks = lacks
     this.hasClear = hasClear && !lacks
+    this.hasSettle = hasSettle && !lacks
   }
 
   async #ready() {
@@ -194,9 +199,9 @@ class Server {
   }
 
   /** Every primary that can be sent a command, by name. @returns {[string, any][]} */
-  primaries() {
-    if (!this.options.cluster) return this.client.status === "ready" ? [[ALONE, this.client]] : []
-    return this.client.nodes("master").map((node) => [`${node.options.host}:${node.options.port}`, node])
+  primaries(client = this.client) {
+    if (!this.options.cluster) return client.status === "ready" ? [[ALONE, client]] : []
+    return client.nodes("master").map((node) => [`${node.options.host}:${node.options.port}`, node])
   }
 
   /** Every primary that owns slots, connected or not: who must acknowledge. */
@@ -228,6 +233,14 @@ class Server {
     const found = this.primaries().find(([other]) => other === node)
     if (!found) return Promise.reject(new Away(`${node} is not connected`))
     return this.#send(found[1], node, name, args, ms)
+  }
+
+  /** A command for one primary over a further connection, which is opened if need be. */
+  async over(client, node, name, args, ms) {
+    if (client.status !== "ready") await opened(client, this.options.connectTimeout)
+    const found = this.primaries(client).find(([other]) => other === node)
+    if (!found) throw new Away(`${node} is not connected`)
+    return await this.#send(found[1], node, name, args, ms)
   }
 
   #send(client, node, name, args, ms, late, slot) {
@@ -306,4 +319,22 @@ function within(promise, ms) {
   return Promise.race([promise, end]).finally(() => clearTimeout(timer))
 }
 
-module.exports = { Server, Away, SetupError, within, isOlder }
+/** Settles when a connection is open. */
+function opened(client, limitMs) {
+  return new Promise((resolve, reject) => {
+    const settle = (then) => {
+      clearTimeout(timer)
+      client.off("ready", ready)
+      client.off("close", closed)
+      then()
+    }
+    const ready = () => settle(resolve)
+    const closed = () => settle(() => reject(new Away("a further connection could not be made")))
+    const timer = setTimeout(closed, limitMs)
+    client.once("ready", ready)
+    client.once("close", closed)
+    if (client.status === "wait") client.connect().catch(() => {})
+  })
+}
+
+module.exports = { Server, Away, SetupError, within, opened, isOlder }

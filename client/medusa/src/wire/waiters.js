@@ -3,7 +3,7 @@
  * Connections on which reads wait for another process's fill. A command that waits holds up everything behind it on its
  * connection, so waiting has connections of its own, opened when they are first needed.
  */
-const { Away } = require("./server")
+const { opened } = require("./server")
 
 class Waiters {
   /**
@@ -55,23 +55,6 @@ class Waiters {
     this.idle = []
     this.busy.clear()
   }
-}
-
-function opened(client, limitMs) {
-  return new Promise((resolve, reject) => {
-    const settle = (then) => {
-      clearTimeout(timer)
-      client.off("ready", ready)
-      client.off("close", closed)
-      then()
-    }
-    const ready = () => settle(resolve)
-    const closed = () => settle(() => reject(new Away("a connection for waiting could not be made")))
-    const timer = setTimeout(closed, limitMs)
-    client.once("ready", ready)
-    client.once("close", closed)
-    if (client.status === "wait") client.connect().catch(() => {})
-  })
 }
 
 module.exports = { Waiters }

@@ -100,12 +100,12 @@ class TestRedis {
   }
 }
 
-/** A cluster of so many primaries. */
-async function startCluster(t, count = 3) {
+/** A cluster of so many primaries; `args` are added to each command line. */
+async function startCluster(t, count = 3, args = []) {
   const nodes = []
   for (let i = 0; i < count; i += 1) {
     const bus = await freePort()
-    nodes.push(await TestRedis.start(t, { args: ["--cluster-enabled", "yes", "--cluster-port", bus, "--cluster-node-timeout", "2000"] }))
+    nodes.push(await TestRedis.start(t, { args: ["--cluster-enabled", "yes", "--cluster-port", bus, "--cluster-node-timeout", "2000", ...args] }))
   }
   const where = nodes.map((node) => `127.0.0.1:${node.port}`)
   const made = spawnSync("redis-cli", ["--cluster", "create", ...where, "--cluster-yes"], { encoding: "utf8" })

@@ -85,13 +85,7 @@ mod tests {
         assert_eq!(count(&index, b"t"), 0);
         index.settle();
         assert_eq!(index.sizes().tags, 0);
-        for entry in entries {
-            // SAFETY: in no index any more, and nothing else knows it.
-            #[allow(unsafe_code)]
-            unsafe {
-                entry.free()
-            };
-        }
+        Entry::free_all(entries);
     }
 
     #[test]
@@ -110,12 +104,6 @@ mod tests {
         );
         index.unlink(0, new);
         assert_eq!(count(&index, b"t"), 0);
-        for entry in [old, new] {
-            // SAFETY: in no index any more, and nothing else knows it.
-            #[allow(unsafe_code)]
-            unsafe {
-                entry.free()
-            };
-        }
+        Entry::free_all([old, new]);
     }
 }

@@ -250,12 +250,7 @@ fn what_happens_to_many_leases_at_once_goes_in_bounded_turns() {
 /// Random histories: nobody is told twice, nobody waits for ever, one holder a key, all tables agree.
 #[test]
 fn nobody_is_forgotten() {
-    let seed = std::env::var("MCACHE_SEED")
-        .ok()
-        .and_then(|s| s.parse().ok())
-        .unwrap_or_else(|| fastrand::u64(..));
-    println!("seed {seed}");
-    let mut rng = fastrand::Rng::with_seed(seed);
+    let mut rng = fastrand::Rng::with_seed(crate::seed::seed());
     let mut leases: Leases<u32> = Leases::default();
     let mut waiting = std::collections::HashMap::new();
     let epoch = std::cell::Cell::new(0);

@@ -3,7 +3,7 @@
 use super::Server;
 use crate::entry::{Attributes, Entry, NEVER};
 use crate::epoch::Epoch;
-use crate::index::Verdict;
+use crate::index::{Verdict, Why};
 
 /// What an entry is good for at the moment.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -14,6 +14,19 @@ pub enum Condition {
     Stale,
     /// Never to be served again.
     Dead,
+}
+
+/// Why an entry is not served.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Dead {
+    /// By a floor or by a tag.
+    Invalidated(Why),
+    /// Its own end has come, and Redis has not removed its key yet.
+    Over,
+    /// A replica read it from its own file, and has not reached its primary since.
+    Unconfirmed,
+    /// No index holds it: what was read could not be believed.
+    Unlinked,
 }
 
 impl Condition {
@@ -42,6 +55,19 @@ impl<W> Server<W> {
             Verdict::Dead => Condition::Dead,
             verdict => aged(entry.attributes(), verdict, now_ms()),
         }
+    }
+
+    /// Why an entry is not served; `None` if it is, live or stale.
+    pub fn why_dead(&self, entry: &mut Entry, now_ms: u64) -> Option<Dead> {
+        if self.condition(entry, || now_ms) != Condition::Dead {
+            return None;
+        }
+        Some(match self.index.why_dead(entry) {
+            _ if self.unconfirmed => Dead::Unconfirmed,
+            _ if !entry.is_linked() => Dead::Unlinked,
+            Some(why) => Dead::Invalidated(why),
+            None => Dead::Over,
+        })
     }
 
     /// What is left of an entry, by its tags and its birth; `None` if it is dead. A softly invalidated one counts as what it
@@ -104,6 +130,9 @@ fn corrected(ends_ms: u64, deadline_ms: Option<u64>) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fills::Fills;
+    use crate::index::Scope;
+    use crate::server::{Awaited, Store, Stored};
 
     const ATTRIBUTES: Attributes = Attributes {
         birth: Epoch(1 << 16),
@@ -167,5 +196,42 @@ mod tests {
         for deadline_ms in [None, Some(5), Some(u64::MAX)] {
             assert_eq!(corrected(NEVER, deadline_ms), None);
         }
+    }
+
+    #[test]
+    fn a_dead_entry_has_a_reason_and_one_that_is_served_has_none() {
+        static AWAITED: Awaited = Awaited::new();
+        let mut server: Server<u32> = Server::new(Fills::new(7, 1, 64), &AWAITED);
+        fn put(server: &mut Server<u32>, key: &[u8]) -> Entry {
+            let stored = server.store(Store {
+                db: 0,
+                key,
+                value: b"",
+                tags: std::iter::once(key),
+                attributes: ATTRIBUTES,
+                present: None,
+            });
+            let Stored::New(entry) = stored else {
+                panic!("there was none");
+            };
+            entry
+        }
+        let (mut one, mut other) = (put(&mut server, b"one"), put(&mut server, b"other"));
+        for now_ms in [0, 950] {
+            assert_eq!(server.why_dead(&mut one, now_ms), None, "{now_ms}");
+        }
+        assert_eq!(server.why_dead(&mut one, 1_000), Some(Dead::Over));
+        let _ = server.invalidate(0, std::iter::once(&b"one"[..]), Scope::All, false, 0, 10);
+        let why = server.why_dead(&mut one, 20);
+        let by_its_tag = |why| matches!(why, Some(Dead::Invalidated(Why::Tag(_))));
+        assert!(by_its_tag(why), "{why:?}");
+        server.unconfirmed = true;
+        assert_eq!(server.why_dead(&mut other, 20), Some(Dead::Unconfirmed));
+        server.linked();
+        assert_eq!(server.why_dead(&mut other, 20), None);
+        server.left(0, other, || 20);
+        assert_eq!(server.why_dead(&mut other, 20), Some(Dead::Unlinked));
+        server.left(0, one, || 20);
+        Entry::free_all([one, other]);
     }
 }

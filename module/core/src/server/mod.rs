@@ -36,9 +36,9 @@ use crate::slots::Exports;
 use arrive::Pending;
 use life::Phase;
 
-pub use arrive::Renamed;
+pub use arrive::{Arriving, Renamed};
 pub use awaited::Awaited;
-pub use condition::{Condition, corrected_deadline, fresh_ms, softened_end_ms};
+pub use condition::{Condition, Dead, corrected_deadline, fresh_ms, softened_end_ms};
 pub use invalidate::Invalidated;
 pub use pace::Pace;
 pub use read::{Fetched, Fetcher};

@@ -1,7 +1,7 @@
 //! SET: whether it stores, and the cheapest way of storing that keeps the index exact.
 
 use super::{Condition, Edge, Server};
-use crate::command::{Condition as When, Set};
+use crate::command::{OnlyIf, Set};
 use crate::entry::{Attributes, Entry, NEVER};
 use crate::fills::Refusal;
 
@@ -43,15 +43,6 @@ pub enum Stored {
 }
 
 impl<W> Server<W> {
-    /// Whether a SET is refused because its key was cleared since its fill began.
-    pub fn is_cleared(&mut self, set: &Set, key: &[u8]) -> bool {
-        let cleared = set
-            .token
-            .is_some_and(|token| self.fills.key_cleared_since(key, token));
-        self.stats.refused_fills += u64::from(cleared);
-        cleared
-    }
-
     /// CLEAR: a fill of the key that is under way is refused, and near caches forget it, whether or not it is there.
     pub fn clear(&mut self, key: &[u8], now_ms: u64) {
         self.fills.note_key(key, now_ms);
@@ -62,6 +53,7 @@ impl<W> Server<W> {
     pub fn admit<'a>(
         &mut self,
         set: &Set,
+        key: &[u8],
         tags: impl Iterator<Item = &'a [u8]>,
         mut present: Option<Entry>,
         now_ms: u64,
@@ -70,12 +62,17 @@ impl<W> Server<W> {
         let live = present
             .as_mut()
             .is_some_and(|entry| self.condition(entry, || now_ms) == Condition::Live);
-        let allowed = match set.condition {
-            When::Always => true,
-            When::Absent => !live,
-            When::Present => live,
+        let allowed = match set.only_if {
+            OnlyIf::Always => true,
+            OnlyIf::Absent => !live,
+            OnlyIf::Present => live,
         };
         if !allowed {
+            return None;
+        }
+        // Cleared since the fill began.
+        if (set.token).is_some_and(|token| self.fills.key_cleared_since(key, token)) {
+            self.stats.refused_fills += 1;
             return None;
         }
         let floor = self.index.floor();
@@ -278,12 +275,6 @@ mod tests {
         };
         assert!(server.index.has_pending());
         server.left(0, husk, || 0);
-        for entry in [alive, husk] {
-            // SAFETY: in no index any more, and nothing else knows it.
-            #[allow(unsafe_code)]
-            unsafe {
-                entry.free()
-            };
-        }
+        Entry::free_all([alive, husk]);
     }
 }

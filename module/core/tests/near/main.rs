@@ -8,6 +8,8 @@ mod counts;
 mod histories;
 mod node;
 mod process;
+#[path = "../support/seed.rs"]
+mod seed;
 #[path = "../support/histories.rs"]
 mod simulated;
 mod stage;

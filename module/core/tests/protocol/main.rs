@@ -2,6 +2,8 @@
 //! every message delayed at random, and everything that may go wrong going wrong. Seeds are printed; `MCACHE_SEED`
 //! replays one history, `MCACHE_LONG` runs fifty times as many.
 
+#[path = "../support/seed.rs"]
+mod seed;
 mod server;
 #[path = "../support/histories.rs"]
 mod simulated;

@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use mcache_core::command::{Condition as When, Set};
+use mcache_core::command::{OnlyIf, Set};
 use mcache_core::encode;
 use mcache_core::entry::{Attributes, Entry};
 use mcache_core::epoch::{Epoch, Token};
@@ -356,14 +356,14 @@ impl Server {
             ttl_ms: Some(ttl_ms),
             swr_ms,
             token: Some(token),
-            condition: When::Always,
+            only_if: OnlyIf::Always,
             manual: is_manual(key),
             near: None,
             tags_from: 0,
         };
         let present = self.open(key, now_ms);
         let tags = names.iter().map(Vec::as_slice);
-        let Some(admitted) = self.core.admit(&set, tags, present, now_ms) else {
+        let Some(admitted) = self.core.admit(&set, &[key], tags, present, now_ms) else {
             self.release(key, token, now_ms);
             return;
         };

@@ -3,9 +3,7 @@
 /// Runs `few` histories, or `many` of them with `MCACHE_LONG`, and has `each` do what is done with what came of one. Returns
 /// whether it was more than the one that is replayed: only then something must have happened.
 pub fn run<C>(few: u64, many: u64, history: impl Fn(u64) -> C, mut each: impl FnMut(C)) -> bool {
-    let replayed = std::env::var("MCACHE_SEED")
-        .ok()
-        .and_then(|s| s.parse().ok());
+    let replayed = crate::seed::replayed();
     let histories = match (replayed, std::env::var_os("MCACHE_LONG")) {
         (Some(_), _) => 1,
         (None, Some(_)) => many,

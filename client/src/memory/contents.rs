@@ -50,7 +50,7 @@ pub(super) struct Limits {
     pub(super) lease: Duration,
 }
 
-pub(super) struct State {
+pub(super) struct Contents {
     limits: Limits,
     /// What the server decides by: tokens, and which fills came too late.
     fills: Fills,
@@ -58,7 +58,7 @@ pub(super) struct State {
     zero: Instant,
     entries: HashMap<Bytes, Entry>,
     index: TagIndex,
-    leases: HashMap<Bytes, Lease>,
+    leases: HashMap<Bytes, Holder>,
     /// When entries stop being of any use, soonest first; the id says which.
     ends: BTreeMap<(Instant, u64), Bytes>,
     /// Eviction order: first in, first out, with a second chance for what was read since. Items whose entry is gone
@@ -83,7 +83,7 @@ struct Entry {
     read_since: bool,
 }
 
-struct Lease {
+struct Holder {
     token: Token,
     ends_at: Instant,
     /// Told whenever there is a reason to look again.
@@ -142,7 +142,7 @@ impl Entry {
     }
 }
 
-impl State {
+impl Contents {
     /// `incarnation` tells it apart from other instances, so that their tokens are refused.
     pub(super) fn new(limits: Limits, incarnation: u64, now: Instant) -> Self {
         Self {
@@ -382,7 +382,7 @@ impl State {
         }
         let ended = self.leases.insert(
             Bytes::copy_from_slice(key),
-            Lease {
+            Holder {
                 token: token.clone(),
                 ends_at: now + lease.unwrap_or(self.limits.lease).min(LEASE_MAX),
                 changed: Arc::new(Notify::new()),
@@ -457,16 +457,16 @@ fn mark_of(key: &[u8]) -> Vec<u8> {
 mod tests {
     use super::*;
 
-    fn state(entries_max: usize, bytes_max: usize) -> State {
+    fn state(entries_max: usize, bytes_max: usize) -> Contents {
         let limits = Limits {
             entries_max,
             bytes_max,
             lease: Duration::from_secs(10),
         };
-        State::new(limits, 1, Instant::now())
+        Contents::new(limits, 1, Instant::now())
     }
 
-    fn put(state: &mut State, key: &str, tags: &Tags, now: Instant) {
+    fn put(state: &mut Contents, key: &str, tags: &Tags, now: Instant) {
         assert!(state.store(
             &Store {
                 key: key.as_bytes(),
