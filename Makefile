@@ -20,6 +20,10 @@ build: setup ## the module, optimised: target/release/libmcache.so
 run: build ## start Redis with the module, replay a recorded shop's day through the client, leave Redis to try
 	$(CARGO) run --release -p mcache-examples --bin replay
 
+.PHONY: releases
+releases: build ## two services on one PostgreSQL, one of them released and rolled back: what each had cached, what was cleared, 0 stale
+	$(CARGO) run -p mcache-examples --bin releases
+
 .PHONY: storefront
 storefront: build ## a store on PostgreSQL with a live page; MEDUSA_FF_CACHING=false runs it without the cache
 	MEDUSA_FF_CACHING=$${MEDUSA_FF_CACHING-true} $(CARGO) run --release -p mcache-examples --bin storefront
@@ -81,6 +85,11 @@ msrv: ## builds with the oldest Rust that Cargo.toml promises, where it is insta
 test-server: build ## tests on real servers, one file per property; NAME=... picks some
 	$(CARGO) test -p mcache-tests --test suite -- $(NAME)
 
+.PHONY: test-sql
+test-sql: ## tags named in transactions of sqlx and diesel; compiles both, a minute of processor time
+	@.ci/setup
+	$(CARGO) test -p mcache-tests --test suite -- --include-ignored postgres::tags::transactions_of_sqlx
+
 .PHONY: oracle-broken
 oracle-broken: ## break automatic invalidation on purpose, one property at a time: the oracle on PostgreSQL must notice each; BREACH=... picks one
 	MCACHE_BREACH=$(BREACH) $(CARGO) test -p mcache-tests --test suite -- --nocapture --include-ignored postgres::oracle::each_breach_is_noticed
@@ -115,12 +124,21 @@ lint: ## formatting, clippy and rustdoc, warnings are errors
 bench: build ## against plain Redis and rivals; writes benches/RESULTS.md
 	$(CARGO) run --release -p mcache-benches --bin server-bench
 
+.PHONY: bench-postgres
+bench-postgres: ## commits a second without capture, with one and with ten consumers; adds to benches/RESULTS.md
+	@.ci/setup
+	$(CARGO) run -p mcache-benches --bin postgres-bench
+
 .PHONY: bench-servers
 bench-servers: build ## GET, FETCH and SET on the installed Redis and on newer servers; adds to benches/RESULTS.md; SERVERS="redis-8.6" picks
 	@.ci/setup servers
 	$(CARGO) run --release -p mcache-benches --bin server-bench -- --this-server
 	@for name in $${SERVERS-redis-8.6 valkey-9.1}; do \
 		MCACHE_REDIS_BIN=$$(.ci/servers --where)/$$name/bin $(CARGO) run --release -p mcache-benches --bin server-bench -- --this-server || exit; done
+
+.PHONY: bench-near
+bench-near: build ## a hit in the near cache beside quick_cache and moka, settling beside PUBLISH; prints the tables of docs/near.md
+	$(CARGO) run --release -p mcache-benches --bin near-bench
 
 .PHONY: bench-ir
 bench-ir: build ## instructions per operation, counted by valgrind; adds to benches/RESULTS.md

@@ -1,8 +1,8 @@
 //! Instructions per operation, counted by callgrind.
 //!
-//! A server runs under valgrind twice, with few and with many operations after the same preparations; the difference over
-//! the difference is what one operation takes. Repeatable to a few digits, and blind to cache misses, which is what the
-//! CPU rows are for.
+//! A server runs under valgrind, which counts nothing while the server is filled and while the load runs for the first time,
+//! so that what is allocated at first use is not among it. Then `callgrind_control` has it count. Repeatable to two per cent
+//! (keys fall into other buckets in each run), and blind to cache misses, which is what the CPU rows are for.
 
 use std::fs;
 use std::os::unix::net::UnixStream;
@@ -16,8 +16,11 @@ use crate::results::{Goal, Part};
 use crate::shop;
 
 const KEYS: usize = 1_000;
-const FEW: usize = 20_000;
-const MANY: usize = 100_000;
+/// Operations that are counted; a command of 600 tags is worth a hundred others.
+const OPERATIONS: usize = 6_000;
+const OPERATIONS_OF_600: usize = 400;
+/// Keys under which entries of 600 tags are stored.
+const KEYS_OF_600: usize = 50;
 
 pub fn run() {
     let mut part = Part::new(
@@ -102,6 +105,47 @@ replicated is the same in both cases.",
         get,
         Goal::AtMost(1.05),
     );
+    let other_tags = keys()
+        .enumerate()
+        .map(|(n, key)| shop::set(&key, &value, &tags_of(n + KEYS, 3)));
+    row(
+        "SET, 3 tags, overwriting others",
+        cost(&[], fill(3), other_tags.chain(fill(3))),
+        set,
+        Goal::AtMost(1.35),
+    );
+    let mut row_of_600 = |what: &str, fill, load| {
+        let ours = per_operation(&[], fill, load, OPERATIONS_OF_600);
+        part.add(
+            format!("{what}: a tag"),
+            format!("{ours:.0} a command"),
+            ours / 600.0,
+            Goal::None,
+        );
+    };
+    let own = |from: usize| -> Vec<Command> {
+        let numbered = (0..KEYS_OF_600).map(|n| (shop::key("k", n), tags_of(from + n, 600)));
+        numbered
+            .map(|(key, tags)| shop::set(&key, &value, &tags))
+            .collect()
+    };
+    let all: Vec<String> = (0..600).map(|t| format!("Product:prod_{t:026}")).collect();
+    let alike = |kind: &str| -> Vec<Command> {
+        (0..KEYS_OF_600)
+            .map(|n| shop::set(&shop::key(kind, n), &value, &all))
+            .collect()
+    };
+    let unlinked = (0..KEYS_OF_600).map(|n| Command::new(["UNLINK".to_owned(), shop::key("n", n)]));
+    let made_and_unlinked = alike("n").into_iter().chain(unlinked).collect();
+    row_of_600("SET, 600 tags, overwriting", own(0), own(0));
+    let others = own(KEYS_OF_600).into_iter().chain(own(0)).collect();
+    row_of_600("SET, 600 tags, overwriting 600 others", own(0), others);
+    row_of_600("SET, 600 tags of all, overwriting", alike("k"), alike("k"));
+    row_of_600(
+        "SET of a new key, 600 tags of all, and its UNLINK: half",
+        alike("k"),
+        made_and_unlinked,
+    );
     part.write(&Server::start());
 }
 
@@ -127,34 +171,37 @@ fn cost(
     fill: impl IntoIterator<Item = Command>,
     commands: impl IntoIterator<Item = Command>,
 ) -> f64 {
-    let fill = Load::new(fill, 16).on_one_connection();
-    let load = Load::new(commands, 16).on_one_connection();
-    let [few, many] = [FEW, MANY].map(|operations| total(options, &fill, &load, operations));
-    (many - few) as f64 / (MANY - FEW) as f64
+    per_operation(options, fill, commands, OPERATIONS)
 }
 
-/// Instructions of a server's whole life.
-fn total(options: &[&str], fill: &Load, load: &Load, operations: usize) -> u64 {
+/// The same of so many operations.
+fn per_operation(
+    options: &[&str],
+    fill: impl IntoIterator<Item = Command>,
+    commands: impl IntoIterator<Item = Command>,
+    operations: usize,
+) -> f64 {
+    let fill = Load::new(fill, 16).on_one_connection();
+    let load = Load::new(commands, 16).on_one_connection();
     let dir = ScratchDir::new("callgrind");
-    let mut server = Counted::start(dir.path(), options);
+    let server = Counted::start(dir.path(), options);
     let socket = dir.path().join("redis.sock");
     wait::until("the server listens", || {
         UnixStream::connect(&socket).is_ok()
     });
-    fill.run(&socket, fill.len())
-        .expect("the server takes the fills");
-    // Once through, so that what is allocated at first use is not counted with the operations.
-    load.run(&socket, load.len())
-        .expect("the server takes the load");
-    load.run(&socket, operations)
-        .expect("the server takes the load");
-    // The connection breaks instead of a reply: that is what SHUTDOWN does.
-    let _ = Load::new([Command::new(["SHUTDOWN", "NOSAVE"])], 1)
-        .on_one_connection()
-        .run(&socket, 1);
-    let status = server.0.wait().expect("a child can be waited for");
-    assert!(status.success(), "valgrind ended with {status}");
-    read_total(dir.path())
+    let run = |load: &Load, operations| {
+        load.run(&socket, operations)
+            .expect("the server takes the load");
+    };
+    run(&fill, fill.len());
+    run(&load, load.len());
+    server.control("--instr=on");
+    run(&load, load.len());
+    server.control("--zero");
+    run(&load, operations);
+    server.control("--dump");
+    // The first dump that was asked for.
+    read_total(&dir.path().join("callgrind.out.1")) as f64 / operations as f64
 }
 
 /// A server under callgrind; killed if it is still there at the end.
@@ -165,6 +212,7 @@ impl Counted {
         let child = Process::new("valgrind")
             .args([
                 "--tool=callgrind",
+                "--instr-atstart=no",
                 "--callgrind-out-file=callgrind.out",
                 "--",
             ])
@@ -183,6 +231,17 @@ impl Counted {
             .unwrap_or_else(|e| panic!("valgrind: {e}; `make bench-ir` installs it"));
         Self(child)
     }
+
+    /// Tells callgrind something.
+    fn control(&self, what: &str) {
+        let status = Process::new("callgrind_control")
+            .args([what, &self.0.id().to_string()])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .status()
+            .unwrap_or_else(|e| panic!("callgrind_control: {e}; it comes with valgrind"));
+        assert!(status.success(), "callgrind_control {what}: {status}");
+    }
 }
 
 impl Drop for Counted {
@@ -192,9 +251,8 @@ impl Drop for Counted {
     }
 }
 
-fn read_total(dir: &Path) -> u64 {
-    let path = dir.join("callgrind.out");
-    let report = fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+fn read_total(path: &Path) -> u64 {
+    let report = fs::read_to_string(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
     report
         .lines()
         .find_map(|line| {

@@ -91,13 +91,18 @@ impl Part {
 
     /// Puts the part into the file, in place of what it was.
     pub fn write(&self, server: &Server) {
+        self.write_on(&version(server));
+    }
+
+    /// The same, of whatever server it was measured on.
+    pub fn write_on(&self, version: &str) {
         let path = path();
         let file = fs::read_to_string(&path).unwrap_or_else(|_| HEADER.to_owned());
         let (begin, end) = (
             format!("<!-- begin {} -->\n", self.name),
             format!("<!-- end {} -->\n", self.name),
         );
-        let text = format!("{begin}{}{end}", self.table(server));
+        let text = format!("{begin}{}{end}", self.table(version));
         let renewed = match (file.find(&begin), file.find(&end)) {
             (Some(from), Some(to)) => format!("{}{text}{}", &file[..from], &file[to + end.len()..]),
             _ => format!("{file}\n{text}"),
@@ -105,8 +110,7 @@ impl Part {
         fs::write(&path, renewed).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
     }
 
-    fn table(&self, server: &Server) -> String {
-        let version = version(server);
+    fn table(&self, version: &str) -> String {
         let mut text = format!(
             "## {}\n\n{}\n\n`{}`, {}, {}, {version}\n\n| what | figure | goal | measured |\n|---|---:|---|---|\n",
             self.name,

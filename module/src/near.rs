@@ -104,6 +104,12 @@ pub fn standing(ctx: Ctx<'_>) -> Standing {
     })
 }
 
+/// The slots that this server has in its cluster, as of a moment ago; `None` if it is in none.
+pub fn slots_here(ctx: Ctx<'_>) -> Option<SlotSet> {
+    standing(ctx);
+    SEEN.with(|seen| seen.slots.clone())
+}
+
 /// For how many milliseconds a live entry may be served: until it is no longer fresh, or until Redis removes its key, which EXPIRE
 /// may have brought forward. `None`: without end.
 pub fn life_ms(key: &Key<'_>, entry: &Entry) -> Option<u64> {

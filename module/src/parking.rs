@@ -11,7 +11,7 @@ use mcache_core::lease::{Answer, Released, Waiter, Wake};
 use mcache_core::server::Alarm;
 
 use crate::redis::{self, Blocked, Ctx, Parked, Told};
-use crate::{bell, state};
+use crate::{bell, near, state};
 
 /// Tells each client what it is to be told, and sees to the timer.
 fn wake(ctx: Ctx<'_>, wakes: Vec<Wake<Blocked>>) {
@@ -75,6 +75,17 @@ pub fn disconnected(ctx: Ctx<'_>, client: u64) {
 pub fn leave(blocked: Blocked) {
     if state::with(|s| s.leave(blocked)) {
         redis::unblock(blocked, None);
+    }
+}
+
+/// In a cluster, as often as Redis looks after its own blocked clients: those that wait for keys of slots that went to another
+/// server are sent there.
+pub fn follow_slots(ctx: Ctx<'_>) {
+    if ctx.flags().is_cluster()
+        && anybody_waits()
+        && let Some(here) = near::slots_here(ctx)
+    {
+        unblock_all(state::with(|s| s.slots_left(&here)));
     }
 }
 

@@ -52,7 +52,14 @@ pub fn run(ctx: Ctx<'_>, end_ns: Option<u64>) -> usize {
     let mut freed = 0;
     let selected = ctx.db();
     if let Some(epoch) = state::with(|s| s.floor_to_tell()) {
-        ctx.replicate_floor(epoch.0);
+        // Replicas and file hear of it either way, and once is enough.
+        let along: Vec<[u8; 2]> = state::with(|s| s.exports.keys().collect());
+        if along.is_empty() {
+            ctx.replicate_floor(epoch.0);
+        }
+        for key in along {
+            ctx.replicate_floor_along(key, epoch.0);
+        }
     }
     // A failover may pause writes meanwhile; then nothing that expired can be deleted, however often it is tried.
     while state::with(|s| s.index.has_pending()) && !over() && !writes_are_paused() {

@@ -25,6 +25,7 @@ const SHOWN_LINES: usize = 60;
 #[derive(Debug, Clone)]
 pub struct ServerBuilder {
     directives: Vec<(String, String)>,
+    environment: Vec<(String, String)>,
     module: bool,
     tcp: bool,
     cluster: bool,
@@ -38,6 +39,12 @@ impl ServerBuilder {
     pub fn set(mut self, directive: &str, value: impl ToString) -> Self {
         self.directives
             .push((directive.to_owned(), value.to_string()));
+        self
+    }
+
+    /// Sets a variable of the server's environment. Default: those of the test.
+    pub fn env(mut self, name: &str, value: &str) -> Self {
+        self.environment.push((name.to_owned(), value.to_owned()));
         self
     }
 
@@ -142,6 +149,7 @@ impl Server {
     pub fn builder() -> ServerBuilder {
         ServerBuilder {
             directives: Vec::new(),
+            environment: Vec::new(),
             module: true,
             tcp: false,
             cluster: false,
@@ -364,6 +372,7 @@ impl Server {
         }
         let child = command
             .arg(self.dir().join("redis.conf"))
+            .envs(self.builder.environment.iter().cloned())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null())

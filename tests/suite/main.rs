@@ -8,6 +8,7 @@ mod filling;
 mod graph_oracle;
 mod invalidation;
 mod near;
+mod plain;
 mod postgres;
 mod support;
 mod topology;

@@ -195,8 +195,11 @@ fn every_command_is_in_the_readme_and_the_protocol() {
         .collect();
     assert!(commands.len() >= 15, "{commands:?}");
     // Not for users: how the server speaks to its replicas, its own file and itself.
-    let own =
-        |name: &str| name.starts_with("REPL") || ["RECLAIM", "DEBUG", "WRITABLE"].contains(&name);
+    let own = |name: &str| {
+        name.starts_with("REPL")
+            || ["RECLAIM", "DEBUG", "WRITABLE"].contains(&name)
+            || name.starts_with("PANIC")
+    };
     let mut wrong = Vec::new();
     for document in ["README.md", "docs/protocol.md"] {
         for command in commands.iter().filter(|name| !own(name)) {
@@ -265,4 +268,31 @@ fn commands_of_make_that_documents_name_exist() {
         }
     }
     none(wrong, "a target of make that a document names exists");
+}
+
+#[test]
+fn situations_of_postgres_name_tests_that_exist() {
+    let page = file("docs/postgres.md");
+    let (_, situations) = page
+        .text
+        .split_once("## Situations and their tests")
+        .expect("the page lists them");
+    let mut seen = 0;
+    let mut wrong = Vec::new();
+    let words = situations.split('`').skip(1).step_by(2);
+    for name in words.filter(|word| word.contains("::") && !word.contains("...")) {
+        let (module, test) = name.rsplit_once("::").expect("it has one");
+        let path = match module {
+            "decode::tests" => "client/postgres/src/decode.rs".to_owned(),
+            module => format!("tests/suite/postgres/{module}.rs"),
+        };
+        seen += 1;
+        let exists = files(&[".rs"])
+            .any(|file| file.path == path && file.text.contains(&format!("fn {test}()")));
+        if !exists {
+            wrong.push(format!("{name} (in {path})"));
+        }
+    }
+    assert!(seen > 50, "only {seen} were found");
+    none(wrong, "docs/postgres.md names tests that exist");
 }

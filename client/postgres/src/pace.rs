@@ -4,7 +4,7 @@
 //!
 //! ```text
 //!             finds often                      tells commits
-//!   asleep ───────────────▶ busy ─────────────────────────────▶ awake until T: nobody notifies, looked at every 3 ms
+//!   asleep ───────────────▶ busy ─────────────────────────────▶ awake until T: nobody notifies, looked at every 10 ms
 //!     ▲  woken by NOTIFY      │ finds nothing for a while              │
 //!     └───────────────────────┴────────────────────────────────────────┘ at T, and a grace later sleeps again
 //! ```
@@ -17,8 +17,9 @@ use tokio::time::Instant;
 const MUCH: usize = 50;
 const SECOND: Duration = Duration::from_secs(1);
 
-/// Between two looks while commits rely on it.
-const ALERT_PAUSE: Duration = Duration::from_millis(3);
+/// Between two looks while commits rely on it, and while there is much to do anyway: each look costs the server about as
+/// much as a commit, for each consumer.
+const ALERT_PAUSE: Duration = Duration::from_millis(10);
 
 /// Between two looks where commits never notify, and where they do.
 const POLLED_PAUSE: Duration = Duration::from_millis(10);
@@ -80,11 +81,23 @@ impl Pace {
 
     /// Whether commits should be told now that they need not notify for the time of [`AWAKE`].
     pub(super) fn should_tell(&self, now: Instant) -> bool {
-        let busy = self
-            .second
-            .is_some_and(|(began, rows)| now - began < SECOND && rows > MUCH);
+        let busy = self.is_busy(now);
         let told = self.told_until.is_some_and(|until| until > now + AWAKE / 2);
         self.notified && busy && !told
+    }
+
+    fn is_busy(&self, now: Instant) -> bool {
+        self.second
+            .is_some_and(|(began, rows)| now - began < SECOND && rows > MUCH)
+    }
+
+    /// When to look again after a look at `last` that has found something: not at once while there is much to do, so that
+    /// one look finds what many commits wrote.
+    pub(super) fn again(&self, last: Instant, now: Instant) -> Instant {
+        match self.is_busy(now) {
+            true => last + ALERT_PAUSE.min(self.idle_pause),
+            false => last,
+        }
     }
 
     /// They were told so, at `now` at the latest.
@@ -140,6 +153,20 @@ mod tests {
         // Somebody may rely on it until the very end, and commit a little later.
         assert_eq!(pace.pause(now + AWAKE + GRACE - MILLISECOND), ALERT_PAUSE);
         assert_eq!(pace.pause(now + AWAKE + GRACE), NOTIFIED_PAUSE);
+    }
+
+    #[test]
+    fn looks_that_find_something_keep_a_distance_only_while_there_is_much_to_do() {
+        let mut pace = Pace::new(true);
+        let now = Instant::now();
+        pace.found(MUCH, now);
+        assert_eq!(pace.again(now, now), now);
+        pace.found(1, now + MILLISECOND);
+        assert_eq!(pace.again(now, now + MILLISECOND), now + ALERT_PAUSE);
+        assert_eq!(pace.again(now, now + SECOND), now, "that is over");
+        // Who asked for more haste gets it.
+        pace.idle_pause = MILLISECOND;
+        assert_eq!(pace.again(now, now + MILLISECOND), now + MILLISECOND);
     }
 
     #[test]

@@ -61,6 +61,8 @@ pub struct OutboxSource {
     /// Until when nobody else takes the lease.
     leased_until: Option<Instant>,
     pace: Pace,
+    /// When the last look was that found something.
+    found_at: Option<Instant>,
     /// Where reading goes on. Known while the lease is held.
     pub(super) reading: Option<Reading>,
     pub(super) ledger: Ledger,
@@ -135,6 +137,7 @@ impl Outbox {
             cleared_unregistered: None,
             leased_until: None,
             pace: Pace::new(self.notify),
+            found_at: None,
             reading: None,
             ledger: Ledger::default(),
             stored: Snapshot::default(),
@@ -224,7 +227,17 @@ impl OutboxSource {
             if self.pace.should_tell(Instant::now()) {
                 self.tell_awake().await?;
             }
+            if let Some(last) = self.found_at
+                && self
+                    .reading
+                    .as_ref()
+                    .is_some_and(|reading| reading.page.is_none())
+            {
+                let again = self.pace.again(last, Instant::now());
+                tokio::time::sleep_until(again).await;
+            }
             if let Some(batch) = self.read().await? {
+                self.found_at = Some(Instant::now());
                 self.pace.found(
                     batch.events.len() + usize::from(!batch.tags.is_empty()),
                     Instant::now(),

@@ -24,7 +24,11 @@ impl From<CallError> for Error {
             CallError::Resting => ErrorKind::Unavailable,
             CallError::Redis(redis) => classify(redis),
         };
-        Self::new(kind, error.to_string())
+        let message = match kind {
+            ErrorKind::ModuleMissing => format!("{error} (PlainRedisProvider needs none)"),
+            _ => error.to_string(),
+        };
+        Self::new(kind, message)
     }
 }
 

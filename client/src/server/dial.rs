@@ -4,7 +4,7 @@ use std::fmt;
 
 use redis::{
     AsyncConnectionConfig, Client, ConnectionAddr, ConnectionInfo, RedisError, TlsMode,
-    aio::MultiplexedConnection,
+    aio::{MultiplexedConnection, PubSub},
     sentinel::{SentinelClient, SentinelClientBuilder, SentinelServerType},
 };
 use tokio::{sync::Mutex, time::timeout};
@@ -90,6 +90,26 @@ impl Dialer {
         };
         // The connection timeout covers one attempt at one address; a Sentinel asks several.
         timeout(connect_timeout, dialled)
+            .await
+            .unwrap_or_else(|_| Err(std::io::Error::from(std::io::ErrorKind::TimedOut).into()))
+    }
+
+    /// A connection that hears what is said in this channel.
+    pub(super) async fn subscribe(
+        &self,
+        options: &LinkOptions,
+        channel: &[u8],
+    ) -> Result<PubSub, RedisError> {
+        let subscribed = async {
+            let client = match self {
+                Self::Direct(client) => (**client).clone(),
+                Self::Sentinel { client, .. } => client.lock().await.async_get_client().await?,
+            };
+            let mut listening = client.get_async_pubsub().await?;
+            listening.subscribe(channel).await?;
+            Ok(listening)
+        };
+        timeout(options.connect_timeout, subscribed)
             .await
             .unwrap_or_else(|_| Err(std::io::Error::from(std::io::ErrorKind::TimedOut).into()))
     }

@@ -6,6 +6,7 @@
 //!        ▼
 //!    Topology ─┬─▶ Link ──▶ Dialer        one shared connection to one node: deadline, breaker, redial
 //!              │     └────▶ Parked        connections of their own for calls that wait in the server
+//!              │     └────▶ Settlers     one SETTLE for all who wait until near caches have heard
 //!              └─▶ Cluster               keys to the owner of their slot, invalidations to every primary
 //!                    └────▶ Discovery    who owns what; a Link for each node
 //! ```
@@ -19,10 +20,15 @@ mod dial;
 mod discovery;
 mod large;
 mod link;
+mod near;
 mod options;
 mod parked;
+mod plain;
+mod settle;
 mod slots;
 mod tls;
+
+pub use self::plain::{PlainBuilder, PlainRedisProvider};
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -37,6 +43,11 @@ use self::{
     link::{Link, Urgency},
     options::LinkOptions,
     tls::Tls,
+};
+pub(crate) use self::{
+    near::{FeedError, FeedLine},
+    settle::Settling,
+    slots::{Node, slot_of},
 };
 use crate::{
     Error, ErrorKind, Result, Tags,
@@ -64,6 +75,8 @@ pub struct RedisProvider {
     place: Arc<str>,
     topology: Topology,
     large: Arc<Large>,
+    /// How long one call may take.
+    deadline: Duration,
 }
 
 #[derive(Clone)]
@@ -216,6 +229,7 @@ impl RedisProvider {
     /// [`ErrorKind::Config`] if the address is not one of these.
     pub fn new(url: &str, options: RedisOptions) -> Result<Self> {
         let link = options.link;
+        let deadline = link.command_deadline;
         let topology = match Address::parse(url)? {
             Address::Single(info) => {
                 let dialer = Dialer::direct(*info, &link.tls).map_err(misconfigured)?;
@@ -236,6 +250,7 @@ impl RedisProvider {
             place: without_credentials(url).into(),
             topology,
             large: Arc::default(),
+            deadline,
         })
     }
 
@@ -285,8 +300,20 @@ impl RedisProvider {
             Topology::Single(link) => {
                 command::read_count(link.call(cmd, Urgency::MustArrive).await?)
             }
-            Topology::Cluster(cluster) => cluster.call_primaries(cmd, command::read_count).await,
+            Topology::Cluster(cluster) => {
+                let counts = cluster.call_primaries(cmd, command::read_count).await?;
+                Ok(counts.into_iter().map(|(_, count)| count).sum())
+            }
         }
+    }
+
+    /// The server has answered as a replica: look for its successor.
+    fn is_replica(&self) -> Error {
+        self.topology.is_another();
+        Error::new(
+            ErrorKind::Unavailable,
+            "the server has become a replica".to_owned(),
+        )
     }
 }
 
@@ -339,6 +366,10 @@ impl Provider for RedisProvider {
         &self.place
     }
 
+    fn near(&self) -> Option<&RedisProvider> {
+        Some(self)
+    }
+
     fn ping(&self) -> BoxFuture<'_, Result<()>> {
         Box::pin(async move {
             match &self.topology {
@@ -383,7 +414,11 @@ impl Provider for RedisProvider {
                 }
                 Topology::Cluster(cluster) => {
                     cluster
-                        .call_split(keys, command::get_many, command::read_values)
+                        .call_split(
+                            keys,
+                            |keys| (command::get_many(keys), ()),
+                            |answer, expected, ()| command::read_values(answer, expected),
+                        )
                         .await
                 }
             }
@@ -397,13 +432,7 @@ impl Provider for RedisProvider {
                 Duration::ZERO => self.call_for_value(key, &cmd).await?,
                 wait => Box::pin(self.call_parked(key, &cmd, wait)).await?,
             };
-            command::read_lookup(answer)?.ok_or_else(|| {
-                self.topology.is_another();
-                Error::new(
-                    ErrorKind::Unavailable,
-                    "the server has become a replica".to_owned(),
-                )
-            })
+            command::read_lookup(answer)?.ok_or_else(|| self.is_replica())
         })
     }
 
@@ -413,7 +442,7 @@ impl Provider for RedisProvider {
 
     fn store<'a>(&'a self, entry: Store<'a>) -> BoxFuture<'a, Result<bool>> {
         Box::pin(async move {
-            let (cmd, bytes) = (command::set(&entry), entry.value.len());
+            let (cmd, bytes) = (command::set(&entry, None), entry.value.len());
             self.large.note(entry.key, bytes);
             let answer = match bytes < LARGE_BYTES {
                 true => self.call(entry.key, &cmd).await?,
@@ -448,7 +477,7 @@ impl Provider for RedisProvider {
             let mut entries = 0;
             let mut rest = tags.iter();
             while rest.len() > 0 {
-                let cmd = command::invalidate(rest.by_ref().take(TAGS_PER_INVALIDATE), mode);
+                let cmd = command::invalidate(rest.by_ref().take(TAGS_PER_INVALIDATE), mode, false);
                 entries += self.call_primaries(&cmd).await?;
             }
             Ok(entries)

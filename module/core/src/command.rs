@@ -103,7 +103,7 @@ impl Set {
             let word = args.get(at);
             at += 1;
             if word.eq_ignore_ascii_case(b"TAGS") {
-                check_tags(args, at, limits)?;
+                check_tags(args, at, limits, limits.tag_bytes)?;
                 set.tags_from = at;
                 break;
             } else if word.eq_ignore_ascii_case(b"TOKEN") {
@@ -237,7 +237,7 @@ impl Invalidate {
             invalidate.tags_from = at + 1;
         }
         // Not their length: a limit lowered at run time must not shield what is already stored.
-        check_count(args, invalidate.tags_from, limits)?;
+        check_tags(args, invalidate.tags_from, limits, usize::MAX)?;
         Ok(invalidate)
     }
 }
@@ -403,8 +403,14 @@ fn subscription<A: Arguments + ?Sized>(args: &A, at: usize) -> Result<Named, Err
     }
 }
 
-/// Checks the number of tags from `from` to the end, and that none is empty.
-fn check_count<A: Arguments + ?Sized>(args: &A, from: usize, limits: Limits) -> Result<(), Error> {
+/// Checks the number of tags from `from` to the end, that none is empty, and that none has more than `longest` bytes. Looks
+/// at each once: reading an argument is a call.
+fn check_tags<A: Arguments + ?Sized>(
+    args: &A,
+    from: usize,
+    limits: Limits,
+    longest: usize,
+) -> Result<(), Error> {
     let got = args.len().saturating_sub(from);
     if got == 0 {
         return Err(Error::Missing {
@@ -418,23 +424,16 @@ fn check_count<A: Arguments + ?Sized>(args: &A, from: usize, limits: Limits) -> 
             max: limits.tags,
         });
     }
-    match (from..args.len()).any(|at| args.get(at).is_empty()) {
-        true => Err(Error::EmptyTag),
-        false => Ok(()),
+    let mut too_long = None;
+    for at in from..args.len() {
+        match args.get(at).len() {
+            0 => return Err(Error::EmptyTag),
+            got if got > longest && too_long.is_none() => too_long = Some(got),
+            _ => {}
+        }
     }
-}
-
-/// Checks the tags of an entry that is to be stored.
-fn check_tags<A: Arguments + ?Sized>(args: &A, from: usize, limits: Limits) -> Result<(), Error> {
-    check_count(args, from, limits)?;
-    match (from..args.len())
-        .map(|at| args.get(at).len())
-        .find(|len| *len > limits.tag_bytes)
-    {
-        Some(got) => Err(Error::TagTooLong {
-            got,
-            max: limits.tag_bytes,
-        }),
+    match too_long {
+        Some(got) => Err(Error::TagTooLong { got, max: longest }),
         None => Ok(()),
     }
 }

@@ -187,13 +187,18 @@ impl Fills {
         epoch: Epoch,
     ) {
         self.clock.observe(epoch);
-        self.last = self.last.max(epoch);
         for tag in tags {
-            let hash = self.key.hash(tag);
-            self.any.note(hash, epoch);
-            if scope == Scope::All {
-                self.without_auto.note(hash, epoch);
-            }
+            self.note_hashed(self.key.hash(tag), scope, epoch);
+        }
+    }
+
+    /// The same of one tag whose hash is known, at an epoch that [`Fills::tick`] gave.
+    #[inline]
+    pub(crate) fn note_hashed(&mut self, hash: u64, scope: Scope, epoch: Epoch) {
+        self.last = self.last.max(epoch);
+        self.any.note(hash, epoch);
+        if scope == Scope::All {
+            self.without_auto.note(hash, epoch);
         }
     }
 

@@ -28,6 +28,8 @@ pub struct Key {
     point: u64,
     square: u64,
     factor: u64,
+    /// Where numbers begin that are spread.
+    start: u64,
 }
 
 impl Default for Key {
@@ -54,6 +56,7 @@ impl Key {
             point,
             square,
             factor: mix(random[1]) | 1,
+            start: mix(!random[1]),
         }
     }
 
@@ -64,7 +67,15 @@ impl Key {
             point: 0,
             square: 0,
             factor: 0,
+            start: 0,
         }
+    }
+
+    /// Spreads numbers over 64 bits: those of a random sequence whose beginning is secret. A multiplication alone would lay
+    /// numbers that are apart by a fixed distance side by side.
+    #[inline]
+    pub(crate) fn spread(&self, number: u32) -> u64 {
+        mix(self.start.wrapping_add(u64::from(number)))
     }
 
     /// The hash of a name.

@@ -34,6 +34,7 @@ mod queue;
 #[cfg(test)]
 #[path = "../tests/support/seed.rs"]
 mod seed;
+mod seen;
 pub mod server;
 mod slab;
 pub mod slots;

@@ -76,6 +76,23 @@ impl List {
         self.ids().get(pos)
     }
 
+    /// Adds a member if that takes no more memory, and returns its position; else nothing changes but a place beyond the end.
+    #[inline]
+    pub(crate) fn push_within(&mut self, id: u32, place: Option<u16>) -> Option<u32> {
+        match self {
+            List::Bare(ids) if place.is_none() => ids.push_within(id),
+            List::Bare(_) => None,
+            List::Placed(placed) => {
+                if let Some(place) = place
+                    && !placed.places.set_within(placed.ids.len(), place)
+                {
+                    return None;
+                }
+                placed.ids.push_within(id)
+            }
+        }
+    }
+
     /// Adds a member; `place` is given if it has more than [`FEW`] tags.
     #[inline]
     pub(crate) fn push(&mut self, id: u32, place: Option<u16>) {
@@ -98,6 +115,33 @@ impl List {
         }
         if let List::Placed(placed) = self {
             placed.places.set(pos, place);
+        }
+    }
+
+    /// [`List::swap_remove`] if it neither takes nor gives back memory; `None` if it would, and nothing is changed.
+    #[inline]
+    pub(crate) fn swap_remove_within(&mut self, pos: u32) -> Option<Option<Moved>> {
+        match self {
+            List::Bare(ids) => {
+                if ids.shrinks() {
+                    return None;
+                }
+                let entry = ids.swap_remove(pos);
+                Some(entry.map(|entry| Moved { entry, place: 0 }))
+            }
+            List::Placed(placed) => {
+                let last = placed.ids.len().checked_sub(1)?;
+                let place = placed.places.get(last);
+                if placed.ids.shrinks()
+                    || (last as usize).is_multiple_of(CHUNK)
+                    || !placed.places.set_within(pos, place)
+                {
+                    return None;
+                }
+                let entry = placed.ids.swap_remove(pos);
+                let place = usize::from(place);
+                Some(entry.map(|entry| Moved { entry, place }))
+            }
         }
     }
 
@@ -140,16 +184,7 @@ impl List {
         }
     }
 
-    /// Whether a member without a place can be added without allocating.
-    #[inline]
-    pub(crate) fn has_room(&self) -> bool {
-        match self.ids() {
-            Ids::Short(ids) => ids.len() < ids.capacity().min(CHUNK),
-            Ids::Long { len, .. } => !(*len as usize).is_multiple_of(CHUNK),
-        }
-    }
-
-    /// Bytes allocated beyond the value itself; O(1), for it is asked at every change.
+    /// Bytes allocated beyond the value itself. O(1).
     pub(crate) fn bytes(&self) -> usize {
         match self {
             List::Bare(ids) => ids.bytes(),
@@ -204,11 +239,41 @@ impl Ids {
         }
     }
 
+    /// Adds an id if there is room; returns its position.
+    #[inline]
+    fn push_within(&mut self, id: u32) -> Option<u32> {
+        match self {
+            Ids::Short(ids) => {
+                let pos = ids.len();
+                if pos >= ids.capacity().min(CHUNK) {
+                    return None;
+                }
+                ids.push(id);
+                Some(pos as u32)
+            }
+            Ids::Long { chunks, len } => {
+                let chunk = chunks.last_mut().filter(|chunk| chunk.len() < CHUNK)?;
+                chunk.push(id);
+                *len += 1;
+                Some(*len - 1)
+            }
+        }
+    }
+
+    /// Whether [`Ids::pop`] gives memory back.
+    #[inline]
+    fn shrinks(&self) -> bool {
+        match self {
+            Ids::Short(ids) => is_too_long(ids.len().saturating_sub(1), ids.capacity()),
+            Ids::Long { len, .. } => *len as usize % CHUNK == 1,
+        }
+    }
+
     fn pop(&mut self) -> Option<u32> {
         match self {
             Ids::Short(ids) => {
                 let id = ids.pop();
-                if ids.len() * 4 < ids.capacity() {
+                if is_too_long(ids.len(), ids.capacity()) {
                     ids.shrink_to(ids.len() * 2);
                 }
                 id
@@ -253,6 +318,12 @@ impl Ids {
     }
 }
 
+/// Whether a vector that holds so many has far more room than it needs.
+#[inline]
+fn is_too_long(len: usize, capacity: usize) -> bool {
+    len * 4 < capacity
+}
+
 /// Places by position, in chunks that are allocated when the first one is noted in them; 0 where none is.
 #[derive(Default)]
 struct Places {
@@ -269,6 +340,19 @@ impl Places {
         let (chunk, at) = (pos as usize / CHUNK, pos as usize % CHUNK);
         let place = self.chunks.get(chunk).and_then(|chunk| chunk.get(at));
         place.copied().unwrap_or(0)
+    }
+
+    /// Notes a place if there is room for it, or if it is 0; false if there is none, and nothing is changed.
+    #[inline]
+    fn set_within(&mut self, pos: u32, place: u16) -> bool {
+        let (chunk, at) = (pos as usize / CHUNK, pos as usize % CHUNK);
+        match self.chunks.get_mut(chunk).and_then(|c| c.get_mut(at)) {
+            Some(slot) => {
+                *slot = place;
+                true
+            }
+            None => place == 0,
+        }
     }
 
     fn set(&mut self, pos: u32, place: u16) {
@@ -320,18 +404,27 @@ mod tests {
         let mut rng = fastrand::Rng::with_seed(crate::seed::seed());
         let mut list = List::pair(1, 3, None);
         let mut model: Vec<(u32, u16)> = vec![(1, 0), (3, 0)];
+        let mut grew_or_shrank = 0;
         for id in 4..60_000u32 {
             let growing = (id / 9_000) % 2 == 0;
             if model.len() < 2 || rng.u8(..) < if growing { 220 } else { 40 } {
                 let place = rng.u16(..);
                 // The first third goes without, so that a long list becomes one with places.
                 let many = id % 2 == 0 && id > 20_000;
-                list.push(id, many.then_some(place));
+                let (place_noted, before) = (many.then_some(place), list.bytes());
+                match list.push_within(id, place_noted) {
+                    Some(pos) => assert_eq!((pos as usize, list.bytes()), (model.len(), before)),
+                    None => list.push(id, place_noted),
+                }
                 model.push((id, place));
             } else {
                 let pos = rng.usize(..model.len());
                 model.swap_remove(pos);
-                let moved = list.swap_remove(pos as u32);
+                let before = list.bytes();
+                let moved = list.swap_remove_within(pos as u32);
+                assert!(moved.is_none() || list.bytes() == before);
+                grew_or_shrank += usize::from(moved.is_none());
+                let moved = moved.unwrap_or_else(|| list.swap_remove(pos as u32));
                 assert_eq!(moved.as_ref().map(|m| m.entry), model.get(pos).map(|m| m.0));
                 if let Some(moved) = moved
                     && moved.entry % 2 == 0
@@ -346,6 +439,7 @@ mod tests {
         for (pos, (id, _)) in model.iter().enumerate() {
             assert_eq!(list.get(pos as u32), Some(*id));
         }
+        assert!((1..1_000).contains(&grew_or_shrank), "{grew_or_shrank}");
         assert_eq!(list.get(model.len() as u32), None);
     }
 

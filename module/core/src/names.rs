@@ -37,6 +37,26 @@ impl Names {
         self.probe(tags, name, hash, class).0
     }
 
+    /// The records of a name, by class: one look for both.
+    #[inline]
+    pub(crate) fn find_both(&self, tags: &Tags, name: &[u8], hash: u64) -> [Option<u32>; 2] {
+        let short = short(hash);
+        let mut both = [None; 2];
+        self.table.find(u64::from(short), |id| {
+            if let Some(class) = tags.class_of_name(*id, short, name) {
+                both[class as usize] = Some(*id);
+            }
+            both[0].is_some() && both[1].is_some()
+        });
+        if self.crowded > 0 {
+            for class in [Class::Auto, Class::Manual] {
+                let found = &mut both[class as usize];
+                *found = found.or_else(|| self.find_in_crowd(name, class));
+            }
+        }
+        both
+    }
+
     /// The record, or how many others have the same hash.
     #[inline]
     fn probe(&self, tags: &Tags, name: &[u8], hash: u64, class: Class) -> (Option<u32>, usize) {

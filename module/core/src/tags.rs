@@ -134,6 +134,14 @@ impl Tags {
         }
     }
 
+    /// The class of a record, if it has these 29 bits of a hash and this name; its fate does not matter.
+    #[inline]
+    pub(crate) fn class_of_name(&self, record: u32, short: u32, name: &[u8]) -> Option<Class> {
+        let r = self.records.get(record)?;
+        let is_it = r.bits & HASH == short && *r.name == *name;
+        is_it.then(|| Class::of(r.bits & MANUAL != 0))
+    }
+
     /// The 29 bits of the hash of a record's name.
     #[inline]
     pub(crate) fn short_of(&self, record: u32) -> u32 {
@@ -198,15 +206,19 @@ impl Tags {
         let Some(list) = self.lists.get_mut(r.members & !LIST) else {
             return 0;
         };
-        let position = list.len();
-        if place.is_none() && list.has_room() {
-            list.push(entry, None);
+        if let Some(position) = list.push_within(entry, place) {
             return position;
         }
-        let before = list.bytes();
+        let (position, before) = (list.len(), list.bytes());
         list.push(entry, place);
         self.list_bytes = self.list_bytes + list.bytes() - before;
         position
+    }
+
+    /// Spreads record ids, for tables of them.
+    #[inline]
+    pub(crate) fn spread(&self, record: u32) -> u64 {
+        self.key.spread(record)
     }
 
     /// Notes the place of a member that has many tags now.
@@ -232,9 +244,12 @@ impl Tags {
         }
         let id = r.members & !LIST;
         let list = self.lists.get_mut(id)?;
-        let before = list.bytes();
-        let moved = list.swap_remove(position);
-        self.list_bytes = self.list_bytes + list.bytes() - before;
+        let moved = list.swap_remove_within(position).unwrap_or_else(|| {
+            let before = list.bytes();
+            let moved = list.swap_remove(position);
+            self.list_bytes = self.list_bytes + list.bytes() - before;
+            moved
+        });
         if list.len() == 1 {
             r.members = list.get(0)?;
             self.list_bytes -= list.bytes();

@@ -11,9 +11,10 @@ use mcache_core::server::{Renamed, corrected_deadline};
 use redis_module::raw;
 
 use super::slots;
+use crate::commands::debug::panic_if_asked;
 use crate::config::{OnPromote, on_promote};
 use crate::redis::guard::guard;
-use crate::redis::{self, Ctx, Held, Mode, OwnedStr, Str, bytes, host, rm};
+use crate::redis::{self, Access, Ctx, Held, Mode, OwnedStr, Str, bytes, host, rm};
 use crate::{bell, listeners, near, parking, reclaim, rounds, state};
 
 /// Redis's `RedisModuleFlushInfo`, which the bindings leave out.
@@ -224,6 +225,7 @@ unsafe extern "C" fn on_cron(
     _: *mut c_void,
 ) {
     guard((), || {
+        panic_if_asked();
         // The first one means that whatever was on disk has been read.
         state::with(|s| s.started());
         // SAFETY: valid during the callback.
@@ -233,6 +235,7 @@ unsafe extern "C" fn on_cron(
         }
         rounds::tidy();
         parking::advance(ctx);
+        parking::follow_slots(ctx);
         near::tick(ctx);
         listeners::look(ctx);
     });
@@ -270,7 +273,15 @@ unsafe extern "C" fn on_key(
             // SAFETY: alive during the callback.
             let name = unsafe { bytes(key) };
             let (db, found) = found(ctx, key);
-            state::with(|s| s.arrived(db, name, found, false));
+            match forbidden(ctx, key) {
+                false => state::with(|s| s.arrived(db, name, found, false)),
+                true => {
+                    let husk = state::with(|s| s.arrived_forbidden(db, name, found));
+                    if let Some(husk) = husk {
+                        ctx.open(key, Mode::Write).replace(husk);
+                    }
+                }
+            }
             correct_deadline(ctx, key);
         }),
         // Freshness is the entry's: its key may go earlier, and not later.
@@ -295,6 +306,38 @@ unsafe extern "C" fn on_key(
         _ => {}
     }
     raw::REDISMODULE_OK as c_int
+}
+
+/// Whether what arrives carries a tag that its sender may not write. Redis does not say who sent a RESTORE or COPY, so it must
+/// be allowed to every user that may have. Replicas take what their primary took.
+fn forbidden(ctx: Ctx<'_>, key: Str) -> bool {
+    let arriving = || {
+        state::with(|s| {
+            let arriving = s.arriving()?;
+            let tags: Vec<_> = arriving.tags.iter().map(|tag| OwnedStr::new(tag)).collect();
+            Some((tags, arriving.copied_from.map(OwnedStr::new)))
+        })
+    };
+    if redis::is_replica() {
+        return false;
+    }
+    let Some((tags, copied_from)) = arriving() else {
+        return false;
+    };
+    let tags: Vec<Str> = tags.iter().map(OwnedStr::as_raw).collect();
+    // SAFETY: alive during the callback.
+    let name = unsafe { bytes(key) };
+    let word = OwnedStr::new;
+    let commands = match copied_from {
+        Some(from) => vec![vec![word(b"COPY"), from, word(name)]],
+        None => [&b"RESTORE"[..], b"RESTORE-ASKING"]
+            .map(|command| vec![word(command), word(name), word(b"0"), word(b"")])
+            .into(),
+    };
+    commands.iter().any(|command| {
+        let command: Vec<Str> = command.iter().map(OwnedStr::as_raw).collect();
+        ctx.some_sender_lacks(&command, Access::Write, &tags)
+    })
 }
 
 /// The entry that a key holds, and when the key expires.

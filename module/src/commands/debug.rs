@@ -1,5 +1,7 @@
 //! `MCACHE.DEBUG SELFCHECK|DRAIN` and `MCACHE.RECLAIM`: for tests and for those who run the server.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use mcache_core::error::Error;
 
 use crate::redis::{Args, Ctx, writes_are_paused};
@@ -36,6 +38,37 @@ fn self_check(ctx: Ctx<'_>) -> Result<(), String> {
     });
     ctx.select(selected);
     result
+}
+
+/// `MCACHE.PANIC` and the two below exist only in a server that was started with this variable in its environment: so that tests can see
+/// what a bug in the module does, and no client of a shop ever can.
+pub const PANICS: &str = "MCACHE_TEST_PANICS";
+
+/// A bug in a command that changes what is stored.
+pub fn panic(_: Ctx<'_>, _: Args<'_>) -> Result<(), Error> {
+    panic!("asked for, in a command that changes things");
+}
+
+/// A bug in a command that changes nothing.
+pub fn panic_reading(_: Ctx<'_>, _: Args<'_>) -> Result<(), Error> {
+    panic!("asked for, in a command that reads");
+}
+
+static ASKED: AtomicBool = AtomicBool::new(false);
+
+/// Asks for a bug in the next callback that [`panic_if_asked`].
+pub fn panic_later(ctx: Ctx<'_>, _: Args<'_>) -> Result<(), Error> {
+    ASKED.store(true, Ordering::Relaxed);
+    ctx.reply_ok();
+    Ok(())
+}
+
+/// The bug that was asked for, once.
+pub fn panic_if_asked() {
+    assert!(
+        !ASKED.swap(false, Ordering::Relaxed),
+        "asked for, in a callback"
+    );
 }
 
 /// `MCACHE.RECLAIM`: one slice; the event loop calls it while there is something to free.

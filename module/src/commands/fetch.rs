@@ -9,7 +9,7 @@ use mcache_core::server::{Fetched, Fetcher};
 
 use crate::config::{self, MAX_MS};
 use crate::near::{self, Near};
-use crate::redis::{Access, Args, Blocked, Ctx, Held, Mode, Parked, Redis, Str, Told};
+use crate::redis::{self, Access, Args, Blocked, Ctx, Held, Mode, Parked, Redis, Str, Told};
 use crate::{parking, state};
 
 /// `MCACHE.FETCH key [LEASE ms] [WAIT ms] [EARLY ms] [NEAR subscription]`
@@ -42,13 +42,13 @@ fn look(ctx: Ctx<'_>, args: Args<'_>, fetch: Fetch, may_wait: bool) -> Result<()
                 let life_ms = near::life_ms(&key, &entry);
                 near::give(ctx.db(), named, args.bytes(1), &entry, life_ms)
             });
-            reply(ctx, fetch, c"hit", Some(entry.value()), token, near);
+            reply(ctx, fetch, State::Hit, Some(entry.value()), token, near);
         }
         Fetched::Stale(entry, token) => {
-            reply(ctx, fetch, c"stale", Some(entry.value()), token, None);
+            reply(ctx, fetch, State::Stale, Some(entry.value()), token, None);
         }
-        Fetched::Miss(token) => reply(ctx, fetch, c"miss", None, token, None),
-        Fetched::Busy => reply(ctx, fetch, c"busy", None, None, None),
+        Fetched::Miss(token) => reply(ctx, fetch, State::Miss, None, token, None),
+        Fetched::Busy => reply(ctx, fetch, State::Busy, None, None, None),
         Fetched::Park => {
             drop(key);
             parking::park::<Waiting>(ctx, args.bytes(1), fetch.lease_ms, fetch.wait_ms);
@@ -73,8 +73,9 @@ impl Waiting {
             Err(error) => return ctx.reply_error(&error.to_string()),
         };
         match answer {
-            Answer::Busy => reply(ctx, fetch, c"busy", None, None, None),
-            Answer::Fill(token) => reply(ctx, fetch, c"miss", None, Some(token), None),
+            Answer::Busy => reply(ctx, fetch, State::Busy, None, None, None),
+            Answer::Fill(token) => reply(ctx, fetch, State::Miss, None, Some(token), None),
+            Answer::Moved(slot) => ctx.reply_error(&redis::redirection(ctx, slot)),
             Answer::Look => {
                 if let Err(error) = look(ctx, args, fetch, false) {
                     ctx.reply_error(&error.to_string());
@@ -103,17 +104,31 @@ impl Parked for Waiting {
     }
 }
 
+/// What FETCH says of an entry.
+#[derive(Clone, Copy)]
+enum State {
+    Hit,
+    Stale,
+    Miss,
+    Busy,
+}
+
 /// State, value, token; and with NEAR what the near cache is told of a live value.
 fn reply(
     ctx: Ctx<'_>,
     fetch: Fetch,
-    state: &std::ffi::CStr,
+    state: State,
     value: Option<&[u8]>,
     token: Option<Token>,
     near: Option<Near>,
 ) {
     ctx.reply_array(3 + usize::from(fetch.near.is_some()));
-    ctx.reply_bytes(state.to_bytes());
+    match state {
+        State::Hit => ctx.reply_hit(),
+        State::Stale => ctx.reply_bytes(b"stale"),
+        State::Miss => ctx.reply_bytes(b"miss"),
+        State::Busy => ctx.reply_bytes(b"busy"),
+    }
     match value {
         Some(value) => ctx.reply_bytes(value),
         None => ctx.reply_null(),

@@ -1,4 +1,5 @@
-//! `MCACHE.REPLSET`, `MCACHE.REPLINVALIDATE`, `MCACHE.REPLINVALIDATEALONG`, `MCACHE.REPLSHORTEN` and `MCACHE.REPLFLOOR`:
+//! `MCACHE.REPLSET`, `MCACHE.REPLINVALIDATE`, `MCACHE.REPLINVALIDATEALONG`, `MCACHE.REPLSHORTEN`,
+//! `MCACHE.REPLFLOOR` and `MCACHE.REPLFLOORALONG`:
 //! what a primary decided, for its replicas, for the append-only file, and for the server that slots are on their way to.
 //!
 //! They carry absolute deadlines and epochs and are applied without asking again: limits, permissions, conditions and
@@ -106,7 +107,18 @@ pub fn replshorten(ctx: Ctx<'_>, args: Args<'_>) -> Result<(), Error> {
 /// `MCACHE.REPLFLOOR epoch`: the primary made everything dead that was born before.
 pub fn replfloor(ctx: Ctx<'_>, args: Args<'_>) -> Result<(), Error> {
     check_origin(ctx, "MCACHE.REPLFLOOR")?;
-    let epoch = floor_epoch(args.bytes(1));
+    raise_floor(ctx, args, 1)
+}
+
+/// `MCACHE.REPLFLOORALONG key epoch`: the key takes the command to where its slot goes, and is not looked at. What this server
+/// has of its own dies, too: of what came with the slot it cannot be told apart.
+pub fn replflooralong(ctx: Ctx<'_>, args: Args<'_>) -> Result<(), Error> {
+    check_origin(ctx, "MCACHE.REPLFLOORALONG")?;
+    raise_floor(ctx, args, 2)
+}
+
+fn raise_floor(ctx: Ctx<'_>, args: Args<'_>, at: usize) -> Result<(), Error> {
+    let epoch = floor_epoch(args.bytes(at));
     state::with(|s| s.floor_replicated(epoch, &Redis));
     ctx.replicate_verbatim();
     ctx.reply_ok();

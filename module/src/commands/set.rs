@@ -23,22 +23,22 @@ pub fn set(ctx: Ctx<'_>, args: Args<'_>) -> Result<(), Error> {
         Held::Foreign => return Err(Error::WrongType),
     };
     let tags = args.tail_bytes(set.tags_from);
+    let (name, value) = (args.bytes(Set::KEY), args.bytes(Set::VALUE));
     let now_ms = redis::now_ms();
-    let admitted =
-        state::with(|s| s.admit(&set, args.bytes(Set::KEY), tags.clone(), present, now_ms));
+    let admitted = state::with(|s| s.admit(&set, name, tags.clone(), present, now_ms));
     let Some(admitted) = admitted else {
         drop(key);
         // The holder of the lease has tried and failed: the next in line is not to wait for its end.
         if let Some(token) = set.token {
-            parking::release(ctx, args.bytes(Set::KEY), token);
+            parking::release(ctx, name, token);
         }
         ctx.reply_null();
         return Ok(());
     };
     let store = Store {
         db: ctx.db(),
-        key: args.bytes(Set::KEY),
-        value: args.bytes(Set::VALUE),
+        key: name,
+        value,
         tags,
         attributes: admitted.attributes,
         present,
@@ -55,11 +55,10 @@ pub fn set(ctx: Ctx<'_>, args: Args<'_>) -> Result<(), Error> {
         args.tail(set.tags_from),
     );
     ctx.announce(c"mcache.set", args.string(Set::KEY));
-    parking::filled(ctx, args.bytes(Set::KEY), args.bytes(Set::VALUE).len());
-    let key = args.bytes(Set::KEY);
+    parking::filled(ctx, name, value.len());
     match set
         .near
-        .and_then(|named| near::give(ctx.db(), named, key, &stored, set.ttl_ms))
+        .and_then(|named| near::give(ctx.db(), named, name, &stored, set.ttl_ms))
     {
         Some(near) => near::reply(ctx, Some(near)),
         None => ctx.reply_ok(),

@@ -1,5 +1,7 @@
 //! The table of commands, and `MCACHE.HELP`, which prints it.
 
+use std::ffi::CStr;
+
 use super::{
     clear, debug, feed, fetch, get, inspect, invalidate, nearget, replicated, scan, set, settle,
     token,
@@ -24,7 +26,7 @@ const PREFIX: Arg = Arg::new(c"prefix", STRING)
     .flagged(OPTIONAL | MANY);
 
 /// Every command.
-static COMMANDS: [Command; 22] = [
+static COMMANDS: [Command; 23] = [
     Command {
         name: c"mcache.set",
         syntax: "MCACHE.SET key ttl value [SWR seconds] [TOKEN token] [NX|XX] [MANUAL] [NEAR subscription] [TAGS tag [tag ...]]",
@@ -358,6 +360,19 @@ static COMMANDS: [Command; 22] = [
         subcommands: &[],
     },
     Command {
+        name: c"mcache.replflooralong",
+        syntax: "",
+        summary: c"For the server that slots are on their way to: everything born before an epoch is dead.",
+        complexity: c"O(1)",
+        flags: c"write",
+        tips: None,
+        arity: 3,
+        keys: Keys::One(ROUTES),
+        args: &[Arg::new(c"key", KEY), Arg::new(c"epoch", INTEGER)],
+        function: function(replicated::replflooralong),
+        subcommands: &[],
+    },
+    Command {
         name: c"mcache.replinvalidatealong",
         syntax: "",
         summary: c"For the server that slots are on their way to: an invalidation.",
@@ -420,9 +435,44 @@ static WRITABLE: Command = Command {
     subcommands: &[],
 };
 
+/// Bugs on demand, for tests.
+static PANICS: [Command; 3] = [
+    panics(c"mcache.panic", c"write admin", function(debug::panic)),
+    panics(
+        c"mcache.panic-reading",
+        c"admin",
+        reader(debug::panic_reading),
+    ),
+    panics(c"mcache.panic-later", c"admin", reader(debug::panic_later)),
+];
+
+const fn panics(
+    name: &'static CStr,
+    flags: &'static CStr,
+    function: redis_module::raw::RedisModuleCmdFunc,
+) -> Command {
+    Command {
+        name,
+        syntax: "",
+        summary: c"Panics, for tests.",
+        complexity: c"O(1)",
+        flags,
+        tips: None,
+        arity: 1,
+        keys: Keys::None,
+        args: &[],
+        function,
+        subcommands: &[],
+    }
+}
+
 /// Every command, those that are not for people included.
 pub fn all() -> impl Iterator<Item = &'static Command> {
-    COMMANDS.iter().chain([&RECLAIM, &WRITABLE])
+    let panics = match std::env::var_os(debug::PANICS) {
+        Some(_) => &PANICS[..],
+        None => &[],
+    };
+    COMMANDS.iter().chain([&RECLAIM, &WRITABLE]).chain(panics)
 }
 
 /// `MCACHE.HELP`: a line of syntax and a line of meaning for each command.

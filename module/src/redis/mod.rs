@@ -38,7 +38,9 @@ use redis_module::raw;
 
 pub use ctx::{Ctx, is_replica, server_flags, writes_are_paused};
 pub use key::{Held, Key, Mode};
-pub use node::{cluster_nodes, cluster_state_is_ok, unlink, would_execute_writes};
+pub use node::{
+    cluster_nodes, cluster_state_is_ok, redirection, unlink, users, would_execute_writes,
+};
 pub use replicate::{is_heard, set_heard};
 pub use reply::prepare as prepare_replies;
 pub use string::{Args, OwnedStr, Str, bytes};
@@ -77,7 +79,9 @@ required![
     RedisModule_ACLCheckKeyPermissions,
     RedisModule_AvoidReplicaTraffic,
     RedisModule_Call,
+    RedisModule_CallReplyArrayElement,
     RedisModule_CallReplyInteger,
+    RedisModule_CallReplyLength,
     RedisModule_CallReplyStringPtr,
     RedisModule_CallReplyType,
     RedisModule_CloseKey,

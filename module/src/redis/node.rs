@@ -4,7 +4,7 @@ use std::ffi::CStr;
 
 use redis_module::raw;
 
-use super::{Ctx, Str, rm};
+use super::{Ctx, OwnedStr, Str, rm};
 
 /// A reply of a command that was called, freed when dropped.
 struct Reply(*mut raw::RedisModuleCallReply);
@@ -61,6 +61,38 @@ pub fn cluster_state_is_ok(ctx: Ctx<'_>) -> bool {
     let info = cluster(ctx, c"INFO");
     info.split(|byte| *byte == b'\n')
         .any(|line| line.trim_ascii() == b"cluster_state:ok")
+}
+
+/// What a client is told whose key's slot this server does not have.
+pub fn redirection(ctx: Ctx<'_>, slot: u16) -> String {
+    mcache_core::feed::redirection(&cluster_nodes(ctx), slot)
+}
+
+/// The names of all users of the ACL.
+pub fn users(ctx: Ctx<'_>) -> Vec<OwnedStr> {
+    // SAFETY: valid context; the format names one C string.
+    let reply = unsafe {
+        let word = c"USERS".as_ptr();
+        rm!(RedisModule_Call)(ctx.raw(), c"ACL".as_ptr(), c"c".as_ptr(), word)
+    };
+    let reply = Reply(reply);
+    if reply.kind() != raw::REDISMODULE_REPLY_ARRAY as u32 {
+        return Vec::new();
+    }
+    // SAFETY: an array that is not freed yet, and positions within it; elements are freed with it.
+    unsafe {
+        (0..rm!(RedisModule_CallReplyLength)(reply.0))
+            .map(|at| {
+                let element = rm!(RedisModule_CallReplyArrayElement)(reply.0, at);
+                let mut len = 0;
+                let start = rm!(RedisModule_CallReplyStringPtr)(element, &mut len);
+                match start.is_null() {
+                    true => OwnedStr::new(b""),
+                    false => OwnedStr::new(std::slice::from_raw_parts(start.cast(), len)),
+                }
+            })
+            .collect()
+    }
 }
 
 /// UNLINK of these keys, replicated; how many there were.

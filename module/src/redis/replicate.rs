@@ -139,6 +139,21 @@ impl Ctx<'_> {
         }
     }
 
+    /// The same for the server that the slot of `key` is on its way to.
+    pub fn replicate_floor_along(self, key: [u8; 2], epoch: u64) {
+        let key = OwnedStr::new(&key);
+        // SAFETY: as above; Redis keeps references of its own.
+        unsafe {
+            rm!(RedisModule_Replicate)(
+                self.raw(),
+                c"mcache.replflooralong".as_ptr(),
+                c"sl".as_ptr(),
+                key.as_raw(),
+                epoch as i64,
+            );
+        }
+    }
+
     /// Replicates that an entry got a shorter deadline; see `commands::replicated`.
     pub fn replicate_shorten(self, key: &OwnedStr, deadline_ms: u64) {
         if !self.is_heard() {

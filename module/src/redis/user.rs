@@ -39,9 +39,9 @@ impl Ctx<'_> {
             if name.is_null() {
                 return None;
             }
-            let user = rm!(RedisModule_GetModuleUserFromUserName)(name);
+            let user = User::named(name);
             rm!(RedisModule_FreeString)(self.raw(), name);
-            NonNull::new(user).map(User)
+            user
         }
     }
 }
@@ -59,6 +59,26 @@ pub enum Access {
 }
 
 impl User {
+    fn named(name: Str) -> Option<User> {
+        // SAFETY: a valid string; the user is freed by `User`.
+        NonNull::new(unsafe { rm!(RedisModule_GetModuleUserFromUserName)(name) }).map(User)
+    }
+
+    /// By whose rules a command may go on that Redis lets this user run.
+    fn permitted(self, command: &[Str]) -> Permitted {
+        match self.rules() {
+            Rules::Several(rules) => {
+                let mut selectors = selectors(&rules);
+                selectors.retain(|selector| selector.may_do(command));
+                Permitted::Selectors(selectors)
+            }
+            Rules::AllKeys => Permitted::AllKeys,
+            // Redis 7.0.5 does not tell the rules. The stricter answer: the user's, and no tag that another command's
+            // selector might cover can be told apart, so that users with selectors need a later server.
+            Rules::One | Rules::Untold => Permitted::User(self),
+        }
+    }
+
     /// Whether the user's key patterns cover a name.
     pub fn may(&self, access: Access, name: Str) -> bool {
         let flags = match access {
@@ -75,6 +95,8 @@ impl User {
 
 /// By whose rules a command that Redis has let through may go on: the user's, or those of the selectors that allow it.
 pub enum Permitted {
+    /// The user has no selectors and may do everything with every key.
+    AllKeys,
     /// The user has no selectors.
     User(User),
     /// Each by itself.
@@ -84,9 +106,8 @@ pub enum Permitted {
 impl Permitted {
     /// Whether one set of rules covers all the names.
     pub fn all(&self, access: Access, names: &[Str]) -> bool {
-        self.each()
-            .iter()
-            .any(|user| names.iter().all(|name| user.may(access, *name)))
+        let covers = |user: &User| names.iter().all(|name| user.may(access, *name));
+        matches!(self, Permitted::AllKeys) || self.each().iter().any(covers)
     }
 
     /// The first of the names that no set of rules covers; the first of all if it is their combination.
@@ -97,6 +118,7 @@ impl Permitted {
 
     fn each(&self) -> &[User] {
         match self {
+            Permitted::AllKeys => &[],
             Permitted::User(user) => std::slice::from_ref(user),
             Permitted::Selectors(selectors) => selectors,
         }
@@ -106,42 +128,70 @@ impl Permitted {
 impl Ctx<'_> {
     /// By whose rules this command may go on; `None` if by nobody's (see [`Ctx::user`]).
     pub fn permitted(self, args: Args<'_>) -> Option<Permitted> {
-        let user = self.user()?;
-        Some(match user.rules() {
-            Some(rules) if rules.ends_with(b")") => {
-                let mut selectors = selectors(&rules);
-                selectors.retain(|selector| selector.may_do(args));
-                Permitted::Selectors(selectors)
-            }
-            Some(_) => Permitted::User(user),
-            // Redis 7.0.5 does not tell the rules. The stricter answer: the user's, and no tag that another command's
-            // selector might cover can be told apart, so that users with selectors need a later server.
-            None => Permitted::User(user),
-        })
+        Some(self.user()?.permitted(args.tail(0)))
     }
+
+    /// Whether some user may run this command, and may not do this with all the names: for what does not tell who sent it.
+    pub fn some_sender_lacks(self, command: &[Str], access: Access, names: &[Str]) -> bool {
+        let users = super::users(self);
+        let mut senders = users
+            .iter()
+            .filter_map(|name| User::named(name.as_raw()))
+            .filter(|user| user.may_do(command));
+        senders.any(|user| !user.permitted(command).all(access, names))
+    }
+}
+
+/// What the rules of a user are like.
+enum Rules {
+    /// This server does not tell.
+    Untold,
+    /// No selectors, and every key.
+    AllKeys,
+    /// No selectors.
+    One,
+    /// With selectors: the text.
+    Several(Vec<u8>),
+}
+
+/// Whether a description without selectors says `~*`. Patterns come in the order flags, passwords (in hexadecimal), keys, and
+/// where all keys are allowed, that is the one pattern of keys: so the first `~` tells.
+fn allows_all_keys(rules: &[u8]) -> bool {
+    // SAFETY: within the slice, which is not changed.
+    let found = unsafe { libc::memchr(rules.as_ptr().cast(), c_int::from(b'~'), rules.len()) };
+    if found.is_null() {
+        return false;
+    }
+    let at = found.addr() - rules.as_ptr().addr();
+    let begins_a_word = at.checked_sub(1).is_none_or(|before| rules[before] == b' ');
+    begins_a_word && matches!(rules[at + 1..], [b'*'] | [b'*', b' ', ..])
 }
 
 impl User {
     /// The rules as ACL LIST shows them, but for the user's name. Redis keeps the text until the rules change.
-    fn rules(&self) -> Option<Vec<u8>> {
-        // SAFETY: the table is only read; a valid user; the string is ours to free.
+    fn rules(&self) -> Rules {
+        // SAFETY: the table is only read.
+        let Some(describe) =
+            (unsafe { (&raw const raw::RedisModule_GetModuleUserACLString).read() })
+        else {
+            return Rules::Untold;
+        };
+        // SAFETY: a valid user; the string is ours to free.
         unsafe {
-            let rules =
-                (&raw const raw::RedisModule_GetModuleUserACLString).read()?(self.0.as_ptr());
-            let text = bytes(rules);
-            // What most users end with needs no copy.
-            let text = match text.ends_with(b")") {
-                true => text.to_vec(),
-                false => Vec::new(),
+            let string = describe(self.0.as_ptr());
+            let text = bytes(string);
+            let rules = match text.ends_with(b")") {
+                true => Rules::Several(text.to_vec()),
+                false if allows_all_keys(text) => Rules::AllKeys,
+                false => Rules::One,
             };
-            rm!(RedisModule_FreeString)(null_mut(), rules);
-            Some(text)
+            rm!(RedisModule_FreeString)(null_mut(), string);
+            rules
         }
     }
 
     /// Whether the rules allow this command with its keys.
-    fn may_do(&self, args: Args<'_>) -> bool {
-        let strings = args.tail(0);
+    fn may_do(&self, strings: &[Str]) -> bool {
         // SAFETY: a valid user and valid strings, which Redis does not change.
         let status = unsafe {
             rm!(RedisModule_ACLCheckCommandPermissions)(

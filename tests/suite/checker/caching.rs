@@ -1,8 +1,11 @@
-//! The two caches that are checked: mcache, and what everybody builds by hand on plain Redis.
+//! The caches that are checked: mcache with its module and without, and what everybody builds by hand on plain Redis.
 
 use std::time::Duration;
 
-use mcache::{Cache, Error, Loaded, Settled, Source, server::RedisOptions};
+use futures_util::FutureExt;
+use mcache::{
+    Cache, Error, Loaded, NearOptions, PlainRedisProvider, Settled, Source, server::RedisOptions,
+};
 use redis::AsyncCommands;
 
 use super::store::{Floors, Versions, records_of};
@@ -12,6 +15,42 @@ pub const LOADER_TIMEOUT: Duration = Duration::from_millis(400);
 
 /// The same for the herd: so long that a busy machine is not taken for a loader that hangs.
 pub const HERD_LOADER_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Which of them.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    Module,
+    /// The same, with a near cache in each process.
+    Near,
+    /// The provider that needs no module.
+    Plain,
+    ByHand,
+}
+
+impl Kind {
+    const NAMES: [(Self, &'static str); 4] = [
+        (Self::Module, "module"),
+        (Self::Near, "near"),
+        (Self::Plain, "plain"),
+        (Self::ByHand, "by hand"),
+    ];
+
+    pub fn name(self) -> &'static str {
+        Self::NAMES
+            .iter()
+            .find(|(kind, _)| *kind == self)
+            .expect("each has one")
+            .1
+    }
+
+    pub fn named(name: &str) -> Self {
+        Self::NAMES
+            .iter()
+            .find(|(_, its)| *its == name)
+            .expect("a kind")
+            .0
+    }
+}
 
 #[derive(Clone)]
 pub enum Caching {
@@ -49,8 +88,8 @@ fn name(key: usize) -> String {
 }
 
 impl Caching {
-    pub async fn connect(url: &str, by_hand: bool, loader_timeout: Duration) -> Self {
-        if by_hand {
+    pub async fn connect(url: &str, kind: Kind, loader_timeout: Duration) -> Self {
+        if kind == Kind::ByHand {
             let client = redis::Client::open(url).expect("an address");
             let connection = client.get_multiplexed_async_connection().await;
             return Self::ByHand(connection.expect("a connection"));
@@ -59,13 +98,35 @@ impl Caching {
         let redis = RedisOptions::default()
             .breaker(5, Duration::from_millis(100))
             .command_deadline(loader_timeout.max(Duration::from_millis(500)));
-        let cache = Cache::builder(url)
-            .redis(redis)
+        let builder = match kind {
+            Kind::Plain => {
+                let provider = PlainRedisProvider::builder(url)
+                    .redis(redis)
+                    .lease(2 * loader_timeout);
+                Cache::builder_with(provider.build().expect("an address"))
+            }
+            Kind::Near => Cache::builder(url).redis(redis).near(NearOptions::new()),
+            _ => Cache::builder(url).redis(redis),
+        };
+        let cache = builder
             .loader_timeout(loader_timeout)
             .caching(true)
             .build()
             .await;
         Self::Mcache(cache.expect("a cache"))
+    }
+
+    /// What the near cache serves of a key at this moment, without waiting for anything.
+    pub fn near(&self, key: usize) -> Option<Versions> {
+        let Self::Mcache(cache) = self else {
+            return None;
+        };
+        // A near hit is there when it is asked for; anything else has to wait, and is given up.
+        let found = cache.key(name(key)).get_arc::<Versions>().now_or_never();
+        found
+            .and_then(Result::ok)
+            .flatten()
+            .map(|versions| *versions)
     }
 
     /// The value of a key, from the cache or from `load`.
@@ -159,7 +220,7 @@ where
             let served = entry.load(load).await.expect("it never fails");
             Read {
                 value: served.value,
-                cached: matches!(served.source, Source::Hit | Source::Stale),
+                cached: matches!(served.source, Source::Hit | Source::Near | Source::Stale),
                 may_be_stale: served.source == Source::Stale,
             }
         }

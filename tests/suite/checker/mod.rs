@@ -12,6 +12,7 @@
 //! - this file: the tests, and what they do to the processes
 
 mod caching;
+mod near;
 mod store;
 mod worker;
 
@@ -21,12 +22,12 @@ use std::time::{Duration, Instant};
 
 use harness::slots::{Move, Pair};
 use harness::topology::{Replicated, Sentinels, is_primary};
-use harness::{KillOnDrop, Proxy, Seed, Server, wait};
+use harness::{KillOnDrop, Proxy, Seed, Server, ServerBuilder, wait};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::support::runtime::run;
 
-use caching::{Caching, HERD_LOADER_TIMEOUT, LOADER_TIMEOUT, Read};
+use caching::{Caching, HERD_LOADER_TIMEOUT, Kind, LOADER_TIMEOUT, Read};
 use store::{HERD_KEY, KEYS, RECORDS, Store};
 
 /// How long a history takes.
@@ -41,17 +42,19 @@ fn duration() -> Duration {
 /// and the longest time for which its own process is stopped, on a machine that is busy.
 const STUCK: Duration = Duration::from_secs(20);
 
+/// How many processes read and write.
+const PROCESSES: usize = 4;
+
 /// A process of readers and writers.
 struct Worker(KillOnDrop);
 
 impl Worker {
-    fn start(store: &Store, url: &str, by_hand: bool, role: &str, seed: u64) -> Self {
-        let by_hand = if by_hand { "yes" } else { "no" };
+    fn start(store: &Store, url: &str, kind: Kind, role: &str, seed: u64) -> Self {
         let path = store.socket();
         let values = [
             path.to_str().expect("a path"),
             url,
-            by_hand,
+            kind.name(),
             &seed.to_string(),
             role,
         ]
@@ -90,19 +93,18 @@ struct History {
     seed: Seed,
     store: Store,
     url: String,
-    by_hand: bool,
+    kind: Kind,
     workers: Vec<Worker>,
     done: std::collections::BTreeMap<&'static str, u32>,
 }
 
 impl History {
-    fn begin(name: &str, url: String, by_hand: bool) -> Self {
-        const PROCESSES: usize = 4;
+    fn begin(name: &str, url: String, kind: Kind) -> Self {
         let mut history = Self {
             seed: Seed::draw(name),
             store: Store::open(),
             url,
-            by_hand,
+            kind,
             workers: Vec::new(),
             done: Default::default(),
         };
@@ -114,7 +116,7 @@ impl History {
 
     fn start_worker(&mut self) {
         let seed = self.seed.u64(..);
-        let worker = Worker::start(&self.store, &self.url, self.by_hand, "traffic", seed);
+        let worker = Worker::start(&self.store, &self.url, self.kind, "traffic", seed);
         self.workers.push(worker);
     }
 
@@ -168,7 +170,7 @@ impl History {
     /// Keys whose value in the cache is older than what is acknowledged, now that nothing is under way.
     fn outdated_at_rest(&self) -> Vec<usize> {
         run(async {
-            let caching = Caching::connect(&self.url, self.by_hand, LOADER_TIMEOUT).await;
+            let caching = Caching::connect(&self.url, self.kind, LOADER_TIMEOUT).await;
             let mut outdated = Vec::new();
             for key in 0..KEYS {
                 let floors = self.store.floors(key);
@@ -199,7 +201,11 @@ impl History {
             "somebody was stuck; {report}"
         );
         // A history in which nothing happens shows nothing.
-        for what in ["reads", "cached", "invalidations", "abandoned"] {
+        let near = match self.kind {
+            Kind::Near => "near",
+            _ => "reads",
+        };
+        for what in ["reads", "cached", "invalidations", "abandoned", near] {
             assert!(
                 counts.get(what).is_some_and(|count| *count > 0),
                 "no {what}; {report}"
@@ -235,17 +241,49 @@ async fn found(caching: &Caching, key: usize) -> Option<Read> {
 #[test]
 fn one_server_that_is_killed_cut_off_and_stopped_serves_nothing_outdated() {
     // Few entries carry a tag here: with this, each invalidation leaves them to reclaim all the same.
-    let mut server = Server::builder()
-        .set("mcache.reclaim-inline-max", 0)
-        .tcp()
-        .start();
+    let server = Server::builder().set("mcache.reclaim-inline-max", 0).tcp();
+    one_server(server.start(), Kind::Module);
+}
+
+#[test]
+fn plain_redis_that_is_killed_cut_off_flushed_and_put_back_serves_nothing_outdated() {
+    let server = Server::builder().without_module().tcp();
+    // So that a killed server comes back with something, and with something old.
+    let server = server.set("save", "1 1").set("maxmemory", "4mb");
+    one_server(
+        server.set("maxmemory-policy", "allkeys-random").start(),
+        Kind::Plain,
+    );
+}
+
+fn one_server(mut server: Server, kind: Kind) {
     let proxy = Proxy::to_port(server.port());
-    let mut history = History::begin("one_server", proxy.url(), false);
+    let mut history = History::begin("one_server", proxy.url(), kind);
     let over = Instant::now() + duration();
     while Instant::now() < over {
-        match history.seed.u8(..7) {
+        let choices = match kind {
+            Kind::Plain => 11,
+            // After a start nothing is settled for five seconds: a server that is killed every second would settle nothing.
+            Kind::Near if !history.seed.chance(10) => 6,
+            _ => 7,
+        };
+        match history.seed.u8(..choices) {
             0 => history.pause_a_worker(),
             1 => history.kill_a_worker(),
+            7 => {
+                server.session().ok("FLUSHALL");
+                history.did("flushes");
+            }
+            8 => {
+                server.session().ok("SCRIPT FLUSH");
+                history.did("script flushes");
+            }
+            9 => {
+                // A file that is old by the time at which the server is killed.
+                let _ = server.session().try_run("BGSAVE");
+                history.did("saves");
+            }
+            10 => evict(&server, &mut history),
             2 => {
                 proxy.cut();
                 history.did("connections cut");
@@ -279,9 +317,29 @@ fn one_server_that_is_killed_cut_off_and_stopped_serves_nothing_outdated() {
     history.assert_sound();
 }
 
+/// As if memory had run short: some of what there is, drawn from the seed.
+fn evict(server: &Server, history: &mut History) {
+    let mut redis = server.session();
+    for key in redis.list("KEYS *") {
+        if history.seed.chance(30) {
+            redis.call(&["UNLINK", &key]);
+        }
+    }
+    history.did("evictions");
+}
+
 #[test]
 fn a_failover_under_load_serves_nothing_outdated() {
     let options = Server::builder().set("mcache.on-promote", "drop");
+    failovers(options, Kind::Module);
+}
+
+#[test]
+fn a_failover_of_plain_redis_under_load_serves_nothing_outdated() {
+    failovers(Server::builder().without_module(), Kind::Plain);
+}
+
+fn failovers(options: ServerBuilder, kind: Kind) {
     let mut replicated = Replicated::start_with(1, options);
     let sentinels = Sentinels::watch(&replicated);
     let addresses: Vec<_> = sentinels
@@ -294,7 +352,7 @@ fn a_failover_under_load_serves_nothing_outdated() {
         addresses.join(","),
         sentinels.name
     );
-    let mut history = History::begin("a_failover", url, false);
+    let mut history = History::begin("a_failover", url, kind);
     let mut failed_over = 0;
     let over = Instant::now() + duration();
     while Instant::now() < over || failed_over == 0 {
@@ -325,14 +383,16 @@ fn a_failover_under_load_serves_nothing_outdated() {
 #[test]
 fn slots_that_move_whole_all_the_time_lose_nothing_and_serve_nothing_outdated() {
     // What is invalidated waits for reclaim, so that slots leave with some of it.
-    let options = Server::builder()
-        .set("mcache.reclaim-inline-max", 0)
-        .set("mcache.on-promote", "drop");
+    let options = Server::builder().set("mcache.reclaim-inline-max", 0);
+    slots_that_move(options.set("mcache.on-promote", "drop"), Kind::Module);
+}
+
+fn slots_that_move(options: ServerBuilder, kind: Kind) {
     let Some(pair) = Pair::start_with(options, false) else {
         return;
     };
     let [one, two] = &pair.primaries;
-    let mut history = History::begin("slots_that_move", pair.url(), false);
+    let mut history = History::begin("slots_that_move", pair.url(), kind);
     let over = Instant::now() + duration();
     let mut moves = 0;
     while Instant::now() < over || moves < 6 {
@@ -358,7 +418,7 @@ fn slots_that_move_whole_all_the_time_lose_nothing_and_serve_nothing_outdated() 
 #[test]
 fn the_checker_sees_what_a_cache_built_by_hand_serves() {
     let server = Server::builder().tcp().without_module().start();
-    let mut history = History::begin("by_hand", server.tcp_url(), true);
+    let mut history = History::begin("by_hand", server.tcp_url(), Kind::ByHand);
     wait::until("the checker sees a stale read", || {
         !history.store.stale_reads().is_empty()
     });
@@ -373,7 +433,7 @@ fn the_checker_sees_what_a_cache_built_by_hand_serves() {
             histories <= 20,
             "twenty histories without an outdated entry"
         );
-        history = History::begin("by_hand", server.tcp_url(), true);
+        history = History::begin("by_hand", server.tcp_url(), Kind::ByHand);
         std::thread::sleep(Duration::from_secs(1));
         history.end();
     }
@@ -416,7 +476,13 @@ fn a_thousand_callers_in_four_processes_make_one_load_also_when_its_process_stop
     let server = Server::builder().tcp().start();
     let store = Store::open();
     let part = |_| {
-        let mut worker = Worker::start(&store, &server.tcp_url(), false, &CALLERS.to_string(), 0);
+        let mut worker = Worker::start(
+            &store,
+            &server.tcp_url(),
+            Kind::Module,
+            &CALLERS.to_string(),
+            0,
+        );
         let replies = BufReader::new(worker.0.stdout.take().expect("piped"));
         Part { worker, replies }
     };

@@ -168,6 +168,61 @@ fn two_selectors_do_not_add_up_to_one() {
     assert_eq!(user.int("MCACHE.INVALIDATE TAGS env2:t"), 1);
 }
 
+/// An entry that `from` stored, as RESTORE takes it.
+fn dump(from: &mut Session, key: &str) -> Vec<u8> {
+    match from.call(&["DUMP", key]) {
+        redis::Value::BulkString(dump) => dump,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn restore_and_copy_bring_no_tags_that_the_sender_may_not_write() {
+    let (server, mut admin, mut user) = with_user("~env1:* %R~env2:* +@all");
+    admin.ok("MCACHE.SET env2:k 0 v TAGS env2:t");
+    admin.ok("MCACHE.SET env1:k 0 v TAGS env1:t");
+    let (foreign, own) = (dump(&mut admin, "env2:k"), dump(&mut admin, "env1:k"));
+    let restore = |key: &'static str, dump: &[u8]| {
+        let words: [&[u8]; 5] = [b"RESTORE", key.as_bytes(), b"0", dump, b"REPLACE"];
+        words.map(<[u8]>::to_vec)
+    };
+    user.call(&restore("env1:own", &own));
+    assert!(user.is_live("env1:own"));
+    user.call(&restore("env1:foreign", &foreign));
+    let script = "return redis.call('RESTORE', KEYS[1], 0, ARGV[1])";
+    let words: [&[u8]; 5] = [b"EVAL", script.as_bytes(), b"1", b"env1:script", &foreign];
+    user.call(&words);
+    assert_eq!(user.int("COPY env2:k env1:copy"), 1);
+    assert_eq!(user.int("COPY env1:k env1:copied"), 1);
+    user.run("MULTI");
+    user.run("COPY env2:k env1:queued");
+    user.run("EXEC");
+    for key in ["env1:foreign", "env1:script", "env1:copy", "env1:queued"] {
+        assert!(!admin.is_live(key), "{key}");
+    }
+    assert!(admin.is_live("env1:copied"));
+    assert_eq!(admin.entries("env2:t"), ["env2:k"]);
+    assert_eq!(
+        admin.entries("env1:t"),
+        ["env1:copied", "env1:k", "env1:own"]
+    );
+    wait::until("what was refused is gone", || admin.int("DBSIZE") == 4);
+
+    // Where Redis does not say who sent it, the keys of this user get no foreign tags from anybody; others do.
+    admin.call(&restore("env1:by-admin", &foreign));
+    assert!(!admin.is_live("env1:by-admin"));
+    admin.call(&restore("elsewhere", &foreign));
+    assert!(admin.is_live("elsewhere"));
+    // A user who may do neither holds no one up; a selector helps only with what it allows by itself.
+    admin.ok("ACL SETUSER user -restore -copy -restore-asking (~env2:* +@all)");
+    admin.call(&restore("env1:by-admin", &foreign));
+    assert!(admin.is_live("env1:by-admin"));
+    admin.ok("ACL SETUSER user +restore");
+    admin.call(&restore("env1:foreign", &foreign));
+    assert!(!admin.is_live("env1:foreign"));
+    drop(server);
+}
+
 #[test]
 fn draining_is_a_write() {
     let server = Server::builder()

@@ -19,6 +19,11 @@ use crate::support::runtime::runtime;
 #[allow(dead_code, reason = "its main is the program's, not the test's")]
 mod example;
 
+/// What `make releases` runs.
+#[path = "../../../examples/releases.rs"]
+#[allow(dead_code, reason = "its main is the program's, not the test's")]
+mod releases;
+
 /// A shop whose queries are cached and whose changes are invalidated.
 struct CachedShop {
     shop: Shop,
@@ -125,6 +130,27 @@ fn the_example_shows_what_it_says() {
     let example = include_str!("../../../examples/graph.rs");
     for line in code.lines().map(str::trim) {
         assert!(example.contains(line), "not in examples/graph.rs: {line}");
+    }
+}
+
+#[test]
+fn two_services_and_two_releases_serve_nothing_stale() {
+    let (redis, postgres) = (Server::start(), Postgres::start());
+    let mut shown = Vec::new();
+    let stale = runtime().block_on(releases::show(
+        &redis.url(),
+        &postgres.conninfo(),
+        &mut shown,
+    ));
+    let shown = String::from_utf8(shown).unwrap();
+    assert_eq!(stale.unwrap(), 0, "{shown}");
+    // What one release does not show stays where the other clears it; what waited for the old one is told when it is back.
+    for line in [
+        "shop 1   still cached: p1's title, all titles                           made anew: -",
+        "shop 2   still cached: p1's title, all titles, p1's reviews             made anew: p1's price",
+        "changes wait for a consumer that is away",
+    ] {
+        assert!(shown.contains(line), "{line}\n{shown}");
     }
 }
 

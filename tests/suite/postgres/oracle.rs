@@ -10,6 +10,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use futures_util::future::join_all;
 use harness::{Seed, wait};
 use mcache::Tags;
 use mcache::change::{
@@ -24,6 +25,7 @@ use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 use tokio_postgres::{Client, NoTls};
 
+use crate::postgres::oracle_keys;
 use crate::postgres::shop::connect;
 use crate::support::runtime::runtime;
 
@@ -45,9 +47,11 @@ enum Breach {
     ForgivenAbsence,
     /// Numbers are told apart as doubles.
     DoublesForTags,
+    /// Of a key of several columns, tags have the first.
+    FirstColumnOnly,
 }
 
-const BREACHES: [Breach; 7] = [
+const BREACHES: [Breach; 8] = [
     Breach::SharedAcknowledgement,
     Breach::StolenTriggers,
     Breach::BlindToDdl,
@@ -55,6 +59,7 @@ const BREACHES: [Breach; 7] = [
     Breach::SettingsOfTheWriter,
     Breach::ForgivenAbsence,
     Breach::DoublesForTags,
+    Breach::FirstColumnOnly,
 ];
 
 const TENANTS: [&str; 2] = ["one", "two"];
@@ -101,13 +106,11 @@ fn release(number: usize) -> Arc<Schema> {
                 .field(Field::json("doc")),
         ),
     };
-    Arc::new(
-        Schema::builder()
-            .entity(author)
-            .entity(post)
-            .build()
-            .unwrap(),
-    )
+    let builder = Schema::builder().entity(author).entity(post);
+    let builder = oracle_keys::entities(number)
+        .into_iter()
+        .fold(builder, |builder, entity| builder.entity(entity));
+    Arc::new(builder.build().unwrap())
 }
 
 /// The queries of a release.
@@ -135,7 +138,21 @@ fn queries(number: usize) -> Vec<GraphQuery> {
             .fields(["title"])
             .filters(json!({ "author_id": IDS[1] })),
     ];
+    queries.extend(oracle_keys::queries(number));
+    for id in IDS {
+        queries.push(author().fields(["name"]).filters(json!({ "id": id })));
+        queries.push(post().fields(["id"]).filters(json!({ "author_id": id })));
+    }
+    for n in 0..POSTS {
+        queries.push(post().fields(["title"]).filters(json!({ "id": uuid(n) })));
+    }
     if number == 1 {
+        for mood in MOODS {
+            queries.push(author().fields(["name"]).filters(json!({ "mood": mood })));
+        }
+        for n in 0..POSTS {
+            queries.push(post().fields(["rank"]).filters(json!({ "id": uuid(n) })));
+        }
         queries.extend([
             author()
                 .fields(["id", "mood"])
@@ -152,6 +169,16 @@ fn queries(number: usize) -> Vec<GraphQuery> {
         ]);
     }
     if number == 2 {
+        for rank in RANKS {
+            queries.push(
+                post()
+                    .fields(["title"])
+                    .filters(json!({ "rank": digits(rank) })),
+            );
+        }
+        for n in 0..POSTS {
+            queries.push(post().fields(["doc"]).filters(json!({ "id": uuid(n) })));
+        }
         queries.extend([
             author()
                 .fields(["id", "score"])
@@ -182,6 +209,22 @@ const IDS: [&str; 4] = [
 ];
 const SCORES: [&str; 2] = ["0.10000000000000000001", "0.10000000000000000002"];
 const RANKS: [&str; 3] = ["900719925474099300011", "3", "7.5"];
+const MOODS: [&str; 3] = ["sad", "glad", "wild"];
+
+/// How many posts there can be.
+const POSTS: u64 = 12;
+
+/// As a filter says it: digits that a double cannot hold are a string.
+fn digits(text: &str) -> Value {
+    match text.parse::<f64>() {
+        Ok(double) if double.to_string() == text => serde_json::from_str(text).unwrap(),
+        _ => Value::String(text.to_owned()),
+    }
+}
+
+fn uuid(n: u64) -> String {
+    format!("00000000-0000-0000-0000-{n:012}")
+}
 
 /// Entries of all consumers, shared as one namespace would be.
 #[derive(Default)]
@@ -245,16 +288,16 @@ impl Resolver for Nowhere {
     }
 }
 
-/// The tags of changes, or of changes whose numbers went through a double.
+/// The tags of changes, or of changes whose numbers went through a double, or with one part of each key.
 struct Tagger {
     tags: ChangeTags,
-    doubles: bool,
+    breach: Breach,
 }
 
 impl EventTags for Tagger {
     fn tags(&self, event: &ChangeEvent, tags: &mut Tags) -> Result<(), BoxError> {
         let mut event = event.clone();
-        if self.doubles {
+        if self.breach == Breach::DoublesForTags {
             let round = |text: &str| text.parse::<f64>().map(|double| format!("{double}"));
             for rows in [&mut event.before, &mut event.after].into_iter().flatten() {
                 for value in rows.values_mut().flat_map(|row| row.values_mut()) {
@@ -266,7 +309,17 @@ impl EventTags for Tagger {
                 }
             }
         }
-        self.tags.tags(&event, tags)
+        if self.breach != Breach::FirstColumnOnly {
+            return self.tags.tags(&event, tags);
+        }
+        let mut right = Tags::default();
+        self.tags.tags(&event, &mut right)?;
+        tags.extend(
+            right
+                .iter()
+                .map(|tag| oracle_keys::first_part(String::from_utf8_lossy(tag).into_owned())),
+        );
+        Ok(())
     }
 }
 
@@ -281,12 +334,36 @@ struct Consumer {
 }
 
 /// What a run did.
-#[derive(Default)]
+#[derive(Clone, Copy, Default)]
 struct Totals {
     changes: u64,
     pairs: u64,
     hits: u64,
     reads: u64,
+}
+
+impl Totals {
+    fn add(&mut self, more: Self) {
+        self.changes += more.changes;
+        self.pairs += more.pairs;
+        self.hits += more.hits;
+        self.reads += more.reads;
+    }
+}
+
+impl std::fmt::Display for Totals {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self {
+            changes,
+            pairs,
+            hits,
+            reads,
+        } = self;
+        write!(
+            f,
+            "{pairs} pairs after {changes} changes, {hits} of {reads} reads were hits"
+        )
+    }
 }
 
 struct World {
@@ -306,7 +383,8 @@ impl World {
         postgres.psql("CREATE TYPE mood AS ENUM ('sad', 'glad', 'wild'); CREATE COLLATION by_icu (provider = icu, locale = 'de')");
         for tenant in TENANTS {
             postgres.psql(&format!(
-                "CREATE SCHEMA {tenant}; SET search_path = {tenant}, public; {TABLES}"
+                "CREATE SCHEMA {tenant}; SET search_path = {tenant}, public; {TABLES}; {}",
+                oracle_keys::TABLES
             ));
         }
         let client = runtime.block_on(connect(&postgres));
@@ -399,7 +477,7 @@ impl World {
             .look_interval(Duration::from_millis(200));
         let tags = Tagger {
             tags: consumer.graph.change_tags(),
-            doubles: self.breach == Breach::DoublesForTags,
+            breach: self.breach,
         };
         let builder = Invalidator::builder(source, tags);
         consumer.invalidator = Some(builder.target(consumer.target.clone()).spawn());
@@ -410,8 +488,10 @@ impl World {
         self.barrier += 1;
         let barrier = self.barrier;
         // A table that was swapped for one without triggers is cleared at each look: one is due before answers are compared.
-        let mark =
-            format!("SELECT mcache.look(); SELECT mcache.invalidate(ARRAY['barrier {barrier}'])");
+        // A look leaves out what another is looking at, and that one may have begun before the change: it is waited for.
+        let mark = format!(
+            "SELECT FROM mcache.seen FOR UPDATE; SELECT mcache.look(); SELECT mcache.invalidate(ARRAY['barrier {barrier}'])"
+        );
         self.runtime
             .block_on(self.client.batch_execute(&mark))
             .unwrap();
@@ -504,17 +584,16 @@ impl World {
             if consumer.invalidator.is_none() {
                 continue;
             }
-            for query in &consumer.queries {
-                let key = self
-                    .runtime
-                    .block_on(consumer.graph.key(query, &GraphOptions::default()))
-                    .unwrap();
-                let options = GraphOptions::default();
-                let load = consumer.graph.load(query, &options);
-                let answer = self
-                    .runtime
-                    .block_on(load)
-                    .expect("every query has an answer");
+            let options = GraphOptions::default();
+            // Side by side: one comparison waits for PostgreSQL while another thinks.
+            let (graph, options) = (&consumer.graph, &options);
+            let answers = consumer.queries.iter().map(|query| async move {
+                let key = graph.key(query, options).await.unwrap();
+                let answer = graph.load(query, options).await;
+                (query, key, answer.expect("every query has an answer"))
+            });
+            let answers = self.runtime.block_on(join_all(answers));
+            for (query, key, answer) in answers {
                 totals.reads += 1;
                 let tags: Vec<String> = answer.tags().tags.iter().map(str::to_owned).collect();
                 let fresh = answer.into_result();
@@ -555,7 +634,7 @@ impl World {
             let often = if self.breach == Breach::ForgivenAbsence {
                 40
             } else {
-                6
+                12
             };
             if seed.chance(often) {
                 self.release_comes_or_goes(seed);
@@ -567,7 +646,7 @@ impl World {
     }
 }
 
-fn pick<'a>(seed: &mut Seed, from: &[&'a str]) -> &'a str {
+pub fn pick<'a>(seed: &mut Seed, from: &[&'a str]) -> &'a str {
     from[seed.u64(..from.len() as u64) as usize]
 }
 
@@ -575,12 +654,15 @@ fn pick<'a>(seed: &mut Seed, from: &[&'a str]) -> &'a str {
 fn statement(seed: &mut Seed) -> String {
     let id = pick(seed, &IDS);
     let other = pick(seed, &IDS);
-    let mood = pick(seed, &["sad", "glad", "wild"]);
+    let mood = pick(seed, &MOODS);
     let rank = pick(seed, &RANKS);
     let score = pick(seed, &SCORES);
     let word = pick(seed, &["Ähre", "zebra", "Apfel", "aaa"]);
-    let uuid = format!("00000000-0000-0000-0000-{:012}", seed.u64(..12));
+    let uuid = uuid(seed.u64(..POSTS));
     let token = pick(seed, &["\\x00ff", "\\x01"]);
+    if seed.chance(35) {
+        return oracle_keys::statement(seed);
+    }
     match seed.u64(..100) {
         0..=17 => format!(
             "INSERT INTO author VALUES ({id}, '{word}', '{mood}', {score}, '{token}', now()) ON CONFLICT (id) DO UPDATE SET name = excluded.name"
@@ -611,21 +693,48 @@ fn is_long() -> bool {
     std::env::var_os("MCACHE_LONG").is_some()
 }
 
+/// The pairs of a run: a share of two minutes in `make test`, what the issue asks for in `make test-long`, or what
+/// `MCACHE_ORACLE_PAIRS` says. Runs add up: each draws a seed of its own.
+fn pairs_wanted() -> u64 {
+    match std::env::var("MCACHE_ORACLE_PAIRS") {
+        Ok(pairs) => pairs.parse().expect("MCACHE_ORACLE_PAIRS is a number"),
+        Err(_) if is_long() => 1_000_000,
+        Err(_) => 10_000,
+    }
+}
+
 #[test]
 fn no_cached_result_is_stale_on_a_real_database() {
     let mut seed = Seed::draw("no_cached_result_is_stale_on_a_real_database");
-    let mut totals = Totals::default();
-    let pairs_wanted = if is_long() { 1_000_000 } else { 4_000 };
-    while totals.pairs < pairs_wanted {
-        let changes = if is_long() { 400 } else { 80 };
-        if let Err(stale) = World::new(Breach::None).run(&mut seed, changes, &mut totals) {
-            panic!("{stale}");
+    let wanted = pairs_wanted();
+    // A world takes turns between PostgreSQL and us; several keep all processors busy.
+    let side_by_side = if wanted > 100_000 {
+        std::thread::available_parallelism().map_or(1, usize::from)
+    } else {
+        1
+    };
+    let changes = if wanted > 100_000 { 200 } else { 60 };
+    let seeds = Mutex::new(std::iter::repeat_with(move || seed.u64(..1_000_000_000)));
+    let totals = Mutex::new(Totals::default());
+    std::thread::scope(|threads| {
+        for _ in 0..side_by_side {
+            threads.spawn(|| {
+                while totals.lock().unwrap().pairs < wanted {
+                    let number = seeds.lock().unwrap().next().expect("endless");
+                    let mut own = Totals::default();
+                    let mut world = World::new(Breach::None);
+                    if let Err(stale) = world.run(&mut Seed::fixed(number), changes, &mut own) {
+                        panic!("world {number}: {stale}");
+                    }
+                    let mut all = totals.lock().unwrap();
+                    all.add(own);
+                    println!("world {number}: {own}; together {all}");
+                }
+            });
         }
-    }
-    println!(
-        "{} pairs after {} changes, {} of {} reads were hits",
-        totals.pairs, totals.changes, totals.hits, totals.reads
-    );
+    });
+    let totals = *totals.lock().unwrap();
+    println!("{totals}");
     assert!(
         totals.hits * 2 > totals.reads,
         "a cache that is empty proves nothing"
@@ -648,7 +757,7 @@ fn each_breach_is_noticed() {
         let mut seed = Seed::draw("each_breach_is_noticed");
         let mut totals = Totals::default();
         let noticed = (0..6).any(|_| World::new(breach).run(&mut seed, 150, &mut totals).is_err());
-        println!("{breach:?}: noticed after {} pairs", totals.pairs);
+        println!("{breach:?}: noticed {noticed}, {} pairs", totals.pairs);
         assert!(
             noticed,
             "{breach:?} was not noticed in {} pairs",

@@ -90,3 +90,34 @@ fn whoever_is_granted_it_may_clear_tags_and_do_nothing_else() {
         assert!(refused.unwrap_err().contains("permission denied"));
     }
 }
+
+#[test]
+#[ignore = "compiles sqlx and diesel: make test-sql, make test-long"]
+fn transactions_of_sqlx_and_diesel_clear_what_they_name() {
+    let shop = Shop::open();
+    shop.postgres
+        .psql("CREATE TABLE settings (banner text); INSERT INTO settings VALUES ('none')");
+    let recorder = Recorder::new();
+    let _invalidator = shop.invalidator(&recorder);
+    let top = harness::locate::workspace();
+    let database = format!(
+        "postgresql:///postgres?host={}&user=postgres",
+        shop.postgres.socket_dir().display()
+    );
+    let ended = std::process::Command::new(env!("CARGO"))
+        .args(["run", "--locked", "--manifest-path"])
+        .arg(top.join("examples/sql/Cargo.toml"))
+        .env("CARGO_TARGET_DIR", top.join("target/sql"))
+        .env("DATABASE_URL", database)
+        .status()
+        .unwrap();
+    assert!(ended.success(), "{ended}");
+    recorder.wait_for(&["banner sqlx", "banner diesel", "front page"]);
+    wait::until("acknowledged", || shop.waiting() == 0);
+    assert_eq!(
+        recorder.count("banner never"),
+        0,
+        "what was rolled back is not told"
+    );
+    assert_eq!(shop.postgres.psql("SELECT banner FROM settings"), "diesel");
+}

@@ -4,5 +4,6 @@ mod access;
 mod harness_itself;
 mod loading;
 mod packaging;
+mod panics;
 mod readme;
 pub mod runtime;

@@ -5,5 +5,6 @@ pub mod fullsync;
 mod io_threads;
 mod listeners;
 mod migration;
+mod parked;
 mod replication;
 mod slot_migration;

@@ -103,6 +103,28 @@ fn meanwhile(source: &Server, destination: &Server, mut act: impl FnMut(&mut Ses
     here.ok("CONFIG SET rdb-key-save-delay 0");
 }
 
+/// A caught bug makes everything dead that was stored, also what has already been sent.
+#[test]
+fn a_floor_that_is_raised_while_slots_are_on_their_way_holds_where_they_arrive() {
+    let options = Server::builder().env("MCACHE_TEST_PANICS", "1");
+    let Some(pair) = Pair::start_with(options, false) else {
+        return;
+    };
+    let [source, destination] = &pair.primaries;
+    let moving = keys_in(MOVED, "m", 300);
+    fill(&mut source.session(), &moving);
+    meanwhile(source, destination, |here| {
+        here.error("MCACHE.PANIC");
+        here.drain();
+    });
+    let mut there = destination.session();
+    for key in &moving {
+        assert!(!there.is_live(key), "{key}");
+    }
+    there.drain();
+    destination.check().expect("index and keyspace agree");
+}
+
 /// Nobody tells the destination: it is not known to those who invalidate, or they have not come to it yet.
 #[test]
 fn what_is_invalidated_while_its_slot_is_on_its_way_is_not_served_where_it_arrives() {

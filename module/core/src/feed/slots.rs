@@ -65,33 +65,25 @@ impl SlotSet {
     }
 }
 
-impl SlotSet {
-    /// The slots of the server itself in a reply of CLUSTER NODES; `None` if it is not in it.
-    ///
-    /// ```text
-    ///   id address flags primary ping pong epoch state range ...      a range: 5, 0-99; [7->-id] is on its way
-    /// ```
-    pub fn of_myself(nodes: &[u8]) -> Option<SlotSet> {
-        let fields = |line: &'_ [u8]| -> Vec<Vec<u8>> {
-            line.split(|byte| *byte == b' ')
-                .map(<[u8]>::to_vec)
-                .collect()
-        };
+/// A line of CLUSTER NODES:
+///
+/// ```text
+///   id address flags primary ping pong epoch state range ...      a range: 5, 0-99; [7->-id] is on its way
+/// ```
+struct Line<'a> {
+    /// `host:port@bus-port`, behind which names may stand.
+    address: &'a [u8],
+    flags: &'a [u8],
+    slots: SlotSet,
+}
+
+impl<'a> Line<'a> {
+    fn read(line: &'a [u8]) -> Option<Line<'a>> {
+        let mut fields = line.split(|byte| *byte == b' ');
+        let (address, flags) = (fields.nth(1)?, fields.next()?);
         let number = |text: &[u8]| std::str::from_utf8(text).ok()?.trim().parse::<u16>().ok();
-        let mut lines = nodes.split(|byte| *byte == b'\n').map(fields);
-        let myself = lines.find(|line| {
-            line.get(2).is_some_and(|flags| {
-                flags
-                    .split(|byte| *byte == b',')
-                    .any(|flag| flag == b"myself")
-            })
-        })?;
         let mut slots = SlotSet::default();
-        for range in myself
-            .iter()
-            .skip(8)
-            .filter(|range| !range.starts_with(b"["))
-        {
+        for range in fields.skip(5).filter(|range| !range.starts_with(b"[")) {
             let mut ends = range.splitn(2, |byte| *byte == b'-');
             let first = ends.next().and_then(number);
             let last = ends.next().map_or(first, number);
@@ -99,7 +91,40 @@ impl SlotSet {
                 slots.add(first, last);
             }
         }
-        Some(slots)
+        Some(Line {
+            address,
+            flags,
+            slots,
+        })
+    }
+
+    fn is_myself(&self) -> bool {
+        let mut flags = self.flags.split(|byte| *byte == b',');
+        flags.any(|flag| flag == b"myself")
+    }
+}
+
+fn lines(nodes: &[u8]) -> impl Iterator<Item = Line<'_>> {
+    nodes.split(|byte| *byte == b'\n').filter_map(Line::read)
+}
+
+impl SlotSet {
+    /// The slots of the server itself in a reply of CLUSTER NODES; `None` if it is not in it.
+    pub fn of_myself(nodes: &[u8]) -> Option<SlotSet> {
+        lines(nodes).find(Line::is_myself).map(|line| line.slots)
+    }
+}
+
+/// What a client is told whose key is in a slot that this server does not have, by a reply of CLUSTER NODES: where it is.
+pub fn redirection(nodes: &[u8], slot: u16) -> String {
+    let owner = lines(nodes).find(|line| line.slots.has(slot) && !line.is_myself());
+    let address = owner.and_then(|line| {
+        let end = line.address.iter().position(|byte| *byte == b'@')?;
+        std::str::from_utf8(&line.address[..end]).ok()
+    });
+    match address {
+        Some(address) => format!("MOVED {slot} {address}"),
+        None => "CLUSTERDOWN Hash slot not served".to_owned(),
     }
 }
 
@@ -116,6 +141,21 @@ mod tests {
         assert_eq!(*slots.ranges().expect("few"), [5_460, 6_000 << 32 | 6_000]);
         assert!(SlotSet::of_myself(b"nonsense\n\n a b").is_none());
         assert!(SlotSet::of_myself(b"a b myself - 0 0 1 connected").is_some_and(|s| s.is_empty()));
+    }
+
+    #[test]
+    fn a_client_is_sent_to_the_server_that_has_the_slot() {
+        let nodes = b"e7d1 127.0.0.1:30004@31004,host slave 07c3 0 1 4 connected\n\
+            07c3 127.0.0.1:30001@31001,host myself,master - 0 0 1 connected 0-5460\n\
+            292f ::1:30003@31003 master - 0 1 3 connected 10923-16383 [93-<-07c3]\n";
+        assert_eq!(redirection(nodes, 10_923), "MOVED 10923 ::1:30003");
+        for slot in [0, 93, 6_000] {
+            assert_eq!(
+                redirection(nodes, slot),
+                "CLUSTERDOWN Hash slot not served",
+                "{slot}"
+            );
+        }
     }
 
     #[test]

@@ -301,4 +301,42 @@ mod tests {
             unsafe { entry.free() };
         }
     }
+
+    /// What is loaded beside when the counter comes round has marks of the earlier round, too, and may have floors above it.
+    #[test]
+    fn a_data_set_that_is_loaded_beside_is_wiped_and_swept_as_well() {
+        let attributes = Attributes {
+            birth: Epoch(5),
+            ends_ms: crate::entry::NEVER,
+            ..Attributes::HUSK
+        };
+        let mut index = Index::new();
+        index.kills = 1;
+        index.trusted = 1;
+        index.begin_staging();
+        let mut staged = Entry::new(b"k", b"v", attributes, &[0]);
+        index.adopt(0, staged, [&b"t"[..]].into_iter(), true);
+        assert_eq!(staged.checked(), 1);
+        index.begin_wiping();
+        while index.wiping.is_some() {
+            index.bury();
+        }
+        assert_eq!((staged.checked(), index.trusted), (0, 1));
+        index.raise_floor(Epoch(6));
+        index.complete_staging();
+        assert_eq!(index.verdict(&mut staged), Verdict::Dead);
+        while index.can_bury() {
+            index.bury();
+        }
+        let task = index.next_task();
+        assert_eq!(
+            task,
+            Some(crate::index::Task::Delete {
+                db: 0,
+                entry: staged
+            })
+        );
+        // SAFETY: the index is not used any more.
+        unsafe { staged.free() };
+    }
 }

@@ -89,7 +89,8 @@ impl Index {
     /// Makes everything stored so far dead. O(databases); reclaim finds the entries by itself.
     pub fn raise_floor(&mut self, epoch: Epoch) {
         self.floor = self.floor.max(epoch);
-        for db in &mut self.dbs {
+        // What is loaded beside will be served, too.
+        for db in self.dbs.iter_mut().chain(self.staging.iter_mut().flatten()) {
             db.sweep = Some(0);
         }
     }
@@ -101,17 +102,29 @@ impl Index {
         names: impl Iterator<Item = &'a [u8]>,
         scope: Scope,
     ) -> usize {
+        names
+            .map(|name| self.count_hashed(db, name, self.hash(name), scope))
+            .sum()
+    }
+
+    /// The hash of a tag's name, for [`Index::count_hashed`].
+    #[inline]
+    pub(crate) fn hash(&self, name: &[u8]) -> u64 {
+        self.tags.hash(name)
+    }
+
+    /// [`Index::count`] of one tag whose hash is known ([`Index::hash`]).
+    pub(crate) fn count_hashed(&self, db: usize, name: &[u8], hash: u64, scope: Scope) -> usize {
         let Some(home) = self.dbs.get(db) else {
             return 0;
         };
-        let count = |carriers: Carriers| {
-            let live = carriers.live.map_or(0, |r| self.tags.len(r) as usize);
-            live + carriers.soft.map_or(0, |r| self.softs.members(r))
-        };
-        names
-            .flat_map(|name| carriers_of(&self.tags, home, name, scope))
-            .map(count)
-            .sum()
+        let carriers = carriers_hashed(&self.tags, home, name, hash, scope);
+        carriers.map(|carriers| self.members(carriers)).sum()
+    }
+
+    fn members(&self, carriers: Carriers) -> usize {
+        let live = carriers.live.map_or(0, |r| self.tags.len(r) as usize);
+        live + carriers.soft.map_or(0, |r| self.softs.members(r))
     }
 
     /// The entries that carry one of the tags and are not dead, each once. O(entries).
@@ -243,19 +256,30 @@ pub(super) struct Carriers {
     pub(super) soft: Option<u32>,
 }
 
-/// What an invalidation of a tag concerns, by class. One look-up a table and class.
+/// What an invalidation of a tag concerns, by class. One look-up a table.
 pub(super) fn carriers_of(
     tags: &Tags,
     home: &Db,
     name: &[u8],
     scope: Scope,
 ) -> impl Iterator<Item = Carriers> + use<> {
-    let hash = tags.hash(name);
-    let of = |class| Carriers {
-        live: home.names.find(tags, name, hash, class),
-        soft: home.soft_names.find(tags, name, hash, class),
+    carriers_hashed(tags, home, name, tags.hash(name), scope)
+}
+
+/// [`carriers_of`] a tag whose hash is known.
+fn carriers_hashed(
+    tags: &Tags,
+    home: &Db,
+    name: &[u8],
+    hash: u64,
+    scope: Scope,
+) -> impl Iterator<Item = Carriers> + use<> {
+    let live = home.names.find_both(tags, name, hash);
+    let soft = home.soft_names.find_both(tags, name, hash);
+    let of = move |class| Carriers {
+        live: live[class as usize],
+        soft: soft[class as usize],
     };
-    let auto = of(Class::Auto);
     let manual = (scope == Scope::All).then(|| of(Class::Manual));
-    std::iter::once(auto).chain(manual)
+    std::iter::once(of(Class::Auto)).chain(manual)
 }

@@ -1,12 +1,11 @@
 //! The way in and out of the index.
 
-use hashbrown::HashTable;
-
 use super::{Db, Index, grow};
-use crate::entry::{Entry, UNLINKED};
+use crate::entry::{Entry, MAX_TAGS, UNLINKED};
 use crate::epoch::Epoch;
 use crate::members::FEW;
 use crate::names::Names;
+use crate::seen::Seen;
 use crate::soft::{Heir, Softs};
 use crate::tags::{Class, Fate, Tags};
 use crate::work;
@@ -326,9 +325,10 @@ fn resolve_in<'a>(
         // The tags of an entry are all different, so these are.
         records.push(*record);
     }
-    let spread = |record: &u32| u64::from(*record).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    let mut seen: HashTable<u32> = HashTable::new();
+    let mut seen: Option<Seen> = None;
+    let mut to_come = wanted.size_hint().0 + 1;
     for name in first.into_iter().chain(wanted) {
+        to_come = to_come.saturating_sub(1);
         work::step(1);
         let hash = tags.hash(name);
         let record = names.find_or_insert(tags, name, hash, class);
@@ -338,18 +338,13 @@ fn resolve_in<'a>(
             }
             continue;
         }
-        if seen.is_empty() {
-            seen.reserve(records.len() * 2, spread);
-            for record in &*records {
-                seen.insert_unique(spread(record), *record, spread);
-            }
-        }
-        let found = seen.find(spread(&record), |other| {
-            work::step(1);
-            *other == record
+        let seen = seen.get_or_insert_with(|| {
+            // An iterator may promise more than can be.
+            let mut seen = Seen::new((records.len() + to_come).min(MAX_TAGS));
+            records.iter().for_each(|id| _ = seen.insert(tags, *id));
+            seen
         });
-        if found.is_none() {
-            seen.insert_unique(spread(&record), record, spread);
+        if seen.insert(tags, record) {
             records.push(record);
         }
     }

@@ -21,6 +21,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::hash::{BuildHasher, Hash};
 
 use crate::epoch::Token;
+use crate::slots::slot;
 use crate::table::Table;
 use crate::work;
 
@@ -65,6 +66,8 @@ pub enum Answer {
     Fill(Token),
     /// It has waited for as long as it wanted to.
     Busy,
+    /// The key's slot went to another server of the cluster.
+    Moved(u16),
 }
 
 /// A parked client and what it is told. It is no longer in line.
@@ -375,6 +378,29 @@ impl<W: Copy + Eq + Hash> Leases<W> {
             None => self.void = self.next,
         }
         self.sweep = Some(0);
+    }
+
+    /// Slots went to other servers: whoever waits for a key that is not here any more is to be told so. O(parked clients).
+    pub fn slots_left(&mut self, is_here: impl Fn(u16) -> bool) -> Vec<Wake<W>> {
+        let lines: BTreeSet<u64> = self.patience.iter().map(|(_, id, _)| *id).collect();
+        let mut wakes = Vec::new();
+        for id in lines {
+            work::step(1);
+            let Some(lease) = self.leases.get_mut(&id) else {
+                continue;
+            };
+            let slot = slot(&lease.key);
+            if is_here(slot) {
+                continue;
+            }
+            let line = std::mem::take(&mut lease.line);
+            for (number, waiter) in line {
+                self.left(id, number, &waiter);
+                wakes.push((waiter.handle, Answer::Moved(slot)));
+            }
+            self.end(id, 0);
+        }
+        wakes
     }
 
     /// When something ends next, in milliseconds since 1970.

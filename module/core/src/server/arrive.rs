@@ -16,6 +16,17 @@ pub(super) struct Pending {
     tags: Vec<Box<[u8]>>,
     /// It says itself when it ends; else the deadline of its key does.
     says_its_end: bool,
+    /// The key that it is a copy of.
+    copied_from: Option<Box<[u8]>>,
+}
+
+/// What came with a key that Redis is about to announce.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Arriving<'a> {
+    /// Its tags.
+    pub tags: &'a [Box<[u8]>],
+    /// The key that it is a copy of; `None` if it came by RESTORE.
+    pub copied_from: Option<&'a [u8]>,
 }
 
 /// What an entry is when Redis announces its new name.
@@ -84,7 +95,11 @@ impl<W> Server<W> {
             return self.prepare_husk(key);
         };
         let tags = self.index.names(entry).map(Box::from).collect();
-        self.prepare(key, entry.value(), attributes, tags, true)
+        let copy = self.prepare(key, entry.value(), attributes, tags, true);
+        if let Some(pending) = &mut self.pending {
+            pending.copied_from = Some(entry.key().into());
+        }
+        copy
     }
 
     fn prepare_husk(&mut self, key: &[u8]) -> Option<Entry> {
@@ -109,8 +124,37 @@ impl<W> Server<W> {
             key: key.into(),
             tags,
             says_its_end,
+            copied_from: None,
         });
         Some(entry)
+    }
+
+    /// What is about to be announced, if somebody must be allowed to write its tags: outside of a load, and if it has any.
+    pub fn arriving(&self) -> Option<Arriving<'_>> {
+        let pending = self.pending.as_ref().filter(|_| !self.loading)?;
+        (!pending.tags.is_empty()).then_some(Arriving {
+            tags: &pending.tags,
+            copied_from: pending.copied_from.as_deref(),
+        })
+    }
+
+    /// [`Server::arrived`] for an entry whose tags its sender may not write: the husk that is to take its place in the keyspace,
+    /// which reclaim then removes, on replicas as well. `None` if nothing is to be replaced.
+    pub fn arrived_forbidden(
+        &mut self,
+        db: usize,
+        key: &[u8],
+        found: Option<(Entry, Option<u64>)>,
+    ) -> Option<Entry> {
+        let pending = self.pending.take()?;
+        let is_alive = self.awaited.end(pending.entry);
+        let is_there = found.is_some_and(|(found, _)| found == pending.entry);
+        if !is_alive || *pending.key != *key || !is_there {
+            return None;
+        }
+        let husk = Entry::new(key, b"", Attributes::HUSK, &[]);
+        self.index.adopt(db, husk, std::iter::empty(), false);
+        Some(husk)
     }
 
     /// Whether the deadline of the key that is announced must be known: the entry does not say when it ends.

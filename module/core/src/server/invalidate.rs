@@ -31,11 +31,17 @@ impl<W> Server<W> {
         inline_max: usize,
         now_ms: u64,
     ) -> Invalidated {
-        let epoch = self.fills.note(tags.clone(), scope, now_ms);
+        let epoch = self.fills.tick(now_ms);
         self.stats.invalidations += 1;
+        // Each tag is read and hashed once: most are carried by no entry, and this is all that is done about them.
+        let mut count = 0;
+        for tag in tags.clone() {
+            let hash = self.index.hash(tag);
+            self.fills.note_hashed(hash, scope, epoch);
+            count += self.index.count_hashed(db, tag, hash, scope);
+        }
         // Also of tags that no entry carries: near caches may.
         self.feed.invalidated(db as u32, tags.clone(), scope, soft);
-        let count = self.index.count(db, tags.clone(), scope);
         let mut invalidated = Invalidated {
             epoch,
             at_once: Vec::new(),

@@ -36,7 +36,7 @@ use crate::slots::Exports;
 use arrive::Pending;
 use life::Phase;
 
-pub use arrive::Renamed;
+pub use arrive::{Arriving, Renamed};
 pub use awaited::Awaited;
 pub use condition::{Condition, Dead, corrected_deadline, fresh_ms, softened_end_ms};
 pub use invalidate::Invalidated;

@@ -4,6 +4,7 @@ use std::hash::Hash;
 
 use super::Server;
 use crate::epoch::Token;
+use crate::feed::SlotSet;
 use crate::lease::{Answer, Released, Waiter, Wake};
 
 /// The timer that is set: what the edge knows it by, and when it fires.
@@ -58,6 +59,11 @@ impl<W: Copy + Eq + Hash> Server<W> {
         self.leases.disconnected(client);
         let wakes = self.advance(now_ms);
         Gone { own, wakes }
+    }
+
+    /// The slots that this server has are these now: clients that wait for keys of others are sent there.
+    pub fn slots_left(&mut self, here: &SlotSet) -> Vec<Wake<W>> {
+        self.leases.slots_left(|slot| here.has(slot))
     }
 
     /// Puts a client in line; false if no client holds the lease any more, so that it should look again.

@@ -1,0 +1,190 @@
+//! What a server forgets or never knew makes entries dead: old files, replicas that lag, foreign keys, missing rights.
+
+use std::time::Duration;
+
+use harness::topology::Replicated;
+use mcache::provider::{FetchOptions, Lookup, Mode, Provider, Store};
+use mcache::{PlainRedisProvider, RedisProvider, Tags, server::RedisOptions};
+
+use super::conforms::{RIGHTS, allow};
+use super::{bare, provider};
+use crate::support::runtime::run;
+
+fn tags() -> Tags {
+    Tags::from_iter(["t"])
+}
+
+async fn store(provider: &PlainRedisProvider, key: &[u8], value: &'static str) -> bool {
+    let tags = tags();
+    let entry = Store::new(key, value, &tags).ttl(Duration::from_secs(3_600));
+    provider.store(entry).await.expect("store")
+}
+
+#[test]
+fn a_server_started_from_an_old_file_serves_nothing_from_before() {
+    let mut server = bare().tcp().start();
+    let provider = provider(&server.tcp_url());
+    run(async {
+        assert!(store(&provider, b"cleared", "old").await);
+        assert!(store(&provider, b"kept", "old").await);
+        let token = provider.token(b"late").await.expect("token");
+        server.session().ok("SAVE");
+        let told = provider.invalidate(&tags(), Mode::Hard).await;
+        told.expect("invalidate");
+        server.kill9();
+        server.start_again();
+        assert!(server.session().int("DBSIZE") >= 3, "the file was read");
+        // The connection broke; the first call may find that out.
+        let _ = provider.get(b"cleared").await;
+        assert_eq!(provider.get(b"cleared").await.expect("get"), None);
+        // Nobody can know whether this one was invalidated.
+        assert_eq!(provider.get(b"kept").await.expect("get"), None);
+        let tags = tags();
+        let late = Store::new(b"late", "late", &tags).token(&token);
+        assert!(
+            !provider.store(late).await.expect("store"),
+            "of another run"
+        );
+        assert!(store(&provider, b"cleared", "new").await);
+        let found = provider.get(b"cleared").await.expect("get");
+        assert_eq!(found.as_deref(), Some(&b"new"[..]));
+    });
+}
+
+#[test]
+fn of_a_replica_that_lags_and_is_promoted_nothing_from_before_is_served() {
+    let replicated = Replicated::start_with(1, bare());
+    let replica = &replicated.replicas[0];
+    let (old, new) = (
+        provider(&replicated.primary.url()),
+        provider(&replica.url()),
+    );
+    run(async {
+        assert!(store(&old, b"k", "old").await);
+        replicated.sync();
+        let refused = new.get(b"k").await.expect_err("a replica");
+        assert!(refused.is_unavailable(), "{refused}");
+        replica.session().ok("REPLICAOF NO ONE");
+        old.invalidate(&tags(), Mode::Hard)
+            .await
+            .expect("invalidate");
+        assert_eq!(replica.session().int("EXISTS {plain}:v:k"), 1);
+        assert_eq!(new.get(b"k").await.expect("get"), None);
+        let looked = new.fetch(b"k", FetchOptions::new()).await.expect("fetch");
+        assert!(matches!(looked, Lookup::Miss { .. }), "{looked:?}");
+    });
+}
+
+#[test]
+fn two_processes_that_find_the_room_gone_agree_on_one() {
+    let server = bare().start();
+    let (one, two) = (provider(&server.url()), provider(&server.url()));
+    run(async {
+        for _ in 0..20 {
+            assert!(store(&one, b"k", "v").await);
+            assert!(two.get(b"k").await.expect("get").is_some());
+            server.session().ok("SCRIPT FLUSH");
+            let (first, second) = tokio::join!(one.get(b"k"), two.get(b"k"));
+            assert_eq!((first.expect("get"), second.expect("get")), (None, None));
+            assert!(store(&two, b"k", "v").await);
+            assert!(one.get(b"k").await.expect("get").is_some());
+            let told = two.invalidate(&tags(), Mode::Hard).await;
+            told.expect("invalidate");
+            assert_eq!(one.get(b"k").await.expect("get"), None);
+        }
+    });
+}
+
+#[test]
+fn what_is_remembered_of_tags_is_bounded() {
+    let server = bare().start();
+    let provider = PlainRedisProvider::builder(server.url())
+        .namespace("plain")
+        .remembered_tags(8 * 256)
+        .build()
+        .expect("an address");
+    let mut redis = server.session();
+    run(async {
+        assert!(store(&provider, b"read", "v").await);
+        assert!(store(&provider, b"unread", "v").await);
+        for round in 0..200 {
+            let others = (0..50).map(|number| format!("{round}:{number}"));
+            let told = provider.invalidate(&others.collect(), Mode::Hard).await;
+            told.expect("invalidate");
+            assert!(provider.get(b"read").await.expect("get").is_some());
+        }
+        // It may have been invalidated as far as anybody remembers.
+        assert_eq!(provider.get(b"unread").await.expect("get"), None);
+    });
+    let groups = redis.list("KEYS {plain}:g*");
+    assert!(groups.len() <= 256);
+    for group in groups {
+        let fields = redis.int(&format!("HLEN {group}"));
+        assert!(fields <= 9, "{group} has {fields}");
+    }
+    let ring = redis.int("STRLEN {plain}:r");
+    assert!(ring <= 1024 * 9);
+}
+
+#[test]
+fn two_namespaces_share_nothing() {
+    let server = bare().start();
+    let other = PlainRedisProvider::builder(server.url())
+        .namespace("plain}:v:")
+        .build()
+        .expect("an address");
+    let provider = provider(&server.url());
+    run(async {
+        assert!(store(&provider, b"k", "v").await);
+        assert!(store(&other, b"k", "w").await);
+        other.invalidate(&tags(), Mode::Hard).await.expect("told");
+        assert!(provider.get(b"k").await.expect("get").is_some());
+        assert_eq!(other.get(b"k").await.expect("get"), None);
+    });
+    let mut redis = server.session();
+    let all = redis.list("KEYS *");
+    let mine = |key: &String| key.starts_with("{plain}:");
+    let its = |key: &String| key.starts_with("{plain%7D:v:}:");
+    assert!(all.iter().all(|key| mine(key) || its(key)), "{all:?}");
+}
+
+#[test]
+fn without_the_right_to_load_a_script_it_says_so() {
+    let server = bare().tcp().start();
+    let rights = RIGHTS.replace("+script|load ", "");
+    allow(&mut server.session(), &rights);
+    let url = server
+        .tcp_url()
+        .replace("redis://", "redis://plain:secret@");
+    let refused = run(async { provider(&url).ping().await.expect_err("no right") });
+    assert!(refused.is_refused(), "{refused}");
+    assert!(refused.to_string().contains("script"), "{refused}");
+}
+
+#[test]
+fn the_error_of_a_server_without_the_module_names_the_provider_that_needs_none() {
+    let server = bare().start();
+    let redis = RedisProvider::new(&server.url(), RedisOptions::default()).expect("an address");
+    let missing = run(async { redis.ping().await.expect_err("no module") });
+    assert_eq!(missing.kind(), mcache::ErrorKind::ModuleMissing);
+    assert!(
+        missing.to_string().contains("PlainRedisProvider"),
+        "{missing}"
+    );
+}
+
+#[test]
+fn a_key_of_another_type_in_its_place_is_an_error_and_not_an_answer() {
+    let server = bare().start();
+    let provider = provider(&server.url());
+    run(async {
+        assert!(store(&provider, b"k", "v").await);
+        server.session().int("DEL {plain}:c");
+        server.session().int("LPUSH {plain}:c x");
+        let refused = provider.get(b"k").await.expect_err("a list");
+        assert!(refused.to_string().contains("WRONGTYPE"), "{refused}");
+        server.session().ok("SET {plain}:c x");
+        let refused = provider.get(b"k").await.expect_err("nonsense");
+        assert!(refused.is_refused(), "{refused}");
+    });
+}
