@@ -262,7 +262,7 @@ impl InvalidationTarget for Obedient {
 
     fn invalidate_auto<'a>(
         &'a self,
-        _tags: &'a [String],
+        _tags: &'a [&'a [u8]],
     ) -> BoxFuture<'a, std::result::Result<(), BoxError>> {
         Box::pin(std::future::ready(Ok(())))
     }

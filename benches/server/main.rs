@@ -13,6 +13,7 @@ mod limits;
 mod load;
 mod many_tasks;
 mod memory;
+mod plain;
 mod results;
 mod shop;
 mod this_year;
@@ -20,11 +21,12 @@ mod this_year;
 use std::process::ExitCode;
 
 /// What can be picked, in the order of running.
-const PARTS: [(&str, fn()); 5] = [
+const PARTS: [(&str, fn()); 6] = [
     ("plain", against_plain::run),
     ("large", large_tags::run),
     ("memory", memory::run),
     ("client", client::run),
+    ("without-module", plain::run),
     ("tasks", many_tasks::run),
 ];
 

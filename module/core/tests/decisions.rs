@@ -1,7 +1,7 @@
 //! Decisions of a server that neither model nor simulation comes to: who may not fill, what a file, an exchange or a promotion
 //! leaves of fills and entries, where a lease ends. Each was found by a mutant that no test noticed.
 
-use mcache_core::command::{Condition as When, Set};
+use mcache_core::command::{OnlyIf, Set};
 use mcache_core::encode::Decoded;
 use mcache_core::entry::{Attributes, Entry, NEVER};
 use mcache_core::epoch::{Epoch, Token};
@@ -96,7 +96,7 @@ impl Stage {
             ttl_ms: Some(ttl_ms),
             swr_ms,
             token,
-            condition: When::Always,
+            only_if: OnlyIf::Always,
             manual: false,
             near: None,
             tags_from: 0,
@@ -258,7 +258,7 @@ fn a_key_that_was_cleared_is_not_filled_by_what_was_under_way_manual_or_not() {
             ttl_ms: None,
             swr_ms: 0,
             token: Some(token),
-            condition: When::Always,
+            only_if: OnlyIf::Always,
             manual,
             near: None,
             tags_from: 0,

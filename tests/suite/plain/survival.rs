@@ -6,7 +6,7 @@ use harness::topology::Replicated;
 use mcache::provider::{FetchOptions, Lookup, Mode, Provider, Store};
 use mcache::{PlainRedisProvider, RedisProvider, Tags, server::RedisOptions};
 
-use super::conforms::RIGHTS;
+use super::conforms::{RIGHTS, allow};
 use super::{bare, provider};
 use crate::support::runtime::run;
 
@@ -152,9 +152,7 @@ fn two_namespaces_share_nothing() {
 fn without_the_right_to_load_a_script_it_says_so() {
     let server = bare().tcp().start();
     let rights = RIGHTS.replace("+script|load ", "");
-    server
-        .session()
-        .ok(&format!("ACL SETUSER plain on >secret {rights}"));
+    allow(&mut server.session(), &rights);
     let url = server
         .tcp_url()
         .replace("redis://", "redis://plain:secret@");

@@ -8,7 +8,7 @@ use harness::{Server, wait};
 use mcache::provider::{FetchOptions, Lookup, Provider, Store, Token};
 use mcache::{PlainRedisProvider, Tags};
 
-use super::conforms::RIGHTS;
+use super::conforms::{RIGHTS, allow};
 use super::{bare, provider};
 use crate::support::runtime::run;
 
@@ -67,9 +67,7 @@ fn those_who_wait_share_one_connection_and_block_none() {
 fn who_may_not_listen_looks_again() {
     let server = bare().tcp().start();
     let rights = RIGHTS.replace("&{plain}:*", "").replace("+subscribe ", "");
-    server
-        .session()
-        .ok(&format!("ACL SETUSER plain on >secret {rights}"));
+    allow(&mut server.session(), &rights);
     let url = server
         .tcp_url()
         .replace("redis://", "redis://plain:secret@");

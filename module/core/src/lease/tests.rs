@@ -103,6 +103,19 @@ fn patience_ends_before_the_lease_is_handed_on() {
 }
 
 #[test]
+fn who_waits_for_a_key_whose_slot_left_is_told_so_and_the_lease_is_gone() {
+    let mut leases = held();
+    leases.park(0, b"k", waiter(7, 2_000));
+    leases.park(0, b"k", waiter(8, 2_000));
+    assert_eq!(leases.slots_left(|_| true), []);
+    let slot = slot(b"k");
+    let wakes = leases.slots_left(|other| other != slot);
+    assert_eq!(wakes, [(7, Answer::Moved(slot)), (8, Answer::Moved(slot))]);
+    assert!(leases.is_empty() && leases.parked() == 0);
+    assert_eq!(due(&mut leases, 9_000, || token(2)), []);
+}
+
+#[test]
 fn a_client_in_line_behind_itself_vanishes_from_both_places() {
     let mut leases = held();
     leases.park(

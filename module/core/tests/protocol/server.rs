@@ -327,6 +327,7 @@ impl Server {
         self.core.answered(answer);
         match answer {
             Answer::Busy => Some(Reply::Busy),
+            Answer::Moved(_) => panic!("slots do not leave in these histories"),
             Answer::Fill(token) => Some(Reply::Miss(token)),
             Answer::Look => {
                 let wanted = Wanted {
