@@ -25,6 +25,7 @@ use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 use tokio_postgres::{Client, NoTls};
 
+use crate::postgres::oracle_keys;
 use crate::postgres::shop::connect;
 use crate::support::runtime::runtime;
 
@@ -46,9 +47,11 @@ enum Breach {
     ForgivenAbsence,
     /// Numbers are told apart as doubles.
     DoublesForTags,
+    /// Of a key of several columns, tags have the first.
+    FirstColumnOnly,
 }
 
-const BREACHES: [Breach; 7] = [
+const BREACHES: [Breach; 8] = [
     Breach::SharedAcknowledgement,
     Breach::StolenTriggers,
     Breach::BlindToDdl,
@@ -56,6 +59,7 @@ const BREACHES: [Breach; 7] = [
     Breach::SettingsOfTheWriter,
     Breach::ForgivenAbsence,
     Breach::DoublesForTags,
+    Breach::FirstColumnOnly,
 ];
 
 const TENANTS: [&str; 2] = ["one", "two"];
@@ -102,13 +106,11 @@ fn release(number: usize) -> Arc<Schema> {
                 .field(Field::json("doc")),
         ),
     };
-    Arc::new(
-        Schema::builder()
-            .entity(author)
-            .entity(post)
-            .build()
-            .unwrap(),
-    )
+    let builder = Schema::builder().entity(author).entity(post);
+    let builder = oracle_keys::entities(number)
+        .into_iter()
+        .fold(builder, |builder, entity| builder.entity(entity));
+    Arc::new(builder.build().unwrap())
 }
 
 /// The queries of a release.
@@ -136,6 +138,7 @@ fn queries(number: usize) -> Vec<GraphQuery> {
             .fields(["title"])
             .filters(json!({ "author_id": IDS[1] })),
     ];
+    queries.extend(oracle_keys::queries(number));
     for id in IDS {
         queries.push(author().fields(["name"]).filters(json!({ "id": id })));
         queries.push(post().fields(["id"]).filters(json!({ "author_id": id })));
@@ -285,16 +288,16 @@ impl Resolver for Nowhere {
     }
 }
 
-/// The tags of changes, or of changes whose numbers went through a double.
+/// The tags of changes, or of changes whose numbers went through a double, or with one part of each key.
 struct Tagger {
     tags: ChangeTags,
-    doubles: bool,
+    breach: Breach,
 }
 
 impl EventTags for Tagger {
     fn tags(&self, event: &ChangeEvent, tags: &mut Tags) -> Result<(), BoxError> {
         let mut event = event.clone();
-        if self.doubles {
+        if self.breach == Breach::DoublesForTags {
             let round = |text: &str| text.parse::<f64>().map(|double| format!("{double}"));
             for rows in [&mut event.before, &mut event.after].into_iter().flatten() {
                 for value in rows.values_mut().flat_map(|row| row.values_mut()) {
@@ -306,7 +309,17 @@ impl EventTags for Tagger {
                 }
             }
         }
-        self.tags.tags(&event, tags)
+        if self.breach != Breach::FirstColumnOnly {
+            return self.tags.tags(&event, tags);
+        }
+        let mut right = Tags::default();
+        self.tags.tags(&event, &mut right)?;
+        tags.extend(
+            right
+                .iter()
+                .map(|tag| oracle_keys::first_part(String::from_utf8_lossy(tag).into_owned())),
+        );
+        Ok(())
     }
 }
 
@@ -370,7 +383,8 @@ impl World {
         postgres.psql("CREATE TYPE mood AS ENUM ('sad', 'glad', 'wild'); CREATE COLLATION by_icu (provider = icu, locale = 'de')");
         for tenant in TENANTS {
             postgres.psql(&format!(
-                "CREATE SCHEMA {tenant}; SET search_path = {tenant}, public; {TABLES}"
+                "CREATE SCHEMA {tenant}; SET search_path = {tenant}, public; {TABLES}; {}",
+                oracle_keys::TABLES
             ));
         }
         let client = runtime.block_on(connect(&postgres));
@@ -463,7 +477,7 @@ impl World {
             .look_interval(Duration::from_millis(200));
         let tags = Tagger {
             tags: consumer.graph.change_tags(),
-            doubles: self.breach == Breach::DoublesForTags,
+            breach: self.breach,
         };
         let builder = Invalidator::builder(source, tags);
         consumer.invalidator = Some(builder.target(consumer.target.clone()).spawn());
@@ -632,7 +646,7 @@ impl World {
     }
 }
 
-fn pick<'a>(seed: &mut Seed, from: &[&'a str]) -> &'a str {
+pub fn pick<'a>(seed: &mut Seed, from: &[&'a str]) -> &'a str {
     from[seed.u64(..from.len() as u64) as usize]
 }
 
@@ -646,6 +660,9 @@ fn statement(seed: &mut Seed) -> String {
     let word = pick(seed, &["Ähre", "zebra", "Apfel", "aaa"]);
     let uuid = uuid(seed.u64(..POSTS));
     let token = pick(seed, &["\\x00ff", "\\x01"]);
+    if seed.chance(35) {
+        return oracle_keys::statement(seed);
+    }
     match seed.u64(..100) {
         0..=17 => format!(
             "INSERT INTO author VALUES ({id}, '{word}', '{mood}', {score}, '{token}', now()) ON CONFLICT (id) DO UPDATE SET name = excluded.name"
