@@ -136,6 +136,10 @@ bench-servers: build ## GET, FETCH and SET on the installed Redis and on newer s
 	@for name in $${SERVERS-redis-8.6 valkey-9.1}; do \
 		MCACHE_REDIS_BIN=$$(.ci/servers --where)/$$name/bin $(CARGO) run --release -p mcache-benches --bin server-bench -- --this-server || exit; done
 
+.PHONY: bench-near
+bench-near: build ## a hit in the near cache beside quick_cache and moka, settling beside PUBLISH; prints the tables of docs/near.md
+	$(CARGO) run --release -p mcache-benches --bin near-bench
+
 .PHONY: bench-ir
 bench-ir: build ## instructions per operation, counted by valgrind; adds to benches/RESULTS.md
 	@.ci/setup valgrind

@@ -64,17 +64,19 @@ impl<'c, K: AsRef<[u8]>, C: Codec> Batch<'c, K, C> {
             .iter()
             .map(|key| namespace.qualify(key.as_ref()))
             .collect();
-        let chosen = self.handle.core.choose(&self.policy.targets)?;
-        let values: Vec<Option<T>> = self.gathering(&chosen).live_values(&keys).await?;
-        let found = values.iter().flatten().count();
-        telemetry::reads(Source::Hit, found, self.policy.family_label());
-        telemetry::reads(
-            Source::Loaded,
-            keys.len() - found,
-            self.policy.family_label(),
-        );
-        telemetry::batch(began, self.policy.family_label());
-        Ok(values)
+        let chosen = self.handle.core.choose(&self.policy)?;
+        let values = self.gathering(&chosen).live_values::<T>(&keys).await?;
+        let family = self.policy.family_label();
+        for wanted in [Source::Near, Source::Hit] {
+            let sources = values.iter().flatten().map(|(_, source)| *source);
+            let count = sources.filter(|source| *source == wanted).count();
+            telemetry::reads(wanted, count, family);
+        }
+        let missing = values.iter().filter(|found| found.is_none()).count();
+        telemetry::reads(Source::Loaded, missing, family);
+        telemetry::batch(began, family);
+        let values = values.into_iter();
+        Ok(values.map(|found| found.map(|(value, _)| value)).collect())
     }
 
     /// The cached values, and those the loader has for the rest, which are then kept.
@@ -239,7 +241,7 @@ impl<'c, K: AsRef<[u8]>, C: Codec> Batch<'c, K, C> {
     }
 
     fn chosen_or_none(&self) -> Cow<'c, [Chosen]> {
-        let chosen = self.handle.core.choose(&self.policy.targets);
+        let chosen = self.handle.core.choose(&self.policy);
         chosen.unwrap_or_else(|error| {
             tracing::warn!(%error, "loading without a cache");
             Cow::default()

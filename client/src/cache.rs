@@ -9,8 +9,8 @@ use tokio::time::timeout;
 use tracing::Instrument;
 
 use crate::{
-    Batch, Builder, Codec, Entry, Invalidation, Json, Provider, Result, Tags,
-    core::{Core, Handle},
+    Batch, Builder, Codec, Entry, Invalidation, Json, NearStats, Provider, Result, Tags,
+    core::{Chosen, Core, Handle},
     pending::Order,
     provider::{Inspection, Mode},
 };
@@ -73,10 +73,7 @@ impl<C: Codec> Cache<C> {
 
     /// Begins an operation on one key.
     pub fn key(&self, key: impl AsRef<[u8]>) -> Entry<'_, C> {
-        Entry::new(
-            &self.handle,
-            self.handle.core.namespace.qualify(key.as_ref()),
-        )
+        Entry::new(&self.handle, key.as_ref())
     }
 
     /// Begins an operation on several keys at once.
@@ -114,8 +111,12 @@ impl<C: Codec> Cache<C> {
 
     /// Makes every entry dead that carries any of these tags, in every provider.
     ///
-    /// When this returns an [acknowledged](Invalidation::is_acknowledged) invalidation, nobody is served any more what
-    /// was loaded before the call. If a provider cannot be reached within its deadline, the invalidation is *pending*:
+    /// When this returns an [acknowledged](Invalidation::is_acknowledged) invalidation, no server serves any more what
+    /// was loaded before the call; when it is [settled](Invalidation::is_settled), nor does any [near cache](Builder::near) of
+    /// any process. It waits for that, usually a millisecond, and where a process with a near cache is stopped or cut off for as
+    /// long as that one's lease lasts: a second, unless the server says otherwise. [`Builder::settle`] turns the waiting off.
+    ///
+    /// If a provider cannot be reached within its deadline, the invalidation is *pending*:
     /// it is sent again in the background until it is acknowledged or no entry it concerns can still be alive. Until
     /// then this process does not read from that provider; other processes may still be served the old entries.
     /// Pending invalidations live in memory: a process that must not lose them across its own end needs a durable
@@ -249,6 +250,8 @@ impl<C: Codec> Cache<C> {
         };
         // What is left is counted, whether or not the time was enough.
         let _ = timeout(patience, all).await;
+        let near = core.active().iter().filter_map(|it| it.near.as_ref());
+        join_all(near.map(|near| near.end())).await;
         ShutdownReport {
             invalidations: self.pending_invalidations(),
             tasks: core.background.len(),
@@ -263,7 +266,20 @@ impl<C: Codec> Cache<C> {
             .iter()
             .map(|chosen| chosen.pending.submit(order.clone()));
         let span = tracing::debug_span!("mcache.invalidate");
-        Invalidation::of(join_all(attempts).instrument(span).await)
+        let attempts = join_all(attempts).instrument(span).await;
+        let mut invalidation = Invalidation::of(attempts)?;
+        if self.handle.core.settles {
+            invalidation.settle().await;
+        }
+        Ok(invalidation)
+    }
+
+    /// How the near caches of this cache are: one row for each provider that has one. See
+    /// [`Builder::near`](crate::Builder::near).
+    pub fn near_stats(&self) -> Vec<NearStats> {
+        let providers = self.handle.core.active().iter();
+        let stats = |chosen: &Chosen| Some(chosen.near.as_ref()?.stats(chosen.provider.id()));
+        providers.filter_map(stats).collect()
     }
 
     /// What tells this cache from others: its namespace and where its providers keep entries. Two processes with one name

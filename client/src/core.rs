@@ -13,7 +13,9 @@ use crate::{
     complaints::{self, Complaints},
     envelope::{Envelope, Payload},
     flight::Flights,
+    near::{Held, Near},
     pending::Pending,
+    provider::{FetchOptions, Lookup, Store},
     tags::Namespace,
     telemetry,
     throttle::Throttle,
@@ -33,6 +35,8 @@ pub(crate) struct Core {
     pub(crate) complaints: Complaints,
     /// By what part of it a time to live is shortened at most.
     pub(crate) ttl_jitter: f64,
+    /// Whether invalidations are waited for until no near cache serves what they concern.
+    pub(crate) settles: bool,
 }
 
 /// What the server accepts at most.
@@ -47,6 +51,59 @@ pub(crate) struct Chosen {
     pub(crate) pending: Pending,
     /// The time to live asked for this provider in particular.
     pub(crate) ttl: Option<Duration>,
+    /// The near cache in front of it.
+    pub(crate) near: Option<Arc<Near>>,
+    /// The operation does not read from the near cache, nor is anything put away for it.
+    pub(crate) bypass_near: bool,
+}
+
+impl Chosen {
+    /// The near cache that this operation reads from and puts away into.
+    pub(crate) fn near(&self) -> Option<&Arc<Near>> {
+        self.near.as_ref().filter(|_| !self.bypass_near)
+    }
+
+    /// What the near cache may serve of a key now.
+    pub(crate) fn near_value(&self, key: &[u8]) -> Option<Arc<Held>> {
+        let near = self.near()?;
+        match self.pending.is_open() {
+            true => near.get(key),
+            // What is pending may concern it.
+            false => None,
+        }
+    }
+
+    /// As [`Provider::get`], through the near cache.
+    pub(crate) async fn get(&self, key: &Bytes) -> Result<Option<Bytes>> {
+        match self.near() {
+            Some(near) => near.read(key).await,
+            None => self.provider.get(key).await,
+        }
+    }
+
+    /// As [`Provider::get_many`], through the near cache.
+    pub(crate) async fn get_many(&self, keys: &[Bytes]) -> Result<Vec<Option<Bytes>>> {
+        match self.near() {
+            Some(near) => near.read_many(keys).await,
+            None => self.provider.get_many(keys).await,
+        }
+    }
+
+    /// As [`Provider::fetch`], through the near cache.
+    pub(crate) async fn fetch(&self, key: &[u8], options: FetchOptions) -> Result<Lookup> {
+        match self.near() {
+            Some(near) => near.fetch(key, options).await,
+            None => self.provider.fetch(key, options).await,
+        }
+    }
+
+    /// As [`Provider::store`], of a fill, through the near cache. `fill`: how long one takes, if it is to be refreshed early.
+    pub(crate) async fn store(&self, entry: Store<'_>, fill: Duration) -> Result<bool> {
+        match self.near() {
+            Some(near) => near.store_through(entry, fill).await,
+            None => self.provider.store(entry).await,
+        }
+    }
 }
 
 /// The core together with the codec of one handle.
@@ -93,8 +150,18 @@ impl Core {
         }
     }
 
-    /// The providers to use: those named, or all; none if caching is off.
-    pub(crate) fn choose(&self, targets: &[Target]) -> Result<Cow<'_, [Chosen]>> {
+    /// The providers to use: those the policy names, or all; none if caching is off.
+    pub(crate) fn choose(&self, policy: &Policy) -> Result<Cow<'_, [Chosen]>> {
+        let mut chosen = self.choose_among(&policy.targets)?;
+        if policy.bypass_near && chosen.iter().any(|chosen| chosen.near.is_some()) {
+            for chosen in chosen.to_mut() {
+                chosen.bypass_near = true;
+            }
+        }
+        Ok(chosen)
+    }
+
+    fn choose_among(&self, targets: &[Target]) -> Result<Cow<'_, [Chosen]>> {
         if targets.is_empty() {
             return Ok(Cow::Borrowed(self.active()));
         }

@@ -7,11 +7,14 @@ use serde::{Serialize, de::DeserializeOwned};
 use tokio::time::Instant;
 use tracing::Instrument;
 
+use mcache_core::near::Own;
+
 use crate::{
     Codec, Json, Loaded, Result, Served, Source,
     core::{Chosen, Handle, Opened},
     fill::{Errors, Sealed},
     grant::Grants,
+    key::FullKey,
     load::Loading,
     policy::{Policy, policy_setters},
     provider::Store,
@@ -33,16 +36,16 @@ use crate::{
 /// ```
 #[must_use = "nothing happens until one of the operations is called"]
 pub struct Entry<'c, C = Json> {
-    handle: &'c Handle<C>,
-    key: Bytes,
-    policy: Policy,
+    pub(crate) handle: &'c Handle<C>,
+    pub(crate) key: FullKey,
+    pub(crate) policy: Policy,
 }
 
 impl<'c, C: Codec> Entry<'c, C> {
-    pub(crate) fn new(handle: &'c Handle<C>, key: Bytes) -> Self {
+    pub(crate) fn new(handle: &'c Handle<C>, key: &[u8]) -> Self {
         Self {
             handle,
-            key,
+            key: FullKey::new(&handle.core.namespace, key),
             policy: Policy::default(),
         }
     }
@@ -79,10 +82,15 @@ impl<'c, C: Codec> Entry<'c, C> {
     async fn get_with<V>(&self, open: impl Fn(&Bytes) -> Option<V>) -> Result<Option<V>> {
         let began = Instant::now();
         for chosen in self.chosen()?.iter() {
-            if chosen.pending.holds_back(&self.key) {
+            let near = chosen.near_value(self.key.as_slice());
+            if let Some(value) = near.and_then(|held| open(held.bytes())) {
+                telemetry::near_read(self.policy.family_label());
+                return Ok(Some(value));
+            }
+            if chosen.pending.holds_back(self.key.bytes()) {
                 continue;
             }
-            match chosen.provider.get(&self.key).await {
+            match chosen.get(self.key.bytes()).await {
                 Ok(Some(found)) => {
                     if let Some(value) = open(&found) {
                         telemetry::read(Source::Hit, began, self.policy.family_label());
@@ -163,9 +171,14 @@ impl<'c, C: Codec> Entry<'c, C> {
             let swr = core.stale_window(self.policy.swr);
             chosen.pending.note_life(ttl, swr);
             let provider = &chosen.provider;
+            // What this process has of the key is gone before another value can be there.
+            let own = chosen.near.as_ref().map(|near| {
+                let key = self.key.as_slice().into();
+                near.begin(Own::Keys(vec![key]))
+            });
             let stored = provider
                 .store(Store {
-                    key: &self.key,
+                    key: self.key.bytes(),
                     value: value.clone(),
                     ttl,
                     swr,
@@ -174,6 +187,7 @@ impl<'c, C: Codec> Entry<'c, C> {
                     token: None,
                 })
                 .await;
+            drop(own);
             telemetry::store(
                 provider.id(),
                 if stored.is_ok() { "stored" } else { "failed" },
@@ -430,7 +444,7 @@ impl<'c, C: Codec> Entry<'c, C> {
             telemetry::read(Source::Bypass, began, self.policy.family_label());
             return Ok(Served::bypass(value));
         }
-        let span = tracing::debug_span!("mcache.load", key = %self.key.escape_ascii());
+        let span = tracing::debug_span!("mcache.load", key = %self.key.bytes().escape_ascii());
         let (handle, policy) = (self.handle.clone(), self.policy.clone());
         let family = self.family_name();
         let seal = move |loaded: &Loaded<T>| Sealed {
@@ -496,7 +510,7 @@ impl<'c, C: Codec> Entry<'c, C> {
             telemetry::read(Source::Bypass, began, self.policy.family_label());
             return Ok(Served::bypass(value));
         }
-        let span = tracing::debug_span!("mcache.load", key = %self.key.escape_ascii());
+        let span = tracing::debug_span!("mcache.load", key = %self.key.bytes().escape_ascii());
         let served = self
             .loading(&chosen)
             .run(open, seal, loader, errors)
@@ -509,14 +523,14 @@ impl<'c, C: Codec> Entry<'c, C> {
     fn loading<'a>(&'a self, chosen: &'a [Chosen]) -> Loading<'a> {
         Loading {
             core: &self.handle.core,
-            key: &self.key,
+            key: self.key.bytes(),
             chosen,
             policy: &self.policy,
         }
     }
 
     fn chosen(&self) -> Result<Cow<'c, [Chosen]>> {
-        self.handle.core.choose(&self.policy.targets)
+        self.handle.core.choose(&self.policy)
     }
 
     fn chosen_or_none(&self) -> Cow<'c, [Chosen]> {
@@ -527,7 +541,7 @@ impl<'c, C: Codec> Entry<'c, C> {
     }
 
     fn family_name(&self) -> String {
-        self.handle.core.family_of(&self.key, &self.policy)
+        self.handle.core.family_of(self.key.bytes(), &self.policy)
     }
 }
 
@@ -584,7 +598,7 @@ impl<C: Codec> Filling<'_, C> {
 impl<C> fmt::Debug for Entry<'_, C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Entry")
-            .field("key", &self.key)
+            .field("key", self.key.bytes())
             .field("policy", &self.policy)
             .finish_non_exhaustive()
     }

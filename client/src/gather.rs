@@ -86,14 +86,24 @@ impl<C> Clone for Gathering<'_, C> {
 impl<C> Copy for Gathering<'_, C> {}
 
 impl<C: Codec> Gathering<'_, C> {
-    /// The live values of these full keys, each of the first provider that has it.
+    /// The live values of these full keys, each of the first provider that has it, and where it came from.
     pub(crate) async fn live_values<T: DeserializeOwned>(
         self,
         keys: &[Bytes],
-    ) -> Result<Vec<Option<T>>> {
-        let mut values: Vec<Option<T>> = keys.iter().map(|_| None).collect();
+    ) -> Result<Vec<Option<(T, Source)>>> {
+        let mut values: Vec<Option<(T, Source)>> = keys.iter().map(|_| None).collect();
         for chosen in self.chosen {
             let provider = &chosen.provider;
+            let open = |bytes: &Bytes, source| {
+                let opened = self.handle.open(bytes).and_then(Opened::value)?;
+                Some((opened, source))
+            };
+            for (value, key) in values.iter_mut().zip(keys) {
+                if value.is_none() {
+                    let near = chosen.near_value(key);
+                    *value = near.and_then(|held| open(held.bytes(), Source::Near));
+                }
+            }
             let missing: Vec<usize> = (0..keys.len())
                 .filter(|at| values[*at].is_none() && !chosen.pending.holds_back(&keys[*at]))
                 .collect();
@@ -101,11 +111,10 @@ impl<C: Codec> Gathering<'_, C> {
                 continue;
             }
             let asked: Vec<Bytes> = missing.iter().map(|at| keys[*at].clone()).collect();
-            match provider.get_many(&asked).await {
+            match chosen.get_many(&asked).await {
                 Ok(found) => {
                     for (at, found) in missing.iter().zip(found) {
-                        let opened = found.and_then(|found| self.handle.open(&found));
-                        values[*at] = opened.and_then(Opened::value);
+                        values[*at] = found.and_then(|found| open(&found, Source::Hit));
                     }
                 }
                 Err(error) if error.is_refused() => return Err(error),
@@ -205,11 +214,13 @@ impl<C: Codec> Gathering<'_, C> {
         let keys: Vec<Bytes> = items.iter().map(|item| item.full_key.clone()).collect();
         // What may not be read is not there.
         let live = self.live_values(&keys).await.unwrap_or_default();
-        let source = Source::Hit;
-        for (item, value) in items.iter().zip(live) {
-            values.extend(value.map(|value| (item.key.clone(), Served { value, source })));
+        for (item, found) in items.iter().zip(live) {
+            let Some((value, source)) = found else {
+                continue;
+            };
+            telemetry::reads(source, 1, self.policy.family_label());
+            values.insert(item.key.clone(), Served { value, source });
         }
-        telemetry::reads(source, values.len(), self.policy.family_label());
         let is_left = |item: &Item<K>| !values.contains_key(&item.key);
         items.into_iter().filter(is_left).collect()
     }
@@ -364,7 +375,6 @@ impl<C: Codec> Gathering<'_, C> {
     }
 
     /// What is served if the loader fails: there must be something for each.
-    #[expect(clippy::type_complete, reason = "said once, used once")]
     fn stand_ins<K: Clone, T>(
         self,
         ours: &mut [Ours<K, T>],

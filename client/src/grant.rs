@@ -116,7 +116,7 @@ impl Grants {
                 token: Some(&grant.token),
             };
             grant.chosen.pending.note_life(ttl, swr);
-            match provider.store(entry).await {
+            match grant.chosen.store(entry, terms.early).await {
                 Ok(accepted) => {
                     telemetry::store(provider.id(), if accepted { "stored" } else { "refused" });
                     stored.accepted += usize::from(accepted);

@@ -3,7 +3,9 @@
 use crate::{
     Result,
     pending::{Attempt, Waiter},
+    server::Settling,
 };
+use futures_util::future::join_all;
 
 /// How an invalidation went.
 ///
@@ -23,6 +25,8 @@ use crate::{
 pub struct Invalidation {
     entries: u64,
     pending: Vec<Waiter>,
+    /// Acknowledged, and served by near caches that have not heard of it.
+    unsettled: Vec<Settling>,
 }
 
 /// How a pending invalidation ended.
@@ -41,7 +45,7 @@ pub struct Invalidation {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Settled {
-    /// Every shard of every provider has acknowledged it.
+    /// Every shard of every provider has acknowledged it, and no near cache serves what it concerns.
     Acknowledged,
     /// A provider has not acknowledged it, but no entry it concerns can still be alive there.
     Outlived,
@@ -56,14 +60,31 @@ impl Invalidation {
         let mut invalidation = Self::default();
         for attempt in attempts {
             match attempt? {
-                Attempt::Acknowledged(entries) => invalidation.entries += entries,
+                Attempt::Acknowledged(entries, settling) => {
+                    invalidation.entries += entries;
+                    if !settling.is_settled() {
+                        invalidation.unsettled.push(settling);
+                    }
+                }
                 Attempt::Pending(waiter) => invalidation.pending.push(waiter),
             }
         }
         Ok(invalidation)
     }
 
-    /// Every shard of every provider has acknowledged: nothing older is served from now on.
+    /// Waits until no near cache serves what was acknowledged.
+    pub(crate) async fn settle(&mut self) {
+        let unsettled = std::mem::take(&mut self.unsettled);
+        join_all(unsettled.into_iter().map(Settling::settled)).await;
+    }
+
+    /// It is acknowledged, and no [near cache](crate::Builder::near) of any process serves what it concerns to a call that begins
+    /// from now on. Where [`Builder::settle`](crate::Builder::settle) is on, as it is by default, what is acknowledged is settled.
+    pub fn is_settled(&self) -> bool {
+        self.is_acknowledged() && self.unsettled.is_empty()
+    }
+
+    /// Every shard of every provider has acknowledged: no server serves anything older from now on.
     pub fn is_acknowledged(&self) -> bool {
         self.pending.is_empty()
     }
@@ -73,10 +94,11 @@ impl Invalidation {
         self.entries
     }
 
-    /// Waits until every provider has acknowledged, or need not any more.
+    /// Waits until every provider has acknowledged, or need not any more, and until no near cache serves what was acknowledged.
     ///
     /// Cancel-safe: the retries go on whether or not anybody waits.
-    pub async fn settled(self) -> Settled {
+    pub async fn settled(mut self) -> Settled {
+        self.settle().await;
         let mut overall = Settled::Acknowledged;
         for waiter in self.pending {
             match waiter.settled().await {

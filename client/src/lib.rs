@@ -41,6 +41,9 @@
 //! - **One load.** Of all callers in all processes that miss the same key, one calls its
 //!   [loader](Entry::get_or_load); the others get its result. If it fails, is dropped or takes too long, the next one
 //!   in line takes over.
+//! - **Near and not stale.** With [`Builder::near`] values are kept in this process as well, and once an invalidation is
+//!   [settled](Invalidation::is_settled) none of them is served that it concerns: not by a process that was stopped, cut off or
+//!   told nothing, because it serves under a lease.
 //! - **Never the application's problem.** A server that is down, hangs, is full or talks nonsense is as if nothing were
 //!   cached. Each call has a [deadline](Builder::command_deadline), and a server that misses several is left alone for
 //!   a while. Loaders' errors come back in the caller's own type and are not cached.
@@ -66,6 +69,7 @@
 //! | let the loader name the tags | [`Entry::get_or_load_tagged`] |
 //! | load although the caller gives up, refresh in the background | [`Entry::get_or_load_detached`], [`Batch::get_or_load_many_detached`] |
 //! | share the error of a source that fails | [`Entry::get_or_load_shared`] |
+//! | keep hot values in this process | [`Builder::near`], [`Entry::get_arc`], [`Cache::near_stats`] |
 //! | keep bytes that no codec should touch | [`Entry::set_bytes`], [`Entry::get_or_load_bytes`] |
 //! | say once how entries are kept | [`Policy`] |
 //! | end without losing what is pending | [`Cache::shutdown`] |
@@ -94,7 +98,7 @@
 //!
 //! | metric | labels | counts |
 //! |---|---|---|
-//! | `mcache_client_reads_total` | `outcome`: hit, stale, miss, joined, bypass; `family` if [named](Entry::family) | reads, by where the value came from |
+//! | `mcache_client_reads_total` | `outcome`: hit, near, stale, miss, joined, bypass; `family` if [named](Entry::family) | reads, by where the value came from |
 //! | `mcache_client_read_seconds` | `outcome` as above; `family` if named | histogram: how long a read takes its caller, the loader included where there was one |
 //! | `mcache_client_batch_seconds` | `family` if named | histogram: the same, of several keys read together |
 //! | `mcache_client_loader_seconds` | `outcome`: loaded, failed; `family` if named | histogram: how long loaders take |
@@ -106,6 +110,11 @@
 //! | `mcache_client_loader_overruns_total` | | loaders slower than the loader timeout |
 //! | `mcache_client_invalidations_total` | `provider`, `outcome`: acknowledged, pending, refused | invalidations, by their first attempt |
 //! | `mcache_client_invalidations_pending` | `provider` | gauge: tags and keys still to be acknowledged |
+//! | `mcache_client_near_puts_total` | `outcome`: kept, not_kept | values read or stored through a near cache |
+//! | `mcache_client_near_drops_total` | `reason`: tag, key, slots, flush, gap, own, evicted, replaced | entries that left a near cache |
+//! | `mcache_client_near_lease_seconds` | | gauge: how long the near cache may serve, when the server last answered |
+//! | `mcache_client_near_feed_age_seconds` | | histogram: time between two answers of the feed |
+//! | `mcache_client_near_bytes` | | gauge: what the entries of the near cache take |
 //! | `mcache_client_invalidations_folded_total` | `provider` | times too many were pending and became one of everything |
 
 #![warn(missing_debug_implementations)]
@@ -130,13 +139,16 @@ mod grant;
 #[cfg(any(doc, doctest))]
 pub mod guide;
 mod invalidation;
+mod key;
 mod load;
 mod loaded;
 pub mod memory;
+mod near;
 mod pending;
 mod policy;
 pub mod provider;
 pub mod server;
+mod shared;
 mod tags;
 mod telemetry;
 mod throttle;
@@ -153,6 +165,7 @@ pub use crate::{
     invalidation::{Invalidation, Settled},
     loaded::{Loaded, Served, Source},
     memory::MemoryProvider,
+    near::{NearDrops, NearOptions, NearPrimary, NearStats},
     policy::{Policy, Target},
     provider::Provider,
     server::{PlainRedisProvider, RedisProvider},

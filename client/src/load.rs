@@ -121,6 +121,11 @@ impl Loading<'_> {
         let patience_max = self.core.loader_timeout.saturating_mul(PATIENCE);
         let patience = || patience_max.saturating_sub(arrival.at.elapsed());
         let mut rounds = 0;
+        if let Some(first) = self.chosen.first()
+            && let Some(value) = near_value(first, self.key, open)
+        {
+            return Look::Found(value, Source::Near);
+        }
         while rounds < ROUNDS_MAX && !patience().is_zero() {
             let leader = if let Some(follower) = self.core.flights.follow(self.key) {
                 let outcome = Box::pin(timeout(patience(), follower.outcome())).await;
@@ -246,7 +251,9 @@ impl Loading<'_> {
         let mut grants = Grants::none(self.key);
         let mut at_hand = None;
         for chosen in self.reachable() {
-            let provider = &chosen.provider;
+            if let Some(value) = near_value(chosen, self.key, open) {
+                return Asked::Found(value, Source::Near);
+            }
             let options = FetchOptions {
                 wait: if grants.is_empty() {
                     wait
@@ -256,7 +263,7 @@ impl Loading<'_> {
                 lease: Some(self.core.loader_timeout),
                 early: self.policy.early,
             };
-            match provider.fetch(self.key, options).await {
+            match chosen.fetch(self.key, options).await {
                 Ok(Lookup::Hit(bytes)) => match open(&bytes) {
                     Some(value) => return Asked::Found(value, Source::Hit),
                     // Somebody's entry that is no use to us: ours will replace it.
@@ -407,6 +414,11 @@ impl Loading<'_> {
             .iter()
             .filter(|chosen| !chosen.pending.holds_back(self.key))
     }
+}
+
+/// What the near cache of a provider may serve, if it can be read.
+fn near_value<V>(chosen: &Chosen, key: &Bytes, open: &impl Fn(&Bytes) -> Option<V>) -> Option<V> {
+    open(chosen.near_value(key)?.bytes())
 }
 
 impl OwnedLoading {

@@ -135,6 +135,8 @@ impl<T> Served<T> {
 pub enum Source {
     /// The cache held it.
     Hit,
+    /// The [near cache](crate::Builder::near) of this process held it: no server was asked.
+    Near,
     /// The cache held it past its time to live; somebody refreshes it, or the source failed and the caller
     /// asked for [`stale_if_error`](crate::Entry::stale_if_error).
     Stale,
@@ -151,6 +153,7 @@ impl Source {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Hit => "hit",
+            Self::Near => "near",
             Self::Stale => "stale",
             Self::Loaded => "miss",
             Self::Joined => "joined",

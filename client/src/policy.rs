@@ -34,6 +34,7 @@ pub struct Policy {
     pub(crate) negative_ttl: Option<Duration>,
     pub(crate) targets: Vec<Target>,
     pub(crate) family: Option<Arc<str>>,
+    pub(crate) bypass_near: bool,
 }
 
 /// A provider chosen for one operation, optionally with its own time to live.
@@ -85,6 +86,8 @@ pub(crate) struct Terms {
     pub(crate) until: Option<Instant>,
     pub(crate) keep: bool,
     pub(crate) family: Option<Arc<str>>,
+    /// How long a fill takes, for who refreshes early.
+    pub(crate) early: Duration,
 }
 
 impl Terms {
@@ -137,6 +140,7 @@ impl Policy {
             until: None,
             keep: true,
             family: self.family.clone(),
+            early: self.early,
         }
     }
 
@@ -216,6 +220,12 @@ macro_rules! policy_setters {
         /// label; in the log what is before the first colon of the key. Use a bounded number of them.
         pub fn family(mut self, family: impl Into<std::sync::Arc<str>>) -> Self {
             self$(.$field)?.family = Some(family.into());
+            self
+        }
+
+        /// Asks the server although the [near cache](crate::Builder::near) has the value, and puts nothing away. Default: no.
+        pub fn bypass_near(mut self) -> Self {
+            self$(.$field)?.bypass_near = true;
             self
         }
 

@@ -21,8 +21,7 @@ pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 /// `conformance` feature has the tests every provider must pass.
 ///
 /// What later versions may add comes as methods with a default, and as fields and variants of types that are
-/// `non_exhaustive`: a near cache asks `fn near(&self) -> Option<&dyn NearProvider>`, whose reads carry birth, epoch, remaining
-/// life and digests; a provider that keeps tags in another way needs nothing new. Neither changes the methods that are here.
+/// `non_exhaustive`. Neither changes the methods that are here.
 ///
 /// Every method keeps its own deadline and is cancel-safe: dropping the future may leave the command done or
 /// not done, never half done.
@@ -47,6 +46,13 @@ pub trait Provider: Send + Sync + 'static {
     /// credentials, since it is shown. Default: the [id](Provider::id).
     fn place(&self) -> &str {
         self.id()
+    }
+
+    /// The server whose feed a [near cache](crate::Builder::near) in front of this provider follows, and which is asked whether
+    /// invalidations are settled. A provider that wraps a [`RedisProvider`](crate::RedisProvider) and changes neither keys nor
+    /// values passes on its. Default: there is none, and no near cache.
+    fn near(&self) -> Option<&crate::RedisProvider> {
+        None
     }
 
     /// Whether it can be reached and do what is needed, and with what error if not. Default: it can.

@@ -168,6 +168,11 @@ impl Namespace {
         }
     }
 
+    /// What every key and tag of the namespace begins with.
+    pub(crate) fn prefix(&self) -> &Bytes {
+        &self.prefix
+    }
+
     /// The tag every entry of the namespace carries, so that clearing it is one command.
     pub(crate) fn everything(&self) -> &[u8] {
         &self.everything
@@ -183,6 +188,20 @@ impl Namespace {
         }
         full.extend_from_slice(key);
         full.into()
+    }
+
+    /// As [`qualify`](Self::qualify), into a buffer; how long it is, or `None` if there is no room.
+    pub(crate) fn qualify_into(&self, key: &[u8], buffer: &mut [u8]) -> Option<usize> {
+        let doubled = match key.first() {
+            Some(&FORM) => &[FORM][..],
+            _ => &[],
+        };
+        let mut end = 0;
+        for part in [&self.prefix[..], &self.form[..], doubled, key] {
+            buffer.get_mut(end..end + part.len())?.copy_from_slice(part);
+            end += part.len();
+        }
+        Some(end)
     }
 
     /// The key as its caller spelled it, but for a doubled first letter.

@@ -13,6 +13,37 @@ pub(crate) fn read(source: Source, began: Instant, family: Option<&Arc<str>>) {
     seconds(source, family).record(began.elapsed().as_secs_f64());
 }
 
+/// A read served by the near cache without anything else. It is not timed: the clock would cost as much as the read.
+#[inline]
+pub(crate) fn near_read(family: Option<&Arc<str>>) {
+    counted(Source::Near, family).increment(1);
+}
+
+/// Entries left the near cache.
+pub(crate) fn near_dropped(reason: &'static str, count: usize) {
+    counter!("mcache_client_near_drops_total", "reason" => reason).increment(count as u64);
+}
+
+/// A value was read or stored; whether it was put away.
+pub(crate) fn near_kept(is_kept: bool) {
+    let outcome = if is_kept { "kept" } else { "not_kept" };
+    counter!("mcache_client_near_puts_total", "outcome" => outcome).increment(1);
+}
+
+/// The feed answered: how long what came from that server may be served from now on.
+pub(crate) fn near_lease(left_ms: u64) {
+    gauge!("mcache_client_near_lease_seconds").set(left_ms as f64 / 1e3);
+}
+
+/// How old what an answer of the feed says was when it came: since the answer before.
+pub(crate) fn near_feed_age(age_ms: u64) {
+    histogram!("mcache_client_near_feed_age_seconds").record(age_ms as f64 / 1e3);
+}
+
+pub(crate) fn near_bytes(bytes: u64) {
+    gauge!("mcache_client_near_bytes").set(bytes as f64);
+}
+
 /// Keys that were read as a part of a [`batch`].
 pub(crate) fn reads(source: Source, count: usize, family: Option<&Arc<str>>) {
     counted(source, family).increment(count as u64);
@@ -35,6 +66,7 @@ macro_rules! by_outcome {
                 $metric!($name, "outcome" => source.as_str(), "family" => label(family))
             }
             (None, Source::Hit) => $metric!($name, "outcome" => "hit"),
+            (None, Source::Near) => $metric!($name, "outcome" => "near"),
             (None, Source::Stale) => $metric!($name, "outcome" => "stale"),
             (None, Source::Loaded) => $metric!($name, "outcome" => "miss"),
             (None, Source::Joined) => $metric!($name, "outcome" => "joined"),

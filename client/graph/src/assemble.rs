@@ -47,6 +47,8 @@ fn show(mut row: Row, level: &Level) -> Row {
 /// Puts related rows into each row.
 fn attach(rows: &mut [Row], edge: &Edge, levels: &[LoadedLevel], targets: &mut [Value]) {
     let mut found: Vec<u32> = Vec::new();
+    // Then each row of the target belongs to at most one row here, which can have it without a copy.
+    let is_exclusive = edge.link.is_none() && levels[edge.target].has_each_key_once();
     for (position, row) in rows.iter_mut().enumerate() {
         found.clear();
         match edge.link {
@@ -62,7 +64,7 @@ fn attach(rows: &mut [Row], edge: &Edge, levels: &[LoadedLevel], targets: &mut [
         }
         let mut take = |target: &u32| {
             let target = &mut targets[*target as usize];
-            if edge.exclusive {
+            if is_exclusive {
                 target.take()
             } else {
                 target.clone()

@@ -9,20 +9,21 @@ use std::hash::{Hash, Hasher};
 use serde_json::{Map, Value};
 
 use super::error::{GraphError, QueryError};
-use super::filter::Filter;
+use super::filter::{Filter, one_of_tuples};
 use super::handle::Graph;
 use super::key::compute_key;
 use super::options::GraphOptions;
 use super::plan::Plan;
 use super::query::{GraphQuery, GraphResult};
-use super::schema::{Entity, Field};
+use super::schema::{Field, FieldIndex, FieldNames, FieldType, ID, Name, joined};
 use mcache::{Codec, Loaded, Served};
 
 /// One of the values, and the key of the query for it.
 #[derive(Clone)]
 struct Each {
     key: String,
-    value: Value,
+    /// One for each field.
+    values: Vec<Value>,
 }
 
 impl AsRef<[u8]> for Each {
@@ -75,11 +76,32 @@ impl<C: Codec> Graph<C> {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     ///
+    /// Where a key has several fields, all are given, and each value is an array of as many:
+    ///
+    /// ```
+    /// # use std::sync::Arc;
+    /// # use mcache_graph::{Entity, Graph, GraphOptions, GraphQuery, MemoryResolver, Schema};
+    /// # use serde_json::json;
+    /// # let order = Entity::new("Order").key(["tenant", "number"]).field("state");
+    /// # let schema = Arc::new(Schema::builder().entity(order).build()?);
+    /// # let store = Arc::new(MemoryResolver::new(schema.clone()));
+    /// # store.put("Order", json!({ "tenant": "a", "number": "7", "state": "paid" }))?;
+    /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+    /// # let graph = Graph::builder(schema, store).build();
+    /// let query = GraphQuery::new("order").fields(["state"]);
+    /// let keys = [["a", "7"], ["b", "7"]];
+    /// let orders = graph.query_each(&query, ["tenant", "number"], keys, &GraphOptions::cached()).await?;
+    /// assert_eq!(orders[0].data, [json!({ "state": "paid" })]);
+    /// assert!(orders[1].data.is_empty());
+    /// # Ok::<(), mcache_graph::GraphError>(()) }).unwrap();
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     ///
-    /// As [`query`](Self::query), and [`QueryError::Each`] if the field is neither the id nor a [lookup](super::Field::lookup)
-    /// (keys of relations are), if the query is one for a page, if its filters name the field already, if a value is not a single
-    /// one, and if the options give a key.
+    /// As [`query`](Self::query), and [`QueryError::Each`] if the fields are neither the key nor a [lookup](super::Field::lookup)
+    /// (what relations match is one), if the query is one for a page, if its filters name them already, if a value is not a single
+    /// one for each field, and if the options give a key.
     ///
     /// # Cancel safety
     ///
@@ -87,7 +109,7 @@ impl<C: Codec> Graph<C> {
     pub async fn query_each<V: Into<Value>>(
         &self,
         query: &GraphQuery,
-        field: &str,
+        field: impl Into<FieldNames>,
         values: impl IntoIterator<Item = V>,
         options: &GraphOptions,
     ) -> Result<Vec<GraphResult>, GraphError> {
@@ -103,28 +125,30 @@ impl<C: Codec> Graph<C> {
     pub async fn serve_each<V: Into<Value>>(
         &self,
         query: &GraphQuery,
-        field: &str,
+        field: impl Into<FieldNames>,
         values: impl IntoIterator<Item = V>,
         options: &GraphOptions,
     ) -> Result<Vec<Served<GraphResult>>, GraphError> {
+        let fields = field.into();
+        let fields = fields.as_slice();
         let values: Vec<Value> = values.into_iter().map(Into::into).collect();
-        let asked = self.each(query, field, values, options).await?;
+        let asked = self.each(query, fields, values, options).await?;
         if asked.is_empty() {
             return Ok(Vec::new());
         }
-        let load = |missing| self.load_each(query, field, missing, options);
+        let load = |missing| self.load_each(query, fields, missing, options);
         let mut found = match self.cache_for(options) {
             Some(cache) => {
                 let batch = cache.keys(asked.iter().cloned());
                 let batch = batch.policy(options.cache.policy());
                 if options.cache.refreshes_in_background() {
                     let (graph, query, options) = (self.clone(), query.clone(), options.clone());
-                    let field = field.to_owned();
+                    let fields = fields.to_vec();
                     let load = move |missing| {
                         let (graph, query, options) =
                             (graph.clone(), query.clone(), options.clone());
-                        let field = field.clone();
-                        async move { graph.load_each(&query, &field, missing, &options).await }
+                        let fields = fields.clone();
+                        async move { graph.load_each(&query, &fields, missing, &options).await }
                     };
                     batch.load_many_detached(load).await?
                 } else {
@@ -155,7 +179,7 @@ impl<C: Codec> Graph<C> {
     async fn each(
         &self,
         query: &GraphQuery,
-        field: &str,
+        fields: &[Name],
         values: Vec<Value>,
         options: &GraphOptions,
     ) -> Result<Vec<Each>, GraphError> {
@@ -163,37 +187,66 @@ impl<C: Codec> Graph<C> {
         let entity = self.schema().at(plan.levels[0].entity);
         let refuse = |why| QueryError::Each {
             entity: entity.name().into(),
-            field: field.into(),
+            field: fields.join(", "),
             why,
         };
+        if let Some(unknown) = fields.iter().find(|name| entity.get_field(name).is_none()) {
+            return Err(QueryError::UnknownField {
+                entity: entity.name().into(),
+                field: unknown.to_string(),
+            }
+            .into());
+        }
         // Equal values of other fields may be written differently, and then nobody knows whose a row is.
-        let known = known_field(entity, field)?;
-        if !known.lookup && &*known.name != "id" {
-            return Err(refuse("it is neither the id nor a lookup").into());
+        let mut sorted = fields.to_vec();
+        sorted.sort_unstable();
+        let is_these = |index: FieldIndex| {
+            let parts = entity.parts_of(index);
+            let mut names: Vec<&Name> = parts.map(|part| &entity.field_at(part).name).collect();
+            names.sort_unstable();
+            names.into_iter().eq(&sorted)
+        };
+        let mut known = std::iter::once(ID).chain(entity.lookups.iter().copied());
+        if !known.any(is_these) {
+            return Err(refuse(match fields {
+                [_] => "it is neither the key nor a lookup",
+                _ => "they are together neither the key nor what rows are matched by",
+            })
+            .into());
         }
         if plan.paged {
             return Err(refuse("a page is of one list, not of several").into());
         }
-        if query.filters.get(field).is_some() {
+        if fields
+            .iter()
+            .any(|name| query.filters.get(&**name).is_some())
+        {
             return Err(refuse("the filters name it already").into());
         }
         if options.cache.given_key().is_some() {
             return Err(refuse("several results cannot have one key").into());
         }
-        if values
-            .iter()
-            .any(|value| value.is_null() || value.is_array() || value.is_object())
-        {
-            return Err(refuse("expected single values").into());
-        }
         let origin = self.origin().await?;
+        let is_single = |value: &Value| !value.is_null() && !value.is_array() && !value.is_object();
         let mut query = query.clone();
         let mut named = Vec::with_capacity(values.len());
         for value in values {
-            set_filter(&mut query, field, value.clone());
+            let values = match (value, fields.len()) {
+                (value, 1) if is_single(&value) => vec![value],
+                (_, 1) => return Err(refuse("expected single values").into()),
+                (Value::Array(values), count)
+                    if values.len() == count && values.iter().all(is_single) =>
+                {
+                    values
+                }
+                _ => {
+                    return Err(refuse("expected arrays of one single value for each field").into());
+                }
+            };
+            set_filters(&mut query, fields, &values);
             named.push(Each {
                 key: compute_key(self.schema(), origin, &query, options),
-                value,
+                values,
             });
         }
         Ok(named)
@@ -203,35 +256,54 @@ impl<C: Codec> Graph<C> {
     async fn load_each(
         &self,
         query: &GraphQuery,
-        field: &str,
+        fields: &[Name],
         missing: Vec<Each>,
         options: &GraphOptions,
     ) -> Result<HashMap<Each, Loaded<GraphResult>>, GraphError> {
         let mut query = query.clone();
-        let values = missing.iter().map(|each| each.value.clone()).collect();
-        set_filter(&mut query, field, Value::Array(values));
         let mut plan = Plan::new(self.schema(), &query)?;
         let entity = self.schema().at(plan.levels[0].entity);
-        let known = known_field(entity, field)?;
-        // To know whose a row is; it is not shown for that.
-        if !plan.levels[0].fetch.contains(&known.name) {
-            plan.levels[0].fetch.push(known.name.clone());
+        let asked = missing.iter().map(|each| &each.values);
+        match fields {
+            [field] => {
+                let values: Vec<Value> = asked.flatten().cloned().collect();
+                set_filters(&mut query, fields, &[Value::Array(values)]);
+                plan.filter = Filter::parse(self.schema(), entity, &query.filters)?;
+                // To know whose a row is; it is not shown for that.
+                if !plan.levels[0].fetch.contains(field) {
+                    plan.levels[0].fetch.push(field.clone());
+                }
+            }
+            fields => {
+                let others = std::mem::replace(&mut plan.filter, Filter::ALL);
+                let tuples = one_of_tuples(entity, fields, asked.cloned().collect())?;
+                plan.filter = Filter::And(vec![others, tuples]);
+                for field in fields {
+                    if !plan.levels[0].fetch.contains(field) {
+                        plan.levels[0].fetch.push(field.clone());
+                    }
+                }
+            }
         }
         let loaded = self.load_plan(&plan, &query, options).await?;
 
+        let kinds = fields.iter().map(|name| {
+            let field = entity.get_field(name);
+            field.map_or(FieldType::Json, Field::kind)
+        });
+        let kinds: Vec<FieldType> = kinds.collect();
         let mut askers: HashMap<_, Vec<usize>> = HashMap::with_capacity(missing.len());
         for (asker, each) in missing.iter().enumerate() {
-            let text = known.kind.canonical_text(&each.value);
-            askers.entry(text).or_default().push(asker);
+            let parts = kinds.iter().zip(&each.values);
+            let identity = joined(parts.map(|(kind, value)| kind.identity(value)));
+            askers.entry(identity).or_default().push(asker);
         }
         let mut groups: Vec<Vec<u32>> = vec![Vec::new(); missing.len()];
         for (position, row) in loaded.levels[0].rows.iter().enumerate() {
-            let text = row
-                .get(field)
-                .and_then(|value| known.kind.canonical_text(value));
-            let whose = askers.get(&text).ok_or_else(|| GraphError::Row {
+            let identity = entity.identity_in(fields, row);
+            let whose = askers.get(&identity).ok_or_else(|| GraphError::Row {
                 entity: entity.name().into(),
-                field: field.into(),
+                field: fields.join(", "),
             })?;
             for &asker in whose {
                 groups[asker].push(position as u32);
@@ -242,7 +314,7 @@ impl<C: Codec> Graph<C> {
         let tagged = options.cache.computes_tags();
         let mut results = HashMap::with_capacity(missing.len());
         for (each, loaded) in missing.iter().zip(parts) {
-            set_filter(&mut query, field, each.value.clone());
+            set_filters(&mut query, fields, &each.values);
             plan.filter = Filter::parse(self.schema(), entity, &query.filters)?;
             results.insert(each.clone(), self.finish(&plan, loaded, tagged));
         }
@@ -250,19 +322,14 @@ impl<C: Codec> Graph<C> {
     }
 }
 
-fn known_field<'e>(entity: &'e Entity, field: &str) -> Result<&'e Field, QueryError> {
-    let known = entity.get_field(field);
-    known.ok_or_else(|| QueryError::UnknownField {
-        entity: entity.name().into(),
-        field: field.into(),
-    })
-}
-
-fn set_filter(query: &mut GraphQuery, field: &str, value: Value) {
+/// Filters for these values of these fields.
+fn set_filters(query: &mut GraphQuery, fields: &[Name], values: &[Value]) {
     if query.filters.is_null() {
         query.filters = Value::Object(Map::new());
     }
     if let Value::Object(filters) = &mut query.filters {
-        filters.insert(field.to_owned(), value);
+        for (field, value) in fields.iter().zip(values) {
+            filters.insert(field.to_string(), value.clone());
+        }
     }
 }

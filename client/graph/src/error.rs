@@ -1,9 +1,15 @@
 //! What can go wrong between a query and its result. A cache that is down is not among it.
 
-use super::resolver::ResolverError;
+use std::error::Error;
+use std::sync::Arc;
+
+use super::schema::Entity;
+
+/// A resolver's own error; the graph hands it to the caller as the source of its error.
+pub type ResolverError = Box<dyn Error + Send + Sync>;
 
 /// Why a query has no result.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum GraphError {
     /// The query does not fit the schema.
@@ -15,15 +21,15 @@ pub enum GraphError {
         /// The entity being fetched.
         entity: String,
         /// The resolver's own error.
-        source: ResolverError,
+        source: Arc<dyn Error + Send + Sync>,
     },
     /// The resolver could not say where its rows come from, without which there is no key.
     #[error("graph: where the rows come from is not known")]
     Origin {
         /// The resolver's own error.
-        source: ResolverError,
+        source: Arc<dyn Error + Send + Sync>,
     },
-    /// The resolver returned a row without its id or without a key rows are matched by.
+    /// The resolver returned a row without its key or without a key rows are matched by.
     #[error("graph: the resolver returned a row of {entity} without a usable {field}")]
     Row {
         /// The entity being fetched.
@@ -37,14 +43,23 @@ pub enum GraphError {
         /// The entity being fetched.
         entity: String,
     },
-    /// `throw_if_key_not_found` was set and a row asked for by id does not exist.
+    /// `throw_if_key_not_found` was set and a row asked for by key does not exist.
     #[error("graph: {entity} with id {id} was not found")]
     NotFound {
         /// The entity.
         entity: String,
-        /// The id.
+        /// The key, as [`key_text`](crate::key_text) writes it.
         id: String,
     },
+}
+
+impl GraphError {
+    pub(crate) fn resolver(entity: &Entity, source: ResolverError) -> Self {
+        Self::Resolver {
+            entity: entity.name().into(),
+            source: source.into(),
+        }
+    }
 }
 
 /// How a query does not fit the schema.

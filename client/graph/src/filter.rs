@@ -12,8 +12,9 @@ const DEPTH_MAX: usize = 16;
 /// A condition on a row of one entity.
 ///
 /// Three-valued, as in SQL: a comparison with a null field is unknown, and a row is in the result
-/// only if the whole is true. [`Compare`](Self::Compare) and [`In`](Self::In) never hold nulls.
+/// only if the whole is true. [`Compare`](Self::Compare), [`In`](Self::In) and [`InTuples`](Self::InTuples) never hold nulls.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub enum Filter {
     /// All of these hold; holds if there are none.
     And(Vec<Filter>),
@@ -27,6 +28,14 @@ pub enum Filter {
     Compare(Name, Comparison, Value),
     /// The field equals one of the values; does not hold if there are none.
     In(Name, Vec<Value>),
+    /// The fields, taken together, equal one of the tuples; does not hold if there are none. Only where the schema has keys
+    /// of several fields.
+    InTuples {
+        /// The fields, two or more.
+        fields: Vec<Name>,
+        /// As many values each.
+        values: Vec<Vec<Value>>,
+    },
     /// The field matches a pattern: `%` is any characters, `_` is one, `\` makes the next literal.
     Like {
         /// The field.
@@ -92,6 +101,27 @@ impl Filter {
             filters => Parser { schema }.conditions(entity, filters, 0),
         }
     }
+}
+
+/// The filter that several fields together are one of these tuples.
+///
+/// # Errors
+///
+/// [`QueryError`] if a value does not fit its field.
+pub(crate) fn one_of_tuples(
+    entity: &Entity,
+    fields: &[Name],
+    values: Vec<Vec<Value>>,
+) -> Result<Filter, QueryError> {
+    for values in &values {
+        for (name, value) in fields.iter().zip(values) {
+            field_conditions(entity, name, value, 0)?;
+        }
+    }
+    Ok(Filter::InTuples {
+        fields: fields.to_vec(),
+        values,
+    })
 }
 
 struct Parser<'s> {

@@ -4,6 +4,7 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -20,7 +21,7 @@ use super::options::GraphOptions;
 use super::plan::Plan;
 use super::query::{GraphQuery, GraphResult};
 use super::resolver::Resolver;
-use super::schema::{EntityIndex, Schema};
+use super::schema::{EntityIndex, ID, Schema};
 use super::tags::{ChangeTags, Precision, ResultTags, TagLimits, tags_of_result};
 use mcache::{Cache, Codec, Json, Served};
 
@@ -48,6 +49,7 @@ struct Counters {
 
 /// What a graph has done since it was built.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct GraphStats {
     /// Results made by the resolver.
     pub loads: u64,
@@ -58,6 +60,7 @@ pub struct GraphStats {
 }
 
 /// Configures a [`Graph`].
+#[derive(Debug)]
 pub struct GraphBuilder<C = Json> {
     graph: Graph<C>,
 }
@@ -263,7 +266,9 @@ impl<C: Codec> Graph<C> {
         let origin = self.origin.get_or_try_init(|| self.resolver.origin()).await;
         match origin {
             Ok(origin) => Ok(origin),
-            Err(source) => Err(GraphError::Origin { source }),
+            Err(source) => Err(GraphError::Origin {
+                source: source.into(),
+            }),
         }
     }
 
@@ -280,10 +285,9 @@ impl<C: Codec> Graph<C> {
                 continue;
             }
             let next = self.resolver.next_boundary(entity, entity.boundaries());
-            let next = next.await.map_err(|source| GraphError::Resolver {
-                entity: entity.name().into(),
-                source,
-            })?;
+            let next = next
+                .await
+                .map_err(|source| GraphError::resolver(entity, source))?;
             nearest = match (nearest, next) {
                 (Some(a), Some(b)) => Some(a.min(b)),
                 (a, b) => a.or(b),
@@ -341,17 +345,14 @@ impl<C: Codec> Graph<C> {
         tags
     }
 
-    /// Every row that the filters name by id must have been found.
+    /// Every row that the filters name by key must have been found.
     fn require_ids(&self, plan: &Plan, loaded: &LoadedRows) -> Result<(), GraphError> {
         let entity = self.schema.at(plan.levels[0].entity);
         let cover = Cover::of(&self.schema, entity, &plan.filter);
-        let kind = entity.all_fields()[0].kind();
         let rows = &loaded.levels[0].rows;
         let found = |id: &str| {
-            let ids = rows
-                .iter()
-                .filter_map(|row| kind.canonical_text(row.get("id")?));
-            ids.into_iter().any(|text| text == id)
+            let mut ids = rows.iter().filter_map(|row| entity.text_in(ID, row));
+            ids.any(|text| text == id)
         };
         match cover.ids().into_iter().flatten().find(|id| !found(id)) {
             Some(id) => Err(GraphError::NotFound {
@@ -363,7 +364,19 @@ impl<C: Codec> Graph<C> {
     }
 }
 
+impl<C> fmt::Debug for Graph<C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Graph")
+            .field("entities", &self.schema.entities().len())
+            .field("is_cached", &self.cache.is_some())
+            .field("precision", &self.precision)
+            .field("limits", &self.limits)
+            .finish_non_exhaustive()
+    }
+}
+
 /// The rows a query was answered with, not yet made into a result.
+#[derive(Debug)]
 pub struct Answer<'g, C = Json> {
     graph: &'g Graph<C>,
     plan: Plan,

@@ -64,17 +64,18 @@ mod tagset;
 #[cfg(test)]
 mod tests;
 
-pub use error::{GraphError, QueryError};
+pub use error::{GraphError, QueryError, ResolverError};
 pub use filter::{Comparison, Filter};
 pub use handle::{Answer, Graph, GraphBuilder, GraphStats};
 pub use key::compute_key;
+pub use mcache::change::{key_parts, key_text};
 pub use memory::{MemoryError, MemoryResolver, Tables};
 pub use options::{CacheOptions, GraphOptions};
 pub use query::{Direction, GraphQuery, GraphResult, Metadata, Pagination};
-pub use resolver::{BoxFuture, Fetch, List, Resolver, ResolverError, Row, Rows, Select};
+pub use resolver::{BoxFuture, Fetch, List, Resolver, Row, Rows, Select};
 pub use schema::{
-    Dependency, Entity, Field, FieldType, Name, Relation, Schema, SchemaBuilder, SchemaError,
-    Through, key_text,
+    Dependency, Entity, Field, FieldNames, FieldType, Name, Relation, Schema, SchemaBuilder,
+    SchemaError, Through,
 };
 pub use tags::{ChangeTags, Precision, ResultTags, TagLimits, UnknownEntity, compatible_tags};
 pub use tagset::TagSet;

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::error::QueryError;
 use super::filter::Filter;
 use super::query::{Direction, GraphQuery};
-use super::schema::{Dependency, Entity, EntityIndex, FieldIndex, ID, Name, Relation, Schema};
+use super::schema::{Dependency, Entity, EntityIndex, FieldIndex, Name, Relation, Schema};
 
 /// Paths longer than this are refused. Real ones have three or four segments.
 const PATH_MAX: usize = 12;
@@ -17,7 +17,7 @@ const PATH_MAX: usize = 12;
 #[derive(Debug)]
 pub(crate) struct Plan {
     pub(crate) filter: Filter,
-    /// Ends with `id`.
+    /// Ends with the key.
     pub(crate) order: Vec<(Name, Direction)>,
     pub(crate) skip: u64,
     pub(crate) take: Option<u64>,
@@ -37,8 +37,8 @@ pub(crate) struct Level {
     pub(crate) fetch: Vec<Name>,
     /// The fields the caller asked for.
     pub(crate) shown: Vec<Name>,
-    /// The stored fields on which the result depends for each row of this level, without `id` (which
-    /// never changes) and without the one rows are matched by (whose change is a row leaving). Sorted.
+    /// The stored fields on which the result depends for each row of this level, without the key (which
+    /// never changes) and without those rows are matched by (whose change is a row leaving). Sorted.
     pub(crate) reads: Vec<FieldIndex>,
     /// What related rows are sorted by.
     pub(crate) order: Vec<(Name, Direction)>,
@@ -47,12 +47,13 @@ pub(crate) struct Level {
     pub(crate) edges: Vec<Edge>,
 }
 
-/// Rows of a level are those whose `by` equals `local` of a row of the level `level`.
+/// Rows of a level are those whose fields `by` equal the fields `local` of a row of the level `level`.
 #[derive(Debug)]
 pub(crate) struct Parent {
     pub(crate) level: usize,
-    pub(crate) local: Name,
-    pub(crate) by: Name,
+    pub(crate) local: Vec<Name>,
+    pub(crate) by: Vec<Name>,
+    /// The field or tuple of `by`.
     pub(crate) by_index: FieldIndex,
 }
 
@@ -64,8 +65,6 @@ pub(crate) struct Edge {
     /// The level of the link entity in between.
     pub(crate) link: Option<usize>,
     pub(crate) target: usize,
-    /// Whether each row of the target belongs to at most one row here.
-    pub(crate) exclusive: bool,
 }
 
 /// A declared dependency, resolved.
@@ -74,8 +73,8 @@ pub(crate) struct LevelDependency {
     pub(crate) entity: EntityIndex,
     /// `None`: all of them.
     pub(crate) fields: Option<Vec<FieldIndex>>,
-    /// Their field, and ours that it must equal.
-    pub(crate) key: Option<(FieldIndex, Name)>,
+    /// Their field or tuple, and ours that it must equal.
+    pub(crate) key: Option<(FieldIndex, Vec<Name>)>,
 }
 
 /// What the caller asks of one entity: fields, and the same of related entities.
@@ -146,8 +145,14 @@ fn order(
             }
         }
     }
-    order.push((entity.field_at(ID).name.clone(), Direction::Asc));
+    order.extend(key_order(entity));
     Ok(order)
+}
+
+/// What rows are sorted by when nothing else tells them apart.
+fn key_order(entity: &Entity) -> impl Iterator<Item = (Name, Direction)> + '_ {
+    let key = entity.key.iter().cloned();
+    key.map(|name| (name, Direction::Asc))
 }
 
 impl Selection {
@@ -192,8 +197,7 @@ impl Selection {
 
     fn add_fields(&mut self, entity: &Entity, name: &str, path: &str) -> Result<(), QueryError> {
         if name == "*" {
-            self.fields.insert(ID);
-            self.fields.extend(entity.changeable());
+            self.fields.extend(entity.stored());
             return Ok(());
         }
         if let Some(index) = entity.index_of(name) {
@@ -230,20 +234,24 @@ impl Levels<'_> {
         let depends = self.dependencies(entity, selection);
 
         let mut needs = selection.fields.clone();
-        needs.insert(ID);
+        needs.extend(entity.key_parts());
         let locals = selection
             .relations
             .keys()
-            .map(|&r| &entity.relations[r].local);
+            .flat_map(|&r| &entity.relations[r].local);
         let ours = depends
             .iter()
             .filter_map(|d| d.key.as_ref().map(|(_, ours)| ours));
-        let by = parent.as_ref().map(|parent| &parent.by);
-        for name in locals.chain(ours).chain(by).chain(order_by) {
+        let by = parent.iter().flat_map(|parent| &parent.by);
+        for name in locals.chain(ours.flatten()).chain(by).chain(order_by) {
             needs.extend(entity.index_of(name));
         }
-        let by = parent.as_ref().map(|parent| parent.by_index);
-        let parent_is_there = parent.is_some();
+        let by: Vec<FieldIndex> = parent
+            .iter()
+            .flat_map(|parent| entity.parts_of(parent.by_index))
+            .collect();
+        let order = order_by.map(|name| (name.clone(), Direction::Asc));
+        let order = order.into_iter().chain(key_order(entity));
         let name = |&field: &FieldIndex| entity.field_at(field).name.clone();
         let position = self.levels.len();
         self.levels.push(Level {
@@ -253,16 +261,15 @@ impl Levels<'_> {
             reads: needs
                 .iter()
                 .copied()
-                .filter(|&field| field != ID && Some(field) != by)
+                .filter(|field| !entity.is_key_part(*field) && !by.contains(field))
                 .filter(|&field| !entity.field_at(field).computed)
                 .collect(),
+            // The root has the order of the query.
+            order: match &parent {
+                Some(_) => order.collect(),
+                None => Vec::new(),
+            },
             parent,
-            order: order_by
-                .cloned()
-                .into_iter()
-                .chain(parent_is_there.then(|| entity.field_at(ID).name.clone()))
-                .map(|name| (name, Direction::Asc))
-                .collect(),
             depends,
             edges: Vec::new(),
         });
@@ -297,39 +304,52 @@ impl Levels<'_> {
             many: relation.many,
             link,
             target: self.add(target, Some(parent), relation.order_by.as_ref(), below),
-            exclusive: link.is_none() && &*relation.local == "id",
         })
     }
 
-    /// Adds the level of a link entity: its rows are read, never shown, and need no id.
+    /// Adds the level of a link entity: its rows are read, never shown, and need no key.
     fn add_link(
         &mut self,
         from: usize,
-        entity: EntityIndex,
-        local: &Name,
-        near: &Name,
-        far: &Name,
+        index: EntityIndex,
+        local: &[Name],
+        near: &[Name],
+        far: &[Name],
     ) -> Option<usize> {
         let position = self.levels.len();
+        let entity = self.schema.at(index);
+        let mut fetch = near.to_vec();
+        fetch.extend(far.iter().filter(|name| !near.contains(name)).cloned());
+        let reads = far.iter().filter(|name| !near.contains(name));
+        let reads = reads.filter_map(|name| entity.index_of(name));
+        let mut reads: Vec<FieldIndex> =
+            reads.filter(|&field| !entity.is_key_part(field)).collect();
+        reads.sort_unstable();
         self.levels.push(Level {
-            entity,
-            parent: Some(self.parent(from, local, entity, near)?),
-            fetch: vec![near.clone(), far.clone()],
+            entity: index,
+            parent: Some(self.parent(from, local, index, near)?),
+            fetch,
             shown: Vec::new(),
-            reads: vec![self.schema.at(entity).index_of(far)?],
+            reads,
             order: Vec::new(),
-            depends: self.dependencies(self.schema.at(entity), &Selection::default()),
+            depends: self.dependencies(entity, &Selection::default()),
             edges: Vec::new(),
         });
         Some(position)
     }
 
-    fn parent(&self, level: usize, local: &Name, entity: EntityIndex, by: &Name) -> Option<Parent> {
+    fn parent(
+        &self,
+        level: usize,
+        local: &[Name],
+        entity: EntityIndex,
+        by: &[Name],
+    ) -> Option<Parent> {
         Some(Parent {
             level,
-            local: local.clone(),
-            by: by.clone(),
-            by_index: self.schema.at(entity).index_of(by)?,
+            local: local.to_vec(),
+            by: by.to_vec(),
+            by_index: self.schema.at(entity).index_of_all(by)?,
         })
     }
 
@@ -355,10 +375,12 @@ impl LevelDependency {
         let theirs = schema.at(index);
         let fields = dependency.fields.as_ref().map(|fields| {
             let indices = fields.iter().filter_map(|name| theirs.index_of(name));
-            indices.filter(|&field| field != ID).collect()
+            indices
+                .filter(|&field| !theirs.is_key_part(field))
+                .collect()
         });
         let key = match &dependency.key {
-            Some(key) => Some((theirs.index_of(&key.theirs)?, key.ours.clone())),
+            Some(key) => Some((theirs.index_of_all(&key.theirs)?, key.ours.clone())),
             None => None,
         };
         Some(Self {

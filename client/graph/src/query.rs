@@ -31,6 +31,7 @@ use serde_json::Value;
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[non_exhaustive]
 pub struct GraphQuery {
     /// The entity whose rows are wanted: `Product`, `product` or an alias.
     pub entity: String,
@@ -102,6 +103,7 @@ impl GraphQuery {
 /// Which part of the rows, in which order.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[non_exhaustive]
 pub struct Pagination {
     /// Rows to leave out at the beginning. Default 0.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -109,7 +111,7 @@ pub struct Pagination {
     /// Rows to return at most. Default: all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub take: Option<u64>,
-    /// Fields to sort by, the most significant first; rows equal in all are sorted by id.
+    /// Fields to sort by, the most significant first; rows equal in all are sorted by key.
     #[serde(
         default,
         skip_serializing_if = "Vec::is_empty",
@@ -120,7 +122,7 @@ pub struct Pagination {
 }
 
 impl Pagination {
-    /// All rows, sorted by id.
+    /// All rows, sorted by key.
     pub fn new() -> Self {
         Self::default()
     }
@@ -161,6 +163,7 @@ pub enum Direction {
 
 /// What a query returns; this is what is cached.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct GraphResult {
     /// The rows: objects with the fields asked for.
     pub data: Vec<Value>,
@@ -171,6 +174,7 @@ pub struct GraphResult {
 
 /// Where a page is among all matching rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Metadata {
     /// How many rows match, on all pages.
     pub count: u64,

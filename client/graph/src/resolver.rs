@@ -10,15 +10,13 @@ use std::time::Duration;
 
 use serde_json::{Map, Value};
 
+use super::error::ResolverError;
 use super::filter::Filter;
 use super::query::Direction;
 use super::schema::{Entity, Name, Schema};
 
 /// A boxed future, so that resolvers are objects.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
-
-/// A resolver's own error; the graph hands it to the caller as the source of its error.
-pub type ResolverError = Box<dyn std::error::Error + Send + Sync>;
 
 /// One row: stored (and computed) fields by name.
 pub type Row = Map<String, Value>;
@@ -31,7 +29,7 @@ pub type Row = Map<String, Value>;
 ///   inside a transaction with an older snapshot, breaks that; see `docs/graph.md`.
 /// - The answer depends on nothing but the fetch and the rows of the entity (and, for relation
 ///   filters and computed fields, on the entities these name or [depend on](super::Dependency)).
-/// - Every row has every field asked for. `id` and the fields rows are matched by must be present and fit their type;
+/// - Every row has every field asked for. The key and the fields rows are matched by must be present and fit their type;
 ///   others may be left out, which counts as `null`.
 ///
 /// # Cancel safety
@@ -98,13 +96,14 @@ impl<R: Resolver + ?Sized> Resolver for std::sync::Arc<R> {
 
 /// A request for rows of one entity.
 #[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
 pub struct Fetch<'a> {
     /// The schema everything here was checked against.
     pub schema: &'a Schema,
     /// The entity. Rows that its [soft-delete field](Entity::soft_delete) marks as deleted do not exist.
     pub entity: &'a Entity,
     /// The fields wanted, without repetition: those the caller asked for and those the graph needs to
-    /// find related rows. `id` is among them, except for link entities.
+    /// find related rows. The [key](Entity::key_fields) is among them, except for link entities.
     pub fields: &'a [Name],
     /// Which rows.
     pub select: Select<'a>,
@@ -116,6 +115,7 @@ pub struct Fetch<'a> {
 
 /// Which rows a fetch is for.
 #[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
 pub enum Select<'a> {
     /// The rows of the query itself.
     List(List<'a>),
@@ -129,14 +129,24 @@ pub enum Select<'a> {
         /// What to sort by, the most significant first; nulls are last when ascending. Empty if the order does not matter.
         order: &'a [(Name, Direction)],
     },
+    /// As [`Keys`](Self::Keys), of rows that several fields together match. Only where the schema has keys of several fields.
+    Tuples {
+        /// The fields to match, two or more. They are among the fields wanted.
+        fields: &'a [Name],
+        /// What to match: arrays of as many values.
+        values: &'a [Value],
+        /// What to sort by, as for [`Keys`](Self::Keys).
+        order: &'a [(Name, Direction)],
+    },
 }
 
 /// The rows of a query's first level.
 #[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
 pub struct List<'a> {
     /// What a row must meet.
     pub filter: &'a Filter,
-    /// What to sort by, the most significant first. It always ends with `id`, so that pages do not
+    /// What to sort by, the most significant first. It always ends with the key, so that pages do not
     /// overlap. Nulls are last when ascending and first when descending.
     pub order: &'a [(Name, Direction)],
     /// How many rows to leave out.
@@ -149,9 +159,24 @@ pub struct List<'a> {
 
 /// What a fetch found.
 #[derive(Clone, Debug, Default)]
+#[non_exhaustive]
 pub struct Rows {
     /// The rows.
     pub rows: Vec<Row>,
     /// How many rows meet the filter, if [`List::count`] asked for it.
     pub count: Option<u64>,
+}
+
+impl Rows {
+    /// These rows, without a count.
+    pub fn new(rows: Vec<Row>) -> Self {
+        Self { rows, count: None }
+    }
+
+    /// The same, and how many rows meet the filter.
+    #[must_use]
+    pub fn counted(mut self, count: u64) -> Self {
+        self.count = Some(count);
+        self
+    }
 }

@@ -12,7 +12,7 @@ use serde_json::{Map, Value};
 use mcache::change::{ChangeEvent, Operation, RowsById};
 use mcache_graph::{Entity, FieldType, key_text};
 
-use super::interest::{captured_name, key_fields};
+use super::interest::captured_name;
 use super::mapping::{MappedTable, Mapping, stored_fields};
 use super::value::from_text;
 
@@ -126,9 +126,10 @@ impl Decoded {
         Self {
             name: entity.name().to_owned(),
             is_link: entity.is_link(),
-            keys: key_fields(entity)
-                .into_iter()
-                .filter_map(captured)
+            keys: entity
+                .key_fields()
+                .iter()
+                .filter_map(|field| captured(field))
                 .collect(),
             soft_delete: entity.soft_delete_field().and_then(captured),
             fields: stored_fields(entity)
@@ -159,6 +160,10 @@ impl Decoded {
         }
         let mut happened: Vec<(Operation, Vec<Row>)> = Vec::new();
         for (id, pair) in pairs {
+            if pair.old.len() != pair.new.len() && pair.old.len().max(pair.new.len()) > 1 {
+                // Rows that share what should name one, and there are more or fewer of them now.
+                return None;
+            }
             let Some((what, row)) = self.change(id, pair, operation) else {
                 continue;
             };
@@ -416,6 +421,62 @@ mod tests {
         assert_eq!(
             (&events[0].before, &events[0].after, &events[0].changed),
             (&None, &None, &None)
+        );
+    }
+
+    #[test]
+    fn rows_that_share_a_key_and_come_or_go_concern_the_whole_entity() {
+        for (operation, old, new) in [
+            ("insert", vec![], vec!["1", "2"]),
+            ("delete", vec!["1", "2"], vec![]),
+            ("update", vec!["1", "2"], vec!["3"]),
+        ] {
+            let rows = |ranks: Vec<&str>| -> Vec<Value> {
+                ranks.into_iter().map(|rank| row("p1", rank)).collect()
+            };
+            let events = events(operation, json!({ "old": rows(old), "new": rows(new) }));
+            assert_eq!(events, [ChangeEvent::everything("Product")], "{operation}");
+        }
+    }
+
+    #[test]
+    fn a_key_of_several_columns_is_one_text_and_another_key_is_another_row() {
+        let order = Entity::new("Order")
+            .key(["tenant", "id"])
+            .field(Field::integer("id"))
+            .field("state");
+        let schema = Schema::builder().entity(order).build().unwrap();
+        let mapping = Mapping::builder(Arc::new(schema)).table(
+            "Order",
+            crate::Table::named("orders").column("tenant", "the tenant"),
+        );
+        let decoder = Decoder::new(&mapping.build().unwrap());
+        let row =
+            |tenant: &str, id: &str| json!({ "the tenant": tenant, "id": id, "state": "paid" });
+        let happened = |old: Value, new: Value| {
+            let rows = json!({ "old": old, "new": new }).to_string();
+            let events = decoder.events(r#""public"."orders""#, "update", Some(&rows));
+            let told = events.into_iter().map(|event| (event.operation, event.ids));
+            told.collect::<Vec<_>>()
+        };
+        let mut unpaid = row("a|b", "7");
+        unpaid["state"] = json!("new");
+        assert_eq!(
+            happened(json!([unpaid]), json!([row("a|b", "7")])),
+            [(Operation::Updated, vec![r"a\|b|7".to_owned()])]
+        );
+        assert_eq!(
+            happened(json!([row("a", "7")]), json!([row("b", "7")])),
+            [
+                (Operation::Deleted, vec!["a|7".to_owned()]),
+                (Operation::Created, vec!["b|7".to_owned()])
+            ]
+        );
+        // Null in the key names no row.
+        let nameless = json!({ "the tenant": null, "id": "7", "state": "paid" });
+        assert_eq!(
+            happened(json!([nameless]), json!([])),
+            [(Operation::Updated, vec![])]
         );
     }
 

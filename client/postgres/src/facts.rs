@@ -9,7 +9,6 @@ use mcache_graph::FieldType;
 use tokio_postgres::{Client, SimpleQueryMessage};
 
 use super::error::PostgresError;
-use super::interest::key_fields;
 use super::mapping::{Mapping, stored_fields};
 use super::session::in_time;
 use super::sql::quoted_text;
@@ -88,9 +87,8 @@ impl Facts {
     /// Whether every key and lookup has values that can be part of a tag.
     pub(super) fn check(&self, mapping: &Mapping) -> Result<(), PostgresError> {
         for (entity, table) in mapping.entities() {
-            let keys = key_fields(entity);
             for field in stored_fields(entity) {
-                let is_matched = field.is_lookup() || keys.contains(&field.name());
+                let is_matched = entity.is_matched_by(field.name());
                 let Some(column) = table.bare_column(field.name()).filter(|_| is_matched) else {
                     continue;
                 };

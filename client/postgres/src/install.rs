@@ -13,6 +13,7 @@ use super::consumer::Registering;
 use super::error::{PostgresError, describe};
 use super::facts::Facts;
 use super::interest::{self, Form, Interest};
+use super::keys::weak_keys;
 use super::layout::{LAYOUT, WAKE};
 use super::outbox::{Outbox, Pruned};
 use super::sql::identifier;
@@ -34,7 +35,9 @@ impl Outbox {
         let is_fresh = self.install_layout(work).await?;
         let facts = Facts::load(work.client(), &self.mapping).await?;
         facts.check(&self.mapping)?;
-        self.warn_of_keys(work).await?;
+        for key in weak_keys(work, &self.mapping).await? {
+            tracing::warn!(entity = key.entity, "{key}");
+        }
         let interests = interest::of_mapping(&self.mapping);
         for (entity, table) in self.mapping.entities() {
             let of_entity = interest::of_entity(entity, table);
@@ -74,38 +77,6 @@ impl Outbox {
         )
         .await
         .map_err(PostgresError::sql("looking at the tables of the outbox"))
-    }
-
-    /// Says which keys no unique index backs: several rows can then have one, and each change of one of them counts as a
-    /// change of all.
-    async fn warn_of_keys(&self, work: &Transaction<'_>) -> Result<(), PostgresError> {
-        for (entity, table) in self.mapping.entities() {
-            let keys: Vec<&str> = interest::key_fields(entity)
-                .into_iter()
-                .filter_map(|field| table.bare_column(field))
-                .collect();
-            let backed: bool = one(
-                work,
-                "SELECT EXISTS (
-                   SELECT FROM pg_index AS i WHERE i.indrelid = to_regclass($1) AND i.indisunique AND i.indisvalid
-                     AND i.indpred IS NULL AND i.indexprs IS NULL
-                     AND (SELECT bool_and(a.attname::text = ANY ($2::text[]))
-                          FROM unnest(i.indkey::smallint[]) WITH ORDINALITY AS k (attnum, position)
-                          JOIN pg_attribute AS a ON a.attrelid = i.indrelid AND a.attnum = k.attnum
-                          WHERE k.position <= i.indnkeyatts))",
-                &[&table.quoted, &keys],
-            )
-            .await
-            .map_err(PostgresError::sql("looking for unique indexes"))?;
-            if !backed {
-                tracing::warn!(
-                    entity = entity.name(),
-                    key = keys.join(", "),
-                    "no unique index backs this key; rows that share it are not told apart"
-                );
-            }
-        }
-        Ok(())
     }
 
     /// Makes the tables and functions all consumers share; whether there were none.

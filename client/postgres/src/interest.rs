@@ -71,18 +71,10 @@ pub(super) fn captured_name(table: &MappedTable, field: &Field) -> Option<String
     Some(Form::of(field.kind()).name(table.bare_column(field.name())?))
 }
 
-/// The fields that name a row of an entity's table.
-pub(super) fn key_fields(entity: &Entity) -> Vec<&str> {
-    match entity.link_keys() {
-        Some(keys) => keys.map(|key| &**key).to_vec(),
-        None => vec!["id"],
-    }
-}
-
 /// What an entity needs of its table.
 pub(super) fn of_entity(entity: &Entity, table: &MappedTable) -> Interest {
     let columns = stored_fields(entity).filter_map(|field| captured_name(table, field));
-    let keys = key_fields(entity).into_iter();
+    let keys = entity.key_fields().iter();
     let keys = keys.filter_map(|name| captured_name(table, entity.get_field(name)?));
     Interest {
         columns: columns.collect(),

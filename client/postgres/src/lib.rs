@@ -16,6 +16,7 @@ mod error;
 mod facts;
 mod install;
 mod interest;
+mod keys;
 mod layout;
 mod mapping;
 mod outbox;
@@ -36,6 +37,7 @@ mod value;
 
 pub use consumer::{ConsumerName, ConsumerStatus};
 pub use error::PostgresError;
+pub use keys::WeakKey;
 pub use mapping::{Mapping, MappingBuilder, Table};
 pub use outbox::{Outbox, OutboxStatus, Pruned};
 pub use resolver::PostgresResolver;

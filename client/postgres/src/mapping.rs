@@ -111,13 +111,12 @@ impl Mapping {
     }
 }
 
-/// Fields that are in the table: all but the computed ones, and not the `id` that a link entity has in the schema only.
+/// Fields that are in the table: all but the computed ones.
 pub(super) fn stored_fields(entity: &Entity) -> impl Iterator<Item = &Field> {
     entity
         .all_fields()
         .iter()
         .filter(|field| !field.is_computed())
-        .filter(|field| !entity.is_link() || field.name() != "id")
 }
 
 /// Collects the differences from the default names.

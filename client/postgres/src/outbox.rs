@@ -10,6 +10,7 @@ use tokio_postgres::{Client, Config, Socket};
 
 use super::consumer::{self, ConsumerName, ConsumerStatus};
 use super::error::PostgresError;
+use super::keys::{WeakKey, weak_keys};
 use super::layout::Layout;
 use super::mapping::Mapping;
 use super::session::connector;
@@ -63,6 +64,8 @@ pub struct OutboxStatus {
     pub consumers: Vec<ConsumerStatus>,
     /// Tables whose changes are not all captured: a trigger is missing or disabled. Run [`Outbox::install`].
     pub uncaptured: Vec<String>,
+    /// Keys of this mapping that the database does not keep.
+    pub weak_keys: Vec<WeakKey>,
 }
 
 /// What [`Outbox::prune`] has done.
@@ -240,6 +243,7 @@ impl Outbox {
             oldest_ms: row.try_get(1).map_err(failed())?,
             uncaptured: row.try_get(2).map_err(failed())?,
             consumers: consumer::statuses(client, &self.schema).await?,
+            weak_keys: weak_keys(client, &self.mapping).await?,
         })
     }
 }

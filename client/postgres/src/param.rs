@@ -70,13 +70,13 @@ const DIGITS_MAX: usize = 1_000;
 /// every column type the kind can stand for.
 pub(super) fn sql_type(kind: FieldType) -> &'static str {
     match kind {
-        FieldType::Text => "text",
         FieldType::Integer => "int8",
         FieldType::Number => "numeric",
         FieldType::Boolean => "boolean",
         FieldType::Timestamp => "timestamptz",
         FieldType::Uuid => "uuid",
         FieldType::Json => "jsonb",
+        _ => "text",
     }
 }
 
@@ -102,7 +102,6 @@ pub(super) fn storable(kind: FieldType, value: &Value) -> Option<String> {
         Value::Null | Value::Array(_) | Value::Object(_) => return None,
     };
     let fits = match kind {
-        FieldType::Text | FieldType::Timestamp => !text.contains('\0'),
         // PostgreSQL's decimals have at most 131,072 digits before the point.
         FieldType::Integer => {
             text.len() <= DIGITS_MAX && text.parse::<f64>().is_ok_and(f64::is_finite)
@@ -111,6 +110,7 @@ pub(super) fn storable(kind: FieldType, value: &Value) -> Option<String> {
         FieldType::Boolean => matches!(text.as_str(), "true" | "false"),
         FieldType::Uuid => is_uuid(&text),
         FieldType::Json => false,
+        _ => !text.contains('\0'),
     };
     fits.then_some(text)
 }

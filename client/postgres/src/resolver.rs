@@ -9,7 +9,8 @@ use std::time::Duration;
 use deadpool_postgres::{Object, Pool};
 use futures_util::future::{OptionFuture, try_join, try_join_all};
 use mcache_graph::{
-    BoxFuture, Entity, Fetch, FieldType, Name, Resolver, ResolverError, Row, Rows, Select,
+    BoxFuture, Entity, Fetch, Field, FieldType, Name, Resolver, ResolverError, Row, Rows, Select,
+    key_text,
 };
 use serde_json::Value;
 use tokio_postgres::tls::{MakeTlsConnect, TlsConnect};
@@ -17,7 +18,7 @@ use tokio_postgres::{Config, Socket};
 
 use super::error::PostgresError;
 use super::mapping::Mapping;
-use super::param::Param;
+use super::param::{Param, sql_type, storable};
 use super::reader::{FieldKey, Reader};
 use super::statement::{Builder, Statement};
 use super::value::from_text;
@@ -155,6 +156,9 @@ impl PostgresResolver {
     /// (the query's, as `jsonb`) and `locale` (`text`). Rows it does not return have `null`. The SQL is part of the
     /// application: never build it from what a user sent. Declare what it reads as dependencies of the field.
     ///
+    /// Where the [key](mcache_graph::Entity::key) has several fields, the statement also offers rows named `keys`, one for
+    /// each wanted: the fields of the key by name, and `row_id`, which stands for the id in what is returned.
+    ///
     /// ```no_run
     /// # fn f(resolver: mcache_postgres::PostgresResolver) -> Result<(), Box<dyn std::error::Error>> {
     /// let resolver = resolver.compute(
@@ -162,6 +166,12 @@ impl PostgresResolver {
     ///     "stock",
     ///     "SELECT l.variant_id, to_jsonb(sum(l.stocked - l.reserved))
     ///      FROM input, inventory_level AS l WHERE l.variant_id = ANY (input.ids) GROUP BY 1",
+    /// )?;
+    /// let resolver = resolver.compute(
+    ///     "Order",
+    ///     "weight",
+    ///     "SELECT keys.row_id, to_jsonb(sum(l.weight))
+    ///      FROM keys JOIN line AS l ON l.tenant = keys.tenant AND l.order_number = keys.number GROUP BY 1",
     /// )?;
     /// # Ok(())
     /// # }
@@ -180,8 +190,9 @@ impl PostgresResolver {
             .get_field(field)
             .filter(|field| field.is_computed())
             .ok_or_else(unknown)?;
+        let keys = keys_of_input(entity);
         let statement = format!(
-            "WITH input AS (SELECT $1::text[] AS ids, $2::jsonb AS context, nullif($3::text, '') AS locale)
+            "WITH input AS (SELECT $1::text[] AS ids, $2::jsonb AS context, nullif($3::text, '') AS locale){keys}
              SELECT made.id::text, made.value::text FROM (\n{sql}\n) AS made (id, value)"
         );
         let key = (Name::from(entity.name()), Name::from(field.name()));
@@ -221,7 +232,10 @@ impl PostgresResolver {
                 .filter(|field| field.is_computed());
             for field in computed {
                 let sql = self.computation(entity.name(), field.name())?.to_string();
-                statements.push((sql, computation_params([], &Value::Null, None).to_vec()));
+                statements.push((
+                    sql,
+                    computation_params(entity, &[], &[], &Value::Null, None),
+                ));
             }
             for (sql, params) in statements {
                 // Of no rows: executed, not only prepared, which would leave something behind in a shared session.
@@ -285,7 +299,11 @@ impl PostgresResolver {
         .await?;
         self.compute_fields(&client, fetch, &computed, &mut rows)
             .await?;
-        Ok(Rows { rows, count })
+        let rows = Rows::new(rows);
+        Ok(match count {
+            Some(count) => rows.counted(count),
+            None => rows,
+        })
     }
 
     /// Adds the values of computed fields to all rows.
@@ -299,8 +317,9 @@ impl PostgresResolver {
         if fields.is_empty() || rows.is_empty() {
             return Ok(());
         }
-        let ids: Vec<String> = rows.iter().map(id_of).collect();
-        let params = computation_params(ids.iter().cloned(), fetch.context, fetch.locale);
+        let entity = fetch.entity;
+        let ids: Vec<String> = rows.iter().map(|row| id_of(entity, row)).collect();
+        let params = computation_params(entity, rows, &ids, fetch.context, fetch.locale);
         let made = try_join_all(fields.iter().map(|field| {
             let params = &params;
             async move {
@@ -418,15 +437,40 @@ impl PostgresResolver {
 
 /// What a computation is given.
 fn computation_params(
-    ids: impl IntoIterator<Item = String>,
+    entity: &Entity,
+    rows: &[Row],
+    ids: &[String],
     context: &Value,
     locale: Option<&str>,
-) -> [Param; 3] {
-    [
-        Param::array(ids),
+) -> Vec<Param> {
+    let mut params = vec![
+        Param::array(ids.iter().cloned()),
         Param::text(context.to_string()),
         Param::text(locale.unwrap_or_default()),
-    ]
+    ];
+    if entity.key_fields().len() > 1 {
+        for name in entity.key_fields() {
+            let parts = rows.iter().map(|row| part_of(entity, row, name));
+            params.push(Param::array(parts));
+        }
+    }
+    params
+}
+
+/// The rows a computation is for, where one array cannot name them.
+fn keys_of_input(entity: &Entity) -> String {
+    let names = entity.key_fields();
+    if names.len() == 1 {
+        return String::new();
+    }
+    // Names of a schema are identifiers.
+    let columns: String = names.iter().map(|name| format!(", \"{name}\"")).collect();
+    let kinds = names.iter().filter_map(|name| entity.get_field(name));
+    let arrays: String = kinds
+        .zip(4..)
+        .map(|(field, number)| format!(", ${number}::{}[]", sql_type(field.kind())))
+        .collect();
+    format!(", keys AS (SELECT * FROM unnest($1::text[]{arrays}) AS k (row_id{columns}))")
 }
 
 impl Resolver for PostgresResolver {
@@ -456,10 +500,20 @@ impl std::fmt::Debug for PostgresResolver {
 }
 
 /// The id a computation knows a row by.
-fn id_of(row: &Row) -> String {
-    match row.get("id") {
-        Some(Value::String(id)) => id.clone(),
-        Some(other) => other.to_string(),
-        None => String::new(),
+fn id_of(entity: &Entity, row: &Row) -> String {
+    let parts = entity.key_fields().iter();
+    let parts: Vec<String> = parts.map(|name| part_of(entity, row, name)).collect();
+    let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
+    key_text(&parts)
+}
+
+/// A part of the key of a row that was read, as text.
+fn part_of(entity: &Entity, row: &Row, name: &str) -> String {
+    let kind = entity.get_field(name).map(Field::kind);
+    let value = row.get(name).unwrap_or(&Value::Null);
+    match (value, kind.and_then(|kind| storable(kind, value))) {
+        (Value::String(id), _) => id.clone(),
+        (_, Some(text)) => text,
+        (other, None) => other.to_string(),
     }
 }

@@ -69,10 +69,21 @@ impl Builder<'_> {
                 writer.one_of(entity, table, field, ROOT, values)?;
                 writer.order(entity, table, order)?;
             }
+            Select::Tuples {
+                fields,
+                values,
+                order,
+            } => {
+                let tuples = values.iter().filter_map(Value::as_array);
+                let tuples: Vec<&[Value]> = tuples.map(Vec::as_slice).collect();
+                writer.one_of_tuples(entity, table, fields, ROOT, &tuples)?;
+                writer.order(entity, table, order)?;
+            }
             Select::List(list) => {
                 writer.filter(entity, table, ROOT, list.filter)?;
                 writer.page(entity, table, list)?;
             }
+            _ => return Err(unknown_form(entity)),
         }
         Ok(writer.finish())
     }
@@ -217,6 +228,10 @@ impl Writer<'_> {
                 self.compare(entity, table, field, alias, *comparison, value)
             }
             Filter::In(field, values) => self.one_of(entity, table, field, alias, values),
+            Filter::InTuples { fields, values } => {
+                let tuples: Vec<&[Value]> = values.iter().map(Vec::as_slice).collect();
+                self.one_of_tuples(entity, table, fields, alias, &tuples)
+            }
             Filter::Like {
                 field,
                 pattern: like,
@@ -237,6 +252,7 @@ impl Writer<'_> {
             Filter::Related { relation, filter } => {
                 self.related(entity, table, alias, relation, filter)
             }
+            _ => Err(unknown_form(entity)),
         }
     }
 
@@ -372,6 +388,69 @@ impl Writer<'_> {
         Ok(())
     }
 
+    /// The fields, taken together, equal one of the tuples. One array a field, so that the text of the statement does not
+    /// depend on how many there are and an index on the columns can be used.
+    fn one_of_tuples(
+        &mut self,
+        entity: &Entity,
+        table: &MappedTable,
+        fields: &[Name],
+        alias: &str,
+        tuples: &[&[Value]],
+    ) -> Result<(), PostgresError> {
+        let mut columns = Vec::with_capacity(fields.len());
+        for field in fields {
+            columns.push(column(entity, table, field, alias)?);
+        }
+        // A tuple with a value that its column cannot hold is equal to none.
+        let texts = tuples.iter().filter_map(|tuple| {
+            let parts = columns.iter().zip(*tuple);
+            let texts: Option<Vec<String>> = parts
+                .map(|((kind, _), value)| storable(*kind, value))
+                .collect();
+            texts.filter(|texts| texts.len() == columns.len())
+        });
+        let texts: Vec<Vec<String>> = texts.collect();
+        if texts.is_empty() {
+            self.sql.push_str("false");
+            return Ok(());
+        }
+        for (position, (kind, column)) in columns.iter().enumerate() {
+            let joint = if position == 0 { "(" } else { ", " };
+            self.write(format_args!("{joint}{}", compared(*kind, column)));
+        }
+        self.sql.push_str(") IN (SELECT * FROM unnest(");
+        for (position, (kind, _)) in columns.iter().enumerate() {
+            if position > 0 {
+                self.sql.push_str(", ");
+            }
+            let parts = || texts.iter().map(|texts| &texts[position]);
+            let mut names = parts().map(|text| sql_type_of(*kind, text));
+            let wide = names.find(|name| *name != sql_type(*kind));
+            let name = wide.unwrap_or(sql_type(*kind));
+            self.bind(Param::array(parts().cloned()), &format!("{name}[]"));
+        }
+        self.sql.push_str("))");
+        Ok(())
+    }
+
+    /// Writes that the fields of one row equal those of another.
+    fn equal(
+        &mut self,
+        (entity, table, alias): (&Entity, &MappedTable, &str),
+        fields: &[Name],
+        (other, other_table, other_alias): (&Entity, &MappedTable, &str),
+        theirs: &[Name],
+    ) -> Result<(), PostgresError> {
+        for (position, (field, their)) in fields.iter().zip(theirs).enumerate() {
+            let (_, ours) = column(entity, table, field, alias)?;
+            let (_, theirs) = column(other, other_table, their, other_alias)?;
+            let joint = if position == 0 { "" } else { " AND " };
+            self.write(format_args!("{joint}{ours} = {theirs}"));
+        }
+        Ok(())
+    }
+
     /// At least one related row meets the filter.
     fn related(
         &mut self,
@@ -393,14 +472,16 @@ impl Writer<'_> {
             .entity(relation.target())
             .ok_or_else(|| unknown("target"))?;
         let target_table = builder.table(target)?;
-        let (_, local) = column(entity, table, relation.local(), alias)?;
         let far_alias = self.alias();
-        let (_, foreign) = column(target, target_table, relation.foreign(), &far_alias)?;
+        let (here, there) = ((entity, table, alias), (target, target_table, &*far_alias));
         match relation.through() {
-            None => self.write(format_args!(
-                "EXISTS (SELECT FROM {} AS {far_alias} WHERE {foreign} = {local} AND ",
-                target_table.quoted
-            )),
+            None => {
+                let table = &target_table.quoted;
+                self.write(format_args!(
+                    "EXISTS (SELECT FROM {table} AS {far_alias} WHERE "
+                ));
+                self.equal(there, relation.foreign(), here, relation.local())?;
+            }
             Some(through) => {
                 let link = builder
                     .schema
@@ -408,17 +489,19 @@ impl Writer<'_> {
                     .ok_or_else(|| unknown("link"))?;
                 let link_table = builder.table(link)?;
                 let link_alias = self.alias();
-                let (_, near) = column(link, link_table, &through.near, &link_alias)?;
-                let (_, far) = column(link, link_table, &through.far, &link_alias)?;
+                let between = (link, link_table, &*link_alias);
                 self.write(format_args!(
-                    "EXISTS (SELECT FROM {} AS {link_alias} JOIN {} AS {far_alias} ON {foreign} = {far} \
-                     WHERE {near} = {local} AND ",
+                    "EXISTS (SELECT FROM {} AS {link_alias} JOIN {} AS {far_alias} ON ",
                     link_table.quoted, target_table.quoted
                 ));
-                self.live(link, link_table, &link_alias);
+                self.equal(there, relation.foreign(), between, &through.far)?;
+                self.sql.push_str(" WHERE ");
+                self.equal(between, &through.near, here, relation.local())?;
                 self.sql.push_str(" AND ");
+                self.live(link, link_table, &link_alias);
             }
         }
+        self.sql.push_str(" AND ");
         self.live(target, target_table, &far_alias);
         self.sql.push_str(" AND ");
         self.filter(target, target_table, &far_alias, filter)?;
@@ -463,6 +546,13 @@ impl Writer<'_> {
             self.bind(bounded(list.skip), "int8");
         }
         Ok(())
+    }
+}
+
+/// What this version does not know how to write.
+fn unknown_form(entity: &Entity) -> PostgresError {
+    PostgresError::Unknown {
+        what: format!("form of a query on {}", entity.name()),
     }
 }
 

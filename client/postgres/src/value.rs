@@ -27,7 +27,6 @@ pub(super) fn from_text(kind: FieldType, text: Option<&str>) -> Value {
         return Value::Null;
     };
     let value = match kind {
-        FieldType::Text | FieldType::Uuid | FieldType::Timestamp => None,
         FieldType::Integer | FieldType::Number => number(text).map(Value::Number),
         FieldType::Boolean => match text {
             "true" => Some(Value::Bool(true)),
@@ -35,6 +34,7 @@ pub(super) fn from_text(kind: FieldType, text: Option<&str>) -> Value {
             _ => None,
         },
         FieldType::Json => serde_json::from_str(&with_all_digits(text)).ok(),
+        _ => None,
     };
     value.unwrap_or_else(|| Value::String(text.to_owned()))
 }

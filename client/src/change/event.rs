@@ -8,6 +8,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use super::key::key_text;
+
 /// Rows by id, each a map of stored fields to values.
 pub type RowsById = BTreeMap<String, Map<String, Value>>;
 
@@ -93,7 +95,8 @@ pub struct ChangeEvent {
     pub entity: String,
     /// What happened.
     pub operation: Operation,
-    /// The rows it happened to; empty when the source cannot tell.
+    /// The rows it happened to; empty when the source cannot tell. A key of several parts is written as
+    /// [`key_text`] writes it.
     #[serde(default)]
     pub ids: Vec<String>,
     /// The rows as they were.
@@ -162,6 +165,9 @@ impl ChangeEvent {
     /// whose segment before that is the entity in any case, and `data`: an object (or an array of
     /// objects) whose `id` is a string, a number or an array of these.
     ///
+    /// A row whose key has several parts is named by `key`: `{ "key": ["tenant", 7] }`, the parts in the order in which the
+    /// schema declares them. (`id` as an array is several rows.)
+    ///
     /// The entity becomes PascalCase: `product.updated`, `pricing.price-set.created` and
     /// `LinkProductSalesChannel.attached` name `Product`, `PriceSet` and `LinkProductSalesChannel`.
     /// Data of `attached` and `detached` may carry the two keys of the link beside (or instead of)
@@ -209,15 +215,20 @@ impl ChangeEvent {
         };
         let link = matches!(self.operation, Operation::Attached | Operation::Detached);
         let keys = || object.iter().filter(|(field, _)| *field != "id");
-        match object.get("id") {
-            Some(Value::Array(ids)) => ids.iter().try_for_each(|id| self.push_id(id))?,
-            Some(id) => self.push_id(id)?,
+        match (object.get("id"), object.get("key")) {
+            // What an `id` beside it is, a part or a name of its own, is not asked.
+            (_, Some(Value::Array(parts))) => self.push_key(parts)?,
+            (Some(Value::Array(ids)), _) => ids.iter().try_for_each(|id| self.push_id(id))?,
+            (Some(id), _) => self.push_id(id)?,
             // Link tables often have no id of their own: the keys of the row name it.
-            None if link && !object.is_empty() => {
-                let values: Vec<String> = keys().map(|(_, value)| value.to_string()).collect();
-                self.ids.push(values.join("|"));
+            (None, _) if link && !object.is_empty() => {
+                let parts: Option<Vec<String>> = keys().map(|(_, value)| id_text(value)).collect();
+                // A row all the same, of which its object says more than its name.
+                let parts = parts.unwrap_or_else(|| vec![Value::from(object.clone()).to_string()]);
+                let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
+                self.ids.push(key_text(&parts));
             }
-            None => return None,
+            (None, _) => return None,
         }
         let is_list = matches!(object.get("id"), Some(Value::Array(_)));
         if link && !is_list && keys().next().is_some() {
@@ -232,13 +243,26 @@ impl ChangeEvent {
     }
 
     fn push_id(&mut self, id: &Value) -> Option<()> {
-        let id = match id {
-            Value::String(id) if !id.is_empty() => id.clone(),
-            Value::Number(id) => id.to_string(),
-            _ => return None,
-        };
-        self.ids.push(id);
+        self.ids.push(id_text(id).filter(|id| !id.is_empty())?);
         Some(())
+    }
+
+    /// Takes a key of several parts.
+    fn push_key(&mut self, parts: &[Value]) -> Option<()> {
+        let parts: Vec<String> = parts.iter().map(id_text).collect::<Option<_>>()?;
+        let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
+        self.ids
+            .push(Some(key_text(&parts)).filter(|id| !id.is_empty())?);
+        Some(())
+    }
+}
+
+/// An id, or a part of one.
+fn id_text(id: &Value) -> Option<String> {
+    match id {
+        Value::String(id) => Some(id.clone()),
+        Value::Number(id) => Some(id.to_string()),
+        _ => None,
     }
 }
 
@@ -328,6 +352,23 @@ mod tests {
             assert_eq!(event.ids, ["a", "7"], "{data}");
             assert_eq!(event.before, None);
             assert_eq!(event.after, None);
+        }
+    }
+
+    #[test]
+    fn a_key_of_several_parts_is_named_in_order() {
+        let data = json!([{ "key": ["a|b", 7] }, { "key": ["a", "b"], "id": "b" }]);
+        let event = ChangeEvent::parse("order.updated", &data).unwrap();
+        assert_eq!(event.ids, [r"a\|b|7", "a|b"]);
+        for data in [
+            json!({ "key": [] }),
+            json!({ "key": ["a", null] }),
+            json!({ "key": [""] }),
+        ] {
+            assert!(
+                ChangeEvent::parse("order.updated", &data).is_err(),
+                "{data}"
+            );
         }
     }
 

@@ -37,11 +37,16 @@ use tokio::{
 };
 use tracing::Instrument;
 
+use mcache_core::near::Own;
+
 use self::backlog::{Backlog, Bounds, Item, Parcel, Progress, Ticket, orders_of};
 use crate::{
     Error, ErrorKind, Result, Settled, Tags,
     background::Background,
+    near::{Near, OwnGuard},
     provider::{Mode, Provider},
+    server::Settling,
+    tags::Namespace,
     telemetry,
 };
 
@@ -67,6 +72,10 @@ pub(crate) struct Pending {
 
 struct Shared {
     provider: Arc<dyn Provider>,
+    /// The near cache of this process in front of it.
+    near: Option<Arc<Near>>,
+    /// What all names of the namespace begin with: who is asked whether something is settled.
+    prefix: Bytes,
     retry_min: Duration,
     background: Background,
     /// The longest time an entry stored through this cache can be served, in milliseconds; `u64::MAX`: for ever.
@@ -82,8 +91,13 @@ struct Shared {
     state: Mutex<Work>,
 }
 
+/// How many orders in the backlog the near cache knows one by one; beyond that it keeps nothing until the backlog is empty.
+const NEAR_ORDERS_MAX: usize = 1_000;
+
 struct Work {
     backlog: Backlog,
+    /// What the near cache must not keep before the backlog is empty.
+    own: Vec<OwnGuard>,
     /// Whether the task runs.
     retrying: bool,
 }
@@ -97,17 +111,24 @@ const CLOSED: u8 = 2;
 
 /// How a first attempt went.
 pub(crate) enum Attempt {
-    /// Acknowledged; so many entries.
-    Acknowledged(u64),
+    /// Acknowledged; so many entries, and which near caches have still to hear of it.
+    Acknowledged(u64, Settling),
     /// It goes on in the background.
     Pending(Waiter),
 }
 
 /// Tells how an order ended.
-#[derive(Debug)]
 pub(crate) struct Waiter {
     ticket: Ticket,
     progress: watch::Receiver<Progress>,
+    provider: Arc<dyn Provider>,
+    prefix: Bytes,
+}
+
+impl std::fmt::Debug for Waiter {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Waiter").finish_non_exhaustive()
+    }
 }
 
 impl std::fmt::Debug for Progress {
@@ -123,10 +144,14 @@ impl Waiter {
         let decided = self
             .progress
             .wait_for(|progress| progress.verdict(&ticket).is_some());
-        match decided.await {
+        let verdict = match decided.await {
             Ok(progress) => progress.verdict(&ticket).unwrap_or(Settled::Abandoned),
             Err(_) => Settled::Abandoned,
+        };
+        if let (Settled::Acknowledged, Some(server)) = (verdict, self.provider.near()) {
+            server.settling(&self.prefix).await.settled().await;
         }
+        verdict
     }
 }
 
@@ -140,7 +165,8 @@ pub(crate) enum Order {
 impl Pending {
     pub(crate) fn new(
         provider: Arc<dyn Provider>,
-        everything: &[u8],
+        near: Option<Arc<Near>>,
+        namespace: &Namespace,
         limits: PendingLimits,
         background: Background,
     ) -> Self {
@@ -151,6 +177,8 @@ impl Pending {
         Self {
             shared: Arc::new(Shared {
                 provider,
+                near,
+                prefix: namespace.prefix().clone(),
                 retry_min: limits.retry_min,
                 background,
                 longest_life_ms: AtomicU64::new(0),
@@ -159,7 +187,8 @@ impl Pending {
                 added: Notify::new(),
                 progress: watch::Sender::new(Progress::new()),
                 state: Mutex::new(Work {
-                    backlog: Backlog::new(everything, bounds),
+                    backlog: Backlog::new(namespace.everything(), bounds),
+                    own: Vec::new(),
                     retrying: false,
                 }),
             }),
@@ -174,6 +203,12 @@ impl Pending {
             KEYS_ONLY => self.shared.lock().backlog.has_key(key),
             _ => true,
         }
+    }
+
+    /// Nothing is unacknowledged.
+    #[inline]
+    pub(crate) fn is_open(&self) -> bool {
+        self.shared.gate.load(Ordering::Acquire) == OPEN
     }
 
     /// How many tags and keys are unacknowledged.
@@ -216,18 +251,21 @@ impl Pending {
     /// What the provider refuses for good.
     pub(crate) async fn submit(&self, order: Order) -> Result<Attempt> {
         let shared = self.shared.clone();
+        // Before it is sent: what this process has from near is gone when anybody can know that it is wrong.
+        let own = shared.near.as_ref().map(|near| near.begin(own_of(&order)));
         let silence = shared.silence.load(Ordering::Acquire);
         if silence % 2 == 1 {
             telemetry::invalidation(shared.provider.id(), "pending");
-            return Ok(Attempt::Pending(shared.keep(&order)));
+            return Ok(Attempt::Pending(shared.keep(&order, own)));
         }
         let running = shared.background.enter();
         let attempt = async move {
             let _running = running;
             match shared.send(&order).await {
-                Ok(entries) => {
+                Ok((entries, settling)) => {
+                    drop(own);
                     telemetry::invalidation(shared.provider.id(), "acknowledged");
-                    Ok(Attempt::Acknowledged(entries))
+                    Ok(Attempt::Acknowledged(entries, settling))
                 }
                 Err(error) if error.is_retryable() => {
                     telemetry::invalidation(shared.provider.id(), "pending");
@@ -239,7 +277,7 @@ impl Pending {
                              provider meanwhile"
                         );
                     }
-                    Ok(Attempt::Pending(shared.keep(&order)))
+                    Ok(Attempt::Pending(shared.keep(&order, own)))
                 }
                 Err(error) => {
                     telemetry::invalidation(shared.provider.id(), "refused");
@@ -255,12 +293,30 @@ impl Pending {
     }
 }
 
+/// What of the near cache an order concerns.
+fn own_of(order: &Order) -> Own {
+    match order {
+        Order::Invalidate(tags, _) => Own::Tags(tags.iter().map(Into::into).collect()),
+        Order::Clear(key) => Own::Keys(vec![key[..].into()]),
+    }
+}
+
 impl Shared {
-    async fn send(&self, order: &Order) -> Result<u64> {
-        match order {
-            Order::Invalidate(tags, mode) => self.provider.invalidate(tags, *mode).await,
-            Order::Clear(key) => self.provider.clear(key).await.map(u64::from),
-        }
+    /// How many entries it was, and which near caches have still to hear of it.
+    async fn send(&self, order: &Order) -> Result<(u64, Settling)> {
+        let server = self.provider.near();
+        let entries = match order {
+            Order::Invalidate(tags, mode) => match server {
+                Some(server) => return server.invalidate_near(tags, *mode, &self.prefix).await,
+                None => self.provider.invalidate(tags, *mode).await?,
+            },
+            Order::Clear(key) => u64::from(self.provider.clear(key).await?),
+        };
+        let settling = match server {
+            Some(server) => server.settling(&self.prefix).await,
+            None => Settling::default(),
+        };
+        Ok((entries, settling))
     }
 
     /// An attempt that began at this count had no answer. `true` if that is news.
@@ -286,7 +342,7 @@ impl Shared {
     }
 
     /// Remembers an order that was not acknowledged, and sees to it that it is sent again.
-    fn keep(self: &Arc<Self>, order: &Order) -> Waiter {
+    fn keep(self: &Arc<Self>, order: &Order, own: Option<OwnGuard>) -> Waiter {
         let now = Instant::now();
         let outlived_at = self.outlived_at(now);
         let mut state = self.lock();
@@ -295,14 +351,28 @@ impl Shared {
             telemetry::invalidations_folded(self.provider.id());
         }
         self.note(&state.backlog);
+        let mut displaced = Vec::new();
+        if let (Some(own), Some(near)) = (own, &self.near) {
+            state.own.push(own);
+            if state.own.len() > NEAR_ORDERS_MAX {
+                let everything = vec![near.begin(Own::Everything)];
+                displaced = std::mem::replace(&mut state.own, everything);
+            }
+        }
         if !std::mem::replace(&mut state.retrying, true) {
             tokio::spawn(self.clone().retry());
         }
         drop(state);
+        drop(displaced);
         self.added.notify_one();
         let progress = self.progress.subscribe();
         let ticket = progress.borrow().ticket(number, order);
-        Waiter { ticket, progress }
+        Waiter {
+            ticket,
+            progress,
+            provider: self.provider.clone(),
+            prefix: self.prefix.clone(),
+        }
     }
 
     async fn retry(self: Arc<Self>) {
@@ -350,6 +420,8 @@ impl Shared {
         self.note(&state.backlog);
         if state.backlog.is_empty() {
             state.retrying = false;
+            let acknowledged = std::mem::take(&mut state.own);
+            drop(acknowledged);
             // Nothing is owed to it any more: the next order finds out by itself whether it answers.
             self.answered();
             return None;

@@ -7,13 +7,12 @@
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use bytes::Bytes;
 use futures_util::future::join_all;
 use redis::{Cmd, ConnectionInfo, ErrorKind as RedisKind, RedisError, ServerErrorKind, Value};
 
 use super::{
     call::CallError,
-    discovery::Discovery,
+    discovery::{Discovery, Map},
     link::{Link, Urgency},
     options::LinkOptions,
     slots::{Node, View, slot_of},
@@ -51,6 +50,26 @@ impl Cluster {
                 "some slots have no owner".to_owned(),
             )),
         }
+    }
+
+    /// What is known of the cluster.
+    pub(super) async fn map(&self) -> Result<Arc<Map>> {
+        self.discovery.map().await
+    }
+
+    /// The primaries, whether or not every slot has an owner.
+    pub(super) async fn nodes(&self) -> Result<Vec<Node>> {
+        Ok(self.discovery.map().await?.ownership.primaries.clone())
+    }
+
+    /// The primary that owns the key.
+    pub(super) async fn node_of(&self, key: &[u8]) -> Result<Node> {
+        let map = self.discovery.map().await?;
+        Ok(map.link_for(key)?.0.clone())
+    }
+
+    pub(super) fn link(&self, node: &Node) -> Result<Arc<Link>> {
+        self.discovery.link(node)
     }
 
     /// The node that owns the key's slot.
@@ -98,12 +117,14 @@ impl Cluster {
     }
 
     /// One command per slot for keys that are spread over them, in their order.
-    pub(super) async fn call_split<'a, T>(
+    ///
+    /// `command` may say with what an answer is to be read.
+    pub(super) async fn call_split<'a, T, A, V>(
         &self,
         keys: &'a [T],
-        command: impl Fn(Vec<&'a T>) -> Cmd,
-        read: impl Fn(Value, usize) -> Result<Vec<Option<Bytes>>>,
-    ) -> Result<Vec<Option<Bytes>>>
+        mut command: impl FnMut(Vec<&'a T>) -> (Cmd, A),
+        read: impl Fn(Value, usize, A) -> Result<Vec<Option<V>>>,
+    ) -> Result<Vec<Option<V>>>
     where
         T: AsRef<[u8]>,
     {
@@ -114,38 +135,39 @@ impl Cluster {
                 .or_default()
                 .push(position);
         }
-        let parts: Vec<(Vec<usize>, Cmd)> = by_slot
+        let parts: Vec<(Vec<usize>, (Cmd, A))> = by_slot
             .into_values()
             .map(|positions| {
                 let cmd = command(positions.iter().map(|position| &keys[*position]).collect());
                 (positions, cmd)
             })
             .collect();
-        let answers = join_all(parts.iter().map(|(positions, cmd)| {
+        let answers = join_all(parts.iter().map(|(positions, (cmd, _))| {
             let first = keys[positions[0]].as_ref();
             self.call(first, cmd, Urgency::Optional)
         }))
         .await;
-        let mut found = vec![None; keys.len()];
-        for ((positions, _), answer) in parts.iter().zip(answers) {
-            for (position, value) in positions.iter().zip(read(answer?, positions.len())?) {
-                found[*position] = value;
+        let mut found: Vec<Option<V>> = keys.iter().map(|_| None).collect();
+        for ((positions, (_, asked)), answer) in parts.into_iter().zip(answers) {
+            let values = read(answer?, positions.len(), asked)?;
+            for (position, value) in positions.into_iter().zip(values) {
+                found[position] = value;
             }
         }
         Ok(found)
     }
 
-    /// A command without a key, to every primary; the sum of what they answer.
+    /// A command without a key, to every primary; what each of them answers.
     ///
     /// Success means that every slot's owner has executed it, and that each of them sees the cluster as we do. If one
     /// knows of a newer topology, the command goes to those we did not know of as well. Executing it twice does no
     /// harm.
-    pub(super) async fn call_primaries(
+    pub(super) async fn call_primaries<T>(
         &self,
         cmd: &Cmd,
-        read: impl Fn(Value) -> Result<u64>,
-    ) -> Result<u64> {
-        let mut acknowledged: HashMap<Node, u64> = HashMap::new();
+        read: impl Fn(Value) -> Result<T>,
+    ) -> Result<Vec<(Arc<Link>, T)>> {
+        let mut acknowledged: HashMap<Node, (Arc<Link>, T)> = HashMap::new();
         for _ in 0..INVALIDATION_ROUNDS {
             let map = self.discovery.map().await?;
             let mut pipeline = redis::pipe();
@@ -165,11 +187,11 @@ impl Cluster {
             .await;
             let mut agreed = map.ownership.is_complete();
             let mut failure = None;
-            for ((node, _), answers) in open.iter().zip(answers) {
+            for ((node, link), answers) in open.into_iter().zip(answers) {
                 match acknowledgement(answers, &read) {
-                    Ok((count, view)) => {
+                    Ok((answer, view)) => {
                         agreed &= view == map.view;
-                        acknowledged.insert((*node).clone(), count);
+                        acknowledged.insert(node.clone(), (link.clone(), answer));
                     }
                     // One that is down must not keep the others from being told.
                     Err(error) => failure = Some(error),
@@ -180,7 +202,7 @@ impl Cluster {
                     self.refresh_soon();
                     return Err(error);
                 }
-                None if agreed => return Ok(acknowledged.values().sum()),
+                None if agreed => return Ok(acknowledged.into_values().collect()),
                 None => self.discovery.refresh(&map).await?,
             }
         }
@@ -226,10 +248,10 @@ impl Cluster {
 }
 
 /// What one primary answered to the command and to the question how it sees the cluster.
-fn acknowledgement(
+fn acknowledgement<T>(
     answers: Result<Vec<Result<Value, RedisError>>, CallError>,
-    read: impl Fn(Value) -> Result<u64>,
-) -> Result<(u64, View)> {
+    read: impl Fn(Value) -> Result<T>,
+) -> Result<(T, View)> {
     let Ok([count, view]) = <[_; 2]>::try_from(answers?) else {
         return Err(Error::new(
             ErrorKind::Protocol,

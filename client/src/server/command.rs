@@ -49,10 +49,11 @@ pub(super) fn token(key: &[u8]) -> Cmd {
     keyed("MCACHE.TOKEN", key, 0)
 }
 
-pub(super) fn set(entry: &Store<'_>) -> Cmd {
+/// `near`: the subscription of the near cache that is to keep it.
+pub(super) fn set(entry: &Store<'_>, near: Option<&[u8]>) -> Cmd {
     let bytes =
         entry.key.len() + entry.value.len() + entry.tags.iter().map(<[u8]>::len).sum::<usize>();
-    let mut cmd = Cmd::with_capacity(12 + entry.tags.len(), bytes + KEYWORD_BYTES);
+    let mut cmd = Cmd::with_capacity(14 + entry.tags.len(), bytes + KEYWORD_BYTES);
     cmd.arg("MCACHE.SET").arg(entry.key);
     match entry.ttl {
         Some(ttl) => cmd.arg(seconds(ttl)),
@@ -68,6 +69,9 @@ pub(super) fn set(entry: &Store<'_>) -> Cmd {
     }
     if entry.manual {
         cmd.arg("MANUAL");
+    }
+    if let Some(subscription) = near {
+        cmd.arg("NEAR").arg(subscription);
     }
     // Last, because everything after it is a tag.
     if !entry.tags.is_empty() {
@@ -95,13 +99,21 @@ pub(super) fn unlink(key: &[u8]) -> Cmd {
     keyed("UNLINK", key, 0)
 }
 
-pub(super) fn invalidate<'a>(tags: impl IntoIterator<Item = &'a [u8]>, mode: Mode) -> Cmd {
+/// `near`: the answer is to say which near caches have still to hear of it.
+pub(super) fn invalidate<'a>(
+    tags: impl IntoIterator<Item = &'a [u8]>,
+    mode: Mode,
+    near: bool,
+) -> Cmd {
     let mut cmd = redis::cmd("MCACHE.INVALIDATE");
     if mode.is_auto() {
         cmd.arg("AUTO");
     }
     if mode.is_soft() {
         cmd.arg("SOFT");
+    }
+    if near {
+        cmd.arg("NEAR");
     }
     // Always said, so that a tag may be any bytes, an option word included.
     cmd.arg("TAGS");
@@ -257,7 +269,7 @@ fn pairs(flat: Vec<Value>) -> Vec<(Value, Value)> {
     std::iter::from_fn(|| Some((flat.next()?, flat.next()?))).collect()
 }
 
-fn read_text(value: Value) -> Result<Bytes> {
+pub(super) fn read_text(value: Value) -> Result<Bytes> {
     match value {
         Value::BulkString(bytes) => Ok(bytes.into()),
         Value::SimpleString(text) => Ok(text.into()),
@@ -265,7 +277,7 @@ fn read_text(value: Value) -> Result<Bytes> {
     }
 }
 
-fn read_int(value: Value) -> Result<i64> {
+pub(super) fn read_int(value: Value) -> Result<i64> {
     match value {
         Value::Int(number) => Ok(number),
         other => Err(unexpected("an integer", &other)),
@@ -294,7 +306,7 @@ fn read_names(value: Value) -> Result<Vec<Bytes>> {
 }
 
 /// Says what came instead without repeating a value that may be large or private.
-fn unexpected(expected: &str, value: &Value) -> Error {
+pub(super) fn unexpected(expected: &str, value: &Value) -> Error {
     let kind = match value {
         Value::Nil => "nil",
         Value::Int(_) => "an integer",
@@ -344,7 +356,7 @@ mod tests {
             token: Some(&token),
         };
         assert_eq!(
-            words(&set(&full)),
+            words(&set(&full, None)),
             [
                 "MCACHE.SET",
                 "k",
@@ -367,7 +379,7 @@ mod tests {
             token: None,
             ..full
         };
-        assert_eq!(words(&set(&plain)), ["MCACHE.SET", "k", "0", "v"]);
+        assert_eq!(words(&set(&plain, None)), ["MCACHE.SET", "k", "0", "v"]);
     }
 
     #[test]
@@ -381,7 +393,7 @@ mod tests {
     #[test]
     fn invalidate_always_says_tags() {
         let tags = Tags::from_iter(["AUTO"]);
-        let spelled = |mode| words(&invalidate(&tags, mode));
+        let spelled = |mode| words(&invalidate(&tags, mode, false));
         assert_eq!(spelled(Mode::Hard), ["MCACHE.INVALIDATE", "TAGS", "AUTO"]);
         assert_eq!(
             spelled(Mode::AutoSoft),

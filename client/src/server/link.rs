@@ -27,6 +27,7 @@ use super::{
     dial::Dialer,
     options::LinkOptions,
     parked::Parked,
+    settle::Settlers,
 };
 
 /// A connection on which this many calls in a row timed out is replaced: the peer may be gone without having said so,
@@ -47,6 +48,7 @@ pub(super) struct Link {
     /// Moments at which calls on the shared connection timed out, one after the other.
     timeouts_in_a_row: AtomicU32,
     parked: Arc<Parked>,
+    settlers: Arc<Settlers>,
 }
 
 /// Which of the connections a call goes over.
@@ -92,7 +94,25 @@ impl Link {
             shared: Mutex::new(Slot::Empty),
             bulk: Mutex::new(Slot::Empty),
             timeouts_in_a_row: AtomicU32::new(0),
+            settlers: Arc::default(),
         })
+    }
+
+    /// A connection that the caller alone uses, for calls that are parked for as long as it lives.
+    pub(super) async fn dial_apart(
+        &self,
+        purpose: &str,
+    ) -> Result<MultiplexedConnection, RedisError> {
+        self.dialer.dial(&self.options, purpose).await
+    }
+
+    pub(super) fn command_deadline(&self) -> Duration {
+        self.options.command_deadline
+    }
+
+    /// Those who wait until what was invalidated here is settled.
+    pub(super) fn settlers(&self) -> &Arc<Settlers> {
+        &self.settlers
     }
 
     /// One command, one answer.

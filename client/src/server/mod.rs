@@ -6,6 +6,7 @@
 //!        ▼
 //!    Topology ─┬─▶ Link ──▶ Dialer        one shared connection to one node: deadline, breaker, redial
 //!              │     └────▶ Parked        connections of their own for calls that wait in the server
+//!              │     └────▶ Settlers     one SETTLE for all who wait until near caches have heard
 //!              └─▶ Cluster               keys to the owner of their slot, invalidations to every primary
 //!                    └────▶ Discovery    who owns what; a Link for each node
 //! ```
@@ -19,9 +20,11 @@ mod dial;
 mod discovery;
 mod large;
 mod link;
+mod near;
 mod options;
 mod parked;
 mod plain;
+mod settle;
 mod slots;
 mod tls;
 
@@ -40,6 +43,11 @@ use self::{
     link::{Link, Urgency},
     options::LinkOptions,
     tls::Tls,
+};
+pub(crate) use self::{
+    near::{FeedError, FeedLine},
+    settle::Settling,
+    slots::{Node, slot_of},
 };
 use crate::{
     Error, ErrorKind, Result, Tags,
@@ -292,8 +300,20 @@ impl RedisProvider {
             Topology::Single(link) => {
                 command::read_count(link.call(cmd, Urgency::MustArrive).await?)
             }
-            Topology::Cluster(cluster) => cluster.call_primaries(cmd, command::read_count).await,
+            Topology::Cluster(cluster) => {
+                let counts = cluster.call_primaries(cmd, command::read_count).await?;
+                Ok(counts.into_iter().map(|(_, count)| count).sum())
+            }
         }
+    }
+
+    /// The server has answered as a replica: look for its successor.
+    fn is_replica(&self) -> Error {
+        self.topology.is_another();
+        Error::new(
+            ErrorKind::Unavailable,
+            "the server has become a replica".to_owned(),
+        )
     }
 }
 
@@ -346,6 +366,10 @@ impl Provider for RedisProvider {
         &self.place
     }
 
+    fn near(&self) -> Option<&RedisProvider> {
+        Some(self)
+    }
+
     fn ping(&self) -> BoxFuture<'_, Result<()>> {
         Box::pin(async move {
             match &self.topology {
@@ -390,7 +414,11 @@ impl Provider for RedisProvider {
                 }
                 Topology::Cluster(cluster) => {
                     cluster
-                        .call_split(keys, command::get_many, command::read_values)
+                        .call_split(
+                            keys,
+                            |keys| (command::get_many(keys), ()),
+                            |answer, expected, ()| command::read_values(answer, expected),
+                        )
                         .await
                 }
             }
@@ -404,13 +432,7 @@ impl Provider for RedisProvider {
                 Duration::ZERO => self.call_for_value(key, &cmd).await?,
                 wait => Box::pin(self.call_parked(key, &cmd, wait)).await?,
             };
-            command::read_lookup(answer)?.ok_or_else(|| {
-                self.topology.is_another();
-                Error::new(
-                    ErrorKind::Unavailable,
-                    "the server has become a replica".to_owned(),
-                )
-            })
+            command::read_lookup(answer)?.ok_or_else(|| self.is_replica())
         })
     }
 
@@ -420,7 +442,7 @@ impl Provider for RedisProvider {
 
     fn store<'a>(&'a self, entry: Store<'a>) -> BoxFuture<'a, Result<bool>> {
         Box::pin(async move {
-            let (cmd, bytes) = (command::set(&entry), entry.value.len());
+            let (cmd, bytes) = (command::set(&entry, None), entry.value.len());
             self.large.note(entry.key, bytes);
             let answer = match bytes < LARGE_BYTES {
                 true => self.call(entry.key, &cmd).await?,
@@ -455,7 +477,7 @@ impl Provider for RedisProvider {
             let mut entries = 0;
             let mut rest = tags.iter();
             while rest.len() > 0 {
-                let cmd = command::invalidate(rest.by_ref().take(TAGS_PER_INVALIDATE), mode);
+                let cmd = command::invalidate(rest.by_ref().take(TAGS_PER_INVALIDATE), mode, false);
                 entries += self.call_primaries(&cmd).await?;
             }
             Ok(entries)

@@ -8,12 +8,20 @@ pub(super) const SLOTS: usize = 16384;
 
 /// A node's address as the cluster announces it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(super) struct Node {
+pub(crate) struct Node {
     pub(super) host: String,
     pub(super) port: u16,
 }
 
 impl Node {
+    /// Where there is but one, whatever its address is at the moment.
+    pub(super) fn the_only() -> Self {
+        Self {
+            host: String::new(),
+            port: 0,
+        }
+    }
+
     /// From `host:port`, as redirections name nodes; an empty host means the one who redirects.
     pub(super) fn parse(text: &str, redirected_by: &Self) -> Option<Self> {
         let (host, port) = text.rsplit_once(':')?;
@@ -24,6 +32,15 @@ impl Node {
             },
             port: port.parse().ok()?,
         })
+    }
+}
+
+impl std::fmt::Display for Node {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.host.is_empty() {
+            true => Ok(()),
+            false => write!(f, "{}:{}", self.host, self.port),
+        }
     }
 }
 
@@ -105,7 +122,7 @@ impl View {
 }
 
 /// The slot of a key: of its hash tag if it has one.
-pub(super) fn slot_of(key: &[u8]) -> usize {
+pub(crate) fn slot_of(key: &[u8]) -> usize {
     usize::from(crc16(hash_tag(key).unwrap_or(key))) % SLOTS
 }
 

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use mcache::{Cache, Error, Loaded, PlainRedisProvider, Settled, Source, server::RedisOptions};
+use futures_util::FutureExt;
+use mcache::{
+    Cache, Error, Loaded, NearOptions, PlainRedisProvider, Settled, Source, server::RedisOptions,
+};
 use redis::AsyncCommands;
 
 use super::store::{Floors, Versions, records_of};
@@ -17,14 +20,17 @@ pub const HERD_LOADER_TIMEOUT: Duration = Duration::from_secs(3);
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     Module,
+    /// The same, with a near cache in each process.
+    Near,
     /// The provider that needs no module.
     Plain,
     ByHand,
 }
 
 impl Kind {
-    const NAMES: [(Self, &'static str); 3] = [
+    const NAMES: [(Self, &'static str); 4] = [
         (Self::Module, "module"),
+        (Self::Near, "near"),
         (Self::Plain, "plain"),
         (Self::ByHand, "by hand"),
     ];
@@ -99,6 +105,7 @@ impl Caching {
                     .lease(2 * loader_timeout);
                 Cache::builder_with(provider.build().expect("an address"))
             }
+            Kind::Near => Cache::builder(url).redis(redis).near(NearOptions::new()),
             _ => Cache::builder(url).redis(redis),
         };
         let cache = builder
@@ -107,6 +114,19 @@ impl Caching {
             .build()
             .await;
         Self::Mcache(cache.expect("a cache"))
+    }
+
+    /// What the near cache serves of a key at this moment, without waiting for anything.
+    pub fn near(&self, key: usize) -> Option<Versions> {
+        let Self::Mcache(cache) = self else {
+            return None;
+        };
+        // A near hit is there when it is asked for; anything else has to wait, and is given up.
+        let found = cache.key(name(key)).get_arc::<Versions>().now_or_never();
+        found
+            .and_then(Result::ok)
+            .flatten()
+            .map(|versions| *versions)
     }
 
     /// The value of a key, from the cache or from `load`.
@@ -200,7 +220,7 @@ where
             let served = entry.load(load).await.expect("it never fails");
             Read {
                 value: served.value,
-                cached: matches!(served.source, Source::Hit | Source::Stale),
+                cached: matches!(served.source, Source::Hit | Source::Near | Source::Stale),
                 may_be_stale: served.source == Source::Stale,
             }
         }

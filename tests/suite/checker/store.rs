@@ -160,6 +160,18 @@ impl Shared {
                 let [c, d] = floors.stale;
                 format!("{a} {b} {c} {d}")
             }
+            // When nothing is under way any more.
+            "rest" => {
+                let floors = records.floors(number().expect("a key") as usize);
+                let [a, b] = floors.live;
+                let [c, d] = floors.stale;
+                format!("{a} {b} {c} {d}")
+            }
+            "resting" => {
+                let resting = records.counts.entry("resting".into()).or_default();
+                *resting += u64::from(number().expect("a number"));
+                resting.to_string()
+            }
             "load" => {
                 let (key, process) = (number().expect("a key") as usize, number().expect("a pid"));
                 loading.push((key, process));

@@ -12,6 +12,7 @@ use tokio::time::{sleep, timeout};
 
 use crate::support::runtime::runtime;
 
+use super::PROCESSES;
 use super::caching::{Caching, HERD_LOADER_TIMEOUT, Kind, LOADER_TIMEOUT};
 use super::store::{Floors, HERD_KEY, KEYS, RECORDS, Versions};
 
@@ -26,6 +27,8 @@ pub const ENVIRONMENT: [&str; 5] = [
 
 /// Readers in a process.
 const READERS: usize = 60;
+/// Reads of a near cache after one question for what must not be undercut: it holds for all that come later.
+const BURST: usize = 2_000;
 /// Writers in a process.
 const WRITERS: usize = 3;
 
@@ -53,6 +56,9 @@ pub fn run() -> Option<()> {
                 let writers: Vec<_> = writers.collect();
                 for task in readers.into_iter().chain(writers) {
                     task.await.expect("a task that does not panic");
+                }
+                if Kind::named(&kind) == Kind::Near {
+                    at_rest(&store, &caching).await;
                 }
                 return;
             }
@@ -162,11 +168,53 @@ async fn read(store: String, caching: Caching, mut rng: fastrand::Rng) {
             );
             truth.ask(&report).await;
         }
+        if caching.near(key).is_some() {
+            let Some(floors) = truth.floors(key).await else {
+                break;
+            };
+            *counts.entry("near").or_default() +=
+                read_near(&mut truth, &caching, key, floors).await;
+        }
         if rng.u8(..4) == 0 {
             sleep(Duration::from_millis(rng.u64(0..10))).await;
         }
     }
     truth.report(&counts, slowest).await;
+}
+
+/// Reads a key from near as long as it is there; how often. Only what was a near hit counts.
+async fn read_near(truth: &mut Truth, caching: &Caching, key: usize, floors: Floors) -> u32 {
+    let mut reads = 0;
+    for value in (0..BURST).map_while(|_| caching.near(key)) {
+        reads += 1;
+        if value.iter().zip(floors.live).any(|(v, floor)| *v < floor) {
+            let report =
+                format!("stale near read of key {key}: {value:?}, acknowledged {floors:?}");
+            truth.ask(&report).await;
+            break;
+        }
+    }
+    reads
+}
+
+/// When nobody writes any more, nothing that a near cache serves is outdated.
+async fn at_rest(store: &str, caching: &Caching) {
+    let mut truth = Truth::connect(store).await;
+    truth.ask("resting 1").await;
+    let mut resting = [0];
+    while resting[0] < PROCESSES as u32 {
+        sleep(Duration::from_millis(5)).await;
+        resting = numbers(&truth.ask("resting 0").await).expect("a number");
+    }
+    for key in 0..KEYS {
+        let floors: [u32; 4] = numbers(&truth.ask(&format!("rest {key}")).await).expect("four");
+        if let Some(value) = caching.near(key)
+            && value.iter().zip(floors).any(|(v, floor)| *v < floor)
+        {
+            let report = format!("stale near read at rest of key {key}: {value:?}, {floors:?}");
+            truth.ask(&report).await;
+        }
+    }
 }
 
 async fn write(store: String, caching: Caching, mut rng: fastrand::Rng) {

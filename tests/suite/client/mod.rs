@@ -3,6 +3,7 @@
 mod bad_quarter;
 mod cluster_example;
 mod herd;
+mod near;
 mod outage;
 mod provider;
 mod python;

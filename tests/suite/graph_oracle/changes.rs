@@ -16,6 +16,9 @@ pub fn random_change(
     store: &MemoryResolver,
 ) -> Option<ChangeEvent> {
     let entity = seed.pick(schema.entities());
+    if seed.chance(6) {
+        return rename_row(seed, schema, store, entity);
+    }
     let kind = seed.u8(0..10);
     let mut event = change_row(seed, schema, store, entity, kind)?;
     if seed.chance(15) {
@@ -58,9 +61,10 @@ fn change_row(
         return store.remove(name, &id).expect("the entity exists");
     }
     let mut fields = Map::new();
-    let stored = entity.all_fields()[1..]
-        .iter()
-        .filter(|field| !field.is_computed());
+    let stored = entity.all_fields().iter().filter(|field| {
+        let is_of_key = entity.key_fields().iter().any(|key| **key == *field.name());
+        !field.is_computed() && !is_of_key
+    });
     let stored: Vec<&str> = stored.map(|field| field.name()).collect();
     for _ in 0..seed.usize(1..3) {
         let field = *seed.pick(&stored);
@@ -80,6 +84,56 @@ fn change_row(
     store
         .update(name, &id, Value::Object(fields))
         .expect("the entity exists")
+}
+
+/// Gives a row another key, which its event says, if not always to which.
+fn rename_row(
+    seed: &mut Seed,
+    schema: &Schema,
+    store: &MemoryResolver,
+    entity: &Entity,
+) -> Option<ChangeEvent> {
+    let name = entity.name();
+    let ids = store.ids(name);
+    if ids.is_empty() {
+        return None;
+    }
+    let id = seed.pick(&ids).clone();
+    let before = store.get(name, &id)?;
+    let mut after = before.clone();
+    for field in entity.key_fields() {
+        if seed.chance(70) {
+            let value = random_value(seed, schema, entity, field, false);
+            after.insert(field.to_string(), value);
+        }
+    }
+    let changed: BTreeSet<String> = after
+        .iter()
+        .filter(|(field, value)| before.get(*field) != Some(value))
+        .map(|(field, _)| field.clone())
+        .collect();
+    if changed.is_empty() {
+        return None;
+    }
+    let removed = store.remove(name, &id).expect("the entity exists");
+    let put = store.put(name, Value::Object(after.clone()));
+    if put.expect("a row that was there").before.is_some() {
+        // It took the place of another.
+        return Some(ChangeEvent::everything(name));
+    }
+    let renamed = removed.map(|removed| {
+        let mut event = ChangeEvent::new(name, Operation::Updated, removed.ids);
+        for (rows, row) in [(&mut event.before, before), (&mut event.after, after)] {
+            if seed.chance(80) {
+                *rows = Some(RowsById::from([(id.clone(), row)]));
+            }
+            if let Some(rows) = rows.as_mut().filter(|_| seed.chance(20)) {
+                thin_out(seed, rows);
+            }
+        }
+        event
+    });
+    renamed.map(|event| event.with_changed(changed))
 }
 
 /// Two events as one, as far as one event can say it: the same row twice cannot be said with detail.

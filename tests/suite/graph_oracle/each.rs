@@ -74,10 +74,19 @@ impl Case {
             .schema
             .entity(&query.entity)
             .expect("it is drawn from the schema");
-        let Some(field) = random_field(seed, entity, &query.filters) else {
+        let Some(fields) = random_fields(seed, entity, &query.filters) else {
             return;
         };
-        let value = |seed: &mut Seed| random_value(seed, &self.schema, entity, &field, false);
+        let field = &*fields;
+        let value = |seed: &mut Seed| {
+            let mut parts = field
+                .iter()
+                .map(|name| random_value(seed, &self.schema, entity, name, false));
+            match field.len() {
+                1 => parts.next().unwrap_or_default(),
+                _ => Value::Array(parts.collect()),
+            }
+        };
         let values: Vec<Value> = (0..seed.usize(1..6)).map(|_| value(seed)).collect();
         let options = GraphOptions::cached();
 
@@ -86,22 +95,22 @@ impl Case {
             let _ = self
                 .together
                 .0
-                .query(&with(&query, &field, value), &options)
+                .query(&with(&query, field, value), &options)
                 .await;
         }
         let each = self
             .together
             .0
-            .serve_each(&query, &field, values.clone(), &options);
+            .serve_each(&query, field, values.clone(), &options);
         let each = match each.await {
             Ok(each) => each,
             Err(GraphError::Query(QueryError::Cycle { .. })) => return,
-            Err(error) => panic!("{error} ({query:?}, {field}, {values:?}, {seed})"),
+            Err(error) => panic!("{error} ({query:?}, {field:?}, {values:?}, {seed})"),
         };
         assert_eq!(each.len(), values.len());
         compared.cases += 1;
         for (value, served) in values.iter().zip(each) {
-            let single = with(&query, &field, value);
+            let single = with(&query, field, value);
             let what = || format!("{single:?} of {values:?} ({seed})");
             let expected = self
                 .alone
@@ -148,25 +157,47 @@ fn without_page(mut query: GraphQuery) -> GraphQuery {
     query
 }
 
-/// The id or a lookup, not filtered by yet.
-fn random_field(seed: &mut Seed, entity: &Entity, filters: &Value) -> Option<String> {
-    let fields = entity.all_fields().iter().filter(|field| {
-        let is_key = field.name() == "id" || field.is_lookup();
-        is_key && filters.get(field.name()).is_none()
-    });
-    let names: Vec<&str> = fields.map(|field| field.name()).collect();
+/// The key or a lookup, not filtered by yet.
+fn random_fields(seed: &mut Seed, entity: &Entity, filters: &Value) -> Option<Vec<String>> {
+    let is_free = |names: &[String]| names.iter().all(|name| filters.get(name).is_none());
+    let key: Vec<String> = entity
+        .key_fields()
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    let key = Some(key).filter(|key| is_free(key));
     // Mostly what they are made for.
-    match names.contains(&"id") && seed.bool() {
-        true => Some("id".to_owned()),
-        false => (!names.is_empty()).then(|| (*seed.pick(&names)).to_owned()),
+    if let Some(key) = key.filter(|_| seed.bool()) {
+        return Some(key);
     }
+    let relations = entity.relations().iter().filter(|relation| {
+        let own = relation.target() == entity.name();
+        own && relation.through().is_none() && relation.foreign().len() > 1
+    });
+    let of_relations = relations.map(|relation| -> Vec<String> {
+        relation.foreign().iter().map(ToString::to_string).collect()
+    });
+    let lookups = entity.all_fields().iter().filter(|field| field.is_lookup());
+    let lookups = lookups.map(|field| vec![field.name().to_owned()]);
+    let known: Vec<Vec<String>> = lookups
+        .chain(of_relations)
+        .filter(|names| is_free(names))
+        .collect();
+    (!known.is_empty()).then(|| seed.pick(&known).clone())
 }
 
-fn with(query: &GraphQuery, field: &str, value: &Value) -> GraphQuery {
+fn with(query: &GraphQuery, fields: &[String], value: &Value) -> GraphQuery {
     let mut filters = query.filters.clone();
     if filters.is_null() {
         filters = json!({});
     }
-    filters[field] = value.clone();
+    match (fields, value) {
+        ([field], value) => filters[field] = value.clone(),
+        (fields, values) => {
+            for (position, field) in fields.iter().enumerate() {
+                filters[field] = values[position].clone();
+            }
+        }
+    }
     query.clone().filters(filters)
 }

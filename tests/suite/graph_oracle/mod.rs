@@ -86,12 +86,14 @@ enum Sabotage {
     Before,
     /// Changes only tell how things were, not how they are.
     After,
+    /// Of a key of several fields, tags have the first.
+    FirstPart,
     /// Changes are told before they happen, so that a fill may read the old state afterwards.
     TooEarly,
 }
 
 impl Sabotage {
-    const ALL: [Self; 8] = [
+    const ALL: [Self; 9] = [
         Self::Members,
         Self::Fields,
         Self::UnknownValues,
@@ -99,8 +101,24 @@ impl Sabotage {
         Self::Rows,
         Self::Before,
         Self::After,
+        Self::FirstPart,
         Self::TooEarly,
     ];
+
+    /// A tag as a change clears it.
+    fn cleared(self, tag: &str) -> String {
+        if self != Self::FirstPart {
+            return tag.to_owned();
+        }
+        let is_separator = |(at, c): &(usize, char)| *c == '|' && !tag[..*at].ends_with('\\');
+        match tag.char_indices().find(is_separator) {
+            Some((at, _)) => {
+                let rest = tag[at..].find('#').map_or("", |aspect| &tag[at + aspect..]);
+                format!("{}{rest}", &tag[..at])
+            }
+            None => tag.to_owned(),
+        }
+    }
 
     fn spares(self, tag: &str) -> bool {
         let about = |what: &str| {
@@ -203,12 +221,11 @@ impl Trial {
             store,
             interruption: Mutex::new(None),
         });
-        let limits = TagLimits {
-            fields_max: *seed.pick(&[0, 4, 512]),
-            rows_max: *seed.pick(&[0, 3, 1_024]),
-            total_max: *seed.pick(&[0, 12, 4_000]),
-            changed_rows_max: *seed.pick(&[1, 1_000]),
-        };
+        let limits = TagLimits::default()
+            .fields_max(*seed.pick(&[0, 4, 512]))
+            .rows_max(*seed.pick(&[0, 3, 1_024]))
+            .total_max(*seed.pick(&[0, 12, 4_000]))
+            .changed_rows_max(*seed.pick(&[1, 1_000]));
         let limits = if seed.chance(60) {
             TagLimits::default()
         } else {
@@ -312,6 +329,10 @@ impl Trial {
             .change_tags()
             .of(&event)
             .expect("the entity is in the schema");
+        let cleared: Vec<String> = cleared
+            .iter()
+            .map(|tag| self.sabotage.cleared(tag))
+            .collect();
         for position in 0..self.cached.len() {
             let hit = |cached: &mut Cached| cleared.iter().any(|tag| cached.tags.contains(tag));
             if let Some(cached) = self.cached[position].take_if(hit) {

@@ -4,7 +4,7 @@ use harness::Seed;
 use mcache_graph::{Direction, Entity, FieldType, GraphQuery, Pagination, Schema};
 use serde_json::{Map, Value, json};
 
-use super::world::random_value;
+use super::world::{by_key, random_value};
 
 pub fn random_query(seed: &mut Seed, schema: &Schema) -> GraphQuery {
     let entities: Vec<&Entity> = schema.entities().iter().filter(|e| !e.is_link()).collect();
@@ -16,11 +16,7 @@ pub fn random_query(seed: &mut Seed, schema: &Schema) -> GraphQuery {
     match seed.u8(0..10) {
         0 | 1 => {}
         2 | 3 => {
-            let ids: Vec<Value> = (0..seed.usize(0..4))
-                .map(|_| random_value(seed, schema, entity, "id", false))
-                .collect();
-            let id = ids.first().cloned().filter(|_| seed.bool());
-            query = query.filters(json!({ "id": id.map_or(json!(ids), |id| id) }));
+            query = query.filters(by_key(seed, schema, entity));
         }
         _ => query = query.filters(random_filters(seed, schema, entity, 0)),
     }
@@ -83,7 +79,7 @@ fn random_filters(seed: &mut Seed, schema: &Schema, entity: &Entity, depth: usiz
                     .entity(relation.target())
                     .expect("checked by the schema");
                 let filters = match seed.chance(30) {
-                    true => json!({ "id": random_value(seed, schema, target, "id", false) }),
+                    true => by_key(seed, schema, target),
                     false => random_filters(seed, schema, target, depth + 1),
                 };
                 (relation.name().to_owned(), filters)

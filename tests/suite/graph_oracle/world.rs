@@ -6,12 +6,40 @@ use harness::Seed;
 use mcache_graph::{
     Dependency, Entity, Field, FieldType, MemoryResolver, Relation, Row, Schema, Tables,
 };
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 const NAMES: [&str; 4] = ["A", "B", "C", "D"];
 
 /// Ids are drawn from so many; about half of them exist.
 const IDS: i64 = 8;
+
+/// What ids are drawn for in entities whose keys have two fields. One is written with an escape.
+const SHOPS: [&str; 2] = ["s|1", "s2"];
+
+/// How the rows of an entity are named.
+#[derive(Clone, Copy)]
+struct Key {
+    id: FieldType,
+    /// Whether by `shop` and `id` together.
+    has_shop: bool,
+}
+
+impl Key {
+    /// The fields that refer to a row by its key, given the one for the id.
+    fn referring(self, id: &str) -> Vec<String> {
+        let shop = id.strip_suffix("_id").map(|end| format!("{end}_shop"));
+        let shop = shop.filter(|_| self.has_shop);
+        shop.into_iter().chain([id.to_owned()]).collect()
+    }
+
+    /// The fields of the key itself.
+    fn fields(self) -> Vec<&'static str> {
+        match self.has_shop {
+            true => vec!["shop", "id"],
+            false => vec!["id"],
+        }
+    }
+}
 
 /// A data model and its (initially random) data.
 pub struct World {
@@ -24,8 +52,8 @@ pub struct World {
 struct Computed {
     entity: &'static str,
     reads: &'static str,
-    /// Their field that must equal ours.
-    key: Option<(String, &'static str)>,
+    /// Their fields that must equal ours.
+    key: Option<(Vec<String>, Vec<&'static str>)>,
     /// Only this field of theirs, or any.
     field: Option<&'static str>,
 }
@@ -61,17 +89,17 @@ impl Computed {
             dependency = Dependency::on(self.reads);
         }
         match &self.key {
-            Some((theirs, ours)) => dependency.keyed(theirs, ours),
+            Some((theirs, ours)) => dependency.keyed(theirs.clone(), ours.clone()),
             None => dependency,
         }
     }
 
     fn value(&self, tables: &Tables, row: &Row) -> Value {
         let concerned = tables.rows(self.reads).filter(|other| match &self.key {
-            Some((theirs, ours)) => {
+            Some((theirs, ours)) => theirs.iter().zip(ours).all(|(theirs, ours)| {
                 let ours = &row[*ours];
                 !ours.is_null() && text(&other[theirs]) == text(ours)
-            }
+            }),
             None => true,
         });
         let seen = concerned.map(|other| match self.field {
@@ -90,12 +118,16 @@ fn text(value: &Value) -> String {
 }
 
 fn random_schema(seed: &mut Seed, names: &[&'static str], computed: &mut Vec<Computed>) -> Schema {
-    let mut ids = Vec::new();
+    let mut keys = Vec::new();
     let mut entities: Vec<Entity> = Vec::new();
     for name in names {
         let id = *seed.pick(&[FieldType::Text, FieldType::Text, FieldType::Integer]);
-        ids.push(id);
-        let mut entity = Entity::new(name).id_type(id);
+        let key = Key {
+            id,
+            has_shop: seed.chance(40),
+        };
+        keys.push(key);
+        let mut entity = Entity::new(name).id_type(id).key(key.fields());
         for field in [
             Field::text("text"),
             Field::text("code"),
@@ -120,10 +152,10 @@ fn random_schema(seed: &mut Seed, names: &[&'static str], computed: &mut Vec<Com
     for i in 0..names.len() {
         for j in 0..names.len() {
             if seed.chance(45) {
-                join_by_key(seed, &mut entities, &ids, names, i, j);
+                join_by_key(seed, &mut entities, &keys, names, i, j);
             }
             if i <= j && seed.chance(35) {
-                links.push(join_by_link(seed, &mut entities, &ids, names, i, j));
+                links.push(join_by_link(seed, &mut entities, &keys, names, i, j));
             }
             if seed.chance(15) {
                 let name = format!("alike_{}", names[j].to_lowercase());
@@ -140,8 +172,11 @@ fn random_schema(seed: &mut Seed, names: &[&'static str], computed: &mut Vec<Com
                 entity: names[i],
                 reads: names[target],
                 key: match seed.u8(0..3) {
-                    0 if by_key => Some((key_to(names, target, i), "id")),
-                    1 => Some(("code".into(), "code")),
+                    0 if by_key => {
+                        let theirs = keys[i].referring(&key_to(names, target, i));
+                        Some((theirs, keys[i].fields()))
+                    }
+                    1 => Some((vec!["code".into()], vec!["code"])),
                     _ => None,
                 },
                 field: if seed.bool() { Some("rank") } else { None },
@@ -175,23 +210,25 @@ fn key_to(names: &[&str], from: usize, to: usize) -> String {
 fn join_by_key(
     seed: &mut Seed,
     entities: &mut [Entity],
-    ids: &[FieldType],
+    keys: &[Key],
     names: &[&str],
     i: usize,
     j: usize,
 ) {
-    let key = key_to(names, i, j);
-    let kind = key_type(seed, ids[j]);
+    let id = key_to(names, i, j);
+    let kind = key_type(seed, keys[j].id);
+    let key = keys[j].referring(&id);
     let forward = format!("to_{}", names[j].to_lowercase());
     entities[i] = entities[i]
         .clone()
-        .field(Field::new(&key, kind))
-        .relation(Relation::belongs_to(&forward, names[j], &key));
+        .fields(key.iter().map(|name| Field::text(name)))
+        .field(Field::new(&id, kind))
+        .relation(Relation::belongs_to(&forward, names[j], key.clone()));
     if seed.chance(75) {
         let back = format!("from_{}", names[i].to_lowercase());
         let mut relation = match seed.chance(30) {
-            true => Relation::has_one(&back, names[i], &key),
-            false => Relation::has_many(&back, names[i], &key),
+            true => Relation::has_one(&back, names[i], key),
+            false => Relation::has_many(&back, names[i], key),
         };
         if seed.chance(40) {
             let field = *seed.pick(&["rank", "text"]);
@@ -205,33 +242,36 @@ fn join_by_key(
 fn join_by_link(
     seed: &mut Seed,
     entities: &mut [Entity],
-    ids: &[FieldType],
+    keys: &[Key],
     names: &[&str],
     i: usize,
     j: usize,
 ) -> Entity {
     let name = format!("Link{}{}", names[i], names[j]);
-    let keys = match i == j {
+    let ids = match i == j {
         true => ["left_id".to_owned(), "right_id".to_owned()],
         false => [i, j].map(|end| format!("{}_id", names[end].to_lowercase())),
     };
-    for (from, to, near) in [(i, j, &keys[0]), (j, i, &keys[1])] {
-        let relation = format!("linked_{}_{near}", names[to].to_lowercase());
+    let ends = [keys[i].referring(&ids[0]), keys[j].referring(&ids[1])];
+    for (from, to, end) in [(i, j, 0), (j, i, 1)] {
+        let near = &ends[end];
+        let relation = format!("linked_{}_{}", names[to].to_lowercase(), ids[end]);
         let mut relation = match seed.chance(30) {
             true => Relation::linked_one(&relation, names[to], &name),
             false => Relation::linked_many(&relation, names[to], &name),
         };
         if i == j {
-            relation = relation.near_key(near);
+            relation = relation.near_key(near.clone());
         }
         if seed.chance(30) {
             relation = relation.ordered_by("rank");
         }
         entities[from] = entities[from].clone().relation(relation);
     }
-    let left = Field::new(&keys[0], key_type(seed, ids[i]));
-    let right = Field::new(&keys[1], key_type(seed, ids[j]));
-    let mut link = Entity::link(&name, (&keys[0], names[i]), (&keys[1], names[j]))
+    let left = Field::new(&ids[0], key_type(seed, keys[i].id));
+    let right = Field::new(&ids[1], key_type(seed, keys[j].id));
+    let [from, to] = ends;
+    let mut link = Entity::link(&name, (from, names[i]), (to, names[j]))
         .fields([left, right])
         .field(Field::text("text"));
     if seed.chance(20) {
@@ -255,9 +295,6 @@ pub fn random_row(seed: &mut Seed, schema: &Schema, entity: &Entity) -> Value {
         .iter()
         .filter(|field| !field.is_computed())
     {
-        if entity.is_link() && field.name() == "id" {
-            continue;
-        }
         let value = match field.name() {
             "deleted_at" if seed.chance(80) => Value::Null,
             name => random_value(seed, schema, entity, name, true),
@@ -267,7 +304,7 @@ pub fn random_row(seed: &mut Seed, schema: &Schema, entity: &Entity) -> Value {
     Value::Object(row)
 }
 
-/// A value for a field: of its type, or (if allowed and not a key of a link) null.
+/// A value for a field: of its type, or (if allowed and not of the key) null.
 pub fn random_value(
     seed: &mut Seed,
     schema: &Schema,
@@ -275,9 +312,12 @@ pub fn random_value(
     name: &str,
     nulls: bool,
 ) -> Value {
-    let is_required = name == "id" || (entity.is_link() && name.ends_with("_id"));
+    let is_required = entity.key_fields().iter().any(|key| &**key == name);
     if nulls && !is_required && seed.chance(20) {
         return Value::Null;
+    }
+    if name == "shop" || name.ends_with("_shop") {
+        return json!(seed.pick(&SHOPS));
     }
     let kind = entity
         .get_field(name)
@@ -306,6 +346,37 @@ pub fn random_value(
             "a long text that is hashed when it gets to be part of a tag, because it is long"
         ])),
     }
+}
+
+/// Filters that name a few rows by their keys.
+pub fn by_key(seed: &mut Seed, schema: &Schema, entity: &Entity) -> Value {
+    let names = entity.key_fields();
+    let values = |seed: &mut Seed, name: &str, count: usize| -> Vec<Value> {
+        let values = (0..count).map(|_| random_value(seed, schema, entity, name, false));
+        values.collect()
+    };
+    let count = seed.usize(0..4);
+    if names.len() > 1 && seed.bool() {
+        // Each by all of its key.
+        let rows = (0..count).map(|_| {
+            let parts = names.iter().map(|name| {
+                (
+                    name.to_string(),
+                    random_value(seed, schema, entity, name, false),
+                )
+            });
+            Value::Object(parts.collect())
+        });
+        let rows: Vec<Value> = rows.collect();
+        return json!({ "$or": rows });
+    }
+    let mut filters = Map::new();
+    for name in names {
+        let some = values(seed, name, count);
+        let one = some.first().cloned().filter(|_| seed.bool());
+        filters.insert(name.to_string(), one.unwrap_or(json!(some)));
+    }
+    Value::Object(filters)
 }
 
 /// The entity a key leads to; the entity itself for its id.

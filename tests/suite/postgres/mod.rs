@@ -2,6 +2,7 @@
 
 mod capture;
 mod catalogue;
+mod composite;
 mod consumers;
 mod cost;
 mod delivery;
@@ -9,6 +10,8 @@ mod end_to_end;
 mod identity;
 mod keys;
 mod oracle;
+mod oracle_changes;
+mod oracle_keys;
 mod pooler;
 mod replica;
 mod resolver;

@@ -26,6 +26,7 @@ use tokio::runtime::Runtime;
 use tokio_postgres::{Client, NoTls};
 
 use crate::postgres::shop::connect;
+use crate::postgres::{oracle_changes, oracle_keys};
 use crate::support::runtime::runtime;
 
 /// What is broken on purpose.
@@ -46,9 +47,11 @@ enum Breach {
     ForgivenAbsence,
     /// Numbers are told apart as doubles.
     DoublesForTags,
+    /// Of a key of several columns, tags have the first.
+    FirstColumnOnly,
 }
 
-const BREACHES: [Breach; 7] = [
+const BREACHES: [Breach; 8] = [
     Breach::SharedAcknowledgement,
     Breach::StolenTriggers,
     Breach::BlindToDdl,
@@ -56,6 +59,7 @@ const BREACHES: [Breach; 7] = [
     Breach::SettingsOfTheWriter,
     Breach::ForgivenAbsence,
     Breach::DoublesForTags,
+    Breach::FirstColumnOnly,
 ];
 
 const TENANTS: [&str; 2] = ["one", "two"];
@@ -102,13 +106,11 @@ fn release(number: usize) -> Arc<Schema> {
                 .field(Field::json("doc")),
         ),
     };
-    Arc::new(
-        Schema::builder()
-            .entity(author)
-            .entity(post)
-            .build()
-            .unwrap(),
-    )
+    let builder = Schema::builder().entity(author).entity(post);
+    let builder = oracle_keys::entities(number)
+        .into_iter()
+        .fold(builder, |builder, entity| builder.entity(entity));
+    Arc::new(builder.build().unwrap())
 }
 
 /// The queries of a release.
@@ -136,6 +138,7 @@ fn queries(number: usize) -> Vec<GraphQuery> {
             .fields(["title"])
             .filters(json!({ "author_id": IDS[1] })),
     ];
+    queries.extend(oracle_keys::queries(number));
     for id in IDS {
         queries.push(author().fields(["name"]).filters(json!({ "id": id })));
         queries.push(post().fields(["id"]).filters(json!({ "author_id": id })));
@@ -198,18 +201,18 @@ fn queries(number: usize) -> Vec<GraphQuery> {
 }
 
 /// Told apart by no double.
-const IDS: [&str; 4] = [
+pub const IDS: [&str; 4] = [
     "90071992547409920001",
     "90071992547409920002",
     "123456789012345678901234567890",
     "123456789012345678901234567891",
 ];
-const SCORES: [&str; 2] = ["0.10000000000000000001", "0.10000000000000000002"];
-const RANKS: [&str; 3] = ["900719925474099300011", "3", "7.5"];
-const MOODS: [&str; 3] = ["sad", "glad", "wild"];
+pub const SCORES: [&str; 2] = ["0.10000000000000000001", "0.10000000000000000002"];
+pub const RANKS: [&str; 3] = ["900719925474099300011", "3", "7.5"];
+pub const MOODS: [&str; 3] = ["sad", "glad", "wild"];
 
 /// How many posts there can be.
-const POSTS: u64 = 12;
+pub const POSTS: u64 = 12;
 
 /// As a filter says it: digits that a double cannot hold are a string.
 fn digits(text: &str) -> Value {
@@ -219,7 +222,7 @@ fn digits(text: &str) -> Value {
     }
 }
 
-fn uuid(n: u64) -> String {
+pub fn uuid(n: u64) -> String {
     format!("00000000-0000-0000-0000-{n:012}")
 }
 
@@ -285,16 +288,16 @@ impl Resolver for Nowhere {
     }
 }
 
-/// The tags of changes, or of changes whose numbers went through a double.
+/// The tags of changes, or of changes whose numbers went through a double, or with one part of each key.
 struct Tagger {
     tags: ChangeTags,
-    doubles: bool,
+    breach: Breach,
 }
 
 impl EventTags for Tagger {
     fn tags(&self, event: &ChangeEvent, tags: &mut Tags) -> Result<(), BoxError> {
         let mut event = event.clone();
-        if self.doubles {
+        if self.breach == Breach::DoublesForTags {
             let round = |text: &str| text.parse::<f64>().map(|double| format!("{double}"));
             for rows in [&mut event.before, &mut event.after].into_iter().flatten() {
                 for value in rows.values_mut().flat_map(|row| row.values_mut()) {
@@ -306,7 +309,17 @@ impl EventTags for Tagger {
                 }
             }
         }
-        self.tags.tags(&event, tags)
+        if self.breach != Breach::FirstColumnOnly {
+            return self.tags.tags(&event, tags);
+        }
+        let mut right = Tags::default();
+        self.tags.tags(&event, &mut right)?;
+        tags.extend(
+            right
+                .iter()
+                .map(|tag| oracle_keys::first_part(String::from_utf8_lossy(tag).into_owned())),
+        );
+        Ok(())
     }
 }
 
@@ -370,7 +383,8 @@ impl World {
         postgres.psql("CREATE TYPE mood AS ENUM ('sad', 'glad', 'wild'); CREATE COLLATION by_icu (provider = icu, locale = 'de')");
         for tenant in TENANTS {
             postgres.psql(&format!(
-                "CREATE SCHEMA {tenant}; SET search_path = {tenant}, public; {TABLES}"
+                "CREATE SCHEMA {tenant}; SET search_path = {tenant}, public; {TABLES}; {}",
+                oracle_keys::TABLES
             ));
         }
         let client = runtime.block_on(connect(&postgres));
@@ -463,7 +477,7 @@ impl World {
             .look_interval(Duration::from_millis(200));
         let tags = Tagger {
             tags: consumer.graph.change_tags(),
-            doubles: self.breach == Breach::DoublesForTags,
+            breach: self.breach,
         };
         let builder = Invalidator::builder(source, tags);
         consumer.invalidator = Some(builder.target(consumer.target.clone()).spawn());
@@ -502,7 +516,7 @@ impl World {
 
     fn change(&mut self, seed: &mut Seed) -> String {
         let tenant = TENANTS[seed.u64(..2) as usize];
-        let sql = statement(seed);
+        let sql = oracle_changes::statement(seed);
         let settings = [
             "SET bytea_output = 'escape'",
             "SET timezone = 'Asia/Kathmandu'",
@@ -632,44 +646,8 @@ impl World {
     }
 }
 
-fn pick<'a>(seed: &mut Seed, from: &[&'a str]) -> &'a str {
+pub fn pick<'a>(seed: &mut Seed, from: &[&'a str]) -> &'a str {
     from[seed.u64(..from.len() as u64) as usize]
-}
-
-/// One change, by a statement or by what no trigger sees.
-fn statement(seed: &mut Seed) -> String {
-    let id = pick(seed, &IDS);
-    let other = pick(seed, &IDS);
-    let mood = pick(seed, &MOODS);
-    let rank = pick(seed, &RANKS);
-    let score = pick(seed, &SCORES);
-    let word = pick(seed, &["Ähre", "zebra", "Apfel", "aaa"]);
-    let uuid = uuid(seed.u64(..POSTS));
-    let token = pick(seed, &["\\x00ff", "\\x01"]);
-    match seed.u64(..100) {
-        0..=17 => format!(
-            "INSERT INTO author VALUES ({id}, '{word}', '{mood}', {score}, '{token}', now()) ON CONFLICT (id) DO UPDATE SET name = excluded.name"
-        ),
-        18..=37 => format!(
-            "INSERT INTO post VALUES ('{uuid}', {id}, '{word}', {rank}, '{{\"n\": {rank}}}', '{token}') ON CONFLICT (id) DO UPDATE SET author_id = excluded.author_id, token = excluded.token"
-        ),
-        38..=45 => format!("UPDATE author SET score = {score} WHERE id = {id}"),
-        46..=53 => format!("UPDATE author SET mood = '{mood}' WHERE id = {id}"),
-        54..=60 => format!("UPDATE post SET rank = {rank}, token = '{token}' WHERE id = '{uuid}'"),
-        61..=66 => format!("UPDATE post SET doc = '{{\"n\": {rank}1}}' WHERE author_id = {other}"),
-        67..=72 => format!("UPDATE post SET title = title || 'x' WHERE author_id = {other} AND length(title) < 20"),
-        73..=77 => format!("DELETE FROM post WHERE id = '{uuid}'"),
-        78..=80 => format!("DELETE FROM author WHERE id = {id}"),
-        81..=84 => format!("UPDATE author SET deleted_at = CASE WHEN deleted_at IS NULL THEN now() END WHERE id = {id}"),
-        85..=87 => format!("UPDATE author SET seen_at = now(), token = '{token}' WHERE id = {id}"),
-        88..=89 => format!("BEGIN; UPDATE author SET name = 'never' WHERE id = {id}; ROLLBACK"),
-        90 => "TRUNCATE post".to_owned(),
-        91..=92 => "ALTER TABLE post ALTER COLUMN title TYPE text USING upper(title)".to_owned(),
-        93 => "ALTER TABLE author DISABLE TRIGGER USER; UPDATE author SET name = name || '!' WHERE length(name) < 20; ALTER TABLE author ENABLE TRIGGER USER".to_owned(),
-        94..=95 => "CREATE TABLE swap (LIKE post INCLUDING ALL); INSERT INTO swap SELECT * FROM post WHERE rank > 4;
-             DROP TABLE post; ALTER TABLE swap RENAME TO post".to_owned(),
-        _ => format!("UPDATE author SET id = {other} WHERE id = {id} AND NOT EXISTS (SELECT FROM author WHERE id = {other})"),
-    }
 }
 
 fn is_long() -> bool {

@@ -128,7 +128,7 @@ fn value(seed: &mut Seed, kind: FieldType) -> Value {
         FieldType::Boolean => json!(seed.bool()),
         FieldType::Timestamp => instant(seed),
         FieldType::Uuid => json!(uuid(seed.u64(..5))),
-        FieldType::Json => json!({ "a": [seed.u32(..3), null, "x"] }),
+        _ => json!({ "a": [seed.u32(..3), null, "x"] }),
     }
 }
 

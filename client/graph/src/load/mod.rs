@@ -14,7 +14,7 @@ use super::error::GraphError;
 use super::plan::{Level, Parent, Plan};
 use super::query::GraphQuery;
 use super::resolver::{Fetch, List, Resolver, Row, Rows, Select};
-use super::schema::Schema;
+use super::schema::{Entity, Name, Schema, joined};
 
 /// Stands for "no key": the field is null.
 const NO_KEY: u32 = u32::MAX;
@@ -34,7 +34,7 @@ pub(crate) struct LoadedRows {
 #[derive(Debug, Default)]
 pub(crate) struct LoadedLevel {
     pub(crate) rows: Vec<Row>,
-    /// The distinct values asked for; empty for the root.
+    /// The distinct values asked for, arrays if they are of several fields; empty for the root.
     pub(crate) keys: Vec<Value>,
     /// For each row of the level above, the position of its key or `NO_KEY`.
     parent_keys: Vec<u32>,
@@ -44,6 +44,12 @@ pub(crate) struct LoadedLevel {
 }
 
 impl LoadedLevel {
+    /// Whether no two rows of the level above have the same key.
+    pub(crate) fn has_each_key_once(&self) -> bool {
+        let with_key = self.parent_keys.iter().filter(|&&key| key != NO_KEY);
+        with_key.count() == self.keys.len()
+    }
+
     /// The positions of the rows that belong to a row of the level above, in order.
     pub(crate) fn rows_of(&self, parent_row: usize) -> &[u32] {
         match self.parent_keys.get(parent_row) {
@@ -111,7 +117,7 @@ impl Loader<'_> {
         let found = self.fetch(level, Select::List(list)).await?;
         let entity = self.schema.at(level.entity);
         for row in &found.rows {
-            self.require_text(level, row, "id")?;
+            self.require(level, row, &entity.key)?;
         }
         if plan.paged && found.count.is_none() {
             return Err(GraphError::Count {
@@ -133,18 +139,15 @@ impl Loader<'_> {
         rows_above: &LoadedLevel,
     ) -> Result<LoadedLevel, GraphError> {
         let entity = self.schema.at(level.entity);
-        let kind = entity.field_at(parent.by_index).kind;
         let mut loaded = LoadedLevel::default();
         let mut positions: HashMap<Cow<'_, str>, u32> = HashMap::new();
         for row in &rows_above.rows {
-            let key = match row.get(&*parent.local) {
-                None | Some(Value::Null) => NO_KEY,
-                Some(value) => {
-                    let text = kind.canonical_text(value);
-                    let text = text.ok_or_else(|| self.bad_row(above, &parent.local))?;
+            let key = match self.key_of(entity, parent, above, row)? {
+                None => NO_KEY,
+                Some((identity, value)) => {
                     let next = loaded.keys.len() as u32;
-                    *positions.entry(text).or_insert_with(|| {
-                        loaded.keys.push(value.clone());
+                    *positions.entry(identity).or_insert_with(|| {
+                        loaded.keys.push(value.into_owned());
                         next
                     })
                 }
@@ -155,21 +158,29 @@ impl Loader<'_> {
             return Ok(loaded);
         }
 
-        let select = Select::Keys {
-            field: &parent.by,
-            values: &loaded.keys,
-            order: &level.order,
+        let (values, order) = (&loaded.keys[..], &level.order[..]);
+        let select = match &parent.by[..] {
+            [field] => Select::Keys {
+                field,
+                values,
+                order,
+            },
+            fields => Select::Tuples {
+                fields,
+                values,
+                order,
+            },
         };
         loaded.rows = self.fetch(level, select).await?.rows;
         if !entity.is_link() {
             for row in &loaded.rows {
-                self.require_text(level, row, "id")?;
+                self.require(level, row, &entity.key)?;
             }
         }
         let mut keys_of_rows = Vec::with_capacity(loaded.rows.len());
         for row in &loaded.rows {
-            let text = self.require_text(level, row, &parent.by)?;
-            keys_of_rows.push(positions.get(&text).copied().unwrap_or(NO_KEY));
+            let identity = self.require(level, row, &parent.by)?;
+            keys_of_rows.push(positions.get(&identity).copied().unwrap_or(NO_KEY));
         }
         (loaded.starts, loaded.members) = group(&keys_of_rows, loaded.keys.len());
         Ok(loaded)
@@ -186,25 +197,63 @@ impl Loader<'_> {
             locale: self.locale,
         };
         let found = self.resolver.fetch(fetch).await;
-        found.map_err(|source| GraphError::Resolver {
-            entity: entity.name().into(),
-            source,
-        })
+        found.map_err(|source| GraphError::resolver(entity, source))
     }
 
-    /// The text of a field that rows are known or matched by.
-    fn require_text<'r>(
+    /// What a row refers to: which value it is among those of the fields it is compared with, and the value itself. `None` if
+    /// a part of it is null.
+    fn key_of<'r>(
+        &self,
+        entity: &Entity,
+        parent: &Parent,
+        above: &Level,
+        row: &'r Row,
+    ) -> Result<Option<(Cow<'r, str>, Cow<'r, Value>)>, GraphError> {
+        let part = |local: &Name, by: &Name| {
+            let value = match row.get(&**local) {
+                None | Some(Value::Null) => return Ok(None),
+                Some(value) => value,
+            };
+            let kind = entity.get_field(by).map(|field| field.kind);
+            let identity = kind.and_then(|kind| kind.identity(value));
+            match identity {
+                Some(identity) => Ok(Some((identity, value))),
+                None => Err(self.bad_row(above, local)),
+            }
+        };
+        if let ([local], [by]) = (&parent.local[..], &parent.by[..]) {
+            let found = part(local, by)?;
+            return Ok(found.map(|(identity, value)| (identity, Cow::Borrowed(value))));
+        }
+        let mut identities = Vec::with_capacity(parent.by.len());
+        let mut values = Vec::with_capacity(parent.by.len());
+        for (local, by) in parent.local.iter().zip(&parent.by) {
+            let Some((identity, value)) = part(local, by)? else {
+                return Ok(None);
+            };
+            identities.push(Some(identity));
+            values.push(value.clone());
+        }
+        let identity = joined(identities.into_iter());
+        Ok(identity.map(|identity| (identity, Cow::Owned(Value::Array(values)))))
+    }
+
+    /// Which values a row has in the fields it is known or matched by.
+    fn require<'r>(
         &self,
         level: &Level,
         row: &'r Row,
-        field: &str,
+        fields: &[Name],
     ) -> Result<Cow<'r, str>, GraphError> {
         let entity = self.schema.at(level.entity);
-        let kind = entity.get_field(field).map(|field| field.kind);
-        let value = row.get(field).filter(|value| !value.is_null());
-        kind.zip(value)
-            .and_then(|(kind, value)| kind.canonical_text(value))
-            .ok_or_else(|| self.bad_row(level, field))
+        entity.identity_in(fields, row).ok_or_else(|| {
+            let is_missing = |name: &&Name| {
+                let itself = std::slice::from_ref(*name);
+                entity.identity_in(itself, row).is_none()
+            };
+            let missing = fields.iter().find(is_missing).or(fields.first());
+            self.bad_row(level, missing.map_or("", |name| name))
+        })
     }
 
     fn bad_row(&self, level: &Level, field: &str) -> GraphError {

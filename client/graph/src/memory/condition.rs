@@ -41,6 +41,24 @@ impl Conditions<'_> {
                         .any(|value| compares(kind, found, Comparison::Eq, value)),
                 )
             }
+            Filter::InTuples { fields, values } => {
+                let mut is_unknown = false;
+                for tuple in values {
+                    let equal = fields
+                        .iter()
+                        .zip(tuple)
+                        .try_fold_three(true, |(field, value)| {
+                            let found = present(row, field)?;
+                            Some(same(kind(entity, field), found, value))
+                        });
+                    match equal {
+                        Some(true) => return Some(true),
+                        Some(false) => {}
+                        None => is_unknown = true,
+                    }
+                }
+                (!is_unknown).then_some(false)
+            }
             Filter::Like {
                 field,
                 pattern,
@@ -63,19 +81,19 @@ impl Conditions<'_> {
         let related = || {
             let relation = entity.get_relation(relation)?;
             let target = self.schema.entity(relation.target())?;
-            let local = present(row, relation.local())?;
             let meets = |row: &Row| self.holds(target, filter, row) == Some(true);
+            let tables = self.tables;
             let found = match relation.through() {
-                None => self
-                    .tables
-                    .with(target, relation.foreign(), local)
+                None => tables
+                    .with(target, relation.foreign(), row, relation.local())
                     .any(meets),
                 Some(through) => {
                     let link = self.schema.entity(&through.link)?;
-                    let links = self.tables.with(link, &through.near, local);
-                    links
-                        .filter_map(|link| present(link, &through.far))
-                        .any(|far| self.tables.with(target, relation.foreign(), far).any(meets))
+                    let mut links = tables.with(link, &through.near, row, relation.local());
+                    links.any(|link| {
+                        let found = tables.with(target, relation.foreign(), link, &through.far);
+                        found.into_iter().any(meets)
+                    })
                 }
             };
             Some(found)
@@ -128,8 +146,8 @@ fn compares(kind: FieldType, found: &Value, comparison: Comparison, value: &Valu
 }
 
 /// Whether two values of a field are equal, however they are written.
-pub(super) fn same(kind: FieldType, a: &Value, b: &Value) -> bool {
-    match (kind.canonical_text(a), kind.canonical_text(b)) {
+fn same(kind: FieldType, a: &Value, b: &Value) -> bool {
+    match (kind.identity(a), kind.identity(b)) {
         (Some(a), Some(b)) => a == b,
         _ => a == b,
     }

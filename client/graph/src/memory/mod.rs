@@ -6,16 +6,18 @@ mod condition;
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::fmt;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
-use condition::{Conditions, present, same};
+use condition::{Conditions, present};
 use serde_json::Value;
 
 use super::compare::compare_in;
+use super::error::ResolverError;
 use super::query::Direction;
-use super::resolver::{BoxFuture, Fetch, List, Resolver, ResolverError, Row, Rows, Select};
-use super::schema::{Entity, FieldType, Name, Schema, key_text};
+use super::resolver::{BoxFuture, Fetch, List, Resolver, Row, Rows, Select};
+use super::schema::{Entity, FieldType, Name, Schema, joined};
 use mcache::change::{ChangeEvent, Operation};
 
 /// Makes the value of a computed field: from all tables, the row and the query's context.
@@ -56,7 +58,7 @@ pub struct MemoryResolver {
     computed: HashMap<(String, String), Box<Compute>>,
 }
 
-/// The rows of each entity, by id.
+/// The rows of each entity, by key.
 #[derive(Debug, Default)]
 pub struct Tables {
     rows: HashMap<String, BTreeMap<String, Row>>,
@@ -72,17 +74,21 @@ impl Tables {
         all.filter(move |row| soft_delete.is_none_or(|field| present(row, field).is_none()))
     }
 
-    /// Those whose field has the value.
+    /// Those whose fields have the values that a row has in others.
     fn with<'a>(
         &'a self,
         entity: &'a Entity,
-        field: &'a str,
-        value: &'a Value,
+        fields: &'a [Name],
+        of: &'a Row,
+        theirs: &'a [Name],
     ) -> impl Iterator<Item = &'a Row> {
-        let kind = entity.get_field(field).map(|field| field.kind());
+        let wanted = joined(fields.iter().zip(theirs).map(|(field, theirs)| {
+            let kind = entity.get_field(field)?.kind();
+            kind.identity(of.get(&**theirs)?)
+        }));
         self.rows(entity.name()).filter(move |row| {
-            let found = present(row, field).zip(kind);
-            found.is_some_and(|(found, kind)| same(kind, found, value))
+            let found = entity.identity_in(fields, row);
+            found.is_some() && found == wanted
         })
     }
 }
@@ -97,11 +103,13 @@ pub enum MemoryError {
         /// The name.
         entity: String,
     },
-    /// The row is not an object, or has no id (and is not a link, which has its keys).
-    #[error("memory resolver: a row of {entity} must be an object with an id")]
+    /// The row is not an object, or a field of its key is missing, null or not of its type.
+    #[error("memory resolver: a row of {entity} must be an object with {key}")]
     Row {
         /// The entity.
         entity: String,
+        /// The fields of its key.
+        key: String,
     },
 }
 
@@ -133,20 +141,19 @@ impl MemoryResolver {
         self
     }
 
-    /// Inserts a row, or replaces the one with its id.
+    /// Inserts a row, or replaces the one with its key.
     ///
     /// # Errors
     ///
-    /// [`MemoryError`] if the entity is unknown or the row has no id.
+    /// [`MemoryError`] if the entity is unknown or the row has no key.
     pub fn put(&self, entity: &str, row: Value) -> Result<ChangeEvent, MemoryError> {
         let entity = self.entity(entity)?;
-        let bad_row = || MemoryError::Row {
-            entity: entity.name().into(),
-        };
+        let bad_row = || bad_row(entity);
         let Value::Object(row) = row else {
             return Err(bad_row());
         };
-        let id = row_id(entity, &row).ok_or_else(bad_row)?;
+        let identity = entity.identity_in(&entity.key, &row);
+        let id = identity.ok_or_else(bad_row)?.into_owned();
         let mut tables = self.write();
         let table = tables.rows.entry(entity.name().to_owned()).or_default();
         let before = table.insert(id.clone(), row.clone());
@@ -162,7 +169,8 @@ impl MemoryResolver {
         })
     }
 
-    /// Changes some fields of a row, never its id; `None` if there is no such row.
+    /// Changes some fields of a row, never its key; `None` if there is no such row. A row whose key has several fields is
+    /// named as [`key_text`](crate::key_text) writes it.
     ///
     /// # Errors
     ///
@@ -175,12 +183,10 @@ impl MemoryResolver {
     ) -> Result<Option<ChangeEvent>, MemoryError> {
         let entity = self.entity(entity)?;
         let Value::Object(mut fields) = fields else {
-            return Err(MemoryError::Row {
-                entity: entity.name().into(),
-            });
+            return Err(bad_row(entity));
         };
-        // A row with another id is another row.
-        fields.remove("id");
+        // A row with another key is another row.
+        fields.retain(|name, _| !entity.key.iter().any(|key| **key == **name));
         let mut tables = self.write();
         let table = tables.rows.get_mut(entity.name());
         let Some(row) = table.and_then(|table| table.get_mut(id)) else {
@@ -255,10 +261,10 @@ impl MemoryResolver {
                 let kind = kind.unwrap_or(FieldType::Json);
                 let wanted: HashSet<Cow<'_, str>> = values
                     .iter()
-                    .filter_map(|value| kind.canonical_text(value))
+                    .filter_map(|value| kind.identity(value))
                     .collect();
                 let is_wanted = |row: &&Row| {
-                    let found = present(row, field).and_then(|found| kind.canonical_text(found));
+                    let found = row.get(&**field).and_then(|found| kind.identity(found));
                     found.is_some_and(|found| wanted.contains(&found))
                 };
                 let mut rows: Vec<&Row> =
@@ -268,6 +274,31 @@ impl MemoryResolver {
                     rows: rows.into_iter().map(project).collect(),
                     count: None,
                 }
+            }
+            Select::Tuples {
+                fields,
+                values,
+                order,
+            } => {
+                let kinds: Vec<FieldType> = fields
+                    .iter()
+                    .filter_map(|field| Some(fetch.entity.get_field(field)?.kind()))
+                    .collect();
+                let tuples = values.iter().filter_map(Value::as_array);
+                let wanted: HashSet<Cow<'_, str>> = tuples
+                    .filter_map(|tuple| {
+                        let parts = kinds.iter().zip(tuple);
+                        joined(parts.map(|(kind, value)| kind.identity(value)))
+                    })
+                    .collect();
+                let is_wanted = |row: &&Row| {
+                    let found = fetch.entity.identity_in(fields, row);
+                    found.is_some_and(|found| wanted.contains(&found))
+                };
+                let mut rows: Vec<&Row> =
+                    tables.rows(fetch.entity.name()).filter(is_wanted).collect();
+                sort(&mut rows, order);
+                Rows::new(rows.into_iter().map(project).collect())
             }
             Select::List(list) => {
                 let rows = self.list(&tables, fetch.entity, &list);
@@ -325,6 +356,17 @@ impl MemoryResolver {
     }
 }
 
+impl fmt::Debug for MemoryResolver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let tables = self.read();
+        let rows = tables
+            .rows
+            .iter()
+            .map(|(entity, rows)| (entity, rows.len()));
+        f.debug_map().entries(rows).finish()
+    }
+}
+
 impl Resolver for MemoryResolver {
     /// None of its rows changes by itself.
     fn next_boundary<'a>(
@@ -349,15 +391,9 @@ fn sort(rows: &mut [&Row], order: &[(Name, Direction)]) {
     });
 }
 
-/// What a row is stored under: its id, or the keys of a link.
-fn row_id(entity: &Entity, row: &Row) -> Option<String> {
-    let text = |field: &str| {
-        let kind = entity.get_field(field)?.kind();
-        Some(kind.canonical_text(present(row, field)?)?.into_owned())
-    };
-    text("id").or_else(|| {
-        let ends = entity.link.as_ref()?;
-        let (left, right) = (text(&ends.left.key)?, text(&ends.right.key)?);
-        Some(key_text(&[&left, &right]))
-    })
+fn bad_row(entity: &Entity) -> MemoryError {
+    MemoryError::Row {
+        entity: entity.name().into(),
+        key: entity.key.join(", "),
+    }
 }

@@ -5,14 +5,15 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::Dependency;
 use super::decimal::Decimal;
+use super::{Dependency, FieldIndex};
 
 /// A name out of the schema, cheap to clone.
 pub type Name = Arc<str>;
 
 /// What the values of a field are: which filters make sense, and when two values are the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum FieldType {
     /// A string; equal when its characters are.
     Text,
@@ -92,6 +93,20 @@ impl FieldType {
         }
     }
 
+    /// Which value this is: two values have the same text if and only if they are equal, as keys are. `None` for null, which
+    /// equals nothing, and for a value that is not of this type.
+    ///
+    /// Tags are written with [`canonical_text`](Self::canonical_text), which may give two different values one text. Rows
+    /// are matched by this.
+    pub fn identity(self, value: &Value) -> Option<Cow<'_, str>> {
+        match (self, value) {
+            (_, Value::Null) => None,
+            // What is no UUID is, in a column of texts, the text it is.
+            (Self::Uuid, Value::String(text)) if !is_uuid(text) => Some(Cow::Borrowed(text)),
+            _ => self.canonical_text(value),
+        }
+    }
+
     /// As [`canonical_text`](Self::canonical_text), of a value written as a string.
     pub(crate) fn canonical_str(self, text: &str) -> Option<Cow<'_, str>> {
         match self {
@@ -111,6 +126,29 @@ impl FieldType {
             Self::Boolean | Self::Timestamp | Self::Json => None,
         }
     }
+}
+
+/// Whether PostgreSQL reads the text as a UUID: 32 digits, perhaps in braces, perhaps with a hyphen after any four.
+fn is_uuid(text: &str) -> bool {
+    let inner = text
+        .strip_prefix('{')
+        .map_or(Some(text), |rest| rest.strip_suffix('}'));
+    let Some(inner) = inner else {
+        return false;
+    };
+    let mut digits = 0;
+    let mut after_hyphen = true;
+    for byte in inner.bytes() {
+        match byte {
+            b'-' if !after_hyphen && digits % 4 == 0 => after_hyphen = true,
+            byte if byte.is_ascii_hexdigit() => {
+                digits += 1;
+                after_hyphen = false;
+            }
+            _ => return false,
+        }
+    }
+    digits == 32 && !after_hyphen
 }
 
 /// Lower-case digits in groups of 8-4-4-4-12, however they were grouped.
@@ -136,28 +174,6 @@ fn uuid_text(text: &str) -> Cow<'_, str> {
     Cow::Owned(canonical)
 }
 
-/// The one text of a key of several parts, given the text of each. No two keys have the same.
-pub fn key_text(parts: &[&str]) -> String {
-    let mut text = String::new();
-    for (position, part) in parts.iter().enumerate() {
-        if position > 0 {
-            text.push('|');
-        }
-        // A key of one part is that part.
-        if parts.len() == 1 || !part.contains(['|', '\\']) {
-            text.push_str(part);
-        } else {
-            for c in part.chars() {
-                if matches!(c, '|' | '\\') {
-                    text.push('\\');
-                }
-                text.push(c);
-            }
-        }
-    }
-    text
-}
-
 /// One field of an entity.
 ///
 /// ```
@@ -174,6 +190,8 @@ pub struct Field {
     pub(crate) lookup: bool,
     pub(crate) computed: bool,
     pub(crate) depends: Vec<Dependency>,
+    /// If not empty, this stands for these fields together: the key, or what rows are matched by.
+    pub(crate) parts: Vec<FieldIndex>,
 }
 
 impl Field {
@@ -185,6 +203,15 @@ impl Field {
             lookup: false,
             computed: false,
             depends: Vec::new(),
+            parts: Vec::new(),
+        }
+    }
+
+    /// Several fields of an entity, taken together. No field has such a name.
+    pub(crate) fn tuple(names: &[Name], parts: Vec<FieldIndex>) -> Self {
+        Self {
+            parts,
+            ..Self::new(&names.join(","), FieldType::Text)
         }
     }
 
@@ -358,5 +385,35 @@ mod tests {
             text(FieldType::Integer, json!(u64::MAX)).as_deref(),
             Some("18446744073709551615")
         );
+    }
+
+    #[test]
+    fn identity_tells_apart_what_tags_need_not() {
+        let uuid = "a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11";
+        let (shouted, other) = (uuid.to_uppercase(), format!("{uuid}x"));
+        let both = |kind: FieldType, a: &Value, b: &Value| {
+            let tags = kind.canonical_text(a) == kind.canonical_text(b);
+            (tags, kind.identity(a) == kind.identity(b))
+        };
+        for (kind, a, b, same) in [
+            (FieldType::Uuid, json!(uuid), json!(shouted), (true, true)),
+            (
+                FieldType::Uuid,
+                json!("a0eebc999c0b4ef8-bb6d6bb9bd380a11"),
+                json!(uuid),
+                (true, true),
+            ),
+            // Of no UUID: two texts are two texts.
+            (FieldType::Uuid, json!(uuid), json!(other), (true, false)),
+            (FieldType::Uuid, json!("N/A"), json!("n/a"), (true, false)),
+            (FieldType::Text, json!(null), json!("null"), (true, false)),
+            (FieldType::Text, json!(7), json!("7"), (true, true)),
+            (FieldType::Integer, json!(1.0), json!("1"), (true, true)),
+            (FieldType::Number, json!("1.10"), json!(1.1), (true, true)),
+        ] {
+            assert_eq!(both(kind, &a, &b), same, "{a} {b}");
+        }
+        assert_eq!(FieldType::Text.identity(&json!(null)), None);
+        assert_eq!(FieldType::Integer.identity(&json!("seven")), None);
     }
 }

@@ -6,13 +6,15 @@
 mod decimal;
 mod entity;
 mod field;
+mod names;
 mod relation;
 
 use std::collections::HashMap;
 
 pub use entity::Entity;
-pub(crate) use entity::{FieldIndex, ID};
-pub use field::{Field, FieldType, Name, key_text};
+pub(crate) use entity::{FieldIndex, ID, joined};
+pub use field::{Field, FieldType, Name};
+pub use names::FieldNames;
 pub use relation::{Dependency, Relation, Through};
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -117,16 +119,22 @@ impl SchemaBuilder {
     /// dependency that names something undeclared, a key whose values have no canonical text.
     pub fn build(mut self) -> Result<Schema, SchemaError> {
         let by_name = self.index_names()?;
+        for entity in &mut self.entities {
+            place_key(entity)?;
+            check_entity(entity)?;
+        }
         for index in 0..self.entities.len() {
-            check_entity(&self.entities[index])?;
+            self.resolve_keys(index, &by_name);
             self.resolve_links(index, &by_name)?;
         }
         self.mark_keys(&by_name)?;
         for entity in &mut self.entities {
-            let lookups = entity
-                .changeable()
-                .filter(|&field| entity.field_at(field).lookup);
-            entity.lookups = lookups.collect();
+            let is_lookup = |&field: &FieldIndex| {
+                let it = entity.field_at(field);
+                field != ID && (it.lookup || !it.parts.is_empty())
+            };
+            let all = ID..FieldIndex::try_from(entity.fields.len()).unwrap_or(FieldIndex::MAX);
+            entity.lookups = all.filter(is_lookup).collect();
         }
         // Debug output names every field of every definition, in order of declaration.
         let described = format!("{:?}{:?}", self.version, self.entities);
@@ -155,6 +163,25 @@ impl SchemaBuilder {
             }
         }
         Ok(by_name)
+    }
+
+    /// Has each relation that does not say otherwise match the keys of its two sides.
+    fn resolve_keys(&mut self, index: EntityIndex, by_name: &HashMap<Name, EntityIndex>) {
+        for position in 0..self.entities[index].relations.len() {
+            let target = &self.entities[index].relations[position].target;
+            let theirs = by_name
+                .get(target)
+                .map(|&target| self.entities[target].key.clone());
+            let entity = &mut self.entities[index];
+            let relation = &mut entity.relations[position];
+            if relation.local.is_empty() {
+                relation.local.clone_from(&entity.key);
+            }
+            // A target that is not there is an error later.
+            if let (true, Some(theirs)) = (relation.foreign.is_empty(), theirs) {
+                relation.foreign = theirs;
+            }
+        }
     }
 
     /// Finds out which key of its link entity each relation begins and ends with.
@@ -203,7 +230,7 @@ impl SchemaBuilder {
     /// Checks the fields that relations and dependencies match by, and makes lookups of those on
     /// the far side: that is where "the children of this parent" becomes a tag.
     fn mark_keys(&mut self, by_name: &HashMap<Name, EntityIndex>) -> Result<(), SchemaError> {
-        let mut keys: Vec<(EntityIndex, Name)> = Vec::new();
+        let mut keys: Vec<(EntityIndex, Vec<Name>)> = Vec::new();
         for entity in &self.entities {
             let find = |owner: &str, target: &Name| {
                 by_name
@@ -220,6 +247,12 @@ impl SchemaBuilder {
                 let target = find(owner, &relation.target)?;
                 require_key(entity, entity, owner, &relation.local)?;
                 require_key(entity, &self.entities[target], owner, &relation.foreign)?;
+                let (from, to) = match &relation.through {
+                    Some(through) => (&through.near, &through.far),
+                    None => (&relation.foreign, &relation.local),
+                };
+                require_as_many(entity, owner, &relation.local, from)?;
+                require_as_many(entity, owner, &relation.foreign, to)?;
                 keys.push((target, relation.foreign.clone()));
                 if let Some(order_by) = &relation.order_by {
                     require_stored(entity, &self.entities[target], owner, order_by)?;
@@ -250,23 +283,67 @@ impl SchemaBuilder {
                 if let Some(key) = &dependency.key {
                     require_key(entity, entity, owner, &key.ours)?;
                     require_key(entity, &self.entities[target], owner, &key.theirs)?;
+                    require_as_many(entity, owner, &key.ours, &key.theirs)?;
                     keys.push((target, key.theirs.clone()));
                 }
             }
         }
         for (entity, key) in keys {
-            let fields = &mut self.entities[entity].fields;
-            if let Some(field) = fields.iter_mut().find(|field| field.name == key) {
-                field.lookup = true;
+            let entity = &mut self.entities[entity];
+            match &key[..] {
+                [name] => {
+                    let mut fields = entity.fields.iter_mut();
+                    if let Some(field) = fields.find(|field| field.name == *name) {
+                        field.lookup = true;
+                    }
+                }
+                names if entity.index_of_all(names).is_none() => {
+                    let parts = names.iter().filter_map(|name| entity.index_of(name));
+                    let tuple = Field::tuple(names, parts.collect());
+                    entity.fields.push(tuple);
+                }
+                _ => {}
             }
         }
         Ok(())
     }
 }
 
-/// What concerns one entity alone: names, lookups, the soft-delete field.
+/// Puts the key first: a field, or a tuple of those that make it.
+fn place_key(entity: &mut Entity) -> Result<(), SchemaError> {
+    let key = entity.key.clone();
+    if key.is_empty() {
+        return Err(SchemaError::NoKey {
+            entity: entity.name.to_string(),
+        });
+    }
+    let repeated = (1..key.len()).find(|&at| key[..at].contains(&key[at]));
+    if let Some(at) = repeated {
+        return Err(SchemaError::Duplicate {
+            entity: entity.name.to_string(),
+            name: key[at].to_string(),
+        });
+    }
+    let positions = key
+        .iter()
+        .filter_map(|name| entity.fields.iter().position(|field| field.name == *name));
+    match positions.collect::<Vec<usize>>()[..] {
+        [position] => entity.fields[..=position].rotate_right(1),
+        ref positions => {
+            // Behind the tuple, each is one further on.
+            let parts = positions
+                .iter()
+                .filter_map(|&position| FieldIndex::try_from(position + 1).ok());
+            let tuple = Field::tuple(&key, parts.collect());
+            entity.fields.insert(0, tuple);
+        }
+    }
+    Ok(())
+}
+
+/// What concerns one entity alone: names, the key, lookups, the soft-delete field.
 fn check_entity(entity: &Entity) -> Result<(), SchemaError> {
-    let names = entity.fields.iter().map(|field| &field.name);
+    let names = entity.all_fields().iter().map(|field| &field.name);
     let mut seen: Vec<&Name> = Vec::new();
     for name in names.chain(entity.relations.iter().map(|relation| &relation.name)) {
         check_identifier(&entity.name, name)?;
@@ -279,9 +356,9 @@ fn check_entity(entity: &Entity) -> Result<(), SchemaError> {
         seen.push(name);
     }
     for field in entity.fields.iter().filter(|field| field.lookup) {
-        require_key(entity, entity, "lookup", &field.name)?;
+        require_key(entity, entity, "lookup", std::slice::from_ref(&field.name))?;
     }
-    require_key(entity, entity, "id", "id")?;
+    require_key(entity, entity, "key", &entity.key)?;
     if let Some(field) = &entity.soft_delete {
         require_stored(entity, entity, "soft_delete", field)?;
     }
@@ -302,16 +379,40 @@ fn require_stored(of: &Entity, on: &Entity, owner: &str, name: &str) -> Result<(
     }
 }
 
-fn require_key(of: &Entity, on: &Entity, owner: &str, name: &str) -> Result<(), SchemaError> {
-    require_stored(of, on, owner, name)?;
-    match on.get_field(name) {
-        Some(field) if field.kind.has_canonical_text() => Ok(()),
-        _ => Err(SchemaError::Key {
-            entity: of.name.to_string(),
-            owner: owner.to_string(),
-            field: format!("{}.{name}", on.name),
-        }),
+/// Requires that rows can be matched by these fields.
+fn require_key(of: &Entity, on: &Entity, owner: &str, names: &[Name]) -> Result<(), SchemaError> {
+    for name in names {
+        require_stored(of, on, owner, name)?;
+        if !on
+            .get_field(name)
+            .is_some_and(|field| field.kind.has_canonical_text())
+        {
+            return Err(SchemaError::Key {
+                entity: of.name.to_string(),
+                owner: owner.to_string(),
+                field: format!("{}.{name}", on.name),
+            });
+        }
     }
+    Ok(())
+}
+
+/// Requires that each field has one to be equal to.
+fn require_as_many(
+    of: &Entity,
+    owner: &str,
+    ours: &[Name],
+    theirs: &[Name],
+) -> Result<(), SchemaError> {
+    if ours.len() == theirs.len() {
+        return Ok(());
+    }
+    Err(SchemaError::Fields {
+        entity: of.name.to_string(),
+        owner: owner.to_string(),
+        ours: ours.join(", "),
+        theirs: theirs.join(", "),
+    })
 }
 
 /// Names end up in tags and in the SQL of resolvers: plain identifiers only.
@@ -369,6 +470,24 @@ pub enum SchemaError {
         owner: String,
         /// What is missing.
         name: String,
+    },
+    /// An entity whose key has no fields.
+    #[error("schema: {entity}: a key has at least one field")]
+    NoKey {
+        /// The entity.
+        entity: String,
+    },
+    /// Fields that must equal each other are not as many: a key of several fields is referred to by as many.
+    #[error("schema: {entity}.{owner} matches ({ours}) with ({theirs}), which are not as many")]
+    Fields {
+        /// The entity whose definition is wrong.
+        entity: String,
+        /// The relation or dependency.
+        owner: String,
+        /// The fields of the one side.
+        ours: String,
+        /// The fields of the other.
+        theirs: String,
     },
     /// A relation goes through something that is not a link entity between its two ends.
     #[error("schema: {entity}.{relation}: {link} is not a link entity between the two ends")]

@@ -1,6 +1,6 @@
 //! How rows of one entity lead to rows of another, in the result or only behind it.
 
-use super::Name;
+use super::{FieldNames, Name};
 
 /// A relation of an entity: from each of its rows to one or many rows of a target.
 ///
@@ -10,69 +10,77 @@ use super::Name;
 /// | [`has_one`](Self::has_one) | `target.<key> = row.id` | object or `null` |
 /// | [`has_many`](Self::has_many) | `target.<key> = row.id` | array |
 /// | [`linked_one`](Self::linked_one), [`linked_many`](Self::linked_many) | an entry in the link entity between them | object or `null`, array |
+///
+/// Where the [key](super::Entity::key) has several fields, so has what refers to it, in the same order: `["tenant_id",
+/// "order_id"]`. All of them must be equal; null in one of them refers to nothing.
 #[derive(Clone, Debug)]
 pub struct Relation {
     pub(crate) name: Name,
     pub(crate) target: Name,
     pub(crate) many: bool,
-    /// The field of this entity that is matched; `id` unless the key is on this side.
-    pub(crate) local: Name,
-    /// The field of the target that is matched; `id` unless the key is on that side.
-    pub(crate) foreign: Name,
+    /// The fields of this entity that are matched. Empty until the schema is built: its key.
+    pub(crate) local: Vec<Name>,
+    /// The fields of the target that are matched, each with the one of `local` at its place. Empty as `local`.
+    pub(crate) foreign: Vec<Name>,
     pub(crate) through: Option<Through>,
     pub(crate) order_by: Option<Name>,
 }
 
 /// The link entity of a relation and its two keys, seen from the entity the relation belongs to.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Through {
     /// The link entity.
     pub link: Name,
-    /// Its key towards the entity that has the relation. Filled in by the schema.
-    pub near: Name,
-    /// Its key towards the target. Filled in by the schema.
-    pub far: Name,
+    /// Its key towards the entity that has the relation, each field at the place of what it equals in
+    /// [`Relation::local`]. Filled in by the schema.
+    pub near: Vec<Name>,
+    /// Its key towards the target, each field at the place of what it equals in [`Relation::foreign`]. Filled in by the
+    /// schema.
+    pub far: Vec<Name>,
 }
 
+/// The key of whichever side it is.
+const KEY: FieldNames = FieldNames(Vec::new());
+
 impl Relation {
-    fn new(name: &str, target: &str, many: bool, local: &str, foreign: &str) -> Self {
+    fn new(name: &str, target: &str, many: bool, local: FieldNames, foreign: FieldNames) -> Self {
         Self {
             name: name.into(),
             target: target.into(),
             many,
-            local: local.into(),
-            foreign: foreign.into(),
+            local: local.0,
+            foreign: foreign.0,
             through: None,
             order_by: None,
         }
     }
 
     fn linked(name: &str, target: &str, link: &str, many: bool) -> Self {
-        let unknown: Name = "".into();
         Self {
             through: Some(Through {
                 link: link.into(),
-                near: unknown.clone(),
-                far: unknown,
+                near: Vec::new(),
+                far: Vec::new(),
             }),
-            ..Self::new(name, target, many, "id", "id")
+            ..Self::new(name, target, many, KEY, KEY)
         }
     }
 
     /// To one row, whose id is in `key` of this entity.
-    pub fn belongs_to(name: &str, target: &str, key: &str) -> Self {
-        Self::new(name, target, false, key, "id")
+    pub fn belongs_to(name: &str, target: &str, key: impl Into<FieldNames>) -> Self {
+        Self::new(name, target, false, key.into(), KEY)
     }
 
     /// To the one row whose `key` is this row's id. Should there be more, the one with the
     /// smallest id (or first in [`ordered_by`](Self::ordered_by)) is taken.
-    pub fn has_one(name: &str, target: &str, key: &str) -> Self {
-        Self::new(name, target, false, "id", key)
+    pub fn has_one(name: &str, target: &str, key: impl Into<FieldNames>) -> Self {
+        Self::new(name, target, false, KEY, key.into())
     }
 
     /// To all rows whose `key` is this row's id.
-    pub fn has_many(name: &str, target: &str, key: &str) -> Self {
-        Self::new(name, target, true, "id", key)
+    pub fn has_many(name: &str, target: &str, key: impl Into<FieldNames>) -> Self {
+        Self::new(name, target, true, KEY, key.into())
     }
 
     /// To the one row a link entity joins with this one.
@@ -85,26 +93,26 @@ impl Relation {
         Self::linked(name, target, link, true)
     }
 
-    /// Matches this field of the entity instead of its default.
+    /// Matches this field (or these) of the entity instead of its default.
     #[must_use]
-    pub fn local_key(mut self, field: &str) -> Self {
-        self.local = field.into();
+    pub fn local_key(mut self, fields: impl Into<FieldNames>) -> Self {
+        self.local = fields.into().0;
         self
     }
 
-    /// Matches this field of the target instead of its default.
+    /// Matches this field (or these) of the target instead of its default.
     #[must_use]
-    pub fn foreign_key(mut self, field: &str) -> Self {
-        self.foreign = field.into();
+    pub fn foreign_key(mut self, fields: impl Into<FieldNames>) -> Self {
+        self.foreign = fields.into().0;
         self
     }
 
     /// For a link entity that joins an entity with itself: which of its two keys is on this side.
     /// Default: the first.
     #[must_use]
-    pub fn near_key(mut self, field: &str) -> Self {
+    pub fn near_key(mut self, fields: impl Into<FieldNames>) -> Self {
         if let Some(through) = &mut self.through {
-            through.near = field.into();
+            through.near = fields.into().0;
         }
         self
     }
@@ -131,13 +139,13 @@ impl Relation {
         self.many
     }
 
-    /// The field of the owning entity that is matched.
-    pub fn local(&self) -> &str {
+    /// The fields of the owning entity that are matched: one, or those of a key of several.
+    pub fn local(&self) -> &[Name] {
         &self.local
     }
 
-    /// The field of the target that is matched.
-    pub fn foreign(&self) -> &str {
+    /// The fields of the target that are matched, each with the one of [`local`](Self::local) at its place.
+    pub fn foreign(&self) -> &[Name] {
         &self.foreign
     }
 
@@ -168,8 +176,8 @@ pub struct Dependency {
 /// Which rows of a dependency matter: those whose `theirs` equals the dependent row's `ours`.
 #[derive(Clone, Debug)]
 pub(crate) struct DependencyKey {
-    pub(crate) theirs: Name,
-    pub(crate) ours: Name,
+    pub(crate) theirs: Vec<Name>,
+    pub(crate) ours: Vec<Name>,
 }
 
 impl Dependency {
@@ -189,12 +197,12 @@ impl Dependency {
         self
     }
 
-    /// Only on rows whose field `theirs` equals `ours` of the row that depends on them.
+    /// Only on rows whose field `theirs` (or fields, in order) equals `ours` of the row that depends on them.
     #[must_use]
-    pub fn keyed(mut self, theirs: &str, ours: &str) -> Self {
+    pub fn keyed(mut self, theirs: impl Into<FieldNames>, ours: impl Into<FieldNames>) -> Self {
         self.key = Some(DependencyKey {
-            theirs: theirs.into(),
-            ours: ours.into(),
+            theirs: theirs.into().0,
+            ours: ours.into().0,
         });
         self
     }

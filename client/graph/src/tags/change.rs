@@ -6,10 +6,10 @@ use std::borrow::Cow;
 use serde_json::Value;
 
 use super::super::resolver::Row;
-use super::super::schema::{Entity, FieldIndex, ID, Schema};
+use super::super::schema::{Entity, FieldIndex, ID, Name, Schema, joined};
 use super::name::{Aspect, Region, TagSink, TagWriter};
 use super::{TagLimits, UnknownEntity};
-use mcache::change::{ChangeEvent, Operation};
+use mcache::change::{ChangeEvent, Operation, key_text};
 
 pub(super) fn tags_of<S: TagSink>(
     schema: &Schema,
@@ -26,29 +26,25 @@ pub(super) fn tags_of<S: TagSink>(
         distinct: false,
     };
     writer.put(Region::All, Aspect::Any);
-    for id in &event.ids {
-        writer.put(Region::Value(ID, &id_text(entity, id)), Aspect::Any);
+    let rows = event.ids.iter();
+    let rows: Vec<RowChange<'_>> = rows.map(|id| RowChange::new(entity, event, id)).collect();
+    for key in rows.iter().flat_map(|row| &row.keys) {
+        writer.put(Region::Value(ID, key), Aspect::Any);
     }
     // A name that is not known here is one of another release, whose entries only this tag is certain to reach.
     let knows = |name: &String| entity.index_of(name).is_some();
     let unknown = event.changed.iter().flatten().any(|name| !knows(name));
-    if unknown {
+    if unknown || rows.iter().any(|row| !row.is_named) {
         writer.put_entity();
     }
     if event.ids.is_empty() || event.ids.len() > limits.changed_rows_max {
         writer.put_entity();
         return Ok(());
     }
-    for id in &event.ids {
-        RowChange::new(entity, event, id).put(&mut writer, id);
+    for row in &rows {
+        row.put(&mut writer);
     }
     Ok(())
-}
-
-/// Events carry ids as text; their type decides how that is written in tags.
-fn id_text<'a>(entity: &Entity, id: &'a str) -> Cow<'a, str> {
-    let text = entity.field_at(ID).kind.canonical_str(id);
-    text.unwrap_or(Cow::Borrowed(id))
 }
 
 /// One row before or after its change.
@@ -86,6 +82,14 @@ struct RowChange<'a> {
     event: &'a ChangeEvent,
     before: Side<'a>,
     after: Side<'a>,
+    /// The parts of the key, as the event names the row.
+    parts: Option<Vec<String>>,
+    /// The keys the row is known to have had or to have: usually one.
+    keys: Vec<String>,
+    /// Whether it cannot have had another.
+    is_named: bool,
+    /// Whether it was given another key: a row went, and one came.
+    is_renamed: bool,
 }
 
 impl<'a> RowChange<'a> {
@@ -102,15 +106,43 @@ impl<'a> RowChange<'a> {
             // What is not known yet is treated as the widest: any change of an existing row.
             _ => (known(before), known(after)),
         };
+        let parts = entity.parts_of_key(id);
+        // What the event knows of the row says better what its key is than how the event names it.
+        let told = [before, after].map(|side| match side {
+            Side::Known(row) => entity.text_in(ID, row),
+            Side::Absent | Side::Unknown => None,
+        });
+        let named = parts.as_ref().map(|parts| {
+            let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
+            Cow::Owned(key_text(&parts))
+        });
+        let differs = matches!(&told, [Some(before), Some(after)] if before != after);
+        let mut of_key = entity.key.iter();
+        let says_so = |name: &Name| event.changed.as_ref().is_some_and(|c| c.contains(&**name));
+        let is_renamed = differs || of_key.any(says_so);
+        let is_named = match is_renamed {
+            true => told.iter().all(Option::is_some),
+            false => named.is_some() || told.iter().any(Option::is_some),
+        };
+        let mut keys: Vec<String> = Vec::with_capacity(1);
+        for key in named.into_iter().chain(told.into_iter().flatten()) {
+            if !keys.iter().any(|known| **known == *key) {
+                keys.push(key.into_owned());
+            }
+        }
         Self {
             entity,
             event,
             before,
             after,
+            parts,
+            keys,
+            is_named,
+            is_renamed,
         }
     }
 
-    fn put<S: TagSink>(&self, writer: &mut TagWriter<'_, S>, id: &str) {
+    fn put<S: TagSink>(&self, writer: &mut TagWriter<'_, S>) {
         let presences = self.presences();
         if presences == [Presence::Absent; 2] {
             return;
@@ -126,26 +158,29 @@ impl<'a> RowChange<'a> {
                 .filter(|&field| self.may_have_changed(field))
                 .collect()
         };
-        if stays_present && changed.is_empty() {
+        let comes_or_goes = !stays_present || self.is_renamed;
+        if !comes_or_goes && changed.is_empty() {
             return;
         }
 
-        let id = id_text(self.entity, id);
-        let regions = [Region::All, Region::Value(ID, &id)];
-        // Where the row may come or go.
-        if !stays_present {
-            writer.put_each(regions, Aspect::Member);
-        }
-        // Where it may stay and change.
-        for &field in &changed {
-            writer.put_each(regions, Aspect::Field(field));
+        let of_keys = self.keys.iter().map(|key| Region::Value(ID, key));
+        for region in std::iter::once(Region::All).chain(of_keys) {
+            // Where the row may come or go.
+            if comes_or_goes {
+                writer.put(region, Aspect::Member);
+            }
+            // Where it may stay and change.
+            for &field in &changed {
+                writer.put(region, Aspect::Field(field));
+            }
         }
         for &lookup in &self.entity.lookups {
-            let moves = changed.contains(&lookup);
+            let mut parts = self.entity.parts_of(lookup);
+            let moves = parts.any(|part| changed.contains(&part));
             for (side, presence) in [self.before, self.after].into_iter().zip(presences) {
                 if presence != Presence::Absent {
-                    let value = self.value(side, lookup);
-                    self.put_lookup(writer, lookup, value, &changed, !stays_present, moves);
+                    let text = self.text(side, lookup);
+                    self.put_lookup(writer, lookup, text, &changed, comes_or_goes, moves);
                 }
             }
         }
@@ -156,12 +191,11 @@ impl<'a> RowChange<'a> {
         &self,
         writer: &mut TagWriter<'_, S>,
         lookup: FieldIndex,
-        value: Option<&Value>,
+        text: Option<Cow<'_, str>>,
         changed: &[FieldIndex],
         comes_or_goes: bool,
         moves: bool,
     ) {
-        let text = value.and_then(|value| self.entity.field_at(lookup).kind.canonical_text(value));
         let region = match &text {
             Some(text) => Region::Value(lookup, text),
             None => Region::Unknown(lookup),
@@ -212,6 +246,31 @@ impl<'a> RowChange<'a> {
         })
     }
 
+    /// The text of a field or tuple on one side, if it is known.
+    fn text(&self, side: Side<'a>, index: FieldIndex) -> Option<Cow<'_, str>> {
+        let mut parts = self.entity.parts_of(index).map(|part| {
+            let field = self.entity.field_at(part);
+            match self.value(side, part) {
+                Some(value) => field.kind.canonical_text(value),
+                None => self.named_part(part),
+            }
+        });
+        match self.entity.field_at(index).parts.is_empty() {
+            true => parts.next().flatten(),
+            false => joined(parts),
+        }
+    }
+
+    /// A part of the key out of what the event calls the row. What links are called is not asked: each source has its way.
+    fn named_part(&self, field: FieldIndex) -> Option<Cow<'_, str>> {
+        if self.is_renamed || self.entity.is_link() {
+            return None;
+        }
+        let position = self.entity.key_parts().position(|part| part == field)?;
+        let part = self.parts.as_ref()?.get(position)?;
+        Some(Cow::Borrowed(part))
+    }
+
     /// The value of a field on one side, if it is known: also from the other side if it kept it.
     fn value(&self, side: Side<'a>, field: FieldIndex) -> Option<&'a Value> {
         let name = &*self.entity.field_at(field).name;
@@ -227,6 +286,8 @@ impl<'a> RowChange<'a> {
         let name = &*self.entity.field_at(field).name;
         match (self.before.get(name), self.after.get(name)) {
             (Some(before), Some(after)) => before != after,
+            // Of a row that stays the one it is.
+            _ if !self.is_renamed && self.entity.is_key_part(field) => false,
             _ => self
                 .event
                 .changed

@@ -2,7 +2,7 @@
 
 use super::super::load::LoadedRows;
 use super::super::plan::Plan;
-use super::super::schema::{FieldIndex, ID, Schema};
+use super::super::schema::{Entity, FieldIndex, ID, Schema};
 use super::name::{Aspect, Region, TagWriter};
 use super::needs::{KeyValues, Need, NeedRows};
 use super::{ResultTags, TagLimits};
@@ -24,6 +24,7 @@ const TAG_BYTES: usize = 40;
 /// The needs for one entity, and how they are spelled out.
 struct Chosen<'n, 'a> {
     needs: &'n [Need<'a>],
+    entity: &'n Entity,
     detail: Detail,
     /// How many tags that takes, or a few more.
     tags: usize,
@@ -33,17 +34,18 @@ pub(super) fn precise(schema: &Schema, mut needs: Vec<Need<'_>>, limits: &TagLim
     needs.sort_by_key(|need| need.entity);
     let of_entities = needs.chunk_by(|a, b| a.entity == b.entity);
     let mut chosen: Vec<Chosen<'_, '_>> = of_entities
-        .map(|needs| Chosen::new(needs, limits))
+        .map(|needs| Chosen::new(needs, schema.at(needs[0].entity), limits))
         .collect();
     let tags = fit(&mut chosen, limits.total_max);
 
     let mut result = ResultTags::default();
     result.tags.reserve(tags, tags * TAG_BYTES);
-    for Chosen { needs, detail, .. } in chosen {
+    for chosen in chosen {
+        let Chosen { needs, detail, .. } = chosen;
         result.collapsed += usize::from(detail == Detail::Fields);
         let mut writer = TagWriter {
             set: &mut result.tags,
-            entity: schema.at(needs[0].entity),
+            entity: chosen.entity,
             distinct: detail != Detail::Fields && are_distinct(needs),
         };
         writer.put_entity();
@@ -56,25 +58,33 @@ pub(super) fn precise(schema: &Schema, mut needs: Vec<Need<'_>>, limits: &TagLim
 
 impl<'n, 'a> Chosen<'n, 'a> {
     /// The finest detail within the limits for one entity.
-    fn new(needs: &'n [Need<'a>], limits: &TagLimits) -> Self {
-        let mut chosen = Self::with(needs, Detail::RowsAndFields);
+    fn new(needs: &'n [Need<'a>], entity: &'n Entity, limits: &TagLimits) -> Self {
+        let mut chosen = Self::with(needs, entity, Detail::RowsAndFields);
         if chosen.tags > limits.fields_max {
-            chosen = Self::with(needs, Detail::Rows);
+            chosen = chosen.coarser();
         }
         if chosen.detail == Detail::Rows && chosen.tags > limits.rows_max {
-            chosen = Self::with(needs, Detail::Fields);
+            chosen = chosen.coarser();
         }
         chosen
     }
 
-    fn with(needs: &'n [Need<'a>], detail: Detail) -> Self {
+    fn with(needs: &'n [Need<'a>], entity: &'n Entity, detail: Detail) -> Self {
+        let matched = |need: &Need<'_>| match &need.rows {
+            NeedRows::Keys { field, .. } => entity.parts_of(*field).count(),
+            NeedRows::All => 0,
+        };
         let tags: usize = match detail {
             Detail::RowsAndFields => needs.iter().map(fine_len).sum(),
             Detail::Rows => needs.iter().map(rows_len).sum(),
-            Detail::Fields => needs.iter().map(|need| aspects_len(need) + 1).sum(),
+            Detail::Fields => {
+                let tags = needs.iter().map(|need| aspects_len(need) + matched(need));
+                tags.sum()
+            }
         };
         Self {
             needs,
+            entity,
             detail,
             // And the one of the entity itself.
             tags: tags + 1,
@@ -83,8 +93,8 @@ impl<'n, 'a> Chosen<'n, 'a> {
 
     fn coarser(&self) -> Self {
         match self.detail {
-            Detail::RowsAndFields => Self::with(self.needs, Detail::Rows),
-            Detail::Rows | Detail::Fields => Self::with(self.needs, Detail::Fields),
+            Detail::RowsAndFields => Self::with(self.needs, self.entity, Detail::Rows),
+            Detail::Rows | Detail::Fields => Self::with(self.needs, self.entity, Detail::Fields),
         }
     }
 }
@@ -147,7 +157,13 @@ fn put_need(writer: &mut TagWriter<'_>, need: &Need<'_>, detail: Detail) {
             put_all(writer, need);
             // Of all rows, one whose lookup changes is not one that comes or goes.
             if need.fields.is_some() {
-                writer.put(Region::All, Aspect::Field(*field));
+                let entity = writer.entity;
+                for part in entity.parts_of(*field) {
+                    // One whose key changes is one that goes.
+                    if !entity.is_key_part(part) {
+                        writer.put(Region::All, Aspect::Field(part));
+                    }
+                }
             }
         }
         NeedRows::Keys { .. } | NeedRows::All => put_all(writer, need),
@@ -237,7 +253,7 @@ pub(super) fn compatible(
             entity,
             distinct: levels.count() == 1,
         };
-        let ids = KeyValues::Ids(entity.field_at(ID).kind, &loaded.rows);
+        let ids = KeyValues::Ids(entity, &loaded.rows);
         ids.each(|id| writer.put(Region::Value(ID, id), Aspect::Any));
     }
     result

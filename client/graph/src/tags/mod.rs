@@ -23,6 +23,7 @@ use mcache::change::{BoxError, ChangeEvent, EventTags};
 
 /// How much the tags of a result say about it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Precision {
     /// As Medusa: `Entity:id` for each row and `Entity:list:*` for each entity. Any change of an entity
     /// clears every result made from it.
@@ -34,7 +35,15 @@ pub enum Precision {
 
 /// How many tags an entry may carry before they are made coarser. Beyond a limit tags stay correct and
 /// clear more.
+///
+/// ```
+/// use mcache_graph::TagLimits;
+///
+/// let limits = TagLimits::default().fields_max(256).total_max(2_000);
+/// assert_eq!((limits.fields_max, limits.rows_max), (256, 1_024));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct TagLimits {
     /// Above this many of one entity, rows are named without the fields that matter in them. Default 512.
     pub fields_max: usize,
@@ -59,8 +68,39 @@ impl Default for TagLimits {
     }
 }
 
+impl TagLimits {
+    /// Sets [`fields_max`](Self::fields_max).
+    #[must_use]
+    pub fn fields_max(mut self, tags: usize) -> Self {
+        self.fields_max = tags;
+        self
+    }
+
+    /// Sets [`rows_max`](Self::rows_max).
+    #[must_use]
+    pub fn rows_max(mut self, tags: usize) -> Self {
+        self.rows_max = tags;
+        self
+    }
+
+    /// Sets [`total_max`](Self::total_max).
+    #[must_use]
+    pub fn total_max(mut self, tags: usize) -> Self {
+        self.total_max = tags;
+        self
+    }
+
+    /// Sets [`changed_rows_max`](Self::changed_rows_max).
+    #[must_use]
+    pub fn changed_rows_max(mut self, rows: usize) -> Self {
+        self.changed_rows_max = rows;
+        self
+    }
+}
+
 /// The tags of a result.
 #[derive(Clone, Debug, Default)]
+#[non_exhaustive]
 pub struct ResultTags {
     /// The tags.
     pub tags: TagSet,

@@ -126,13 +126,6 @@ impl<S: TagSink> TagWriter<'_, S> {
             self.set.insert_parts(parts);
         }
     }
-
-    /// The same aspect of several regions.
-    pub(crate) fn put_each<const N: usize>(&mut self, regions: [Region<'_>; N], aspect: Aspect) {
-        for region in regions {
-            self.put(region, aspect);
-        }
-    }
 }
 
 fn short(value: &str) -> Cow<'_, str> {

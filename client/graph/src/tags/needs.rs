@@ -15,7 +15,9 @@ use super::super::filter::Filter;
 use super::super::load::{LoadedLevel, LoadedRows};
 use super::super::plan::{Level, LevelDependency, Plan};
 use super::super::resolver::Row;
-use super::super::schema::{Entity, EntityIndex, FieldIndex, FieldType, ID, Schema, Through};
+use super::super::schema::{
+    Entity, EntityIndex, FieldIndex, FieldType, ID, Name, Schema, Through, joined,
+};
 
 /// Some rows of an entity, and what about them the result depends on.
 pub(crate) struct Need<'a> {
@@ -40,10 +42,10 @@ pub(crate) enum NeedRows<'a> {
 
 /// Values of a lookup, as they are at hand: nothing is copied only to be written into a tag.
 pub(crate) enum KeyValues<'a> {
-    /// As asked of the resolver.
-    Values(FieldType, &'a [Value]),
-    /// As they are in the rows of the root.
-    Ids(FieldType, &'a [Row]),
+    /// As asked of the resolver: values of a field or tuple of an entity.
+    Values(&'a Entity, FieldIndex, &'a [Value]),
+    /// The keys of rows.
+    Ids(&'a Entity, &'a [Row]),
     /// As canonical text.
     Texts(Cow<'a, [String]>),
 }
@@ -51,7 +53,7 @@ pub(crate) enum KeyValues<'a> {
 impl KeyValues<'_> {
     pub(crate) fn len(&self) -> usize {
         match self {
-            Self::Values(_, values) => values.len(),
+            Self::Values(_, _, values) => values.len(),
             Self::Ids(_, rows) => rows.len(),
             Self::Texts(texts) => texts.len(),
         }
@@ -59,16 +61,16 @@ impl KeyValues<'_> {
 
     /// Calls `put` with the canonical text of each value. The loader has checked that all have one.
     pub(crate) fn each(&self, mut put: impl FnMut(&str)) {
-        let mut text = |kind: FieldType, value: &Value| {
-            if let Some(text) = kind.canonical_text(value) {
-                put(&text);
-            }
-        };
         match self {
-            Self::Values(kind, values) => values.iter().for_each(|value| text(*kind, value)),
-            Self::Ids(kind, rows) => {
-                let ids = rows.iter().filter_map(|row| row.get("id"));
-                ids.for_each(|id| text(*kind, id));
+            Self::Values(entity, field, values) => {
+                let texts = values
+                    .iter()
+                    .filter_map(|value| entity.text_of(*field, value));
+                texts.for_each(|text| put(&text));
+            }
+            Self::Ids(entity, rows) => {
+                let texts = rows.iter().filter_map(|row| entity.text_in(ID, row));
+                texts.for_each(|text| put(&text));
             }
             Self::Texts(texts) => texts.iter().for_each(|text| put(text)),
         }
@@ -91,13 +93,12 @@ impl<'a> Walk<'a> {
                 None => self.root(level, loaded, &mut needs),
                 Some(parent) => {
                     let entity = self.schema.at(level.entity);
-                    let kind = entity.field_at(parent.by_index).kind;
                     // All rows with these keys are in the result and nothing else is.
                     needs.push(Need {
                         entity: level.entity,
                         rows: NeedRows::Keys {
                             field: parent.by_index,
-                            values: KeyValues::Values(kind, &loaded.keys),
+                            values: KeyValues::Values(entity, parent.by_index, &loaded.keys),
                         },
                         members: true,
                         fields: Some(Cow::Borrowed(&level.reads)),
@@ -134,8 +135,8 @@ impl<'a> Walk<'a> {
         } else {
             shown.extend(order);
         }
-        deciding.remove(&ID);
-        shown.remove(&ID);
+        deciding.retain(|&field| !entity.is_key_part(field));
+        shown.retain(|&field| !entity.is_key_part(field));
 
         // If all rows of the cover are shown anyway, naming them again by id adds nothing.
         let merges = cover.ids().is_some() || (cover.exact && !is_page);
@@ -149,7 +150,7 @@ impl<'a> Walk<'a> {
                 entity: level.entity,
                 rows: NeedRows::Keys {
                     field: ID,
-                    values: KeyValues::Ids(entity.field_at(ID).kind, &loaded.rows),
+                    values: KeyValues::Ids(entity, &loaded.rows),
                 },
                 members: false,
                 fields: Some(shown.into_iter().collect()),
@@ -178,6 +179,9 @@ impl<'a> Walk<'a> {
             | Filter::Compare(field, ..)
             | Filter::In(field, _)
             | Filter::Like { field, .. } => fields.extend(entity.index_of(field)),
+            Filter::InTuples { fields: names, .. } => {
+                fields.extend(names.iter().filter_map(|name| entity.index_of(name)));
+            }
             Filter::Related { relation, filter } => {
                 self.related(entity, relation, filter, fields, needs);
             }
@@ -200,13 +204,15 @@ impl<'a> Walk<'a> {
         let Some(index) = self.schema.index_of(&relation.target) else {
             return;
         };
-        fields.extend(entity.index_of(&relation.local));
+        let local = relation.local.iter();
+        fields.extend(local.filter_map(|name| entity.index_of(name)));
         let target = self.schema.at(index);
         let cover = Cover::of(self.schema, target, filter);
         let mut theirs = BTreeSet::new();
         self.filter(target, filter, &mut theirs, needs);
-        theirs.extend(target.index_of(&relation.foreign));
-        theirs.remove(&ID);
+        let foreign = relation.foreign.iter();
+        theirs.extend(foreign.filter_map(|name| target.index_of(name)));
+        theirs.retain(|&field| !target.is_key_part(field));
 
         if let Some(through) = &relation.through {
             self.link(through, target, &relation.foreign, &cover, needs);
@@ -220,7 +226,7 @@ impl<'a> Walk<'a> {
         &self,
         through: &Through,
         target: &Entity,
-        foreign: &str,
+        foreign: &[Name],
         cover: &Cover,
         needs: &mut Vec<Need<'a>>,
     ) {
@@ -228,10 +234,17 @@ impl<'a> Walk<'a> {
             return;
         };
         let link = self.schema.at(index);
-        let [near, far] = [&through.near, &through.far].map(|key| link.index_of(key));
+        let kinds = |entity: &Entity, field| -> Vec<FieldType> {
+            let parts = entity.parts_of(field);
+            parts.map(|part| entity.field_at(part).kind).collect()
+        };
         // Texts of one field stand for values of another only if both have the same type.
-        let far_named = far
-            .filter(|&far| foreign == "id" && link.field_at(far).kind == target.field_at(ID).kind);
+        let is_of_ids = target.index_of_all(foreign) == Some(ID);
+        let far_named = link
+            .index_of_all(&through.far)
+            .filter(|&far| is_of_ids && kinds(link, far) == kinds(target, ID));
+        let ends = through.near.iter().chain(&through.far);
+        let ends: BTreeSet<FieldIndex> = ends.filter_map(|name| link.index_of(name)).collect();
         let rows = match (far_named, cover.ids()) {
             (Some(field), Some(ids)) => NeedRows::Keys {
                 field,
@@ -244,7 +257,11 @@ impl<'a> Walk<'a> {
             entity: index,
             rows,
             members: true,
-            fields: Some([near, far].into_iter().flatten().collect()),
+            fields: Some(
+                ends.into_iter()
+                    .filter(|&field| !link.is_key_part(field))
+                    .collect(),
+            ),
         });
     }
 
@@ -257,11 +274,19 @@ impl<'a> Walk<'a> {
     ) -> Need<'a> {
         let keyed = || {
             let (theirs, ours) = dependency.key.as_ref()?;
-            let kind = self.schema.at(dependency.entity).field_at(*theirs).kind;
-            let values = loaded?.rows.iter().filter_map(|row| row.get(&**ours));
+            let entity = self.schema.at(dependency.entity);
+            let fields = || entity.parts_of(*theirs).map(|part| entity.field_at(part));
+            let has_all = |row: &&Row| ours.iter().all(|name| row.contains_key(&**name));
             // A value that is not of their type could equal anything.
-            let texts: Option<BTreeSet<Cow<'_, str>>> =
-                values.map(|value| kind.canonical_text(value)).collect();
+            let texts = loaded?.rows.iter().filter(has_all).map(|row| {
+                let parts = fields().zip(ours);
+                let mut texts = parts.map(|(field, name)| field.kind.canonical_text(&row[&**name]));
+                match ours.len() {
+                    1 => texts.next().flatten(),
+                    _ => joined(texts),
+                }
+            });
+            let texts: Option<BTreeSet<Cow<'_, str>>> = texts.collect();
             Some(NeedRows::Keys {
                 field: *theirs,
                 values: KeyValues::Texts(texts?.into_iter().map(Cow::into_owned).collect()),

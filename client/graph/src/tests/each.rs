@@ -112,7 +112,7 @@ async fn what_makes_no_sense_is_refused_and_nothing_is_kept() {
             "stock",
             json!(1),
             plain(),
-            "query: Variant for each \"stock\": it is neither the id nor a lookup",
+            "query: Variant for each \"stock\": it is neither the key nor a lookup",
         ),
         (
             page,
@@ -161,7 +161,7 @@ async fn what_makes_no_sense_is_refused_and_nothing_is_kept() {
             "rank",
             json!(1),
             plain(),
-            "query: Variant for each \"rank\": it is neither the id nor a lookup",
+            "query: Variant for each \"rank\": it is neither the key nor a lookup",
         ),
         (
             variants(),

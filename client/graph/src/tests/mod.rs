@@ -3,6 +3,8 @@
 mod caching;
 mod each;
 mod input;
+mod keys;
+mod keys_declared;
 mod precision;
 mod results;
 

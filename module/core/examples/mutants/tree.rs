@@ -13,6 +13,13 @@ const FIRST: [&str; 4] = ["lib", "arrivals", "model", "protocol"];
 /// It compares the mutants with the sources, which a mutant changes.
 const NOT_A_FINDER: &str = "mutants";
 
+/// How tests are compiled. One test that fails soon takes longer to optimise than to run.
+#[derive(Clone, Copy)]
+enum Build {
+    Quick,
+    Optimised,
+}
+
 /// The copy.
 pub struct Tree {
     root: PathBuf,
@@ -52,7 +59,7 @@ impl Tree {
     /// A test fails.
     pub fn try_without_any(&self) -> Outcome<()> {
         for target in &self.targets {
-            let executable = self.build(target)?;
+            let executable = self.build(target, Build::Optimised)?;
             if let Some(test) = run(&executable, None)? {
                 return Err(format!("a test fails without any mutant: {target}: {test}").into());
             }
@@ -70,14 +77,14 @@ impl Tree {
 
     fn failing_test(&self, mutant: &Mutant) -> Outcome<Option<String>> {
         if let Some((target, test)) = &mutant.found_by {
-            let executable = self.build(target)?;
+            let executable = self.build(target, Build::Quick)?;
             if let Some(test) = run(&executable, test.as_deref())? {
                 return Ok(Some(format!("{target} {test}")));
             }
         }
         // A test that was the hint once failed to find it; its target may find it still.
         for target in &self.targets {
-            let executable = self.build(target)?;
+            let executable = self.build(target, Build::Optimised)?;
             if let Some(test) = run(&executable, None)? {
                 return Ok(Some(format!("{target} {test}")));
             }
@@ -86,14 +93,19 @@ impl Tree {
     }
 
     /// Compiles one test target; returns where the executable is.
-    fn build(&self, target: &str) -> Outcome<PathBuf> {
+    fn build(&self, target: &str, how: Build) -> Outcome<PathBuf> {
+        let (folder, level) = match how {
+            Build::Quick => ("../quick", "0"),
+            Build::Optimised => ("../build", "1"),
+        };
         let target = match target {
             "lib" => vec!["--lib"],
             test => vec!["--test", test],
         };
         let output = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
             .current_dir(&self.root)
-            .env("CARGO_TARGET_DIR", self.root.join("../build"))
+            .env("CARGO_TARGET_DIR", self.root.join(folder))
+            .env("CARGO_PROFILE_DEV_OPT_LEVEL", level)
             .env("CARGO_PROFILE_DEV_DEBUG", "0")
             .args(["test", "-p", "mcache-core", "--no-run"])
             .args(target)

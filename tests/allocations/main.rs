@@ -1,0 +1,54 @@
+//! What is allocated where nothing may be: in a program of its own, because its allocator counts.
+
+use std::time::{Duration, Instant};
+
+use harness::Server;
+use mcache::{Cache, Error, NearOptions};
+use tokio::runtime::Builder;
+
+#[test]
+fn a_shared_hit_in_the_near_cache_allocates_nothing() {
+    let server = Server::builder()
+        .set("mcache.feed", "yes")
+        .set("mcache.near-lease-ms", 5_000)
+        .start();
+    let runtime = Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .expect("a runtime");
+    runtime.block_on(async {
+        let cache = Cache::builder(server.url())
+            .near(NearOptions::new())
+            .caching(true)
+            .build()
+            .await
+            .expect("a cache");
+        let name = "product:0123456789abcd";
+        let read = || cache.key(name).get_arc::<String>();
+        let load = || async { Ok::<_, Error>("a red shirt".to_owned()) };
+        let began = Instant::now();
+        // What other threads allocate is not counted, and a hit never leaves this one.
+        loop {
+            assert!(
+                began.elapsed() < Duration::from_secs(60),
+                "it is never near"
+            );
+            cache.key(name).get_or_load(load).await.expect("loaded");
+            read().await.expect("read");
+            let hits = cache.near_stats()[0].hits;
+            let counted = allocation_counter::measure(|| {
+                for _ in 0..1_000 {
+                    let found = futures_util::FutureExt::now_or_never(read());
+                    let found = found.and_then(|found| found.expect("read"));
+                    assert!(found.is_some_and(|found| *found == "a red shirt"));
+                }
+            });
+            if cache.near_stats()[0].hits == hits + 1_000 {
+                assert_eq!(counted.count_total, 0, "{counted:?}");
+                return;
+            }
+            // The lease was over for a moment.
+        }
+    });
+}
