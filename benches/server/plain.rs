@@ -208,9 +208,9 @@ fn operations(server: &Server, runtime: &Runtime, part: &mut Part, count: usize)
     let (plain, module, redis, value) = (&plain, &module, &redis, &value[..]);
     let (tags, foreign) = (&tags, &foreign);
     runtime.block_on(async {
-        for entry in 0..ENTRIES {
-            store(plain, entry, &tags[entry], value).await;
-            store(module, entry, &tags[entry], value).await;
+        for (entry, tags) in tags.iter().enumerate() {
+            store(plain, entry, tags, value).await;
+            store(module, entry, tags, value).await;
         }
     });
     let mut table = Table {

@@ -19,6 +19,9 @@ use super::schema::{Entity, Name, Schema, joined};
 /// Stands for "no key": the field is null.
 const NO_KEY: u32 = u32::MAX;
 
+/// Which value something is among those that it is compared with, and the value itself.
+type Compared<'r> = (Cow<'r, str>, Cow<'r, Value>);
+
 /// Everything that was loaded for a plan.
 #[derive(Debug, Default)]
 pub(crate) struct LoadedRows {
@@ -208,7 +211,7 @@ impl Loader<'_> {
         parent: &Parent,
         above: &Level,
         row: &'r Row,
-    ) -> Result<Option<(Cow<'r, str>, Cow<'r, Value>)>, GraphError> {
+    ) -> Result<Option<Compared<'r>>, GraphError> {
         let part = |local: &Name, by: &Name| {
             let value = match row.get(&**local) {
                 None | Some(Value::Null) => return Ok(None),
