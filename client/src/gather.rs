@@ -375,7 +375,6 @@ impl<C: Codec> Gathering<'_, C> {
     }
 
     /// What is served if the loader fails: there must be something for each.
-    #[expect(clippy::type_complete, reason = "said once, used once")]
     fn stand_ins<K: Clone, T>(
         self,
         ours: &mut [Ours<K, T>],

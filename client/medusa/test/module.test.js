@@ -150,6 +150,21 @@ test("two processes: what one writes the other does not serve", async (t) => {
   assert.equal(await other.caching.get({ key: "k" }), null)
 })
 
+test("what Medusa writes again while it starts is not served from before the start", async (t) => {
+  const shop = await startShop(t)
+  const { caching } = shop
+  await until("both are stored", async () => {
+    await caching.set({ key: "currencies", data: [{ name: "Euro" }], tags: ["Currency:list:*"] })
+    await caching.set({ key: "country", data: [{ name: "Italy" }], tags: ["Country:it", "Country:cascade"] })
+    await caching.set({ key: "product", data: [{ id: "prod_1" }], tags: ["Product:prod_1", "Product:cascade"] })
+    return (await caching.get({ key: "currencies" })) && (await caching.get({ key: "country" })) && (await caching.get({ key: "product" }))
+  })
+  const next = await startShop(t, { redisUrl: shop.redis.url })
+  assert.equal(await next.caching.get({ key: "currencies" }), null)
+  assert.equal(await next.caching.get({ key: "country" }), null)
+  assert.ok(await next.caching.get({ key: "product" }), "the rest is")
+})
+
 test("a result that was read before a write and arrives after it is not served", async (t) => {
   const shop = await startShop(t)
   await shop.rows.createProducts(product("prod_1"))

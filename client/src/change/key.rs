@@ -89,7 +89,7 @@ mod tests {
             words.extend(longer);
         }
         let mut seen: [HashMap<String, Vec<&str>>; 3] = Default::default();
-        let mut check = |key: Vec<&'_ str>| {
+        let check = |key: Vec<&'_ str>| {
             let key: Vec<&str> = key;
             let text = key_text(&key);
             assert_eq!(key_parts(&text, key.len()).unwrap(), key, "{text}");

@@ -223,6 +223,29 @@ fn restore_and_copy_bring_no_tags_that_the_sender_may_not_write() {
     drop(server);
 }
 
+/// Who may touch every key is not asked about each tag; rules that only look like that are.
+#[test]
+fn only_rules_that_cover_every_key_cover_every_tag() {
+    for (keys, covers) in [
+        ("~*", true),
+        ("allkeys", true),
+        ("%RW~*", true),
+        ("~k* ~t", true),
+        ("~k (+@all ~*)", true),
+        ("~*k", false),
+        ("%R~* %W~k", false),
+        ("%W~k %R~*", false),
+        ("~k", false),
+    ] {
+        let (_server, _, mut user) = with_user(&format!("+@all {keys}"));
+        let line = "MCACHE.INVALIDATE TAGS t";
+        match covers {
+            true => assert_eq!(user.int(line), 0, "{keys}"),
+            false => assert!(user.error(line).contains("the tag 't'"), "{keys}"),
+        }
+    }
+}
+
 #[test]
 fn draining_is_a_write() {
     let server = Server::builder()

@@ -10,6 +10,7 @@ mod end_to_end;
 mod identity;
 mod keys;
 mod oracle;
+mod oracle_changes;
 mod oracle_keys;
 mod pooler;
 mod replica;

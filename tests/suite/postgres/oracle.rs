@@ -25,8 +25,8 @@ use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 use tokio_postgres::{Client, NoTls};
 
-use crate::postgres::oracle_keys;
 use crate::postgres::shop::connect;
+use crate::postgres::{oracle_changes, oracle_keys};
 use crate::support::runtime::runtime;
 
 /// What is broken on purpose.
@@ -201,18 +201,18 @@ fn queries(number: usize) -> Vec<GraphQuery> {
 }
 
 /// Told apart by no double.
-const IDS: [&str; 4] = [
+pub const IDS: [&str; 4] = [
     "90071992547409920001",
     "90071992547409920002",
     "123456789012345678901234567890",
     "123456789012345678901234567891",
 ];
-const SCORES: [&str; 2] = ["0.10000000000000000001", "0.10000000000000000002"];
-const RANKS: [&str; 3] = ["900719925474099300011", "3", "7.5"];
-const MOODS: [&str; 3] = ["sad", "glad", "wild"];
+pub const SCORES: [&str; 2] = ["0.10000000000000000001", "0.10000000000000000002"];
+pub const RANKS: [&str; 3] = ["900719925474099300011", "3", "7.5"];
+pub const MOODS: [&str; 3] = ["sad", "glad", "wild"];
 
 /// How many posts there can be.
-const POSTS: u64 = 12;
+pub const POSTS: u64 = 12;
 
 /// As a filter says it: digits that a double cannot hold are a string.
 fn digits(text: &str) -> Value {
@@ -222,7 +222,7 @@ fn digits(text: &str) -> Value {
     }
 }
 
-fn uuid(n: u64) -> String {
+pub fn uuid(n: u64) -> String {
     format!("00000000-0000-0000-0000-{n:012}")
 }
 
@@ -516,7 +516,7 @@ impl World {
 
     fn change(&mut self, seed: &mut Seed) -> String {
         let tenant = TENANTS[seed.u64(..2) as usize];
-        let sql = statement(seed);
+        let sql = oracle_changes::statement(seed);
         let settings = [
             "SET bytea_output = 'escape'",
             "SET timezone = 'Asia/Kathmandu'",
@@ -648,45 +648,6 @@ impl World {
 
 pub fn pick<'a>(seed: &mut Seed, from: &[&'a str]) -> &'a str {
     from[seed.u64(..from.len() as u64) as usize]
-}
-
-/// One change, by a statement or by what no trigger sees.
-fn statement(seed: &mut Seed) -> String {
-    let id = pick(seed, &IDS);
-    let other = pick(seed, &IDS);
-    let mood = pick(seed, &MOODS);
-    let rank = pick(seed, &RANKS);
-    let score = pick(seed, &SCORES);
-    let word = pick(seed, &["Ähre", "zebra", "Apfel", "aaa"]);
-    let uuid = uuid(seed.u64(..POSTS));
-    let token = pick(seed, &["\\x00ff", "\\x01"]);
-    if seed.chance(35) {
-        return oracle_keys::statement(seed);
-    }
-    match seed.u64(..100) {
-        0..=17 => format!(
-            "INSERT INTO author VALUES ({id}, '{word}', '{mood}', {score}, '{token}', now()) ON CONFLICT (id) DO UPDATE SET name = excluded.name"
-        ),
-        18..=37 => format!(
-            "INSERT INTO post VALUES ('{uuid}', {id}, '{word}', {rank}, '{{\"n\": {rank}}}', '{token}') ON CONFLICT (id) DO UPDATE SET author_id = excluded.author_id, token = excluded.token"
-        ),
-        38..=45 => format!("UPDATE author SET score = {score} WHERE id = {id}"),
-        46..=53 => format!("UPDATE author SET mood = '{mood}' WHERE id = {id}"),
-        54..=60 => format!("UPDATE post SET rank = {rank}, token = '{token}' WHERE id = '{uuid}'"),
-        61..=66 => format!("UPDATE post SET doc = '{{\"n\": {rank}1}}' WHERE author_id = {other}"),
-        67..=72 => format!("UPDATE post SET title = title || 'x' WHERE author_id = {other} AND length(title) < 20"),
-        73..=77 => format!("DELETE FROM post WHERE id = '{uuid}'"),
-        78..=80 => format!("DELETE FROM author WHERE id = {id}"),
-        81..=84 => format!("UPDATE author SET deleted_at = CASE WHEN deleted_at IS NULL THEN now() END WHERE id = {id}"),
-        85..=87 => format!("UPDATE author SET seen_at = now(), token = '{token}' WHERE id = {id}"),
-        88..=89 => format!("BEGIN; UPDATE author SET name = 'never' WHERE id = {id}; ROLLBACK"),
-        90 => "TRUNCATE post".to_owned(),
-        91..=92 => "ALTER TABLE post ALTER COLUMN title TYPE text USING upper(title)".to_owned(),
-        93 => "ALTER TABLE author DISABLE TRIGGER USER; UPDATE author SET name = name || '!' WHERE length(name) < 20; ALTER TABLE author ENABLE TRIGGER USER".to_owned(),
-        94..=95 => "CREATE TABLE swap (LIKE post INCLUDING ALL); INSERT INTO swap SELECT * FROM post WHERE rank > 4;
-             DROP TABLE post; ALTER TABLE swap RENAME TO post".to_owned(),
-        _ => format!("UPDATE author SET id = {other} WHERE id = {id} AND NOT EXISTS (SELECT FROM author WHERE id = {other})"),
-    }
 }
 
 fn is_long() -> bool {

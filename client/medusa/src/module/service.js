@@ -5,7 +5,7 @@
  */
 const { keyOf } = require("./keys")
 const { Schema } = require("./schema")
-const { any, tagsOfEvent, tagsOfChange, tagsOfRows } = require("./tags")
+const { any, whole, tagsOfEvent, tagsOfChange, tagsOfRows } = require("./tags")
 const { tagsOf, PRICING } = require("./reads")
 const { PriceContext } = require("./pricecontext")
 const { Policy } = require("./policy")
@@ -16,6 +16,10 @@ const { current, outside } = require("./context")
 const { serveQueriesBy, tapWrites } = require("./taps")
 
 const EVENT_BUS = "event_bus"
+/** What Medusa's modules write while they start, before anybody can notice: defaults, and which providers there are. */
+const WRITTEN_AT_START = [
+  "Currency", "Country", "Region", "Store", "SalesChannel", "ApiKey", "Locale", "PaymentProvider", "FulfillmentProvider", "TaxProvider", "TaxRegion",
+]
 class McacheCachingModule {
   constructor(container, declaration) {
     this.container = container
@@ -69,6 +73,8 @@ class McacheCachingModule {
       const served = new Calls({ store: this.store, policy: this.policy, schema, current, ttl, contexts: this.contexts })
       for (const [name, service] of modules) if (service) served.watch(service, name)
     }
+    // Not waited for: a server that is away is told later, and read only then.
+    this.store.clearTags(WRITTEN_AT_START.flatMap(whole), true)
     this.schema = schema
     if (queries || tags || calls) {
       serveQueriesBy({

@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+use mcache::Tags;
 use mcache::change::{BoxError, ChangeEvent, EventTags, Operation};
 use mcache_graph::{Entity, Field, Schema};
 use mcache_postgres::Mapping;
@@ -282,8 +283,9 @@ impl Rules {
 }
 
 impl EventTags for Rules {
-    fn tags(&self, event: &ChangeEvent) -> Result<Vec<String>, BoxError> {
-        Ok(self.of(event))
+    fn tags(&self, event: &ChangeEvent, tags: &mut Tags) -> Result<(), BoxError> {
+        tags.extend(self.of(event));
+        Ok(())
     }
 }
 

@@ -220,8 +220,9 @@ impl Watch {
                 .filter(|((before, now), _)| before != now)
                 .map(|(_, table)| table);
             let tags: Vec<String> = differ.flat_map(|table| plan.rules.of_any(table)).collect();
+            let named: Vec<&[u8]> = tags.iter().map(String::as_bytes).collect();
             self.redis
-                .invalidate_auto(&tags)
+                .invalidate_auto(&named)
                 .await
                 .map_err(WatchError::Away)?;
         }

@@ -33,9 +33,12 @@ impl InvalidationTarget for Prefixed {
         self.redis.place()
     }
 
-    fn invalidate_auto<'a>(&'a self, tags: &'a [String]) -> BoxFuture<'a, Result<(), BoxError>> {
-        let tags = tags.iter().map(|tag| format!("{}{tag}", self.prefix));
-        Box::pin(self.invalidate(tags.collect()))
+    fn invalidate_auto<'a>(&'a self, tags: &'a [&'a [u8]]) -> BoxFuture<'a, Result<(), BoxError>> {
+        let named = tags
+            .iter()
+            .map(|tag| [self.prefix.as_bytes(), *tag].concat());
+        let named: Tags = named.collect();
+        Box::pin(self.invalidate(named))
     }
 
     fn invalidate_auto_all(&self) -> BoxFuture<'_, Result<(), BoxError>> {

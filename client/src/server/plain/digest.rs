@@ -31,10 +31,7 @@ mod tests {
     #[test]
     fn a_digest_is_what_it_has_always_been() {
         assert_eq!(digest(b""), 0xefd0_1f60_ba99_2926);
-        assert_eq!(
-            digest(b"store-eu:Product:42"),
-            digest(b"store-eu:Product:42")
-        );
+        assert_eq!(digest(b"store-eu:Product:42"), 0xdb55_a054_a808_69ab);
         assert_ne!(digest(b"a"), digest(b"b"));
     }
 

@@ -152,7 +152,7 @@ impl PlainBuilder {
         self
     }
 
-    /// Of how many tags the last invalidation is remembered, for each hash tag, at about 130 bytes each. Beyond it the older
+    /// Of how many tags the last invalidation is remembered, for each hash tag, at an estimated 130 bytes each. Beyond it the older
     /// half is forgotten, and entries that were not read since are dead. Who makes the room decides. Default: 131,072.
     #[must_use]
     pub fn remembered_tags(mut self, tags: usize) -> Self {

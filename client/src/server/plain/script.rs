@@ -142,7 +142,6 @@ pub(super) fn token(room: &[u8], key: &[u8]) -> Call {
     Call::new("K", room, &[key], key.len()).arg(&who()[..])
 }
 
-/// `name` is the entry's key as the caller knows it.
 pub(super) fn store(room: &[u8], key: &[u8], entry: &Store<'_>) -> Call {
     let mut tags: Vec<(u64, &[u8])> = entry.tags.iter().map(|tag| (digest(tag), tag)).collect();
     tags.sort_unstable();
