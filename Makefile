@@ -137,7 +137,7 @@ bench-servers: build ## GET, FETCH and SET on the installed Redis and on newer s
 		MCACHE_REDIS_BIN=$$(.ci/servers --where)/$$name/bin $(CARGO) run --release -p mcache-benches --bin server-bench -- --this-server || exit; done
 
 .PHONY: bench-near
-bench-near: build ## a hit in the near cache beside quick_cache and moka, settling beside PUBLISH; prints the tables of docs/near.md
+bench-near: build ## a hit in the near cache beside quick_cache and moka, settling beside PUBLISH; prints the tables
 	$(CARGO) run --release -p mcache-benches --bin near-bench
 
 .PHONY: bench-ir

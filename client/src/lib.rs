@@ -133,6 +133,7 @@ mod entry;
 mod envelope;
 mod error;
 mod fill;
+mod filling;
 mod flight;
 mod gather;
 mod grant;
@@ -160,8 +161,9 @@ pub use crate::{
     cache::{Cache, ShutdownReport},
     codec::{Codec, Json},
     config::Builder,
-    entry::{Entry, Filling},
+    entry::Entry,
     error::{Error, ErrorKind, Result},
+    filling::Filling,
     invalidation::{Invalidation, Settled},
     loaded::{Loaded, Served, Source},
     memory::MemoryProvider,
