@@ -15,7 +15,7 @@ use crate::{
     flight::Flights,
     near::{Held, Near},
     pending::Pending,
-    provider::{FetchOptions, Lookup, Store},
+    provider::{BoxFuture, FetchOptions, Lookup, Store},
     tags::Namespace,
     telemetry,
     throttle::Throttle,
@@ -84,7 +84,7 @@ impl Chosen {
     /// As [`Provider::get_many`], through the near cache.
     pub(crate) async fn get_many(&self, keys: &[Bytes]) -> Result<Vec<Option<Bytes>>> {
         match self.near() {
-            Some(near) => near.read_many(keys).await,
+            Some(near) => boxed(near.read_many(keys)).await,
             None => self.provider.get_many(keys).await,
         }
     }
@@ -92,7 +92,7 @@ impl Chosen {
     /// As [`Provider::fetch`], through the near cache.
     pub(crate) async fn fetch(&self, key: &[u8], options: FetchOptions) -> Result<Lookup> {
         match self.near() {
-            Some(near) => near.fetch(key, options).await,
+            Some(near) => boxed(near.fetch(key, options)).await,
             None => self.provider.fetch(key, options).await,
         }
     }
@@ -100,10 +100,15 @@ impl Chosen {
     /// As [`Provider::store`], of a fill, through the near cache. `fill`: how long one takes, if it is to be refreshed early.
     pub(crate) async fn store(&self, entry: Store<'_>, fill: Duration) -> Result<bool> {
         match self.near() {
-            Some(near) => near.store_through(entry, fill).await,
+            Some(near) => boxed(near.store_through(entry, fill)).await,
             None => self.provider.store(entry).await,
         }
     }
+}
+
+/// As the providers' own: the compiler looks into a future of another type, which would make users' own so deep that it gives up.
+fn boxed<'a, T>(future: impl Future<Output = T> + Send + 'a) -> BoxFuture<'a, T> {
+    Box::pin(future)
 }
 
 /// The core together with the codec of one handle.
