@@ -334,7 +334,15 @@ impl World {
             }
         }
         let good = |server: &Server| server.up && server.node.standing == Standing::GOOD;
-        let healthy = (0..SHARDS).all(|shard| good(&self.servers[self.primary[shard]]));
+        // Where two failovers overlapped, an old primary may have been told of none: processes that reach it stay with it.
+        let alone = |node: usize| {
+            let other = &self.servers[node ^ 1];
+            !(other.up && other.node.standing.primary)
+        };
+        let healthy = self
+            .primary
+            .iter()
+            .all(|node| good(&self.servers[*node]) && alone(*node));
         if healthy && self.settings.lease_ms < 5_000 {
             for process in 0..PROCESSES {
                 let one = &self.processes[process];
