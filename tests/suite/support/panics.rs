@@ -124,7 +124,7 @@ fn nothing_comes_back_from_the_append_only_file() {
     fill(&mut redis);
     redis.error("MCACHE.PANIC");
     redis.drain();
-    redis.ok("MCACHE.SET after 0 v TAGS t");
+    redis.ok("MCACHE.SET after 0 v TAGS later");
     server.restart();
     let mut redis = server.session();
     assert!(!redis.is_live("env1:k"));
