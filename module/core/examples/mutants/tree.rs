@@ -112,11 +112,11 @@ impl Tree {
             .output()?;
         let said = String::from_utf8_lossy(&output.stderr);
         // "Executable tests/model.rs (<path>)"
-        let path = said.lines().filter_map(|line| {
+        let mut path = said.lines().filter_map(|line| {
             let line = line.trim().strip_prefix("Executable ")?;
             line.strip_suffix(')')?.rsplit_once('(')
         });
-        match path.last() {
+        match path.next_back() {
             Some((_, path)) if output.status.success() => Ok(self.root.join(path)),
             _ => Err(format!("it does not compile:\n{said}").into()),
         }
