@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::{Codec, Json, Policy, Result, core::Handle, grant::Grants};
 
-/// A fill begun with [`Entry::begin`].
+/// A fill begun with [`Entry::begin`](crate::Entry::begin).
 ///
 /// ```
 /// # use mcache::{Cache, MemoryProvider};
@@ -43,7 +43,7 @@ impl<C: Codec> Filling<'_, C> {
     ///
     /// # Errors
     ///
-    /// As [`Entry::set`].
+    /// As [`Entry::set`](crate::Entry::set).
     pub async fn store<T: Serialize + ?Sized>(self, value: &T) -> Result<bool> {
         let core = &self.handle.core;
         let family = || core.family_of(self.grants.key(), &self.policy);
