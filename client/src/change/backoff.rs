@@ -40,7 +40,9 @@ impl Backoff {
         let doublings = self.failures.min(16);
         self.failures = self.failures.saturating_add(1);
         let nominal = self.first.saturating_mul(1 << doublings).min(self.max);
-        nominal.mul_f64(0.5 + jitter.clamp(0.0, 1.0) / 2.0)
+        let part = 0.5 + jitter.clamp(0.0, 1.0) / 2.0;
+        // The longest duration is no exact double.
+        Duration::try_from_secs_f64(nominal.as_secs_f64() * part).unwrap_or(nominal)
     }
 
     /// Begins anew.
@@ -60,6 +62,20 @@ mod tests {
         assert_eq!(pauses, [10, 20, 40, 50].map(Duration::from_millis));
         backoff.reset();
         assert_eq!(backoff.after_failure(0.0), Duration::from_millis(5));
+    }
+
+    #[test]
+    fn the_longest_and_the_shortest_pauses_are_durations() {
+        for (first, max) in [
+            (Duration::MAX, Duration::MAX),
+            (Duration::ZERO, Duration::MAX),
+            (Duration::MAX, Duration::ZERO),
+        ] {
+            let mut backoff = Backoff::new(first, max);
+            for jitter in [0.0, 1.0, f64::INFINITY] {
+                assert!(backoff.after_failure(jitter) <= max);
+            }
+        }
     }
 
     #[test]

@@ -257,9 +257,9 @@ impl<S: ChangeSource> InvalidatorBuilder<S> {
     }
 
     /// How many received changes may be unacknowledged before the source is left alone until some are.
-    /// Default: 1,000,000.
+    /// Default: 1,000,000. At least one.
     pub fn events_outstanding_max(mut self, events: usize) -> Self {
-        self.events_outstanding_max = events;
+        self.events_outstanding_max = events.max(1);
         self
     }
 
@@ -394,7 +394,7 @@ impl<S: ChangeSource> Driver<S> {
                 changed = stopped.changed(), if deadline.is_none() => {
                     // A closed channel means that the handle was dropped, which aborts this task anyway.
                     let patience = changed.ok().and_then(|()| *stopped.borrow());
-                    deadline = Some(Instant::now() + patience.unwrap_or_default());
+                    deadline = Some(moment_after(patience.unwrap_or_default()));
                 }
                 () = until(deadline), if deadline.is_some() => {
                     return Err(Unfinished { batches: self.batches_outstanding() });
@@ -548,6 +548,12 @@ async fn take_turn<S: ChangeSource>(
         },
         Turn::Pause => std::future::pending().await,
     }
+}
+
+/// A moment beyond the end of time is one that nobody lives to see.
+fn moment_after(patience: Duration) -> Instant {
+    const CENTURY: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+    Instant::now() + patience.min(CENTURY)
 }
 
 /// Ends at `moment`, or never.

@@ -338,3 +338,37 @@ async fn shutting_down_waits_as_long_as_it_may() {
     invalidator.shutdown(Duration::from_secs(5)).await.unwrap();
     assert_eq!(target.told(), ["2"]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn no_duration_or_count_given_to_an_invalidator_panics_or_stops_it() {
+    for end in [Duration::ZERO, Duration::from_nanos(1), Duration::MAX] {
+        for count in [0, 1, usize::MAX] {
+            let target = Arc::new(Target::default());
+            let (bus, source) = bus();
+            let mut builder = Invalidator::builder(source, ids)
+                .target(target.clone())
+                .pending_tags_max(count)
+                .events_outstanding_max(count);
+            if end < Duration::MAX {
+                // Acknowledged after the second round: never, if that is at the end of time.
+                builder = builder.again_after(end);
+            }
+            let invalidator = builder.spawn();
+            let delivery = bus.publish([event(1)]).await.unwrap();
+            delivery.acknowledged().await.unwrap();
+            assert!(!target.told().is_empty(), "{end:?} {count}");
+            drop(bus);
+            invalidator.shutdown(Duration::MAX).await.unwrap();
+        }
+    }
+    let (bus, source) = bus();
+    let target = Arc::new(Target::default());
+    let invalidator = Invalidator::builder(source, ids)
+        .target(target.clone())
+        .again_after(Duration::MAX)
+        .spawn();
+    bus.publish([event(1)]).await.unwrap().forget();
+    until(&invalidator, |_| !target.told().is_empty()).await;
+    let left = invalidator.shutdown(Duration::ZERO).await;
+    assert_eq!(left, Err(Unfinished { batches: 1 }));
+}
