@@ -332,7 +332,9 @@ impl Client<'_> {
                 let mode = *self.seed.pick(&["SYNC", "ASYNC"]);
                 self.redis.ok(&format!("FLUSHALL {mode}"));
             }
-            5 if self.seed.chance(20) => drop(self.run("DEBUG RELOAD")),
+            5 if self.seed.chance(20) && host::program().is_accepted() => {
+                drop(self.run("DEBUG RELOAD"));
+            }
             _ => drop(self.run("MCACHE.DEBUG SELFCHECK")),
         }
     }
@@ -393,7 +395,7 @@ const LIBRARY: &str = "#!lua name=chaos\n\
 fn live(test: &str, policy: &str, limited: bool, inline_max: u64) {
     if !host::program().is_accepted() {
         // The rest of it is run.
-        host::skip("MOVE and COPY ... DB leave the client in the wrong database");
+        host::skip("MOVE, COPY ... DB and DEBUG RELOAD leave the client in the wrong database");
     }
     let server = Server::builder()
         .set("maxmemory-policy", policy)
