@@ -111,6 +111,16 @@ impl Program {
     }
 }
 
+/// Whether MOVE, COPY ... DB and DEBUG RELOAD leave a client in the wrong database, which is a fault of this server: it is
+/// then noted as the reason why the running test, or a part of it, is left out.
+pub fn loses_the_database() -> bool {
+    let loses = !program().is_accepted();
+    if loses {
+        skip("MOVE, COPY ... DB and DEBUG RELOAD leave the client in the wrong database");
+    }
+    loses
+}
+
 /// Notes that the running test has nothing to show on this server, or not all: said in the last line of `make test-servers`.
 pub fn skip(why: &str) {
     let thread = std::thread::current();

@@ -70,26 +70,41 @@ pub fn run() -> Option<()> {
 }
 
 /// A connection to the store; anything that goes wrong with it means that the test is over.
-struct Truth(BufReader<UnixStream>);
+///
+/// A question may be dropped before its answer came: by a caller that gives up, or by the cache, which drops a loader whose
+/// time is over. The next question then takes a new connection, because the old one still holds the other answer.
+struct Truth {
+    path: String,
+    stream: BufReader<UnixStream>,
+    awaits_an_answer: bool,
+}
 
 impl Truth {
     async fn connect(path: &str) -> Self {
-        Self(BufReader::new(
-            UnixStream::connect(path).await.expect("the store is there"),
-        ))
+        let stream = UnixStream::connect(path).await.expect("the store is there");
+        Self {
+            path: path.to_owned(),
+            stream: BufReader::new(stream),
+            awaits_an_answer: false,
+        }
     }
 
     async fn ask(&mut self, line: &str) -> String {
-        self.0
+        if self.awaits_an_answer {
+            *self = Self::connect(&self.path).await;
+        }
+        self.awaits_an_answer = true;
+        self.stream
             .get_mut()
             .write_all(format!("{line}\n").as_bytes())
             .await
             .expect("the store listens");
         let mut answer = String::new();
-        self.0
+        self.stream
             .read_line(&mut answer)
             .await
             .expect("the store answers");
+        self.awaits_an_answer = false;
         answer.trim_end().to_owned()
     }
 
@@ -154,8 +169,6 @@ async fn read(store: String, caching: Caching, mut rng: fastrand::Rng) {
         slowest = slowest.max(began.elapsed());
         let Ok(read) = read else {
             *counts.entry("abandoned").or_default() += 1;
-            // The loader may have been dropped between a question and its answer.
-            *loader.lock().await = Truth::connect(&store).await;
             continue;
         };
         *counts.entry("reads").or_default() += 1;
