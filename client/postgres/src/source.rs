@@ -21,7 +21,7 @@ use super::decode::Decoder;
 use super::error::PostgresError;
 use super::install::SWEEP_ROWS;
 use super::outbox::Outbox;
-use super::pace::{AWAKE, Pace};
+use super::pace::{AWAKE, Pace, STORE_PAUSE};
 use super::position::{Ledger, Snapshot};
 use super::replicas::{Position, Replicas};
 use super::session::{Asks, Connect, Session, connector, in_time};
@@ -70,6 +70,10 @@ pub struct OutboxSource {
     stored: Snapshot,
     /// What is acknowledged and not yet stored.
     pub(super) to_store: Option<Snapshot>,
+    /// Whether a batch is acknowledged with it, which is not to wait for the lease to be renewed.
+    is_owed: bool,
+    /// When it was stored last.
+    stored_at: Option<Instant>,
     pub(super) looked: Option<Instant>,
     pub(super) swept: Option<Instant>,
 }
@@ -142,6 +146,8 @@ impl Outbox {
             ledger: Ledger::default(),
             stored: Snapshot::default(),
             to_store: None,
+            is_owed: false,
+            stored_at: None,
             looked: None,
             swept: None,
         }
@@ -223,6 +229,7 @@ impl OutboxSource {
             if let Some(batch) = self.begin().await? {
                 return Ok(batch);
             }
+            self.store_if_due().await?;
             self.housekeeping().await?;
             if self.pace.should_tell(Instant::now()) {
                 self.tell_awake().await?;
@@ -252,7 +259,10 @@ impl OutboxSource {
                 continue;
             }
             // Awaited after the read: a notification in between has left its permit.
-            let pause = self.pace.pause(Instant::now());
+            let mut pause = self.pace.pause(Instant::now());
+            if self.is_owed {
+                pause = pause.min(STORE_PAUSE);
+            }
             let _ = tokio::time::timeout(pause, self.wake.notified()).await;
         }
     }
@@ -297,6 +307,7 @@ impl OutboxSource {
         self.generation += 1;
         self.ledger = Ledger::default();
         self.to_store = None;
+        self.is_owed = false;
         Ok(())
     }
 
@@ -395,6 +406,7 @@ impl OutboxSource {
             self.generation += 1;
             self.ledger = Ledger::default();
             self.to_store = None;
+            self.is_owed = false;
             self.stored = stored.acknowledged.clone();
             self.reading = Some(Reading {
                 from: stored.acknowledged,
@@ -455,6 +467,14 @@ impl OutboxSource {
         Ok(())
     }
 
+    /// Stores that batches are acknowledged: at once, or with those that follow while there is much to do.
+    async fn store_if_due(&mut self) -> Result<(), PostgresError> {
+        match !self.is_owed || self.pace.may_owe(self.stored_at, Instant::now()) {
+            true => Ok(()),
+            false => self.store().await,
+        }
+    }
+
     /// Stores how far was acknowledged, and deletes what all others have acknowledged as well.
     async fn store(&mut self) -> Result<(), PostgresError> {
         // Forgotten only when it is stored: this may be dropped while it waits.
@@ -489,6 +509,8 @@ impl OutboxSource {
             self.stored = position;
         }
         self.to_store = None;
+        self.is_owed = false;
+        self.stored_at = Some(Instant::now());
         Ok(())
     }
 
@@ -520,9 +542,10 @@ impl OutboxSource {
                 && let Some(position) = self.ledger.acknowledged(receipt.what.number)
             {
                 self.to_store = Some(position);
+                self.is_owed = true;
             }
         }
-        self.store().await
+        self.store_if_due().await
     }
 }
 
