@@ -127,7 +127,7 @@ bench: build ## against plain Redis and rivals; writes benches/RESULTS.md
 .PHONY: bench-postgres
 bench-postgres: ## commits a second without capture, with one and with ten consumers; adds to benches/RESULTS.md
 	@.ci/setup
-	$(CARGO) run -p mcache-benches --bin postgres-bench
+	$(CARGO) run --release -p mcache-benches --bin postgres-bench
 
 .PHONY: bench-servers
 bench-servers: build ## GET, FETCH and SET on the installed Redis and on newer servers; adds to benches/RESULTS.md; SERVERS="redis-8.6" picks

@@ -211,6 +211,107 @@ fn a_change_by_psql_clears_what_was_made_from_it_and_nothing_else() {
 }
 
 #[test]
+fn rows_named_by_several_columns_clear_by_all_of_them() {
+    let file = r#"
+        [[table]]
+        table = "order"
+        type = "Order"
+        id = ["tenant", "number"]
+        [[table]]
+        table = "order_line"
+        type = "Line"
+        id = ["tenant", "number", "line"]
+        links = [{ id = ["tenant", "number"], type = "Order" }, { id = "product_id", type = "Product" }]
+        [[table]]
+        table = "product"
+        type = "Product"
+    "#;
+    let shop = Shop::open_with(Server::start(), file);
+    shop.postgres.psql(
+        r#"CREATE TABLE "order" (number bigint, tenant text, state text, PRIMARY KEY (tenant, number));
+           CREATE TABLE order_line (line int, number bigint, tenant text, product_id text, amount int,
+                                    PRIMARY KEY (tenant, number, line));
+           INSERT INTO "order" VALUES (7, 'a', 'new'), (8, 'a', 'new'), (7, 'b', 'new'), (7, 'a|7', 'new');
+           INSERT INTO order_line VALUES (1, 7, 'a', 'p1', 1), (2, 7, 'a', NULL, 1), (1, 7, 'b', 'p1', 1)"#,
+    );
+    let _watcher = shop.watch();
+    // Everything an entry could be made from, each stored anew before each change.
+    let all = [
+        "Order:a|7",
+        "Order:a|8",
+        "Order:b|7",
+        r"Order:a\|7|7",
+        "Line:a|7|1",
+        "Line:a|7|2",
+        "Line:b|7|1",
+        "Line:a|8|2",
+        "Product:p1",
+        "Product:p2",
+        "Order:list:*",
+        "Line:list:*",
+        "Product:list:*",
+    ];
+    let lines = ["Line:list:*", "Order:list:*"];
+    let products = ["Line:list:*", "Order:list:*", "Product:list:*"];
+    for (change, named, lists) in [
+        (
+            r#"UPDATE "order" SET state = 'paid' WHERE tenant = 'a' AND number = 7"#,
+            &["Order:a|7"][..],
+            &["Order:list:*"][..],
+        ),
+        (
+            r#"UPDATE "order" SET state = 'paid' WHERE tenant = 'a|7'"#,
+            &[r"Order:a\|7|7"],
+            &["Order:list:*"],
+        ),
+        (
+            "UPDATE order_line SET amount = 2 WHERE tenant = 'a' AND line = 1",
+            &["Line:a|7|1", "Order:a|7", "Product:p1"],
+            &products,
+        ),
+        // It leads to no product.
+        (
+            "UPDATE order_line SET amount = 2 WHERE tenant = 'a' AND line = 2",
+            &["Line:a|7|2", "Order:a|7"],
+            &lines,
+        ),
+        // A part of the key changes: what it was and what it is.
+        (
+            "UPDATE order_line SET number = 8 WHERE tenant = 'a' AND line = 2",
+            &["Line:a|7|2", "Line:a|8|2", "Order:a|7", "Order:a|8"],
+            &lines,
+        ),
+        (
+            "UPDATE order_line SET product_id = 'p2' WHERE tenant = 'b'",
+            &["Line:b|7|1", "Order:b|7", "Product:p1", "Product:p2"],
+            &products,
+        ),
+        (
+            "DELETE FROM order_line WHERE tenant = 'b'",
+            &["Line:b|7|1", "Order:b|7", "Product:p2"],
+            &products,
+        ),
+    ] {
+        for tag in all {
+            shop.store(tag, &format!("mc:{tag}"));
+        }
+        shop.postgres.psql(change);
+        shop.settle();
+        let gone: BTreeSet<&str> = all.into_iter().filter(|tag| !shop.is_live(tag)).collect();
+        let expected: BTreeSet<&str> = named.iter().chain(lists).copied().collect();
+        assert_eq!(gone, expected, "{change}");
+    }
+    let said = shop.output(&["--check"]);
+    let out = String::from_utf8_lossy(&said.stdout).into_owned();
+    assert!(
+        out.contains(
+            "order_line: Line:<tenant|number|line> Line:list:* Order:<tenant|number> Order:list:*"
+        ),
+        "{out}"
+    );
+}
+
+#[test]
 fn what_changed_while_it_was_away_is_cleared_when_it_comes_back() {
     let shop = Shop::open();
     let watcher = shop.watch();

@@ -196,8 +196,7 @@ BEGIN
   DELETE FROM {schema}.outbox WHERE (xid, id) IN (
     SELECT o.xid, o.id FROM {schema}.outbox AS o
     WHERE o.xid < coalesce(
-            (SELECT min(pg_snapshot_xmax(p.acknowledged)) FROM {schema}.position AS p
-             JOIN {schema}.consumer AS c ON c.id = p.consumer WHERE c.expired_at IS NULL),
+            ({slowest}),
             pg_snapshot_xmin(pg_current_snapshot()))
       AND NOT EXISTS (
             SELECT FROM {schema}.position AS p JOIN {schema}.consumer AS c ON c.id = p.consumer
@@ -206,9 +205,20 @@ BEGIN
   GET DIAGNOSTICS deleted = ROW_COUNT;
   RETURN deleted;
 END
-"
+",
+            slowest = Self::slowest(self.schema),
         );
         self.function("sweep", "most bigint", "bigint", &body)
+    }
+
+    /// The `xmax` up to which every consumer that counts has acknowledged: nothing from there on can be deleted. Null if
+    /// there is none. (`min` of an `xid8` is newer than PostgreSQL 14.)
+    pub(super) fn slowest(schema: &str) -> String {
+        let schema = identifier(schema);
+        format!(
+            "SELECT pg_snapshot_xmax(p.acknowledged) FROM {schema}.position AS p
+             JOIN {schema}.consumer AS c ON c.id = p.consumer WHERE c.expired_at IS NULL ORDER BY 1 LIMIT 1"
+        )
     }
 
     /// A function that runs as its owner, whatever the caller's settings.

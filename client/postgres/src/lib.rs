@@ -8,6 +8,7 @@
 //! One [`Mapping`] says where the entities of a schema are stored; both halves use it, so that what a change event says
 //! of a row is what a query reads of it.
 
+mod acknowledge;
 mod capture;
 mod catalogue;
 mod consumer;

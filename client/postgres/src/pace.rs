@@ -31,6 +31,10 @@ pub(super) const AWAKE: Duration = Duration::from_secs(2);
 /// How much longer to look that often: a transaction may have seen us awake, and take that long to commit.
 const GRACE: Duration = Duration::from_secs(1);
 
+/// Between two acknowledgements while there is much to do: each is an update and a deletion, for each consumer. What was
+/// not acknowledged when a process dies is invalidated once more.
+pub(super) const STORE_PAUSE: Duration = Duration::from_millis(200);
+
 /// The pace of one source.
 #[derive(Debug)]
 pub(super) struct Pace {
@@ -39,6 +43,8 @@ pub(super) struct Pace {
     pub(super) idle_pause: Duration,
     /// The running second and the rows found in it.
     second: Option<(Instant, usize)>,
+    /// Until when there is much to do: for a second after so much was found, so that a new second does not begin idle.
+    busy_until: Option<Instant>,
     told_until: Option<Instant>,
     alert_until: Option<Instant>,
 }
@@ -52,6 +58,7 @@ impl Pace {
                 false => POLLED_PAUSE,
             },
             second: None,
+            busy_until: None,
             told_until: None,
             alert_until: None,
         }
@@ -77,6 +84,9 @@ impl Pace {
             Some((began, before)) if now - began < SECOND => Some((began, before + rows)),
             _ => Some((now, rows)),
         };
+        if self.second.is_some_and(|(_, rows)| rows > MUCH) {
+            self.busy_until = Some(now + SECOND);
+        }
     }
 
     /// Whether commits should be told now that they need not notify for the time of [`AWAKE`].
@@ -87,8 +97,7 @@ impl Pace {
     }
 
     fn is_busy(&self, now: Instant) -> bool {
-        self.second
-            .is_some_and(|(began, rows)| now - began < SECOND && rows > MUCH)
+        self.busy_until.is_some_and(|until| until > now)
     }
 
     /// When to look again after a look at `last` that has found something: not at once while there is much to do, so that
@@ -98,6 +107,11 @@ impl Pace {
             true => last + ALERT_PAUSE.min(self.idle_pause),
             false => last,
         }
+    }
+
+    /// Whether what is acknowledged may wait, after something was stored at `stored`, to be stored with what follows.
+    pub(super) fn may_owe(&self, stored: Option<Instant>, now: Instant) -> bool {
+        self.is_busy(now) && stored.is_some_and(|at| now < at + STORE_PAUSE)
     }
 
     /// They were told so, at `now` at the latest.
@@ -142,7 +156,7 @@ mod tests {
         assert!(!pace.should_tell(now));
         pace.found(1, now + MILLISECOND);
         assert!(pace.should_tell(now + MILLISECOND));
-        assert!(!pace.should_tell(now + SECOND), "long ago");
+        assert!(!pace.should_tell(now + 2 * SECOND), "long ago");
 
         pace.told(now);
         let (before, after) = (now + AWAKE / 2 - MILLISECOND, now + AWAKE / 2);
@@ -163,10 +177,41 @@ mod tests {
         assert_eq!(pace.again(now, now), now);
         pace.found(1, now + MILLISECOND);
         assert_eq!(pace.again(now, now + MILLISECOND), now + ALERT_PAUSE);
-        assert_eq!(pace.again(now, now + SECOND), now, "that is over");
+        assert_eq!(pace.again(now, now + 2 * SECOND), now, "that is over");
         // Who asked for more haste gets it.
         pace.idle_pause = MILLISECOND;
         assert_eq!(pace.again(now, now + MILLISECOND), now + MILLISECOND);
+    }
+
+    #[test]
+    fn acknowledgements_wait_for_others_only_while_there_is_much_to_do() {
+        let mut pace = Pace::new(true);
+        let now = Instant::now();
+        pace.found(MUCH, now);
+        assert!(!pace.may_owe(Some(now), now), "a few are stored at once");
+        pace.found(1, now);
+        assert!(!pace.may_owe(None, now), "nothing was stored yet");
+        assert!(pace.may_owe(Some(now), now + STORE_PAUSE - MILLISECOND));
+        assert!(!pace.may_owe(Some(now), now + STORE_PAUSE));
+        let later = now + 2 * SECOND;
+        assert!(!pace.may_owe(Some(later), later), "that is over");
+    }
+
+    #[test]
+    fn a_second_that_begins_in_a_busy_time_is_busy() {
+        let mut pace = Pace::new(true);
+        let began = Instant::now();
+        pace.found(MUCH + 1, began);
+        for tenth in 0..50 {
+            let now = began + tenth * 100 * MILLISECOND;
+            assert!(pace.is_busy(now), "after {tenth} tenths of a second");
+            pace.found(MUCH / 5, now);
+        }
+        let end = began + 5 * SECOND;
+        for tenth in 0..20 {
+            pace.found(1, end + tenth * 100 * MILLISECOND);
+        }
+        assert!(!pace.is_busy(end + 2 * SECOND), "ten a second are not much");
     }
 
     #[test]

@@ -211,15 +211,18 @@ impl Session {
              WHERE consumer = $1 AND pg_snapshot_xmax(acknowledged) <= pg_snapshot_xmax($2::text::pg_snapshot)"
         ))
         .await?;
-        // Each consumer tries to delete what it has acknowledged, after that is committed: the last one succeeds.
+        // Each consumer tries to delete what it has acknowledged, after that is committed: the last one succeeds. What the
+        // slowest has not acknowledged is not even looked at.
         let delete = prepare(format!(
             "DELETE FROM {schema}.outbox WHERE ctid = ANY (ARRAY(
                SELECT o.ctid FROM {schema}.outbox AS o
-               WHERE (o.xid = ANY ($2::text[]::xid8[]) OR (o.xid >= $1::text::xid8 AND o.xid < $3::text::xid8))
+               WHERE (o.xid = ANY ($2::text[]::xid8[])
+                      OR (o.xid >= $1::text::xid8 AND o.xid < least($3::text::xid8, ({slowest}))))
                  AND NOT EXISTS (
                    SELECT FROM {schema}.position AS p JOIN {schema}.consumer AS c ON c.id = p.consumer
                    WHERE c.expired_at IS NULL AND NOT pg_visible_in_snapshot(o.xid, p.acknowledged))
-               LIMIT $4))"
+               LIMIT $4))",
+            slowest = Layout::slowest(bare),
         ))
         .await?;
         let look = prepare(format!(

@@ -19,9 +19,8 @@ use mcache::change::{BoxError, BoxFuture, ChangeSource, Changes, Contact};
 
 use super::decode::Decoder;
 use super::error::PostgresError;
-use super::install::SWEEP_ROWS;
 use super::outbox::Outbox;
-use super::pace::{AWAKE, Pace};
+use super::pace::{AWAKE, Pace, STORE_PAUSE};
 use super::position::{Ledger, Snapshot};
 use super::replicas::{Position, Replicas};
 use super::session::{Asks, Connect, Session, connector, in_time};
@@ -60,16 +59,20 @@ pub struct OutboxSource {
     cleared_unregistered: Option<Instant>,
     /// Until when no other process takes the lease.
     leased_until: Option<Instant>,
-    pace: Pace,
+    pub(super) pace: Pace,
     /// When the last look was that found something.
     found_at: Option<Instant>,
     /// Where reading goes on. Known while the lease is held.
     pub(super) reading: Option<Reading>,
     pub(super) ledger: Ledger,
     /// What was acknowledged in the database.
-    stored: Snapshot,
+    pub(super) stored: Snapshot,
     /// What is acknowledged and not yet stored.
     pub(super) to_store: Option<Snapshot>,
+    /// Whether a batch is acknowledged with it, which is not to wait for the lease to be renewed.
+    pub(super) is_owed: bool,
+    /// When it was stored last.
+    pub(super) stored_at: Option<Instant>,
     pub(super) looked: Option<Instant>,
     pub(super) swept: Option<Instant>,
 }
@@ -142,6 +145,8 @@ impl Outbox {
             ledger: Ledger::default(),
             stored: Snapshot::default(),
             to_store: None,
+            is_owed: false,
+            stored_at: None,
             looked: None,
             swept: None,
         }
@@ -223,6 +228,7 @@ impl OutboxSource {
             if let Some(batch) = self.begin().await? {
                 return Ok(batch);
             }
+            self.store_if_due().await?;
             self.housekeeping().await?;
             if self.pace.should_tell(Instant::now()) {
                 self.tell_awake().await?;
@@ -252,7 +258,10 @@ impl OutboxSource {
                 continue;
             }
             // Awaited after the read: a notification in between has left its permit.
-            let pause = self.pace.pause(Instant::now());
+            let mut pause = self.pace.pause(Instant::now());
+            if self.is_owed {
+                pause = pause.min(STORE_PAUSE);
+            }
             let _ = tokio::time::timeout(pause, self.wake.notified()).await;
         }
     }
@@ -297,6 +306,7 @@ impl OutboxSource {
         self.generation += 1;
         self.ledger = Ledger::default();
         self.to_store = None;
+        self.is_owed = false;
         Ok(())
     }
 
@@ -395,6 +405,7 @@ impl OutboxSource {
             self.generation += 1;
             self.ledger = Ledger::default();
             self.to_store = None;
+            self.is_owed = false;
             self.stored = stored.acknowledged.clone();
             self.reading = Some(Reading {
                 from: stored.acknowledged,
@@ -453,76 +464,6 @@ impl OutboxSource {
         .await?;
         self.pace.told(Instant::now());
         Ok(())
-    }
-
-    /// Stores how far was acknowledged, and deletes what all others have acknowledged as well.
-    async fn store(&mut self) -> Result<(), PostgresError> {
-        // Forgotten only when it is stored: this may be dropped while it waits.
-        let Some(position) = self.to_store.clone() else {
-            return Ok(());
-        };
-        let session = self.session()?;
-        in_time(
-            "acknowledging changes",
-            session.link.client.execute(
-                &session.acknowledge,
-                &[&session.consumer, &position.as_text()],
-            ),
-        )
-        .await?;
-        let (from, to) = (self.stored.xmax(), position.xmax());
-        let open = self.stored.open();
-        loop {
-            let deleted = in_time(
-                "deleting acknowledged changes",
-                session
-                    .link
-                    .client
-                    .execute(&session.delete, &[&from, &open, &to, &SWEEP_ROWS]),
-            )
-            .await?;
-            if (deleted as i64) < SWEEP_ROWS {
-                break;
-            }
-        }
-        if position.is_beyond(&self.stored) {
-            self.stored = position;
-        }
-        self.to_store = None;
-        Ok(())
-    }
-
-    async fn forget(&mut self, receipts: &mut Vec<OutboxReceipt>) -> Result<(), PostgresError> {
-        if self.session.is_none() {
-            // All of an earlier session: the next one hands them out again.
-            receipts.clear();
-            return Ok(());
-        }
-        let current = |receipt: &&OutboxReceipt| receipt.what.generation == self.generation;
-        if receipts
-            .iter()
-            .filter(current)
-            .any(|receipt| receipt.what.clears)
-        {
-            let session = self.session()?;
-            in_time(
-                "acknowledging that everything was cleared",
-                session
-                    .link
-                    .client
-                    .execute(&session.cleared, &[&session.consumer]),
-            )
-            .await?;
-        }
-        // Of an earlier session: handed out again in this one.
-        for receipt in receipts.drain(..) {
-            if receipt.what.generation == self.generation
-                && let Some(position) = self.ledger.acknowledged(receipt.what.number)
-            {
-                self.to_store = Some(position);
-            }
-        }
-        self.store().await
     }
 }
 

@@ -110,12 +110,12 @@ pub(crate) struct Table {
     /// The word for its rows in tags. A table between two others may have none.
     #[serde(rename = "type")]
     pub(crate) kind: Option<String>,
-    /// The column that names a row, or two of them.
+    /// The column that names a row, or several that name it together.
     #[serde(default)]
     pub(crate) id: Key,
     /// Columns that name rows of other types, which count as changed with this one.
     #[serde(default)]
-    pub(crate) links: BTreeMap<String, String>,
+    pub(crate) links: Links,
     /// The column that, when it is not null, marks a row as deleted.
     pub(crate) deleted: Option<String>,
     /// Columns whose change clears nothing.
@@ -146,6 +146,49 @@ impl Key {
         match self {
             Self::One(column) => std::slice::from_ref(column),
             Self::Several(columns) => columns,
+        }
+    }
+}
+
+/// The rows of other types that a row leads to.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(untagged)]
+pub(crate) enum Links {
+    /// `{ column = "Type" }`.
+    ByColumn(BTreeMap<String, String>),
+    /// `[{ id = ["column", "column"], type = "Type" }]`: also for rows with a key of several columns.
+    Listed(Vec<Link>),
+}
+
+/// One of them.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Link {
+    /// The columns that name the other row, in the order of its key.
+    pub(crate) id: Key,
+    /// Its type.
+    #[serde(rename = "type")]
+    pub(crate) kind: String,
+}
+
+impl Default for Links {
+    fn default() -> Self {
+        Self::Listed(Vec::new())
+    }
+}
+
+impl Links {
+    /// Columns and type of each.
+    pub(crate) fn each(&self) -> Vec<(&[String], &str)> {
+        match self {
+            Self::ByColumn(links) => links
+                .iter()
+                .map(|(column, kind)| (std::slice::from_ref(column), kind.as_str()))
+                .collect(),
+            Self::Listed(links) => links
+                .iter()
+                .map(|link| (link.id.columns(), link.kind.as_str()))
+                .collect(),
         }
     }
 }
@@ -266,12 +309,14 @@ impl Templates {
 
 impl Table {
     fn check(&self) -> Result<(), FileError> {
-        if self.kind.is_none() && self.links.is_empty() {
+        let links = self.links.each();
+        if self.kind.is_none() && links.is_empty() {
             return Err(
                 self.wrong("it has neither a type nor links, so its changes would clear nothing")
             );
         }
-        for kind in self.kind.iter().chain(self.links.values()) {
+        let kinds = links.iter().map(|(_, kind)| *kind);
+        for kind in self.kind.as_deref().into_iter().chain(kinds) {
             let mut bytes = kind.bytes();
             let starts = bytes.next().is_some_and(|byte| byte.is_ascii_alphabetic());
             if !starts || !bytes.all(|byte| byte.is_ascii_alphanumeric() || byte == b'_') {
@@ -281,14 +326,19 @@ impl Table {
                 return Err(self.wrong(&reason));
             }
         }
-        let columns = self.id.columns();
-        if columns.is_empty() || columns.len() > 2 {
-            return Err(self.wrong("id names one column or two"));
+        let keys = links.iter().map(|(columns, _)| ("a link's id", *columns));
+        for (what, columns) in std::iter::once(("id", self.id.columns())).chain(keys) {
+            if columns.is_empty() {
+                return Err(self.wrong(&format!("{what} names no column")));
+            }
+            for (place, column) in columns.iter().enumerate() {
+                if columns[..place].contains(column) {
+                    return Err(self.wrong(&format!("{what} names the column {column} twice")));
+                }
+            }
         }
-        if columns.len() == 2 && columns[0] == columns[1] {
-            return Err(self.wrong("id names the same column twice"));
-        }
-        let used = columns.iter().chain(self.links.keys()).chain(&self.deleted);
+        let linked = links.iter().flat_map(|(columns, _)| *columns);
+        let used = self.id.columns().iter().chain(linked).chain(&self.deleted);
         for column in used {
             if self.ignore.contains(column) {
                 return Err(self.wrong(&format!("column {column} is ignored and used")));
@@ -323,7 +373,20 @@ mod tests {
         assert_eq!(file.tables[0].id.columns(), ["id"]);
         assert_eq!(file.tags.row, ["{type}:{id}", "{type}:list:*"]);
         let link = "[[table]]\ntable = 'a_b'\nid = ['a', 'b']\nlinks = { a = 'A', b = 'B' }";
-        assert_eq!(parse(link).unwrap().tables[0].id.columns(), ["a", "b"]);
+        let table = &parse(link).unwrap().tables[0];
+        assert_eq!(table.id.columns(), ["a", "b"]);
+        assert_eq!(table.links.each().len(), 2);
+        let line = "[[table]]\ntable = 'l'\ntype = 'L'\nid = ['a', 'b', 'c']
+            links = [{ id = ['a', 'b'], type = 'O' }, { id = 'd', type = 'P' }]";
+        let table = &parse(line).unwrap().tables[0];
+        assert_eq!(table.id.columns(), ["a", "b", "c"]);
+        let links: Vec<(String, &str)> = table
+            .links
+            .each()
+            .into_iter()
+            .map(|(columns, kind)| (columns.join("|"), kind))
+            .collect();
+        assert_eq!(links, [("a|b".to_owned(), "O"), ("d".to_owned(), "P")]);
     }
 
     #[test]
@@ -351,7 +414,23 @@ mod tests {
             ),
             (
                 "[[table]]\ntable = 'p'\ntype = 'P'\nid = []",
-                "one column or two",
+                "id names no column",
+            ),
+            (
+                "[[table]]\ntable = 'p'\ntype = 'P'\nid = ['a', 'b', 'a']",
+                "id names the column a twice",
+            ),
+            (
+                "[[table]]\ntable = 'p'\nlinks = [{ id = [], type = 'Q' }]",
+                "a link's id names no column",
+            ),
+            (
+                "[[table]]\ntable = 'p'\nlinks = [{ id = ['a', 'b'], type = 'Q R' }]",
+                "cannot be a type",
+            ),
+            (
+                "[[table]]\ntable = 'p'\nlinks = [{ id = ['a', 'b'], type = 'Q' }]\nignore = ['b']",
+                "ignored and used",
             ),
             (
                 "[[table]]\ntable = 'p'\ntype = 'P'\nid = ['a', 'a']",

@@ -7,10 +7,10 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use mcache::Tags;
-use mcache::change::{BoxError, ChangeEvent, EventTags, Operation};
+use mcache::change::{BoxError, ChangeEvent, EventTags, Operation, key_text};
 use mcache_graph::{Entity, Field, Schema};
 use mcache_postgres::Mapping;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::file::{File, FileError, Table, Templates};
 
@@ -34,8 +34,8 @@ pub(crate) struct Rules {
 #[derive(Debug)]
 struct Rule {
     kind: Option<String>,
-    /// Field and type of each link.
-    links: Vec<(String, String)>,
+    /// Fields and type of each link.
+    links: Vec<(Vec<String>, String)>,
     whole: Vec<String>,
 }
 
@@ -104,15 +104,16 @@ struct Shape {
     fields: Vec<(String, String, String)>,
     key: Vec<String>,
     deleted: Option<String>,
-    links: Vec<(String, String)>,
+    links: Vec<(Vec<String>, String)>,
 }
 
 impl Shape {
     fn new(table: &Table, columns: &Columns) -> Result<Self, PlanError> {
         let key = table.id.columns();
+        let links = table.links.each();
         let used = key
             .iter()
-            .chain(table.links.keys())
+            .chain(links.iter().flat_map(|(columns, _)| *columns))
             .chain(&table.deleted)
             .chain(&table.ignore);
         for column in used {
@@ -145,20 +146,16 @@ impl Shape {
         Ok(Self {
             key: key.iter().map(named).collect(),
             deleted: table.deleted.as_ref().map(named),
-            links: table
-                .links
-                .iter()
-                .map(|(column, kind)| (named(column), kind.clone()))
+            links: links
+                .into_iter()
+                .map(|(columns, kind)| (columns.iter().map(named).collect(), kind.to_owned()))
                 .collect(),
             fields,
         })
     }
 
     fn entity(&self, name: &str) -> Entity {
-        let entity = match &self.key[..] {
-            [left, right] => Entity::link(name, (left, name), (right, name)),
-            _ => Entity::new(name),
-        };
+        let entity = Entity::new(name).key(self.key.clone());
         let entity =
             self.fields
                 .iter()
@@ -212,8 +209,8 @@ impl Rules {
                     .for_each(|id| self.row(kind, id, event.operation, &mut tags));
             }
             // A row that leads to another makes that one come into what it belongs to, perhaps.
-            for (field, kind) in &rule.links {
-                match linked(event, field) {
+            for (fields, kind) in &rule.links {
+                match linked(event, fields) {
                     Some(ids) => ids
                         .iter()
                         .for_each(|id| self.row(kind, id, event.operation, &mut tags)),
@@ -271,8 +268,9 @@ impl Rules {
             if let Some(kind) = &table.kind {
                 self.row(kind, &format!("<{id}>"), Operation::Created, &mut tags);
             }
-            for (column, kind) in &table.links {
-                self.row(kind, &format!("<{column}>"), Operation::Created, &mut tags);
+            for (columns, kind) in table.links.each() {
+                let id = format!("<{}>", columns.join("|"));
+                self.row(kind, &id, Operation::Created, &mut tags);
             }
             tags.sort_unstable();
             tags.dedup();
@@ -294,8 +292,8 @@ fn filled(template: &str, kind: &str, id: &str) -> String {
     template.replace("{type}", kind).replace("{id}", id)
 }
 
-/// The values a link had and has, in all rows; `None` if one of them is not known.
-fn linked(event: &ChangeEvent, field: &str) -> Option<Vec<String>> {
+/// The ids a link had and has, in all rows; `None` if one of them is not known.
+fn linked(event: &ChangeEvent, fields: &[String]) -> Option<Vec<String>> {
     let mut ids = Vec::new();
     let had = !matches!(event.operation, Operation::Created | Operation::Attached);
     let has = !matches!(event.operation, Operation::Deleted | Operation::Detached);
@@ -311,21 +309,47 @@ fn linked(event: &ChangeEvent, field: &str) -> Option<Vec<String>> {
             (is, has),
         ];
         for (row, must_be_known) in sides {
-            match row.and_then(|row| row.get(field)) {
-                Some(Value::Null) => {}
-                Some(Value::String(value)) => ids.push(value.clone()),
-                Some(other) => ids.push(other.to_string()),
-                None if must_be_known => return None,
-                None => {}
+            match row.map_or(Leads::Unknown, |row| leads_to(row, fields)) {
+                Leads::Nowhere => {}
+                Leads::To(id) => ids.push(id),
+                Leads::Unknown if must_be_known => return None,
+                Leads::Unknown => {}
             }
         }
     }
     Some(ids)
 }
 
+/// Where a link of one row leads.
+enum Leads {
+    To(String),
+    /// One of its columns is null.
+    Nowhere,
+    Unknown,
+}
+
+fn leads_to(row: &Map<String, Value>, fields: &[String]) -> Leads {
+    let mut parts = Vec::with_capacity(fields.len());
+    let mut known = true;
+    for field in fields {
+        match row.get(field) {
+            Some(Value::Null) => return Leads::Nowhere,
+            Some(Value::String(value)) => parts.push(value.clone()),
+            Some(other) => parts.push(other.to_string()),
+            None => known = false,
+        }
+    }
+    match known {
+        true => Leads::To(key_text(
+            &parts.iter().map(String::as_str).collect::<Vec<_>>(),
+        )),
+        false => Leads::Unknown,
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use serde_json::{Map, json};
+    use serde_json::json;
 
     use super::*;
 
@@ -438,6 +462,26 @@ mod tests {
         let event = ChangeEvent::new("t_product_tags", Operation::Detached, ["p1|t1"])
             .with_before("p1|t1", ends);
         assert_eq!(tags(&event), expected);
+    }
+
+    #[test]
+    fn a_link_of_several_columns_leads_somewhere_if_all_are_known_and_none_is_null() {
+        let fields = ["a", "b"].map(str::to_owned);
+        let leads = |a: Option<Value>, b: Option<Value>| {
+            let values = [("a", a), ("b", b)].into_iter();
+            let known: Vec<(&str, Value)> = values
+                .filter_map(|(name, value)| Some((name, value?)))
+                .collect();
+            let event = ChangeEvent::new("t", Operation::Created, ["x"]);
+            linked(&event.with_after("x", row(&known)), &fields)
+        };
+        let text = |text: &str| Some(json!(text));
+        assert_eq!(
+            leads(text("1|"), text("2")),
+            Some(vec![r"1\||2".to_owned()])
+        );
+        assert_eq!(leads(text("1"), Some(Value::Null)), Some(Vec::new()));
+        assert_eq!(leads(text("1"), None), None);
     }
 
     #[test]
