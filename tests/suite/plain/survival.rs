@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use harness::{Session, topology::Replicated};
 use mcache::provider::{FetchOptions, Lookup, Mode, Provider, Store};
-use mcache::{PlainRedisProvider, RedisProvider, Tags, server::RedisOptions};
+use mcache::{Cache, NearOptions, PlainRedisProvider, RedisProvider, Tags, server::RedisOptions};
 use redis::Value;
 
 use super::conforms::{RIGHTS, allow};
@@ -249,4 +249,32 @@ pub fn put_back(url: &str, mut redis: Session) {
 fn entries_and_groups_that_are_put_back_copied_or_renamed_bring_nothing_back() {
     let server = bare().start();
     put_back(&server.url(), server.session());
+}
+
+#[test]
+fn a_flush_while_a_value_is_loaded_refuses_it() {
+    let server = bare().start();
+    let provider = provider(&server.url());
+    run(async {
+        for flush in ["FLUSHALL", "FLUSHDB ASYNC", "SCRIPT FLUSH"] {
+            assert!(store(&provider, b"k", "old").await);
+            let token = provider.token(b"late").await.expect("token");
+            server.session().ok(flush);
+            assert_eq!(provider.get(b"k").await.expect("get"), None, "{flush}");
+            let tags = tags();
+            let late = Store::new(b"late", "late", &tags).token(&token);
+            let stored = provider.store(late).await.expect("store");
+            assert!(!stored, "{flush}");
+        }
+    });
+}
+
+#[test]
+fn a_near_cache_over_it_is_refused_when_the_cache_is_built() {
+    // Nothing is contacted: there is no server.
+    let builder = Cache::builder_with(provider("redis://127.0.0.1:1")).near(NearOptions::new());
+    let refused = run(builder.caching(true).build());
+    let refused = refused.err().expect("it cannot be kept");
+    assert_eq!(refused.kind(), mcache::ErrorKind::Config);
+    assert!(refused.to_string().contains("near cache"), "{refused}");
 }
