@@ -14,8 +14,11 @@ use mutant::{Edit, Mutant};
 
 use super::{bare, conforms, faulty, machine, provider, survival};
 
+/// A test of the server at an address; it panics where that does something else.
+type Finder = fn(&str, harness::Session);
+
 /// The tests that may find one, by the name that stands in its file.
-const FINDERS: [(&str, fn(&str, harness::Session)); 4] = [
+const FINDERS: [(&str, Finder); 4] = [
     ("machine", |url, session| {
         machine::compare(url, session, 4_000)
     }),

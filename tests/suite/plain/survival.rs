@@ -274,7 +274,9 @@ fn a_near_cache_over_it_is_refused_when_the_cache_is_built() {
     // Nothing is contacted: there is no server.
     let builder = Cache::builder_with(provider("redis://127.0.0.1:1")).near(NearOptions::new());
     let refused = run(builder.caching(true).build());
-    let refused = refused.err().expect("it cannot be kept");
+    let Err(refused) = refused else {
+        panic!("its bound cannot be kept");
+    };
     assert_eq!(refused.kind(), mcache::ErrorKind::Config);
     assert!(refused.to_string().contains("near cache"), "{refused}");
 }
