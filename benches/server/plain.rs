@@ -35,7 +35,8 @@ pub fn run() {
         "Microseconds of server CPU per operation by PlainRedisProvider; beside it the module and plain GET, SET EX or UNLINK through
 the same client library, 32 calls under way on one connection, medians of 5 runs in turns, on one server with the module loaded. Values of
 1 KiB. \"Invalidated since\": tags that the entry does not carry, since it was last read; what that costs itself is taken
-off PlainRedisProvider's figure and is part of the module's. Round trips are calls of EVALSHA; the module takes 1 each, an invalidation 1 for 1,000 tags.",
+off PlainRedisProvider's figure and is part of the module's. Round trips are calls of EVALSHA; the module takes
+1 each, an invalidation 1 for 1,000 tags.",
     );
     println!("{}", part.name);
     let server = Server::start();
