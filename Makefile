@@ -69,6 +69,10 @@ test-unit: ## tests that start no server
 mutants: ## small faults in core, each of which must make a test of core fail; NAME=... picks some (module/core/mutants)
 	$(CARGO) run -q -p mcache-core --example mutants -- $(NAME)
 
+.PHONY: mutants-plain
+mutants-plain: ## small faults in the script of the provider without the module (client/mutants/plain), each of which must make a test fail
+	$(CARGO) test -p mcache-tests --test suite -- --nocapture --exact plain::mutants::each_fault_of_the_script_makes_a_test_fail
+
 .PHONY: asan
 asan: ## core's tests under AddressSanitizer
 	@CARGO=$(CARGO) .ci/asan

@@ -5,8 +5,8 @@ use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
-use harness::{Proxy, Server, wait};
-use mcache::{Cache, Error, Loaded, Settled, Source, server::RedisOptions};
+use harness::{Proxy, Server, ServerBuilder, wait};
+use mcache::{Cache, Error, Loaded, PlainRedisProvider, Settled, Source, server::RedisOptions};
 use tokio::time::{sleep, timeout};
 
 use crate::support::runtime::run;
@@ -18,17 +18,47 @@ const SLACK: Duration = Duration::from_millis(1600);
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// With the module, or with the provider that needs none.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum On {
+    Module,
+    Plain,
+}
+
+impl On {
+    fn server(self) -> ServerBuilder {
+        match self {
+            Self::Module => Server::builder().tcp(),
+            Self::Plain => Server::builder().tcp().without_module(),
+        }
+    }
+
+    async fn cache(self, url: &str) -> Cache {
+        let options = RedisOptions::default()
+            .connect_timeout(DEADLINE)
+            .command_deadline(DEADLINE)
+            .breaker(3, Duration::from_millis(300));
+        let builder = match self {
+            Self::Module => Cache::builder(url).redis(options),
+            Self::Plain => {
+                let plain = PlainRedisProvider::builder(url).redis(options);
+                Cache::builder_with(plain.build().expect("an address"))
+            }
+        };
+        let cache = builder.caching(true).build().await;
+        cache.expect("a cache, whatever the server does")
+    }
+}
+
+fn on_both(test: impl Fn(On)) {
+    for on in [On::Module, On::Plain] {
+        println!("{on:?}");
+        test(on);
+    }
+}
+
 async fn cache(url: &str) -> Cache {
-    let options = RedisOptions::default()
-        .connect_timeout(DEADLINE)
-        .command_deadline(DEADLINE)
-        .breaker(3, Duration::from_millis(300));
-    Cache::builder(url)
-        .redis(options)
-        .caching(true)
-        .build()
-        .await
-        .expect("a cache, whatever the server does")
+    On::Module.cache(url).await
 }
 
 /// One read of a source that answers at once; where it came from and how long it took.
@@ -58,52 +88,58 @@ async fn until_cached(cache: &Cache) {
 
 #[test]
 fn a_server_that_is_not_there_costs_a_moment_and_is_found_when_it_comes() {
-    let mut server = Server::builder().tcp().start();
-    server.stop();
-    run(async {
-        let cache = cache(&server.tcp_url()).await;
-        for _ in 0..20 {
-            let (value, source, took) = read(&cache, "k", 1).await;
-            assert_eq!((value, source), (1, Source::Bypass));
-            assert!(took < SLACK, "{took:?}");
-        }
-        server.start_again();
-        until_cached(&cache).await;
+    on_both(|on| {
+        let mut server = on.server().start();
+        server.stop();
+        run(async {
+            let cache = on.cache(&server.tcp_url()).await;
+            for _ in 0..20 {
+                let (value, source, took) = read(&cache, "k", 1).await;
+                assert_eq!((value, source), (1, Source::Bypass));
+                assert!(took < SLACK, "{took:?}");
+            }
+            server.start_again();
+            until_cached(&cache).await;
+        });
     });
 }
 
 #[test]
 fn a_server_that_is_killed_and_restarted_is_used_again() {
-    let mut server = Server::builder().tcp().start();
-    run(async {
-        let cache = cache(&server.tcp_url()).await;
-        until_cached(&cache).await;
-        server.kill9();
-        assert_eq!(read(&cache, "k", 1).await.1, Source::Bypass);
-        assert!(cache.key("k").set(&1).await.is_err());
-        server.start_again();
-        until_cached(&cache).await;
+    on_both(|on| {
+        let mut server = on.server().start();
+        run(async {
+            let cache = on.cache(&server.tcp_url()).await;
+            until_cached(&cache).await;
+            server.kill9();
+            assert_eq!(read(&cache, "k", 1).await.1, Source::Bypass);
+            assert!(cache.key("k").set(&1).await.is_err());
+            server.start_again();
+            until_cached(&cache).await;
+        });
     });
 }
 
 #[test]
 fn a_server_that_hangs_costs_one_deadline_and_then_nothing() {
-    let server = Server::builder().tcp().start();
-    run(async {
-        let cache = cache(&server.tcp_url()).await;
-        until_cached(&cache).await;
-        server.pause();
-        let mut took = Vec::new();
-        for _ in 0..20 {
-            let (_, source, this) = read(&cache, "k", 1).await;
-            assert_eq!(source, Source::Bypass);
-            assert!(this < DEADLINE + SLACK, "{this:?}");
-            took.push(this);
-        }
-        let at_once = took.iter().filter(|took| **took < DEADLINE / 2).count();
-        assert!(at_once >= 10, "the server is given a rest: {took:?}");
-        server.resume();
-        until_cached(&cache).await;
+    on_both(|on| {
+        let server = on.server().start();
+        run(async {
+            let cache = on.cache(&server.tcp_url()).await;
+            until_cached(&cache).await;
+            server.pause();
+            let mut took = Vec::new();
+            for _ in 0..20 {
+                let (_, source, this) = read(&cache, "k", 1).await;
+                assert_eq!(source, Source::Bypass);
+                assert!(this < DEADLINE + SLACK, "{this:?}");
+                took.push(this);
+            }
+            let at_once = took.iter().filter(|took| **took < DEADLINE / 2).count();
+            assert!(at_once >= 10, "the server is given a rest: {took:?}");
+            server.resume();
+            until_cached(&cache).await;
+        });
     });
 }
 
@@ -136,141 +172,151 @@ fn those_who_wait_in_a_server_that_hangs_go_to_the_source() {
 
 #[test]
 fn a_connection_that_went_silent_is_replaced() {
-    let server = Server::builder().tcp().start();
-    let proxy = Proxy::to_port(server.port());
-    let mut session = server.session();
-    run(async {
-        let cache = cache(&proxy.url()).await;
-        until_cached(&cache).await;
-        let before = session.info("stats", "total_connections_received");
-        proxy.stall();
-        for _ in 0..5 {
-            assert_eq!(read(&cache, "k", 1).await.1, Source::Bypass);
-        }
-        proxy.heal();
-        until_cached(&cache).await;
-        let after = session.info("stats", "total_connections_received");
-        assert!(
-            after > before,
-            "the peer may be gone without having said so"
-        );
+    on_both(|on| {
+        let server = on.server().start();
+        let proxy = Proxy::to_port(server.port());
+        let mut session = server.session();
+        run(async {
+            let cache = on.cache(&proxy.url()).await;
+            until_cached(&cache).await;
+            let before = session.info("stats", "total_connections_received");
+            proxy.stall();
+            for _ in 0..5 {
+                assert_eq!(read(&cache, "k", 1).await.1, Source::Bypass);
+            }
+            proxy.heal();
+            until_cached(&cache).await;
+            let after = session.info("stats", "total_connections_received");
+            assert!(
+                after > before,
+                "the peer may be gone without having said so"
+            );
+        });
     });
 }
 
 #[test]
 fn an_invalidation_during_a_pause_arrives_afterwards_and_nothing_old_is_read_meanwhile() {
-    let server = Server::builder().tcp().start();
-    run(async {
-        let cache = cache(&server.tcp_url()).await;
-        read(&cache, "k", 1).await;
-        assert_eq!(read(&cache, "k", 2).await.1, Source::Hit);
-        server.pause();
-        let began = Instant::now();
-        let invalidation = cache.invalidate(["t"]).await.expect("it is retried");
-        assert!(began.elapsed() < DEADLINE + SLACK);
-        assert!(!invalidation.is_acknowledged());
-        assert_eq!(read(&cache, "k", 2).await.1, Source::Bypass);
-        server.resume();
-        let settled = timeout(PATIENCE, invalidation.settled())
-            .await
-            .expect("in time");
-        assert_eq!(settled, Settled::Acknowledged);
-        assert_eq!(read(&cache, "k", 3).await.0, 3, "the old value is gone");
+    on_both(|on| {
+        let server = on.server().start();
+        run(async {
+            let cache = on.cache(&server.tcp_url()).await;
+            read(&cache, "k", 1).await;
+            assert_eq!(read(&cache, "k", 2).await.1, Source::Hit);
+            server.pause();
+            let began = Instant::now();
+            let invalidation = cache.invalidate(["t"]).await.expect("it is retried");
+            assert!(began.elapsed() < DEADLINE + SLACK);
+            assert!(!invalidation.is_acknowledged());
+            assert_eq!(read(&cache, "k", 2).await.1, Source::Bypass);
+            server.resume();
+            let settled = timeout(PATIENCE, invalidation.settled())
+                .await
+                .expect("in time");
+            assert_eq!(settled, Settled::Acknowledged);
+            assert_eq!(read(&cache, "k", 3).await.0, 3, "the old value is gone");
+        });
     });
 }
 
 #[test]
 fn a_hundred_invalidations_of_a_dead_server_all_arrive() {
-    let server = Server::builder().tcp().start();
-    let proxy = Proxy::to_port(server.port());
-    run(async {
-        let cache = cache(&proxy.url()).await;
-        for number in 0..100 {
-            let stored = cache
-                .key(format!("k{number}"))
-                .tags([format!("t{number}")])
-                .set(&number)
-                .await;
-            assert!(stored.expect("stored"));
-        }
-        proxy.refuse();
-        let mut pending = Vec::new();
-        for number in 0..100 {
-            let invalidation = cache
-                .invalidate([format!("t{number}")])
-                .await
-                .expect("retried");
-            assert!(!invalidation.is_acknowledged());
-            pending.push(invalidation);
-        }
-        assert_eq!(cache.pending_invalidations(), 100);
-        proxy.heal();
-        for invalidation in pending {
-            let settled = timeout(PATIENCE, invalidation.settled())
-                .await
-                .expect("in time");
-            assert_eq!(settled, Settled::Acknowledged);
-        }
-        let keys = (0..100).map(|number| format!("k{number}"));
-        assert_eq!(
-            cache.get_many::<u32>(keys).await.expect("read"),
-            vec![None; 100]
-        );
+    on_both(|on| {
+        let server = on.server().start();
+        let proxy = Proxy::to_port(server.port());
+        run(async {
+            let cache = on.cache(&proxy.url()).await;
+            for number in 0..100 {
+                let stored = cache
+                    .key(format!("k{number}"))
+                    .tags([format!("t{number}")])
+                    .set(&number)
+                    .await;
+                assert!(stored.expect("stored"));
+            }
+            proxy.refuse();
+            let mut pending = Vec::new();
+            for number in 0..100 {
+                let invalidation = cache
+                    .invalidate([format!("t{number}")])
+                    .await
+                    .expect("retried");
+                assert!(!invalidation.is_acknowledged());
+                pending.push(invalidation);
+            }
+            assert_eq!(cache.pending_invalidations(), 100);
+            proxy.heal();
+            for invalidation in pending {
+                let settled = timeout(PATIENCE, invalidation.settled())
+                    .await
+                    .expect("in time");
+                assert_eq!(settled, Settled::Acknowledged);
+            }
+            let keys = (0..100).map(|number| format!("k{number}"));
+            assert_eq!(
+                cache.get_many::<u32>(keys).await.expect("read"),
+                vec![None; 100]
+            );
+        });
     });
 }
 
 #[test]
 fn a_slow_server_is_waited_for_until_the_deadline_only() {
-    let server = Server::builder().tcp().start();
-    let proxy = Proxy::to_port(server.port());
-    run(async {
-        let cache = cache(&proxy.url()).await;
-        until_cached(&cache).await;
-        proxy.delay(Duration::from_millis(20));
-        assert_eq!(
-            read(&cache, "probe", 1).await.1,
-            Source::Hit,
-            "slow, but in time"
-        );
-        proxy.delay(DEADLINE);
-        let (_, source, took) = read(&cache, "probe", 1).await;
-        assert_eq!(source, Source::Bypass);
-        assert!(took < DEADLINE + SLACK, "{took:?}");
-        proxy.heal();
-        until_cached(&cache).await;
+    on_both(|on| {
+        let server = on.server().start();
+        let proxy = Proxy::to_port(server.port());
+        run(async {
+            let cache = on.cache(&proxy.url()).await;
+            until_cached(&cache).await;
+            proxy.delay(Duration::from_millis(20));
+            assert_eq!(
+                read(&cache, "probe", 1).await.1,
+                Source::Hit,
+                "slow, but in time"
+            );
+            proxy.delay(DEADLINE);
+            let (_, source, took) = read(&cache, "probe", 1).await;
+            assert_eq!(source, Source::Bypass);
+            assert!(took < DEADLINE + SLACK, "{took:?}");
+            proxy.heal();
+            until_cached(&cache).await;
+        });
     });
 }
 
 #[test]
 fn something_that_does_not_speak_redis_is_no_cache() {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-    let port = listener.local_addr().expect("an address").port();
-    std::thread::spawn(move || {
-        for stream in listener.incoming() {
-            let Ok(mut stream) = stream else { return };
-            let mut asked = [0; 512];
-            while matches!(stream.read(&mut asked), Ok(count) if count > 0) {
-                if stream
-                    .write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n")
-                    .is_err()
-                {
-                    break;
+    on_both(|on| {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let port = listener.local_addr().expect("an address").port();
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let Ok(mut stream) = stream else { return };
+                let mut asked = [0; 512];
+                while matches!(stream.read(&mut asked), Ok(count) if count > 0) {
+                    if stream
+                        .write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+                        .is_err()
+                    {
+                        break;
+                    }
                 }
             }
-        }
-    });
-    run(async {
-        let cache = cache(&format!("redis://127.0.0.1:{port}")).await;
-        let (value, source, took) = read(&cache, "k", 1).await;
-        assert_eq!((value, source), (1, Source::Bypass));
-        assert!(took < DEADLINE + SLACK, "{took:?}");
-        assert!(
-            !cache
-                .invalidate(["t"])
-                .await
-                .expect("retried")
-                .is_acknowledged()
-        );
+        });
+        run(async {
+            let cache = on.cache(&format!("redis://127.0.0.1:{port}")).await;
+            let (value, source, took) = read(&cache, "k", 1).await;
+            assert_eq!((value, source), (1, Source::Bypass));
+            assert!(took < DEADLINE + SLACK, "{took:?}");
+            assert!(
+                !cache
+                    .invalidate(["t"])
+                    .await
+                    .expect("retried")
+                    .is_acknowledged()
+            );
+        });
     });
 }
 

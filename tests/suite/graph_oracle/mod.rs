@@ -8,12 +8,14 @@
 
 mod changes;
 mod each;
+mod plain;
 mod queries;
 mod shop;
 mod world;
 
 use std::future::Future;
 use std::pin::pin;
+use std::rc::Rc;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 
@@ -26,6 +28,7 @@ use mcache_graph::{
 };
 
 use changes::random_change;
+use plain::Shelf;
 use queries::random_query;
 use world::World;
 
@@ -48,6 +51,25 @@ fn no_cached_result_is_stale() {
     if is_long() {
         shop::report(&totals, &seed);
     }
+}
+
+/// A quarter of the pairs, with the entries of each world kept by the provider that needs no module as well.
+#[test]
+fn no_result_cached_on_plain_redis_is_stale() {
+    let mut seed = Seed::draw("graph_oracle::no_result_cached_on_plain_redis_is_stale");
+    let pairs = if is_long() { PAIRS_LONG } else { PAIRS } / 4;
+    let shelf = Rc::new(Shelf::open());
+    let mut totals = Totals::default();
+    while totals.pairs < pairs {
+        let mut trial = Trial::random(&mut seed, Sabotage::None);
+        shelf.next_world();
+        trial.shelf = Some(shelf.clone());
+        if let Err(stale) = trial.run(&mut seed, &mut totals) {
+            panic!("stale after {} pairs ({seed}):\n{stale}", totals.pairs);
+        }
+    }
+    println!("{totals:#?}");
+    assert!(totals.cleared > 0 && totals.interrupted_fills > 0);
 }
 
 #[test]
@@ -168,9 +190,13 @@ struct Trial {
     queries: Vec<GraphQuery>,
     cached: Vec<Option<Cached>>,
     sabotage: Sabotage,
+    /// Where the entries are kept as well.
+    shelf: Option<Rc<Shelf>>,
 }
 
 struct Cached {
+    /// Which fill made it.
+    fill: u64,
     result: GraphResult,
     tags: TagSet,
 }
@@ -246,6 +272,7 @@ impl Trial {
             queries,
             store,
             sabotage,
+            shelf: None,
         }
     }
 
@@ -282,12 +309,15 @@ impl Trial {
             events: Vec::new(),
         });
         *self.interruption() = interruption;
+        let shelf = self.shelf.clone();
+        let token = shelf.as_ref().map(|shelf| shelf.token(position));
+        let fill = totals.fills;
         let loaded = self.load(position).map(|answer| {
             let mut tags = TagSet::new();
             let made_from = answer.tags().tags;
             tags.extend(made_from.iter().filter(|tag| self.sabotage.spares(tag)));
             let result = answer.into_result();
-            Cached { result, tags }
+            Cached { fill, result, tags }
         });
         let interruption = self.interruption().take();
         let events = interruption.map_or_else(Vec::new, |interruption| interruption.events);
@@ -297,9 +327,15 @@ impl Trial {
         if self.sabotage == Sabotage::TooEarly {
             events.iter().for_each(|event| self.clear(event, totals));
         }
+        let tags = loaded.as_ref().map(|cached| cached.tags.clone());
         self.cached[position] = loaded;
         if self.sabotage != Sabotage::TooEarly {
             events.iter().for_each(|event| self.clear(event, totals));
+        }
+        if let (Some(shelf), Some(token), Some(tags)) = (shelf, token, tags) {
+            // It comes after what happened meanwhile was told.
+            let stored = shelf.store(position, fill, &tags, &token);
+            assert_eq!(stored, self.cached[position].is_some(), "fill {fill}");
         }
         if events.is_empty() {
             return Ok(());
@@ -333,6 +369,9 @@ impl Trial {
             .iter()
             .map(|tag| self.sabotage.cleared(tag))
             .collect();
+        if let Some(shelf) = &self.shelf {
+            shelf.invalidate(&cleared);
+        }
         for position in 0..self.cached.len() {
             let hit = |cached: &mut Cached| cleared.iter().any(|tag| cached.tags.contains(tag));
             if let Some(cached) = self.cached[position].take_if(hit) {
@@ -344,6 +383,16 @@ impl Trial {
     }
 
     fn compare(&mut self, change: &str, totals: &mut Totals) -> Result<(), String> {
+        if let Some(shelf) = &self.shelf {
+            let fill = |cached: &Option<Cached>| cached.as_ref().map(|cached| cached.fill);
+            let expected: Vec<Option<u64>> = self.cached.iter().map(fill).collect();
+            let found = shelf.fills(expected.len());
+            if found != expected {
+                return Err(format!(
+                    "change: {change}\non plain Redis: {found:?}\nexpected: {expected:?}"
+                ));
+            }
+        }
         for position in 0..self.cached.len() {
             if self.cached[position].is_none() {
                 continue;

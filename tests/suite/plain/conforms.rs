@@ -1,14 +1,17 @@
 //! It passes the tests every provider must pass, over each topology and with no more rights than it needs.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use harness::{Session, topology::Cluster};
-use mcache::PlainRedisProvider;
+use mcache::provider::{Mode, Provider, Store};
+use mcache::{PlainRedisProvider, Tags};
 
 use super::{bare, provider};
 use crate::support::runtime::run;
 
-fn conforms(provider: PlainRedisProvider) {
+/// Panics if it does not.
+pub fn conforms(provider: PlainRedisProvider) {
     run(async {
         let provider = Arc::new(provider);
         for (name, test) in mcache::conformance::tests() {
@@ -86,4 +89,39 @@ fn for_a_user_who_may_touch_its_keys_only_and_neither_list_nor_configure() {
         Vec::<String>::new(),
         "nothing was refused"
     );
+}
+
+const HOUR: Duration = Duration::from_secs(3_600);
+
+/// Three promises about moments that random steps seldom meet.
+pub fn moments(url: &str, mut redis: Session) {
+    let provider = provider(url);
+    let tags = Tags::from_iter(["t"]);
+    run(async {
+        let token = provider.token(b"k").await.expect("token");
+        provider.clear(b"k").await.expect("clear");
+        let late = Store::new(b"k", "late", &tags).token(&token);
+        let stored = provider.store(late).await.expect("store");
+        assert!(!stored, "the key was cleared during the fill");
+
+        let entry = Store::new(b"k", "v", &tags).ttl(HOUR).swr(HOUR);
+        assert!(provider.store(entry).await.expect("store"));
+        let left = redis.int("PTTL {plain}:v:k");
+        assert!(left > 3_700_000, "the key ends before its stale window");
+
+        for _ in 0..2 {
+            let told = provider.invalidate(&tags, Mode::Soft).await;
+            told.expect("invalidate");
+        }
+        let found = provider.inspect(b"k").await.expect("inspect");
+        let found = found.expect("it is there");
+        let dead = mcache::provider::EntryState::Dead;
+        assert_eq!(found.state, dead, "when its window began is not known");
+    });
+}
+
+#[test]
+fn a_fill_of_a_cleared_key_a_stale_window_and_two_soft_invalidations() {
+    let server = bare().start();
+    moments(&server.url(), server.session());
 }

@@ -1,11 +1,14 @@
 //! The provider for servers without the module: what the others promise, as far as it promises it (docs/plain.md).
 
 mod conforms;
+mod faulty;
 mod machine;
 mod model;
+mod mutants;
 mod pressure;
 mod survival;
 mod waiting;
+mod work;
 
 use harness::{Server, ServerBuilder};
 use mcache::{PlainRedisProvider, server::RedisOptions};

@@ -44,8 +44,6 @@ pub struct Data {
 
 #[derive(Clone, Debug)]
 pub struct Room {
-    /// In which run of the server it was made.
-    witness: u64,
     incarnation: u64,
     epoch: u64,
     used: BTreeSet<u8>,
@@ -104,6 +102,8 @@ pub struct Model {
     pub data: Data,
     /// Which run of which server this is.
     run: u64,
+    /// In which run the client loaded its text.
+    loaded: Option<u64>,
     next: u64,
 }
 
@@ -119,23 +119,17 @@ impl Model {
         self.run = self.draw();
     }
 
-    /// What each call begins with: a room of another run is made anew.
+    /// What each call begins with: a client whose text this run does not know loads another, and makes the room with it.
     fn enter(&mut self) {
-        let run = self.run;
-        if self
-            .data
-            .room
-            .as_ref()
-            .is_some_and(|room| room.witness != run)
-        {
-            self.make_room();
+        if self.loaded.replace(self.run) == Some(self.run) {
+            return;
         }
+        self.make_room();
     }
 
     fn make_room(&mut self) {
         self.data.ring.clear();
         self.data.room = Some(Room {
-            witness: self.run,
             incarnation: self.draw(),
             epoch: 1,
             used: BTreeSet::new(),

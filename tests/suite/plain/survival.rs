@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
-use harness::topology::Replicated;
+use harness::{Session, topology::Replicated};
 use mcache::provider::{FetchOptions, Lookup, Mode, Provider, Store};
-use mcache::{PlainRedisProvider, RedisProvider, Tags, server::RedisOptions};
+use mcache::{Cache, NearOptions, PlainRedisProvider, RedisProvider, Tags, server::RedisOptions};
+use redis::Value;
 
 use super::conforms::{RIGHTS, allow};
-use super::{bare, provider};
+use super::{bare, model, provider};
 use crate::support::runtime::run;
 
 fn tags() -> Tags {
@@ -187,4 +188,95 @@ fn a_key_of_another_type_in_its_place_is_an_error_and_not_an_answer() {
         let refused = provider.get(b"k").await.expect_err("nonsense");
         assert!(refused.is_refused(), "{refused}");
     });
+}
+
+fn dump(redis: &mut Session, key: &str) -> Vec<u8> {
+    match redis.call(&["DUMP", key]) {
+        Value::BulkString(bytes) => bytes,
+        other => panic!("{key}: {other:?}"),
+    }
+}
+
+fn restore(redis: &mut Session, key: &str, bytes: &[u8]) {
+    redis.call(&[&b"RESTORE"[..], key.as_bytes(), b"0", bytes, b"REPLACE"]);
+}
+
+/// What was written under an earlier room, or before an invalidation, comes back in every way that leaves the room's key alone.
+pub fn put_back(url: &str, mut redis: Session) {
+    let provider = provider(url);
+    let get = async |key: &[u8]| provider.get(key).await.expect("get");
+    let invalidate = async |tag: &str| {
+        let tags = Tags::from_iter([tag]);
+        let told = provider.invalidate(&tags, Mode::Hard).await;
+        told.expect("invalidate");
+    };
+    let group = format!("{{plain}}:g{}", model::group_of(model::digest(b"t")));
+    run(async {
+        // Both rooms are at their first epoch.
+        assert!(store(&provider, b"k", "old").await);
+        redis.int("DEL {plain}:c");
+        assert!(store(&provider, b"other", "new").await);
+        assert_eq!(get(b"k").await, None, "of a room that was evicted");
+
+        // A group that an earlier room wrote, in the place of one that knows more.
+        invalidate("t").await;
+        let earlier = dump(&mut redis, &group);
+        redis.int("DEL {plain}:c");
+        assert!(store(&provider, b"other", "new").await);
+        invalidate("u").await;
+        assert!(store(&provider, b"k", "old").await);
+        invalidate("t").await;
+        restore(&mut redis, &group, &earlier);
+        assert_eq!(get(b"k").await, None, "by a group of an earlier room");
+
+        // An entry.
+        assert!(store(&provider, b"k", "old").await);
+        let before = dump(&mut redis, "{plain}:v:k");
+        assert_eq!(redis.int("COPY {plain}:v:k {plain}:v:copied"), 1);
+        invalidate("t").await;
+        assert_eq!(redis.int("COPY {plain}:v:k {plain}:v:later"), 1);
+        redis.ok("RENAME {plain}:v:k {plain}:v:renamed");
+        restore(&mut redis, "{plain}:v:k", &before);
+        for key in [&b"k"[..], b"copied", b"later", b"renamed"] {
+            assert_eq!(get(key).await, None, "{}", key.escape_ascii());
+        }
+        assert!(store(&provider, b"k", "new").await);
+        assert!(get(b"k").await.is_some());
+    });
+}
+
+#[test]
+fn entries_and_groups_that_are_put_back_copied_or_renamed_bring_nothing_back() {
+    let server = bare().start();
+    put_back(&server.url(), server.session());
+}
+
+#[test]
+fn a_flush_while_a_value_is_loaded_refuses_it() {
+    let server = bare().start();
+    let provider = provider(&server.url());
+    run(async {
+        for flush in ["FLUSHALL", "FLUSHDB ASYNC", "SCRIPT FLUSH"] {
+            assert!(store(&provider, b"k", "old").await);
+            let token = provider.token(b"late").await.expect("token");
+            server.session().ok(flush);
+            assert_eq!(provider.get(b"k").await.expect("get"), None, "{flush}");
+            let tags = tags();
+            let late = Store::new(b"late", "late", &tags).token(&token);
+            let stored = provider.store(late).await.expect("store");
+            assert!(!stored, "{flush}");
+        }
+    });
+}
+
+#[test]
+fn a_near_cache_over_it_is_refused_when_the_cache_is_built() {
+    // Nothing is contacted: there is no server.
+    let builder = Cache::builder_with(provider("redis://127.0.0.1:1")).near(NearOptions::new());
+    let refused = run(builder.caching(true).build());
+    let Err(refused) = refused else {
+        panic!("its bound cannot be kept");
+    };
+    assert_eq!(refused.kind(), mcache::ErrorKind::Config);
+    assert!(refused.to_string().contains("near cache"), "{refused}");
 }
