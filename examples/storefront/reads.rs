@@ -1,6 +1,6 @@
 //! What a handler reads with: the graphs, and a count of where the answers came from.
 //!
-//! The count becomes two headers: `X-Cache: hit|miss|stale|bypass`, the least cached of what went into the response,
+//! The count becomes two headers: `X-Cache: near|hit|stale|miss|bypass`, the least cached of what went into the response,
 //! and `X-Cache-Reads`, how many of each.
 
 use std::collections::BTreeMap;
@@ -36,6 +36,7 @@ pub struct Reads {
 
 #[derive(Debug, Default)]
 struct Tally {
+    near: AtomicU32,
     hits: AtomicU32,
     stale: AtomicU32,
     misses: AtomicU32,
@@ -66,6 +67,7 @@ impl Tally {
 
     fn count(&self, source: Source) {
         let counter = match source {
+            Source::Near => &self.near,
             Source::Hit => &self.hits,
             Source::Stale => &self.stale,
             Source::Bypass => &self.bypasses,
@@ -76,13 +78,14 @@ impl Tally {
     }
 
     /// Word and count, the least cached first.
-    fn counts(&self) -> [(&'static str, u32); 4] {
+    fn counts(&self) -> [(&'static str, u32); 5] {
         let read = |counter: &AtomicU32| counter.load(Ordering::Relaxed);
         [
             ("bypass", read(&self.bypasses)),
             ("miss", read(&self.misses)),
             ("stale", read(&self.stale)),
             ("hit", read(&self.hits)),
+            ("near", read(&self.near)),
         ]
     }
 }
@@ -271,6 +274,8 @@ pub struct Total {
     pub reads: u64,
     /// Those that were.
     pub hits: u64,
+    /// Those that were answered within the process.
+    pub near: u64,
     /// How long requests waited for such reads.
     pub waited: Duration,
     /// How long they took altogether.
@@ -281,7 +286,7 @@ impl Totals {
     fn add(
         &self,
         route: String,
-        counts: [(&'static str, u32); 4],
+        counts: [(&'static str, u32); 5],
         waited: Duration,
         took: Duration,
     ) {
@@ -289,8 +294,11 @@ impl Totals {
         let total = totals.entry(route).or_default();
         for (word, count) in counts {
             total.reads += u64::from(count);
-            if word == "hit" || word == "stale" {
+            if let "hit" | "stale" | "near" = word {
                 total.hits += u64::from(count);
+            }
+            if word == "near" {
+                total.near += u64::from(count);
             }
         }
         total.waited += waited;

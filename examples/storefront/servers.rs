@@ -32,6 +32,8 @@ impl Servers {
             redis: Mutex::new(
                 harness::Server::builder()
                     .tcp()
+                    // For near caches. While there is none, it costs nothing.
+                    .set("mcache.feed", "yes")
                     .apart_from_terminal()
                     .start(),
             ),

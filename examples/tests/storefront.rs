@@ -507,6 +507,12 @@ async fn the_page_fills_in_a_browser_while_visitors_come() {
         ..shop.config.clone()
     };
     let off = Server::start(without).await.unwrap();
+    let as_well = Config {
+        near: true,
+        namespace: "storefront-near".to_owned(),
+        ..shop.config.clone()
+    };
+    let near = Server::start(as_well).await.unwrap();
     let url = format!("http://{}/", on.address);
 
     // Before the first visitor: every row is there, and says that it knows nothing.
@@ -519,21 +525,21 @@ async fn the_page_fills_in_a_browser_while_visitors_come() {
         "{rows:?}"
     );
 
-    let visitors = live.visitors(&off, &on);
+    let visitors = live.visitors(&off, &on, &near);
     let deadline = std::time::Instant::now() + 2 * wait::PATIENCE;
     let (document, rows) = loop {
         let (document, complaints) = browse(&url).await;
         assert_eq!(complaints, "");
         let rows = table(&document);
-        if rows.iter().all(|row| row[2] != "–" && row[3] != "–") {
+        if rows.iter().all(|row| row[2..5].iter().all(|cell| cell != "–")) {
             break (document, rows);
         }
         assert!(std::time::Instant::now() < deadline, "{rows:?}");
     };
     for row in &rows {
-        // Endpoint, requests, two medians, bars, p95, saved, published, hits.
-        assert_eq!(row.len(), 9, "{row:?}");
-        for at in [6, 7, 8] {
+        // Endpoint, requests, three medians, bars, p95, saved, near saved, published, hits, near hits.
+        assert_eq!(row.len(), 12, "{row:?}");
+        for at in 7..12 {
             assert!(row[at].ends_with(" %"), "{row:?}");
         }
     }
@@ -549,13 +555,14 @@ async fn the_page_fills_in_a_browser_while_visitors_come() {
         let (_, value) = document.split_once(&shown).expect("it is shown");
         assert!(!value.starts_with("0<"), "{figure}");
     }
-    assert!(
-        rows.iter().any(|row| figure(&row[8]) > 0),
-        "nothing was a hit"
-    );
+    for (at, what) in [(10, "hit"), (11, "near hit")] {
+        let some = rows.iter().any(|row| figure(&row[at]) > 0);
+        assert!(some, "nothing was a {what}: {rows:?}");
+    }
     drop(visitors);
     on.stop().await.unwrap();
     off.stop().await.unwrap();
+    near.stop().await.unwrap();
 }
 
 /// The path behind `before` in what the program prints.
