@@ -115,9 +115,10 @@ impl Reads {
     /// # Errors
     ///
     /// If the query makes no sense or the database fails. A cache that fails is passed by.
-    pub async fn catalogue(&self, query: &GraphQuery) -> Result<GraphResult, ApiError> {
+    pub async fn catalogue(&self, query: &GraphQuery) -> Result<Arc<GraphResult>, ApiError> {
         let _waiting = self.tally.begin();
-        let served = self.store.catalogue.serve(query, &self.options).await?;
+        let catalogue = &self.store.catalogue;
+        let served = catalogue.serve_shared(query, &self.options).await?;
         self.tally.count(served.source);
         Ok(served.value)
     }
@@ -133,14 +134,14 @@ impl Reads {
         query: &GraphQuery,
         field: &str,
         values: &[&str],
-    ) -> Result<Vec<GraphResult>, ApiError> {
+    ) -> Result<Vec<Arc<GraphResult>>, ApiError> {
         let _waiting = self.tally.begin();
         let values = values.iter().copied();
         let catalogue = &self.store.catalogue;
         let served = catalogue
-            .serve_each(query, field, values, &self.options)
+            .serve_each_shared(query, field, values, &self.options)
             .await?;
-        let count = |served: Served<GraphResult>| {
+        let count = |served: Served<Arc<GraphResult>>| {
             self.tally.count(served.source);
             served.value
         };
@@ -159,7 +160,7 @@ impl Reads {
         values: &[&str],
     ) -> Result<Vec<T>, ApiError> {
         let results = self.each(query, field, values).await?;
-        let rows: Result<Vec<_>, _> = results.into_iter().map(typed).collect();
+        let rows: Result<Vec<_>, _> = results.iter().map(|result| typed(result)).collect();
         Ok(rows?.into_iter().flatten().collect())
     }
 
@@ -169,7 +170,7 @@ impl Reads {
     ///
     /// As [`catalogue`](Self::catalogue), and if a row is not a `T`.
     pub async fn all<T: DeserializeOwned>(&self, query: &GraphQuery) -> Result<Vec<T>, ApiError> {
-        typed(self.catalogue(query).await?)
+        typed(&*self.catalogue(query).await?)
     }
 
     /// The first row, typed; `None` if there is none.
@@ -198,12 +199,12 @@ impl Reads {
             .sales
             .query(query, &GraphOptions::default())
             .await?;
-        Ok(typed(result)?.into_iter().next())
+        Ok(typed(&result)?.into_iter().next())
     }
 }
 
-fn typed<T: DeserializeOwned>(result: GraphResult) -> Result<Vec<T>, ApiError> {
-    let rows = result.data.into_iter().map(serde_json::from_value);
+fn typed<T: DeserializeOwned>(result: &GraphResult) -> Result<Vec<T>, ApiError> {
+    let rows = result.data.iter().map(T::deserialize);
     rows.collect::<Result<_, _>>().map_err(ApiError::internal)
 }
 
