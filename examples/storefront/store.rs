@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use deadpool_postgres::{Manager, Pool, QueueMode, Runtime};
-use mcache::{Cache, NearOptions};
 use mcache::change::{Invalidator, InvalidatorStats};
+use mcache::{Cache, NearOptions};
 use mcache_graph::Graph;
 use mcache_postgres::{Mapping, Outbox, PostgresResolver};
 use tokio_postgres::NoTls;

@@ -531,7 +531,10 @@ async fn the_page_fills_in_a_browser_while_visitors_come() {
         let (document, complaints) = browse(&url).await;
         assert_eq!(complaints, "");
         let rows = table(&document);
-        if rows.iter().all(|row| row[2..5].iter().all(|cell| cell != "–")) {
+        if rows
+            .iter()
+            .all(|row| row[2..5].iter().all(|cell| cell != "–"))
+        {
             break (document, rows);
         }
         assert!(std::time::Instant::now() < deadline, "{rows:?}");

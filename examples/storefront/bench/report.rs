@@ -69,10 +69,7 @@ impl Scenario {
         format!(
             "Cache: {} Cache and near: {}",
             self.verdict_of(Row::saved_percent, "with the cache than without"),
-            self.verdict_of(
-                Row::near_saved_percent,
-                "with both than without the cache"
-            )
+            self.verdict_of(Row::near_saved_percent, "with both than without the cache")
         )
     }
 

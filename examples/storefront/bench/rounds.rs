@@ -229,7 +229,12 @@ impl Round<'_> {
         server.totals.reset();
 
         let stop = Arc::new(AtomicBool::new(false));
-        let checker = Checker::new(server.address, self.servers.clone(), self.kind.caches(), seed);
+        let checker = Checker::new(
+            server.address,
+            self.servers.clone(),
+            self.kind.caches(),
+            seed,
+        );
         let back_office = tokio::spawn(checker.run(stop.clone(), BACK_OFFICE_RESTS));
         let made = self
             .visit(server.address, self.recorder, seed, *visits)

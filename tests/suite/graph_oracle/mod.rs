@@ -8,6 +8,7 @@
 
 mod changes;
 mod each;
+mod near;
 mod queries;
 mod shop;
 mod world;
