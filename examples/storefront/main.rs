@@ -37,7 +37,7 @@ async fn run() -> Result<(), BoxError> {
         "Starting PostgreSQL and Redis in temporary directories, seeding {} products:",
         base.products
     );
-    let servers = Arc::new(tokio::task::spawn_blocking(Servers::start).await?);
+    let servers = Arc::new(tokio::task::spawn_blocking(Servers::with_feed).await?);
     let config = servers.config(base);
     servers.seed(&config).await?;
 

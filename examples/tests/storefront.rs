@@ -26,7 +26,16 @@ struct Shop {
 
 impl Shop {
     async fn open(stock: u32) -> Self {
-        let servers = Arc::new(tokio::task::spawn_blocking(Servers::start).await.unwrap());
+        Self::open_on(Servers::start, stock).await
+    }
+
+    /// With a Redis that has a feed for near caches.
+    async fn with_feed(stock: u32) -> Self {
+        Self::open_on(Servers::with_feed, stock).await
+    }
+
+    async fn open_on(start: fn() -> Servers, stock: u32) -> Self {
+        let servers = Arc::new(tokio::task::spawn_blocking(start).await.unwrap());
         let config = servers.config(Config {
             listen: "127.0.0.1:0".to_owned(),
             caching: Some(true),
@@ -497,7 +506,7 @@ fn requests(rows: &[Vec<String>]) -> u64 {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_page_fills_in_a_browser_while_visitors_come() {
-    let shop = Shop::open(1_000_000).await;
+    let shop = Shop::with_feed(1_000_000).await;
     let live = Live::new(shop.servers.clone());
     let on = Server::start_with(shop.config.clone(), live.router())
         .await

@@ -45,7 +45,7 @@ async fn bench() -> Result<bool, BoxError> {
     let wanted = Wanted::parse(std::env::args().skip(1))?;
     let began = Instant::now();
     eprintln!("Starting PostgreSQL and Redis, seeding:");
-    let servers = Arc::new(tokio::task::spawn_blocking(Servers::start).await?);
+    let servers = Arc::new(tokio::task::spawn_blocking(Servers::with_feed).await?);
     let local = servers.config(Config::load()?);
     servers.seed(&local).await?;
     let hop = Hop::to(servers.postgres.socket_dir(), Duration::from_millis(1))?;
