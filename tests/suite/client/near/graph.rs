@@ -72,8 +72,10 @@ fn results_are_near_each_for_itself_and_shared() {
 
         // One product changes: its result is gone, the other's is not.
         let row = json!({ "id": "p2", "title": "another" });
-        store.put("Product", row).expect("a product");
-        invalidate(&writer, "Product:p2").await;
+        let event = store.put("Product", row).expect("a product");
+        let tags = graph.change_tags().of(&event).expect("it is known");
+        let told = writer.invalidate(tags.iter()).await.expect("sent");
+        assert!(told.is_settled());
         let after = each().await;
         assert_eq!(after[1].value.data, [json!({ "title": "another" })]);
         assert_ne!(after[1].source, Source::Near);
