@@ -26,7 +26,7 @@ fn what_is_softly_invalidated_is_not_served_from_near_and_the_server_says_who_ge
         let told = writer.soft_invalidate(["soft"]).await.expect("sent");
         assert!(told.is_settled());
         assert_eq!(reader.key("k").get::<u32>().await.expect("read"), None);
-        // Whoever refreshes holds the lease at the server; the others get what is stale from there, and none of it is put away.
+        // The caller that refreshes holds the lease at the server; the others get the stale value from there, and do not keep it.
         let (begin, begun) = tokio::sync::oneshot::channel();
         let (go_on, goes_on) = tokio::sync::oneshot::channel::<()>();
         let refresh = {
@@ -57,7 +57,7 @@ fn what_is_softly_invalidated_is_not_served_from_near_and_the_server_says_who_ge
                     assert_eq!(served.value, 2);
                     break;
                 }
-                // It is stored after it was given to whoever refreshed.
+                // It is stored after it was given to the caller that refreshed.
                 Source::Stale => assert_eq!(served.value, 1),
                 _ => assert_eq!(served.value, 2),
             }
