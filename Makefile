@@ -25,11 +25,11 @@ releases: build ## two services on one PostgreSQL, one of them released and roll
 	$(CARGO) run -p mcache-examples --bin releases
 
 .PHONY: storefront
-storefront: build ## a store on PostgreSQL with a live page; MEDUSA_FF_CACHING=false runs it without the cache
+storefront: build ## a store on PostgreSQL with a live page: off, cache, cache and near; MEDUSA_FF_CACHING=false runs it without the cache
 	MEDUSA_FF_CACHING=$${MEDUSA_FF_CACHING-true} $(CARGO) run --release -p mcache-examples --bin storefront
 
 .PHONY: storefront-bench
-storefront-bench: build ## the store with the cache off and on, in alternating rounds; writes docs/results/storefront.*
+storefront-bench: build ## the store without the cache, with it and with a near cache, in alternating rounds; writes docs/results/storefront.*
 	$(CARGO) run --release -p mcache-examples --bin storefront-bench
 
 .PHONY: test
@@ -141,7 +141,7 @@ bench-servers: build ## GET, FETCH and SET on the installed Redis and on newer s
 		MCACHE_REDIS_BIN=$$(.ci/servers --where)/$$name/bin $(CARGO) run --release -p mcache-benches --bin server-bench -- --this-server || exit; done
 
 .PHONY: bench-near
-bench-near: build ## a hit in the near cache beside quick_cache and moka, settling beside PUBLISH; prints the tables
+bench-near: build ## a hit in the near cache beside quick_cache and moka, settling beside PUBLISH, FEED's cost; prints the tables
 	$(CARGO) run --release -p mcache-benches --bin near-bench
 
 .PHONY: bench-ir

@@ -1,11 +1,14 @@
-//! What a hit in the near cache costs beside the in-process caches people use, and what settling costs beside PUBLISH.
+//! What a hit in the near cache costs beside the in-process caches people use, what settling costs beside PUBLISH and with a
+//! process that is stopped, and what the feed costs the server.
 //!
 //! `make bench-near`. Everything is measured in turns within one run, because a machine is not as fast at one moment as at
 //! another; each figure is the median of its turns.
 
+mod feed;
 mod hits;
 mod keys;
 mod settling;
+mod stopped;
 
 use std::time::Duration;
 
@@ -18,6 +21,9 @@ fn main() {
         .enable_all()
         .build()
         .expect("a runtime");
+    if stopped::is_subscriber(&runtime) {
+        return;
+    }
     let server = Server::builder()
         .set("mcache.feed", "yes")
         .set("mcache.near-lease-ms", 5_000)
@@ -29,12 +35,18 @@ fn main() {
     });
     hits::run(&runtime, &server);
     settling::run(&runtime, &server);
+    stopped::run(&runtime);
+    feed::run(&runtime);
 }
 
 /// A near cache that may serve.
 async fn near(server: &Server) -> Cache {
+    near_at(&server.url()).await
+}
+
+async fn near_at(url: &str) -> Cache {
     let redis = RedisOptions::default().command_deadline(Duration::from_secs(5));
-    let cache = Cache::builder(server.url())
+    let cache = Cache::builder(url)
         .redis(redis)
         .near(NearOptions::new().bytes(512 << 20))
         .caching(true)

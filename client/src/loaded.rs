@@ -113,6 +113,15 @@ pub struct Served<T> {
 }
 
 impl<T> Served<T> {
+    /// The same, of something made from the value.
+    #[must_use]
+    pub fn map<U>(self, change: impl FnOnce(T) -> U) -> Served<U> {
+        Served {
+            value: change(self.value),
+            source: self.source,
+        }
+    }
+
     /// A value that no cache was asked for.
     pub fn bypass(value: T) -> Self {
         Self {

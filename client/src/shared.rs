@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde::{Serialize, de::DeserializeOwned};
 
-use crate::{Codec, Entry, Result, core::Opened, telemetry};
+use crate::{Codec, Entry, Result, Served, Source, core::Opened, telemetry};
 
 impl<C: Codec> Entry<'_, C> {
     /// As [`get`](Self::get), shared: what is in the [near cache](crate::Builder::near) is neither decoded again nor copied, and
@@ -46,6 +46,20 @@ impl<C: Codec> Entry<'_, C> {
             return Ok(value);
         }
         Box::pin(self.get_or_load(loader)).await.map(Arc::new)
+    }
+
+    /// What the [near cache](crate::Builder::near) of the first provider serves at this moment, shared as in
+    /// [`get_arc`](Self::get_arc). Asks no server and waits for nothing. For layers that have their own way of asking for what is
+    /// not near.
+    pub fn near<T>(&self) -> Option<Served<Arc<T>>>
+    where
+        T: DeserializeOwned + Send + Sync + 'static,
+    {
+        let value = self.near_arc()?;
+        Some(Served {
+            value,
+            source: Source::Near,
+        })
     }
 
     /// The decoded value that the near cache of the first provider may serve.

@@ -19,6 +19,10 @@ pub struct Config {
     pub redis: String,
     /// Whether to cache. Default: what `MEDUSA_FF_CACHING` says, otherwise not.
     pub caching: Option<bool>,
+    /// Whether what is cached is kept in this process as well. Default: no. Environment: `STOREFRONT_NEAR`.
+    pub near: bool,
+    /// What the store's entries begin with. Default: `storefront`. Two stores on one Redis have two.
+    pub namespace: String,
     /// What the back office authenticates with. Default: `storefront-admin`. Environment: `STOREFRONT_ADMIN_TOKEN`.
     pub admin_token: String,
     /// Connections to PostgreSQL in each of three pools: catalogue, sales, writes. Default: 8.
@@ -41,6 +45,8 @@ impl Default for Config {
             database: String::new(),
             redis: String::new(),
             caching: None,
+            near: false,
+            namespace: "storefront".to_owned(),
             admin_token: "storefront-admin".to_owned(),
             connections: 8,
             body_bytes_max: 64 * 1024,
@@ -75,6 +81,11 @@ impl Config {
             if let Ok(value) = std::env::var(variable) {
                 *field = value;
             }
+        }
+        if let Ok(near) = std::env::var("STOREFRONT_NEAR") {
+            config.near = near
+                .parse()
+                .map_err(|_| format!("STOREFRONT_NEAR: {near:?} is neither true nor false"))?;
         }
         if let Ok(products) = std::env::var("STOREFRONT_PRODUCTS") {
             config.products = products

@@ -1,4 +1,5 @@
-//! The page at `/`: the table, filling while a built-in load runs against a store with the cache and one without it.
+//! The page at `/`: the table, filling while a built-in load runs against a store without the cache, one with it and one with a
+//! near cache as well.
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -26,8 +27,9 @@ pub struct Live {
     servers: Arc<Servers>,
     off: Recorder,
     on: Recorder,
-    /// What the store with the cache counts itself, once it is there.
-    reads: Arc<OnceLock<Totals>>,
+    near: Recorder,
+    /// What the stores with the cache and with a near cache count themselves, once they are there.
+    reads: Arc<OnceLock<[Totals; 2]>>,
 }
 
 impl Live {
@@ -37,6 +39,7 @@ impl Live {
             servers,
             off: Recorder::default(),
             on: Recorder::default(),
+            near: Recorder::default(),
             reads: Arc::default(),
         }
     }
@@ -50,16 +53,21 @@ impl Live {
     }
 
     /// Sends one visitor at a time to each store, with the same wishes, until it is dropped. One visit in three orders.
-    pub fn visitors(&self, off: &Server, on: &Server) -> JoinSet<()> {
+    pub fn visitors(&self, off: &Server, on: &Server, near: &Server) -> JoinSet<()> {
         let products = on.store.config.products;
-        self.reads.get_or_init(|| on.totals.clone());
+        self.reads
+            .get_or_init(|| [on.totals.clone(), near.totals.clone()]);
         let mix = Mix {
             name: "live",
             orders_percent: 33,
             pages: 3,
         };
         let mut visitors = JoinSet::new();
-        for (address, recorder) in [(off.address, &self.off), (on.address, &self.on)] {
+        for (address, recorder) in [
+            (off.address, &self.off),
+            (on.address, &self.on),
+            (near.address, &self.near),
+        ] {
             let recorder = recorder.clone();
             visitors.spawn(async move {
                 for number in 0.. {
@@ -79,13 +87,17 @@ impl Live {
         let rows: Vec<Value> = PUBLISHED
             .iter()
             .map(|known| {
-                let [off, on] = [&self.off, &self.on].map(|recorder| recorder.figures(known.endpoint));
-                let reads = self.reads.get().map(|totals| totals.of(known.endpoint));
-                let reads = reads.unwrap_or_default();
+                let recorders = [&self.off, &self.on, &self.near];
+                let [off, on, near] = recorders.map(|recorder| recorder.figures(known.endpoint));
+                let totals = self.reads.get();
+                let reads = totals.map(|totals| totals.each_ref().map(|it| it.of(known.endpoint)));
+                let [reads, near_reads] = reads.unwrap_or_default();
                 json!({
                     "endpoint": known.endpoint, "published": known.saved_percent, "requests": on.requests,
-                    "off_p50_ms": off.p50_ms, "on_p50_ms": on.p50_ms, "off_p95_ms": off.p95_ms,
-                    "on_p95_ms": on.p95_ms, "reads": reads.reads, "read_hits": reads.hits, "failures": off.failures + on.failures,
+                    "off_p50_ms": off.p50_ms, "on_p50_ms": on.p50_ms, "near_p50_ms": near.p50_ms, "off_p95_ms": off.p95_ms,
+                    "on_p95_ms": on.p95_ms, "near_p95_ms": near.p95_ms, "reads": reads.reads, "read_hits": reads.hits,
+                    "near_reads": near_reads.reads, "near_hits": near_reads.near,
+                    "failures": off.failures + on.failures + near.failures,
                 })
             })
             .collect();

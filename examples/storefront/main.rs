@@ -37,7 +37,7 @@ async fn run() -> Result<(), BoxError> {
         "Starting PostgreSQL and Redis in temporary directories, seeding {} products:",
         base.products
     );
-    let servers = Arc::new(tokio::task::spawn_blocking(Servers::start).await?);
+    let servers = Arc::new(tokio::task::spawn_blocking(Servers::with_feed).await?);
     let config = servers.config(base);
     servers.seed(&config).await?;
 
@@ -46,9 +46,16 @@ async fn run() -> Result<(), BoxError> {
         listen: "127.0.0.1:0".to_owned(),
         ..config.clone()
     };
+    let near = Config {
+        near: true,
+        namespace: format!("{}-near", config.namespace),
+        listen: "127.0.0.1:0".to_owned(),
+        ..config.clone()
+    };
     let live = Live::new(servers.clone());
     let on = Server::start_with(config, live.router()).await?;
     let off = Server::start(without).await?;
+    let near = Server::start(near).await?;
     let caching = if on.store.cache.is_enabled() {
         "on"
     } else {
@@ -61,13 +68,14 @@ async fn run() -> Result<(), BoxError> {
         on.address
     );
     println!("  without a cache   http://{}/", off.address);
+    println!("  with a near cache http://{}/", near.address);
     println!("  its database      psql '{}'", servers.postgres.conninfo());
     println!(
         "  its cache         redis-cli -s {}",
         servers.redis().socket().display()
     );
     println!("\nCaching is {caching}. Ctrl-C stops everything.");
-    let mut visitors = live.visitors(&off, &on);
+    let mut visitors = live.visitors(&off, &on, &near);
     while visitors.join_next().await.is_some() {}
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! What a handler reads with: the graphs, and a count of where the answers came from.
 //!
-//! The count becomes two headers: `X-Cache: hit|miss|stale|bypass`, the least cached of what went into the response,
+//! The count becomes two headers: `X-Cache: near|hit|stale|miss|bypass`, the least cached of what went into the response,
 //! and `X-Cache-Reads`, how many of each.
 
 use std::collections::BTreeMap;
@@ -36,6 +36,7 @@ pub struct Reads {
 
 #[derive(Debug, Default)]
 struct Tally {
+    near: AtomicU32,
     hits: AtomicU32,
     stale: AtomicU32,
     misses: AtomicU32,
@@ -66,6 +67,7 @@ impl Tally {
 
     fn count(&self, source: Source) {
         let counter = match source {
+            Source::Near => &self.near,
             Source::Hit => &self.hits,
             Source::Stale => &self.stale,
             Source::Bypass => &self.bypasses,
@@ -76,13 +78,14 @@ impl Tally {
     }
 
     /// Word and count, the least cached first.
-    fn counts(&self) -> [(&'static str, u32); 4] {
+    fn counts(&self) -> [(&'static str, u32); 5] {
         let read = |counter: &AtomicU32| counter.load(Ordering::Relaxed);
         [
             ("bypass", read(&self.bypasses)),
             ("miss", read(&self.misses)),
             ("stale", read(&self.stale)),
             ("hit", read(&self.hits)),
+            ("near", read(&self.near)),
         ]
     }
 }
@@ -112,9 +115,10 @@ impl Reads {
     /// # Errors
     ///
     /// If the query makes no sense or the database fails. A cache that fails is passed by.
-    pub async fn catalogue(&self, query: &GraphQuery) -> Result<GraphResult, ApiError> {
+    pub async fn catalogue(&self, query: &GraphQuery) -> Result<Arc<GraphResult>, ApiError> {
         let _waiting = self.tally.begin();
-        let served = self.store.catalogue.serve(query, &self.options).await?;
+        let catalogue = &self.store.catalogue;
+        let served = catalogue.serve_shared(query, &self.options).await?;
         self.tally.count(served.source);
         Ok(served.value)
     }
@@ -130,14 +134,14 @@ impl Reads {
         query: &GraphQuery,
         field: &str,
         values: &[&str],
-    ) -> Result<Vec<GraphResult>, ApiError> {
+    ) -> Result<Vec<Arc<GraphResult>>, ApiError> {
         let _waiting = self.tally.begin();
         let values = values.iter().copied();
         let catalogue = &self.store.catalogue;
         let served = catalogue
-            .serve_each(query, field, values, &self.options)
+            .serve_each_shared(query, field, values, &self.options)
             .await?;
-        let count = |served: Served<GraphResult>| {
+        let count = |served: Served<Arc<GraphResult>>| {
             self.tally.count(served.source);
             served.value
         };
@@ -156,7 +160,7 @@ impl Reads {
         values: &[&str],
     ) -> Result<Vec<T>, ApiError> {
         let results = self.each(query, field, values).await?;
-        let rows: Result<Vec<_>, _> = results.into_iter().map(typed).collect();
+        let rows: Result<Vec<_>, _> = results.iter().map(|result| typed(result)).collect();
         Ok(rows?.into_iter().flatten().collect())
     }
 
@@ -166,7 +170,7 @@ impl Reads {
     ///
     /// As [`catalogue`](Self::catalogue), and if a row is not a `T`.
     pub async fn all<T: DeserializeOwned>(&self, query: &GraphQuery) -> Result<Vec<T>, ApiError> {
-        typed(self.catalogue(query).await?)
+        typed(&*self.catalogue(query).await?)
     }
 
     /// The first row, typed; `None` if there is none.
@@ -195,12 +199,12 @@ impl Reads {
             .sales
             .query(query, &GraphOptions::default())
             .await?;
-        Ok(typed(result)?.into_iter().next())
+        Ok(typed(&result)?.into_iter().next())
     }
 }
 
-fn typed<T: DeserializeOwned>(result: GraphResult) -> Result<Vec<T>, ApiError> {
-    let rows = result.data.into_iter().map(serde_json::from_value);
+fn typed<T: DeserializeOwned>(result: &GraphResult) -> Result<Vec<T>, ApiError> {
+    let rows = result.data.iter().map(T::deserialize);
     rows.collect::<Result<_, _>>().map_err(ApiError::internal)
 }
 
@@ -271,6 +275,8 @@ pub struct Total {
     pub reads: u64,
     /// Those that were.
     pub hits: u64,
+    /// Those that were answered within the process.
+    pub near: u64,
     /// How long requests waited for such reads.
     pub waited: Duration,
     /// How long they took altogether.
@@ -281,7 +287,7 @@ impl Totals {
     fn add(
         &self,
         route: String,
-        counts: [(&'static str, u32); 4],
+        counts: [(&'static str, u32); 5],
         waited: Duration,
         took: Duration,
     ) {
@@ -289,8 +295,11 @@ impl Totals {
         let total = totals.entry(route).or_default();
         for (word, count) in counts {
             total.reads += u64::from(count);
-            if word == "hit" || word == "stale" {
+            if let "hit" | "stale" | "near" = word {
                 total.hits += u64::from(count);
+            }
+            if word == "near" {
+                total.near += u64::from(count);
             }
         }
         total.waited += waited;

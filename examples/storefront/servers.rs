@@ -22,6 +22,19 @@ impl Servers {
     ///
     /// If one of them is not installed or does not start, with its log.
     pub fn start() -> Self {
+        Self::start_on(harness::Server::builder())
+    }
+
+    /// As [`start`](Self::start), with a Redis that has a feed for near caches.
+    ///
+    /// # Panics
+    ///
+    /// As [`start`](Self::start).
+    pub fn with_feed() -> Self {
+        Self::start_on(harness::Server::builder().set("mcache.feed", "yes"))
+    }
+
+    fn start_on(redis: harness::ServerBuilder) -> Self {
         let settings = [
             ("fsync", "off"),
             ("shared_buffers", "256MB"),
@@ -29,12 +42,7 @@ impl Servers {
         ];
         Self {
             postgres: Postgres::start_with(&settings),
-            redis: Mutex::new(
-                harness::Server::builder()
-                    .tcp()
-                    .apart_from_terminal()
-                    .start(),
-            ),
+            redis: Mutex::new(redis.tcp().apart_from_terminal().start()),
         }
     }
 

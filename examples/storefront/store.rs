@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use deadpool_postgres::{Manager, Pool, QueueMode, Runtime};
-use mcache::Cache;
 use mcache::change::{Invalidator, InvalidatorStats};
+use mcache::{Cache, NearOptions};
 use mcache_graph::Graph;
 use mcache_postgres::{Mapping, Outbox, PostgresResolver};
 use tokio_postgres::NoTls;
@@ -41,9 +41,12 @@ impl Store {
     /// is no error: the store starts without it.
     pub async fn open(config: Config) -> Result<Arc<Self>, BoxError> {
         let database: tokio_postgres::Config = config.database.parse()?;
-        let mut builder = Cache::builder(&config.redis).namespace("storefront");
+        let mut builder = Cache::builder(&config.redis).namespace(&config.namespace);
         if let Some(caching) = config.caching {
             builder = builder.caching(caching);
+        }
+        if config.near {
+            builder = builder.near(NearOptions::new());
         }
         let cache = builder.build().await?;
 

@@ -1,11 +1,14 @@
 //! The storefront: what a shopper and a back office may rely on while everything they read is cached.
 
+mod page;
+
 use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 
-use harness::{KillOnDrop, ScratchDir, wait};
+use harness::{KillOnDrop, wait};
+use page::{browse, figure, requests, table};
 use serde_json::{Value, json};
 use storefront::bench::{Checker, outage};
 use storefront::config::Config;
@@ -26,7 +29,16 @@ struct Shop {
 
 impl Shop {
     async fn open(stock: u32) -> Self {
-        let servers = Arc::new(tokio::task::spawn_blocking(Servers::start).await.unwrap());
+        Self::open_on(Servers::start, stock).await
+    }
+
+    /// With a Redis that has a feed for near caches.
+    async fn with_feed(stock: u32) -> Self {
+        Self::open_on(Servers::with_feed, stock).await
+    }
+
+    async fn open_on(start: fn() -> Servers, stock: u32) -> Self {
+        let servers = Arc::new(tokio::task::spawn_blocking(start).await.unwrap());
         let config = servers.config(Config {
             listen: "127.0.0.1:0".to_owned(),
             caching: Some(true),
@@ -450,54 +462,9 @@ async fn redis_killed_in_mid_round_costs_no_request_and_leaves_nothing_stale() {
     );
 }
 
-/// What a browser shows of a page a few seconds after it was opened: its document, and what its scripts complained of.
-async fn browse(url: &str) -> (String, String) {
-    let profile = ScratchDir::new("chromium");
-    let opened = tokio::process::Command::new("chromium")
-        .args(["--headless", "--no-sandbox", "--disable-gpu"])
-        .args(["--no-first-run", "--disable-background-networking"])
-        .args(["--disable-component-update", "--disable-sync"])
-        .arg(format!("--user-data-dir={}", profile.path().display()))
-        .args(["--enable-logging=stderr", "--virtual-time-budget=3000"])
-        .args(["--dump-dom", url])
-        .kill_on_drop(true)
-        .output();
-    let output = tokio::time::timeout(wait::PATIENCE, opened)
-        .await
-        .expect("the browser is done in time")
-        .expect("chromium: `.ci/setup chromium` installs it");
-    assert!(output.status.success(), "chromium: {}", output.status);
-    let log = String::from_utf8_lossy(&output.stderr);
-    let complaints = log.lines().filter(|line| line.contains("CONSOLE"));
-    let complaints = complaints.collect::<Vec<_>>().join("\n");
-    (String::from_utf8(output.stdout).unwrap(), complaints)
-}
-
-/// The cells of the table on the live page, row by row.
-fn table(document: &str) -> Vec<Vec<String>> {
-    let (_, rows) = document.split_once("<tbody id=\"rows\">").unwrap();
-    let (rows, _) = rows.split_once("</tbody>").unwrap();
-    let cell = |cell: &str| cell.split_once("</td>").unwrap().0.to_owned();
-    rows.split("<tr>")
-        .skip(1)
-        .map(|row| row.replace("<td class=\"bars\">", "<td>"))
-        .map(|row| row.split("<td>").skip(1).map(cell).collect())
-        .collect()
-}
-
-/// The number in a cell, without its unit.
-fn figure(cell: &str) -> u64 {
-    cell.trim_end_matches(" %").parse().unwrap()
-}
-
-/// How many requests all rows count together.
-fn requests(rows: &[Vec<String>]) -> u64 {
-    rows.iter().map(|row| figure(&row[1])).sum()
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn the_page_fills_in_a_browser_while_visitors_come() {
-    let shop = Shop::open(1_000_000).await;
+    let shop = Shop::with_feed(1_000_000).await;
     let live = Live::new(shop.servers.clone());
     let on = Server::start_with(shop.config.clone(), live.router())
         .await
@@ -507,6 +474,12 @@ async fn the_page_fills_in_a_browser_while_visitors_come() {
         ..shop.config.clone()
     };
     let off = Server::start(without).await.unwrap();
+    let as_well = Config {
+        near: true,
+        namespace: "storefront-near".to_owned(),
+        ..shop.config.clone()
+    };
+    let near = Server::start(as_well).await.unwrap();
     let url = format!("http://{}/", on.address);
 
     // Before the first visitor: every row is there, and says that it knows nothing.
@@ -519,21 +492,24 @@ async fn the_page_fills_in_a_browser_while_visitors_come() {
         "{rows:?}"
     );
 
-    let visitors = live.visitors(&off, &on);
+    let visitors = live.visitors(&off, &on, &near);
     let deadline = std::time::Instant::now() + 2 * wait::PATIENCE;
     let (document, rows) = loop {
         let (document, complaints) = browse(&url).await;
         assert_eq!(complaints, "");
         let rows = table(&document);
-        if rows.iter().all(|row| row[2] != "–" && row[3] != "–") {
+        if rows
+            .iter()
+            .all(|row| row[2..5].iter().all(|cell| cell != "–"))
+        {
             break (document, rows);
         }
         assert!(std::time::Instant::now() < deadline, "{rows:?}");
     };
     for row in &rows {
-        // Endpoint, requests, two medians, bars, p95, saved, published, hits.
-        assert_eq!(row.len(), 9, "{row:?}");
-        for at in [6, 7, 8] {
+        // Endpoint, requests, three medians, bars, p95, saved, near saved, published, hits, near hits.
+        assert_eq!(row.len(), 12, "{row:?}");
+        for at in 7..12 {
             assert!(row[at].ends_with(" %"), "{row:?}");
         }
     }
@@ -549,13 +525,14 @@ async fn the_page_fills_in_a_browser_while_visitors_come() {
         let (_, value) = document.split_once(&shown).expect("it is shown");
         assert!(!value.starts_with("0<"), "{figure}");
     }
-    assert!(
-        rows.iter().any(|row| figure(&row[8]) > 0),
-        "nothing was a hit"
-    );
+    for (at, what) in [(10, "hit"), (11, "near hit")] {
+        let some = rows.iter().any(|row| figure(&row[at]) > 0);
+        assert!(some, "nothing was a {what}: {rows:?}");
+    }
     drop(visitors);
     on.stop().await.unwrap();
     off.stop().await.unwrap();
+    near.stop().await.unwrap();
 }
 
 /// The path behind `before` in what the program prints.

@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::hash::{Hash, Hasher};
+use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
@@ -129,39 +130,11 @@ impl<C: Codec> Graph<C> {
         values: impl IntoIterator<Item = V>,
         options: &GraphOptions,
     ) -> Result<Vec<Served<GraphResult>>, GraphError> {
-        let fields = field.into();
-        let fields = fields.as_slice();
-        let values: Vec<Value> = values.into_iter().map(Into::into).collect();
+        let field = field.into();
+        let fields = field.as_slice();
+        let values = values.into_iter().map(Into::into).collect();
         let asked = self.each(query, fields, values, options).await?;
-        if asked.is_empty() {
-            return Ok(Vec::new());
-        }
-        let load = |missing| self.load_each(query, fields, missing, options);
-        let mut found = match self.cache_for(options) {
-            Some(cache) => {
-                let batch = cache.keys(asked.iter().cloned());
-                let batch = batch.policy(options.cache.policy());
-                if options.cache.refreshes_in_background() {
-                    let (graph, query, options) = (self.clone(), query.clone(), options.clone());
-                    let fields = fields.to_vec();
-                    let load = move |missing| {
-                        let (graph, query, options) =
-                            (graph.clone(), query.clone(), options.clone());
-                        let fields = fields.clone();
-                        async move { graph.load_each(&query, &fields, missing, &options).await }
-                    };
-                    batch.load_many_detached(load).await?
-                } else {
-                    batch.load_many(load).await?
-                }
-            }
-            None => {
-                let loaded = load(asked.clone()).await?.into_iter();
-                loaded
-                    .map(|(each, loaded)| (each, Served::bypass(loaded.value)))
-                    .collect()
-            }
-        };
+        let mut found = self.found(query, fields, asked.clone(), options).await?;
         let positions = asked.iter().enumerate();
         let last: HashMap<&Each, usize> = positions.map(|(at, each)| (each, at)).collect();
         let mut results = Vec::with_capacity(asked.len());
@@ -173,6 +146,75 @@ impl<C: Codec> Graph<C> {
             });
         }
         Ok(results)
+    }
+
+    /// As [`serve_each`](Self::serve_each), shared as in [`serve_shared`](Self::serve_shared): each result that is near is neither
+    /// decoded again nor copied, and only the others are looked up.
+    ///
+    /// # Errors
+    ///
+    /// As [`query_each`](Self::query_each).
+    pub async fn serve_each_shared<V: Into<Value>>(
+        &self,
+        query: &GraphQuery,
+        field: impl Into<FieldNames>,
+        values: impl IntoIterator<Item = V>,
+        options: &GraphOptions,
+    ) -> Result<Vec<Served<Arc<GraphResult>>>, GraphError> {
+        let field = field.into();
+        let fields = field.as_slice();
+        let values = values.into_iter().map(Into::into).collect();
+        let asked = self.each(query, fields, values, options).await?;
+        let cache = self.cache_for(options);
+        let policy = options.cache.policy();
+        let near = |each: &Each| cache?.key(each).policy(policy.clone()).near();
+        let mut results: Vec<Option<Served<Arc<GraphResult>>>> = asked.iter().map(near).collect();
+        let pairs = asked.iter().zip(&results);
+        let others = pairs.filter(|(_, result)| result.is_none());
+        let others: Vec<Each> = others.map(|(each, _)| each.clone()).collect();
+        let found = Box::pin(self.found(query, fields, others, options)).await?;
+        let found: HashMap<Each, Served<Arc<GraphResult>>> = found
+            .into_iter()
+            .map(|(each, served)| (each, served.map(Arc::new)))
+            .collect();
+        for (each, result) in asked.iter().zip(&mut results) {
+            if result.is_none() {
+                *result = found.get(each).cloned();
+            }
+        }
+        Ok(results.into_iter().flatten().collect())
+    }
+
+    /// The results of these, from the cache or loaded.
+    async fn found(
+        &self,
+        query: &GraphQuery,
+        fields: &[Name],
+        asked: Vec<Each>,
+        options: &GraphOptions,
+    ) -> Result<HashMap<Each, Served<GraphResult>>, GraphError> {
+        if asked.is_empty() {
+            return Ok(HashMap::new());
+        }
+        let load = |missing| self.load_each(query, fields, missing, options);
+        let Some(cache) = self.cache_for(options) else {
+            let loaded = load(asked).await?.into_iter();
+            return Ok(loaded
+                .map(|(each, loaded)| (each, Served::bypass(loaded.value)))
+                .collect());
+        };
+        let batch = cache.keys(asked).policy(options.cache.policy());
+        if !options.cache.refreshes_in_background() {
+            return batch.load_many(load).await;
+        }
+        let (graph, query, options) = (self.clone(), query.clone(), options.clone());
+        let fields = fields.to_vec();
+        let load = move |missing| {
+            let (graph, query, options) = (graph.clone(), query.clone(), options.clone());
+            let fields = fields.clone();
+            async move { graph.load_each(&query, &fields, missing, &options).await }
+        };
+        batch.load_many_detached(load).await
     }
 
     /// Checks what is asked for, and names it.

@@ -182,6 +182,53 @@ impl<C: Codec> Graph<C> {
             .await
     }
 
+    /// As [`serve`](Self::serve), shared: what is in the [near cache](mcache::Builder::near) of this process is decoded once and
+    /// handed to all who ask. Where it is not, as `serve` and an [`Arc`].
+    ///
+    /// ```
+    /// # use std::sync::Arc;
+    /// # use mcache_graph::{Entity, Graph, GraphOptions, GraphQuery, MemoryResolver, Schema};
+    /// # use serde::Deserialize;
+    /// # use serde_json::json;
+    /// #[derive(Deserialize)]
+    /// struct Product {
+    ///     title: String,
+    /// }
+    /// # let schema = Arc::new(Schema::builder().entity(Entity::new("Product").field("title")).build()?);
+    /// # let store = MemoryResolver::new(schema.clone());
+    /// # store.put("Product", json!({ "id": "1", "title": "A red shirt" }))?;
+    /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+    /// # let graph = Graph::builder(schema, store).build();
+    /// let query = GraphQuery::new("product").fields(["title"]);
+    /// let found = graph.serve_shared(&query, &GraphOptions::cached()).await?.value;
+    /// // Typed without a copy of the rows.
+    /// let product = Product::deserialize(&found.data[0]).expect("it has a title");
+    /// assert_eq!(product.title, "A red shirt");
+    /// # Ok::<(), mcache_graph::GraphError>(()) }).unwrap();
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`query`](Self::query).
+    pub async fn serve_shared(
+        &self,
+        query: &GraphQuery,
+        options: &GraphOptions,
+    ) -> Result<Served<Arc<GraphResult>>, GraphError> {
+        if let Some(cache) = self.cache_for(options) {
+            let caching = &options.cache;
+            let key = match caching.given_key() {
+                Some(key) => Cow::Borrowed(key),
+                None => Cow::Owned(self.key(query, options).await?),
+            };
+            if let Some(near) = cache.key(&*key).policy(caching.policy()).near() {
+                return Ok(near);
+            }
+        }
+        Ok(Box::pin(self.serve(query, options)).await?.map(Arc::new))
+    }
+
     /// The cache, if these options ask for it and it is there and on.
     pub(super) fn cache_for(&self, options: &GraphOptions) -> Option<&Cache<C>> {
         let cache = self.cache.as_ref();

@@ -115,7 +115,7 @@ async fn figures(
     let query = GraphQuery::new("product_variant").fields(["id", field]);
     let query = query.context(context);
     let results = reads.each(&query, "product_id", product_ids).await?;
-    let rows = results.into_iter().flat_map(|result| result.data);
-    let by_id = |mut row: Value| Some((row["id"].as_str()?.to_owned(), row[field].take()));
+    let rows = results.iter().flat_map(|result| &result.data);
+    let by_id = |row: &Value| Some((row["id"].as_str()?.to_owned(), row[field].clone()));
     Ok(rows.filter_map(by_id).collect())
 }

@@ -1,4 +1,4 @@
-//! `make storefront-bench`: the storefront with the cache off and on, in alternating rounds.
+//! `make storefront-bench`: the storefront without the cache, with it and with a near cache, in alternating rounds.
 //!
 //! `storefront-bench [quick] [cold] [browse|order|hot] [local|hop] [OUT]`: `quick` makes every round short; `cold` begins each
 //! with an empty cache; a mix, a place of the database or both pick what is measured; OUT is the directory the report goes to
@@ -45,7 +45,7 @@ async fn bench() -> Result<bool, BoxError> {
     let wanted = Wanted::parse(std::env::args().skip(1))?;
     let began = Instant::now();
     eprintln!("Starting PostgreSQL and Redis, seeding:");
-    let servers = Arc::new(tokio::task::spawn_blocking(Servers::start).await?);
+    let servers = Arc::new(tokio::task::spawn_blocking(Servers::with_feed).await?);
     let local = servers.config(Config::load()?);
     servers.seed(&local).await?;
     let hop = Hop::to(servers.postgres.socket_dir(), Duration::from_millis(1))?;

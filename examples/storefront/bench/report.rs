@@ -63,14 +63,23 @@ impl Scenario {
         format!("{}{hop}", self.plan.mix.name)
     }
 
-    /// Which rows save what is published, and which are slower with the cache than without.
+    /// Which rows save what is published, and which are slower with the cache than without: of the cache alone, and with a near
+    /// cache.
     fn verdict(&self) -> String {
+        format!(
+            "Cache: {} Cache and near: {}",
+            self.verdict_of(Row::saved_percent, "with the cache than without"),
+            self.verdict_of(Row::near_saved_percent, "with both than without the cache")
+        )
+    }
+
+    fn verdict_of(&self, saved_percent: impl Fn(&Row) -> f64, than: &str) -> String {
         let names = |rows: Vec<&Row>| -> String {
             let names = rows.iter().map(|row| {
                 format!(
                     "{} ({:.0} % of {} %; cacheable {:.0} %)",
                     row.endpoint,
-                    row.saved_percent(),
+                    saved_percent(row),
                     published_of(row).saved_percent,
                     row.cacheable_percent()
                 )
@@ -78,13 +87,10 @@ impl Scenario {
             names.collect::<Vec<_>>().join(", ")
         };
         let saves =
-            |row: &&Row| row.saved_percent().round() >= f64::from(published_of(row).saved_percent);
+            |row: &&Row| saved_percent(row).round() >= f64::from(published_of(row).saved_percent);
         let (reached, below): (Vec<&Row>, Vec<&Row>) = self.rows.iter().partition(saves);
-        let slower: Vec<&Row> = below
-            .iter()
-            .copied()
-            .filter(|row| row.saved_percent() < 0.0)
-            .collect();
+        let is_slower = |row: &&Row| saved_percent(row) < 0.0;
+        let slower: Vec<&Row> = below.iter().copied().filter(is_slower).collect();
         let mut text = format!(
             "{} of {} rows save at least what is published",
             reached.len(),
@@ -94,9 +100,11 @@ impl Scenario {
             let _ = write!(text, "; less: {}", names(below));
         }
         match slower.is_empty() {
-            true => text += ". No row is slower with the cache.",
+            true => {
+                let _ = write!(text, ". No row is slower {than}.");
+            }
             false => {
-                let _ = write!(text, ". **Slower with the cache:** {}.", names(slower));
+                let _ = write!(text, ". **Slower {than}:** {}.", names(slower));
             }
         }
         text
@@ -105,23 +113,27 @@ impl Scenario {
     /// The table of this scenario.
     pub fn markdown(&self) -> String {
         let mut text = format!("## {}\n\n", self.title());
-        text += "| endpoint | n | p50 ms off -> on | p95 ms off -> on | saved | published | Medusa here, ms off -> on | hits | cacheable |\n";
-        text += "|---|---|---|---|---|---|---|---|---|\n";
+        text += "| endpoint | n | p50 ms off -> cache -> near | p95 ms off -> cache -> near | cache saved | near saved | published | Medusa here, ms off -> on | hits | near hits | cacheable |\n";
+        text += "|---|---|---|---|---|---|---|---|---|---|---|\n";
         for row in &self.rows {
             let known = published_of(row);
             let (off, on) = known.medusa_ms;
             let _ = writeln!(
                 text,
-                "| {} | {} | {:.2} -> {:.2} | {:.2} -> {:.2} | {:.0} % | {} % | {off} -> {on} | {:.0} % | {:.0} % |",
+                "| {} | {} | {:.2} -> {:.2} -> {:.2} | {:.2} -> {:.2} -> {:.2} | {:.0} % | {:.0} % | {} % | {off} -> {on} | {:.0} % | {:.0} % | {:.0} % |",
                 row.endpoint,
                 row.on.requests,
                 row.off.p50_ms,
                 row.on.p50_ms,
+                row.near.p50_ms,
                 row.off.p95_ms,
                 row.on.p95_ms,
+                row.near.p95_ms,
                 row.saved_percent(),
+                row.near_saved_percent(),
                 known.saved_percent,
                 row.hit_percent(),
+                row.near_hit_percent(),
                 row.cacheable_percent(),
             );
         }
@@ -196,24 +208,28 @@ fn markdown(scenarios: &[Scenario], outage: &Outage, how: &str) -> String {
 
 fn csv(scenarios: &[Scenario]) -> String {
     let mut text = String::from(
-        "mix,hop_ms,endpoint,requests,p50_off_ms,p50_on_ms,p95_off_ms,p95_on_ms,saved_percent,published_percent,hit_percent,cacheable_percent\n",
+        "mix,hop_ms,endpoint,requests,p50_off_ms,p50_on_ms,p50_near_ms,p95_off_ms,p95_on_ms,p95_near_ms,saved_percent,near_saved_percent,published_percent,hit_percent,near_hit_percent,cacheable_percent\n",
     );
     for scenario in scenarios {
         for row in &scenario.rows {
             let _ = writeln!(
                 text,
-                "{},{},{},{},{:.3},{:.3},{:.3},{:.3},{:.1},{},{:.1},{:.1}",
+                "{},{},{},{},{:.3},{:.3},{:.3},{:.3},{:.3},{:.3},{:.1},{:.1},{},{:.1},{:.1},{:.1}",
                 scenario.plan.mix.name,
                 u8::from(scenario.plan.hop),
                 row.endpoint,
                 row.on.requests,
                 row.off.p50_ms,
                 row.on.p50_ms,
+                row.near.p50_ms,
                 row.off.p95_ms,
                 row.on.p95_ms,
+                row.near.p95_ms,
                 row.saved_percent(),
+                row.near_saved_percent(),
                 published_of(row).saved_percent,
                 row.hit_percent(),
+                row.near_hit_percent(),
                 row.cacheable_percent()
             );
         }
@@ -223,7 +239,7 @@ fn csv(scenarios: &[Scenario]) -> String {
 
 /// Bars: time saved beside what is published; with the database a hop away if that was measured.
 fn svg(scenarios: &[Scenario]) -> String {
-    const ROW: usize = 34;
+    const ROW: usize = 46;
     // The mix in which every endpoint is asked often.
     let shown = scenarios.iter().max_by_key(|scenario| {
         let plan = &scenario.plan;
@@ -237,29 +253,35 @@ fn svg(scenarios: &[Scenario]) -> String {
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 860 {height}\" font-family=\"sans-serif\" font-size=\"12\">\n\
          <rect width=\"860\" height=\"{height}\" fill=\"#fff\"/>\n\
          <text x=\"12\" y=\"22\" font-size=\"15\">Time saved at the median: {}</text>\n\
-         <rect x=\"12\" y=\"34\" width=\"12\" height=\"10\" fill=\"#2a78d6\"/><text x=\"30\" y=\"43\">measured here</text>\n\
-         <rect x=\"140\" y=\"34\" width=\"12\" height=\"10\" fill=\"#b9b7b0\"/><text x=\"158\" y=\"43\">published</text>\n",
+         <rect x=\"12\" y=\"34\" width=\"12\" height=\"10\" fill=\"#2a78d6\"/><text x=\"30\" y=\"43\">cache</text>\n\
+         <rect x=\"90\" y=\"34\" width=\"12\" height=\"10\" fill=\"#1f9d63\"/><text x=\"108\" y=\"43\">cache and near</text>\n\
+         <rect x=\"210\" y=\"34\" width=\"12\" height=\"10\" fill=\"#b9b7b0\"/><text x=\"228\" y=\"43\">published</text>\n",
         shown.title()
     );
     for (at, row) in shown.rows.iter().enumerate() {
         let top = 56 + at * ROW;
-        let known = published_of(row).saved_percent;
-        let measured = row.saved_percent();
-        let _ = writeln!(
+        let bars = [
+            (row.saved_percent(), "#2a78d6"),
+            (row.near_saved_percent(), "#1f9d63"),
+            (f64::from(published_of(row).saved_percent), "#b9b7b0"),
+        ];
+        let _ = write!(
             chart,
-            "<text x=\"340\" y=\"{}\" text-anchor=\"end\">{}</text>\
-             <rect x=\"350\" y=\"{top}\" width=\"{:.0}\" height=\"12\" fill=\"#2a78d6\"/><text x=\"{:.0}\" y=\"{}\">{measured:.0} %</text>\
-             <rect x=\"350\" y=\"{}\" width=\"{}\" height=\"9\" fill=\"#b9b7b0\"/><text x=\"{}\" y=\"{}\" font-size=\"10\">{known} %</text>",
-            top + 13,
-            row.endpoint,
-            measured.max(0.0) * 4.5,
-            356.0 + measured.max(0.0) * 4.5,
-            top + 10,
-            top + 14,
-            f64::from(known) * 4.5,
-            356.0 + f64::from(known) * 4.5,
+            "<text x=\"340\" y=\"{}\" text-anchor=\"end\">{}</text>",
             top + 22,
+            row.endpoint
         );
+        for (number, (percent, colour)) in bars.into_iter().enumerate() {
+            let (top, length) = (top + number * 13, percent.max(0.0) * 4.5);
+            let _ = write!(
+                chart,
+                "<rect x=\"350\" y=\"{top}\" width=\"{length:.0}\" height=\"11\" fill=\"{colour}\"/>\
+                 <text x=\"{:.0}\" y=\"{}\" font-size=\"10\">{percent:.0} %</text>",
+                356.0 + length,
+                top + 9,
+            );
+        }
+        chart.push('\n');
     }
     chart + "</svg>\n"
 }

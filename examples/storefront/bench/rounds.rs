@@ -1,4 +1,4 @@
-//! Rounds: a store is opened, warmed up, visited, closed; off, on, off, on.
+//! Rounds: a store is opened, warmed up, visited, closed; without the cache, with it, with a near cache as well, and back.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -44,7 +44,26 @@ pub struct Plan {
     pub seed: u64,
 }
 
-/// One endpoint, off and on.
+/// How the store of a round is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    /// Without a cache.
+    Off,
+    /// With one on the server.
+    Cache,
+    /// With one in the process as well.
+    Near,
+}
+
+impl Kind {
+    const ALL: [Self; 3] = [Self::Off, Self::Cache, Self::Near];
+
+    fn caches(self) -> bool {
+        self != Self::Off
+    }
+}
+
+/// One endpoint, without the cache, with it, and with a near cache as well.
 #[derive(Clone, Copy, Debug)]
 pub struct Row {
     /// The endpoint.
@@ -53,8 +72,12 @@ pub struct Row {
     pub off: Figures,
     /// With it.
     pub on: Figures,
-    /// Where the reads of the rounds with it came from.
+    /// With a near cache as well.
+    pub near: Figures,
+    /// Where the reads of the rounds with the cache alone came from.
     pub reads: Total,
+    /// Where those of the rounds with a near cache came from.
+    pub near_reads: Total,
     /// How much of its time without a cache an endpoint waits for what could be cached, from 0 to 1.
     pub cacheable: f64,
 }
@@ -62,10 +85,12 @@ pub struct Row {
 impl Row {
     /// How much of the median the cache saves, in percent.
     pub fn saved_percent(&self) -> f64 {
-        match self.off.p50_ms {
-            0.0 => 0.0,
-            off => (1.0 - self.on.p50_ms / off) * 100.0,
-        }
+        saved_percent(self.off, self.on)
+    }
+
+    /// How much of it the cache saves with a near cache, in percent.
+    pub fn near_saved_percent(&self) -> f64 {
+        saved_percent(self.off, self.near)
     }
 
     /// How much of its time without a cache an endpoint waits for what could be cached, in percent.
@@ -75,10 +100,26 @@ impl Row {
 
     /// The share of cacheable reads that were hits, in percent.
     pub fn hit_percent(&self) -> f64 {
-        match self.reads.reads {
-            0 => 0.0,
-            reads => self.reads.hits as f64 / reads as f64 * 100.0,
-        }
+        percent(self.reads.hits, self.reads.reads)
+    }
+
+    /// The share of cacheable reads that the near cache answered, in percent.
+    pub fn near_hit_percent(&self) -> f64 {
+        percent(self.near_reads.near, self.near_reads.reads)
+    }
+}
+
+fn saved_percent(off: Figures, on: Figures) -> f64 {
+    match off.p50_ms {
+        0.0 => 0.0,
+        off => (1.0 - on.p50_ms / off) * 100.0,
+    }
+}
+
+fn percent(part: u64, whole: u64) -> f64 {
+    match whole {
+        0 => 0.0,
+        whole => part as f64 / whole as f64 * 100.0,
     }
 }
 
@@ -103,36 +144,35 @@ pub struct Scenario {
 ///
 /// If a server cannot be reached or a store does not open.
 pub async fn run(servers: &Arc<Servers>, base: &Config, plan: Plan) -> Result<Scenario, BoxError> {
-    let recorders = [Recorder::default(), Recorder::default()];
-    let mut totals = [[Total::default(); ENDPOINTS.len()]; 2];
+    let recorders = Kind::ALL.map(|_| Recorder::default());
+    let mut totals = Kind::ALL.map(|_| [Total::default(); ENDPOINTS.len()]);
     let mut findings = Findings::default();
     let mut visits = None;
     for pair in 0..plan.pairs {
-        // Whatever is slower in the second half of a pair is so for both kinds.
-        let order = if pair % 2 == 0 {
-            [false, true]
-        } else {
-            [true, false]
-        };
-        for caching in order {
-            let kind = usize::from(caching);
+        // Whatever is slower in the last third of a turn is so for the first and the last kind.
+        let mut order = Kind::ALL;
+        if pair % 2 > 0 {
+            order.reverse();
+        }
+        for kind in order {
             let round = Round {
                 servers,
                 plan: &plan,
-                caching,
+                kind,
                 pair,
-                recorder: &recorders[kind],
+                recorder: &recorders[kind as usize],
                 products: base.products,
             };
             let outcome = round.run(base, &mut visits).await?;
-            for (sum, (endpoint, server)) in totals[kind].iter_mut().zip(outcome.totals) {
+            for (sum, (endpoint, server)) in totals[kind as usize].iter_mut().zip(outcome.totals) {
                 debug_assert!(ENDPOINTS.contains(&endpoint));
                 sum.reads += server.reads;
                 sum.hits += server.hits;
+                sum.near += server.near;
                 sum.waited += server.waited;
                 sum.took += server.took;
             }
-            if caching {
+            if kind.caches() {
                 findings.add(outcome.findings);
             }
         }
@@ -141,7 +181,9 @@ pub async fn run(servers: &Arc<Servers>, base: &Config, plan: Plan) -> Result<Sc
         endpoint: ENDPOINTS[at],
         off: recorders[0].figures(ENDPOINTS[at]),
         on: recorders[1].figures(ENDPOINTS[at]),
+        near: recorders[2].figures(ENDPOINTS[at]),
         reads: totals[1][at],
+        near_reads: totals[2][at],
         cacheable: totals[0][at].waited.as_secs_f64() / totals[0][at].took.as_secs_f64().max(1e-9),
     });
     Ok(Scenario {
@@ -157,7 +199,7 @@ pub async fn run(servers: &Arc<Servers>, base: &Config, plan: Plan) -> Result<Sc
 struct Round<'a> {
     servers: &'a Arc<Servers>,
     plan: &'a Plan,
-    caching: bool,
+    kind: Kind,
     pair: u32,
     recorder: &'a Recorder,
     /// How many there are in the store.
@@ -171,12 +213,13 @@ struct Outcome {
 
 impl Round<'_> {
     async fn run(&self, base: &Config, visits: &mut Option<u32>) -> Result<Outcome, BoxError> {
-        if !self.caching {
+        if !self.kind.caches() {
             // A store without a cache has no use for triggers, and does not pay for them.
             remove_triggers(base).await?;
         }
         let config = Config {
-            caching: Some(self.caching),
+            caching: Some(self.kind.caches()),
+            near: self.kind == Kind::Near,
             listen: "127.0.0.1:0".to_owned(),
             ..base.clone()
         };
@@ -186,7 +229,12 @@ impl Round<'_> {
         server.totals.reset();
 
         let stop = Arc::new(AtomicBool::new(false));
-        let checker = Checker::new(server.address, self.servers.clone(), self.caching, seed);
+        let checker = Checker::new(
+            server.address,
+            self.servers.clone(),
+            self.kind.caches(),
+            seed,
+        );
         let back_office = tokio::spawn(checker.run(stop.clone(), BACK_OFFICE_RESTS));
         let made = self
             .visit(server.address, self.recorder, seed, *visits)
@@ -197,7 +245,7 @@ impl Round<'_> {
             .to_vec();
         stop.store(true, Ordering::Relaxed);
         let mut findings = back_office.await??;
-        if self.caching && self.pair + 1 >= self.plan.pairs {
+        if self.kind.caches() && self.pair + 1 >= self.plan.pairs {
             findings.add(at_rest(&server, self.servers, seed).await?);
         }
         server.stop().await?;
@@ -206,7 +254,7 @@ impl Round<'_> {
 
     /// Visits that are not measured: they open connections, prepare statements and, with the cache on, fill it.
     async fn warm_up(&self, address: SocketAddr, seed: u64) -> Result<(), BoxError> {
-        let visits = match self.caching {
+        let visits = match self.kind.caches() {
             true => self.plan.warm_up,
             false => self.plan.warm_up.min(OFF_WARM_UP),
         };
@@ -305,7 +353,7 @@ pub struct Outage {
     pub findings: Findings,
 }
 
-/// Kills Redis in the middle of a round, starts it again, and goes on.
+/// Kills Redis in the middle of a round with a near cache, starts it again, and goes on.
 ///
 /// # Errors
 ///
@@ -313,6 +361,7 @@ pub struct Outage {
 pub async fn outage(servers: &Arc<Servers>, base: &Config, seed: u64) -> Result<Outage, BoxError> {
     let config = Config {
         caching: Some(true),
+        near: true,
         listen: "127.0.0.1:0".to_owned(),
         ..base.clone()
     };
@@ -333,7 +382,7 @@ pub async fn outage(servers: &Arc<Servers>, base: &Config, seed: u64) -> Result<
     let round = Round {
         servers,
         plan: &plan,
-        caching: true,
+        kind: Kind::Near,
         pair: 0,
         recorder: &recorder,
         products: base.products,

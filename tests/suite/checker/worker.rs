@@ -185,8 +185,9 @@ async fn read(store: String, caching: Caching, mut rng: fastrand::Rng) {
             let Some(floors) = truth.floors(key).await else {
                 break;
             };
-            *counts.entry("near").or_default() +=
-                read_near(&mut truth, &caching, key, floors).await;
+            // Told at once: the history goes on until there are enough.
+            let near = read_near(&mut truth, &caching, key, floors).await;
+            truth.ask(&format!("count {near} near")).await;
         }
         if rng.u8(..4) == 0 {
             sleep(Duration::from_millis(rng.u64(0..10))).await;

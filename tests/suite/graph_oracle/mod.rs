@@ -8,6 +8,7 @@
 
 mod changes;
 mod each;
+mod near;
 mod plain;
 mod queries;
 mod shop;

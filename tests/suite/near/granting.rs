@@ -108,3 +108,23 @@ fn one_subscriber_too_many_is_refused() {
     assert_eq!(first.redis.int(&format!("MCACHE.FEED {position} END")), 1);
     second.feed();
 }
+
+/// What a lease is set to now says nothing of those that another server, or a former run, has granted.
+#[test]
+fn a_shorter_lease_here_does_not_shorten_what_predecessors_granted() {
+    let mut server = Server::builder()
+        .set("mcache.feed", "yes")
+        .set("mcache.near-lease-ms", 100)
+        .start();
+    let longest = |server: &Server| {
+        let mut redis = server.session();
+        let answer: (u64, u64, u64) = redis.typed("MCACHE.INVALIDATE NEAR TAGS t");
+        (answer.1, answer.2)
+    };
+    wait::until("predecessors' leases are over", || longest(&server).0 == 0);
+    server.kill9();
+    server.start_again();
+    let (leases, longest_ms) = longest(&server);
+    assert_eq!(leases, 1);
+    assert!(longest_ms > 1_000, "{longest_ms}");
+}

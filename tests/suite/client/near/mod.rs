@@ -1,6 +1,8 @@
 //! The near cache of the client on real servers: what it serves, what it must not serve, and who waits for whom.
 
 mod answers;
+mod beside;
+mod graph;
 mod lease;
 mod other;
 mod own;
