@@ -1,4 +1,4 @@
-//! A graph query that stays cached until its data changes, whoever changes it: here, `psql`.
+//! A graph query that stays cached until its data changes, also when another program changes it: here, `psql`.
 //!
 //! With a Redis that has the module and a PostgreSQL database to play in:
 //! `REDIS_URL=redis://127.0.0.1:6379 DATABASE_URL=postgresql:///play cargo run -p mcache-examples --bin graph`

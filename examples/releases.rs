@@ -148,7 +148,7 @@ impl Process {
             .cache(cache.clone())
             .build();
         let outbox = Outbox::new(mapping, &cache);
-        // Makes sure that what this release needs is captured; takes nothing from anybody else.
+        // Makes sure that what this release needs is captured; takes nothing from another release.
         outbox.install_with(config.clone(), NoTls).await?;
         let source = outbox.source(config, NoTls);
         let invalidator = Invalidator::builder(source, graph.change_tags())
@@ -241,7 +241,7 @@ impl<W: Write> Street<'_, W> {
     /// Waits until every process that runs has acknowledged whatever is committed.
     async fn settle(&self) -> Result<()> {
         let began = Instant::now();
-        // A change for everybody: behind it a process that had something to clear at its start has done that, too.
+        // A change for every consumer: behind it a process that had something to clear at its start has done that, too.
         let mark = "SELECT mcache.invalidate(ARRAY['mark'])";
         self.client.batch_execute(mark).await?;
         for process in &self.running {

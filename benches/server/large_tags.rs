@@ -83,7 +83,7 @@ fn busy(server: &Server, part: &mut Part) {
     );
 }
 
-/// Without anybody.
+/// Without a subscriber.
 fn idle(server: &Server, part: &mut Part) {
     fill(server);
     let mut redis = server.session();

@@ -1,4 +1,4 @@
-//! How is nobody kept waiting by a slow source, and nobody hurt by one that fails?
+//! How does a slow source keep no caller waiting, and a failing one hurt no caller?
 //!
 //! `cargo run -p mcache --example stale`
 

@@ -1,4 +1,4 @@
-//! What a cache does without anybody waiting for it: how much of it is under way, and a way to wait for its end.
+//! What a cache does while no caller waits for it: how much of it is under way, and a way to wait for its end.
 
 use std::sync::Arc;
 

@@ -81,7 +81,7 @@ impl<'c, K: AsRef<[u8]>, C: Codec> Batch<'c, K, C> {
 
     /// The cached values, and those the loader has for the rest, which are then kept.
     ///
-    /// The loader is called once with all keys that nobody has and nobody is loading, and returns what it found; keys it
+    /// The loader is called once with all keys that are neither cached nor being loaded, and returns what it found; keys it
     /// leaves out have no value, which is remembered only with [`negative_ttl`](Self::negative_ttl). Values that another
     /// caller is loading are waited for; only if nothing comes of that, the loader is called again, for what is then left.
     ///

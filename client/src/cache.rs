@@ -1,4 +1,4 @@
-//! The handle everybody holds: what concerns the cache as a whole. What concerns one key is in `entry`, several keys in
+//! The handle that callers hold: what concerns the cache as a whole. What concerns one key is in `entry`, several keys in
 //! `batch`; what they share is in `core`.
 
 use std::{fmt, sync::Arc, time::Duration};

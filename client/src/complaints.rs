@@ -8,7 +8,7 @@ use std::{
 
 use crate::{Error, ErrorKind, telemetry};
 
-/// How many different complaints are remembered. Beyond it nothing new is said: whoever has so many kinds of trouble has heard
+/// How many different complaints are remembered. Beyond it nothing new is said: a reader with so many kinds of trouble has heard
 /// enough.
 const COMPLAINTS_MAX: usize = 256;
 

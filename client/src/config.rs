@@ -200,7 +200,7 @@ impl<C: Codec> Builder<C> {
     /// Keeps values in this process as well, in front of every provider that has a feed: those on Redis. Default: off.
     ///
     /// A hit then costs a fraction of a microsecond instead of a trip to the server, and nothing is given up for it: once an
-    /// invalidation of any process is [settled](crate::Invalidation::is_settled), nobody is served from here what it concerns.
+    /// invalidation of any process is [settled](crate::Invalidation::is_settled), no caller is served from here what it concerns.
     /// That holds while this process is stopped or cut off as well, because it serves under a lease that it has to renew.
     ///
     /// The server must have `mcache.feed yes`; while it has not, nothing is kept, the log says so once, and
@@ -223,7 +223,7 @@ impl<C: Codec> Builder<C> {
     }
 
     /// Whether `invalidate`, its variants, `clear` and `clear_all` wait until no near cache of any process serves what they
-    /// concern. Default: yes. It costs nothing where nobody has a near cache; off, they return when the servers have
+    /// concern. Default: yes. It costs nothing where no process has a near cache; off, they return when the servers have
     /// acknowledged, and [`Invalidation::settled`](crate::Invalidation::settled) waits for the rest.
     #[must_use]
     pub fn settle(mut self, settle: bool) -> Self {
@@ -260,7 +260,7 @@ impl<C: Codec> Builder<C> {
         self
     }
 
-    /// How many bytes the unacknowledged tags and keys of one provider may take, by the cache's own count and whoever waits
+    /// How many bytes the unacknowledged tags and keys of one provider may take, by the cache's own count and that of the callers that wait
     /// for them. Default: 4 MiB. Beyond it they become one [`Cache::clear_all`], as with
     /// [`pending_invalidations_max`](Self::pending_invalidations_max).
     #[must_use]

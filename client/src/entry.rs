@@ -209,7 +209,7 @@ impl<'c, C: Codec> Entry<'c, C> {
     /// # let cache = Cache::builder_with(MemoryProvider::default()).caching(true).build().await?;
     /// let filling = cache.key("product:42").tags(["Product:42"]).begin().await?;
     /// let product = "as it was read from the database".to_owned();
-    /// // Meanwhile somebody changes the product.
+    /// // Meanwhile another process changes the product.
     /// cache.invalidate(["Product:42"]).await?;
     /// assert!(!filling.store(&product).await?, "too old to be kept");
     /// # Ok::<(), mcache::Error>(())

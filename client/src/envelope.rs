@@ -8,7 +8,7 @@
 //! +------+-------+-------+--------+--only--------------+---------
 //! ```
 //!
-//! 0xC1 begins no UTF-8 text and no MessagePack value, so bytes that somebody else put there are recognised.
+//! 0xC1 begins no UTF-8 text and no MessagePack value, so bytes that another program put there are recognised.
 //! Anything that cannot be opened is a miss: a cache may forget, it must not guess.
 //!
 //! Compression is LZ4. Measured on generated product JSON, compressed size and the time to compress and decompress:

@@ -12,7 +12,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 ///
 /// Reads made through [`Entry::get`](crate::Entry::get) and
 /// [`Entry::get_or_load`](crate::Entry::get_or_load) never fail because the cache is away: they answer as if
-/// nothing were cached. What remains are mistakes somebody has to correct (a malformed address, an unknown
+/// nothing were cached. What remains are mistakes in the program or its configuration (a malformed address, an unknown
 /// provider, a refused permission) and writes that did not reach the cache.
 ///
 /// Cheap to clone. Its text says everything there is to say: what caused it is part of the text, not a

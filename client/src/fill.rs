@@ -82,7 +82,7 @@ impl<V> Fill<V> {
         }
     }
 
-    /// There is no value. Who waits is told; where another value is at hand, whoever comes next, here and in other processes,
+    /// There is no value. Who waits is told; where another value is at hand, the next caller, here and in other processes,
     /// is served that for a while: the lease is kept so long.
     pub(crate) fn fail(self, core: &Core, key: &Bytes, error: Option<SharedError>) {
         if let Some(leader) = self.leader {
@@ -124,7 +124,7 @@ impl<V> AtHand<V> {
         self.live || policy.stale_if_error
     }
 
-    /// It is what there is: served while somebody loads another.
+    /// It is what there is: served while another caller loads the next one.
     pub(crate) fn served(self) -> Served<V> {
         Served {
             value: self.value,

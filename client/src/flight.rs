@@ -12,7 +12,7 @@
 //! the same reason a flight takes no more followers once the value is on its way to the provider: it may be accepted,
 //! and invalidated again, before they come.
 //!
-//! A leader that is dropped takes nobody with it: its followers find that out and one of them leads.
+//! A leader that is dropped takes no follower with it: its followers find that out and one of them leads.
 //!
 //! Knows nothing of providers and loaders.
 
@@ -55,7 +55,7 @@ pub(crate) enum Outcome {
     /// The value was loaded from this moment on, and the provider accepted it: it was good when the last of the followers
     /// came, as far as the provider knew.
     Confirmed { value: Bytes, began: Instant },
-    /// The same, but nobody confirmed it.
+    /// The same, but it is not confirmed.
     Unconfirmed { value: Bytes, began: Instant },
     /// The loader failed or its value cannot be shared. With the error, if it can be.
     Failed(Option<SharedError>),
@@ -126,7 +126,7 @@ impl Flights {
         })
     }
 
-    /// Somebody is filling this key: wait for him.
+    /// Another caller is filling this key: wait for it.
     pub(crate) fn follow(&self, key: &Bytes) -> Option<Follower> {
         let shard = self.shard(key);
         shard
@@ -143,7 +143,7 @@ impl Flights {
         }
     }
 
-    /// Be the one who fills this key, because the provider said so. Whoever was before is slower than his lease, or waits
+    /// Be the one who fills this key, because the provider said so. The one before is slower than its lease, or waits
     /// for it and is told that he is [overtaken](Leader::overtaken); later callers wait for the new one.
     pub(crate) fn lead(self: &Arc<Self>, key: &Bytes) -> Leader {
         self.insert(&mut self.shard(key), key)
@@ -192,7 +192,7 @@ impl Leader {
         self.overtaken.notified().await;
     }
 
-    /// Takes no more followers: whoever comes from now on looks for itself.
+    /// Takes no more followers: a caller that comes from now on looks for itself.
     pub(crate) fn close(&self) {
         let mut shard = self.flights.shard(&self.key);
         if shard
@@ -237,9 +237,9 @@ mod tests {
     #[tokio::test]
     async fn the_second_follows_the_first_and_hears_the_outcome() {
         let flights = Flights::new();
-        let leader = flights.enter(&key()).expect("nobody was there before");
+        let leader = flights.enter(&key()).expect("no leader was there before");
         assert!(flights.enter(&key()).is_none(), "the first leads");
-        let follower = flights.follow(&key()).expect("somebody leads");
+        let follower = flights.follow(&key()).expect("another leads");
         leader.finish(confirmed());
         let outcome = follower.outcome().await;
         assert!(matches!(outcome, Some(Outcome::Confirmed { value, .. }) if value == "v"));
@@ -250,7 +250,7 @@ mod tests {
     async fn a_closed_flight_keeps_its_followers_and_takes_no_more() {
         let flights = Flights::new();
         let leader = flights.lead(&key());
-        let follower = flights.follow(&key()).expect("somebody leads");
+        let follower = flights.follow(&key()).expect("another leads");
         leader.close();
         assert!(flights.follow(&key()).is_none());
         leader.finish(confirmed());
@@ -261,7 +261,7 @@ mod tests {
     async fn a_dropped_leader_leaves_the_way_to_the_next() {
         let flights = Flights::new();
         let leader = flights.lead(&key());
-        let follower = flights.follow(&key()).expect("somebody leads");
+        let follower = flights.follow(&key()).expect("another leads");
         drop(leader);
         assert!(follower.outcome().await.is_none());
         assert!(flights.enter(&key()).is_some());

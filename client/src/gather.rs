@@ -1,9 +1,9 @@
-//! Several keys loaded together: what is there, what somebody else is filling, and one call of the loader for the rest.
+//! Several keys loaded together: what is there, what another caller is filling, and one call of the loader for the rest.
 //!
 //! ```text
 //!                                     ┌─ there ────────────────────────────────────────────▶ values
 //!   keys ── one MGET ── FETCH each ───┼─ ours ───── one call of the loader ── store each ──▶ values
-//!                          ▲          └─ somebody else's ── wait for one of them ─┐
+//!                          ▲          └─ another caller's ─ wait for one of them ─┐
 //!                          └────────────── the others ◀────────────────────────────┘
 //! ```
 //!
@@ -32,7 +32,7 @@ use crate::{
     telemetry,
 };
 
-/// How often what is left is looked at as a whole, after one of it was waited for. Each time somebody else filled some and
+/// How often what is left is looked at as a whole, after one of it was waited for. Each time another caller filled some and
 /// others are still being filled; beyond that each is waited for by itself.
 const ROUNDS_MAX: usize = 8;
 
@@ -65,7 +65,7 @@ type Ours<K, T> = (Item<K>, Fill<Option<T>>);
 /// What looking at several keys has come to, beside the values that were found.
 struct Looked<K, T> {
     ours: Vec<Ours<K, T>>,
-    /// Somebody else is filling these.
+    /// Other callers are filling these.
     others: Vec<Item<K>>,
 }
 
@@ -73,7 +73,7 @@ struct Looked<K, T> {
 enum First<T> {
     Found(Option<T>, Source),
     Fill(Fill<Option<T>>),
-    /// Somebody else is filling it.
+    /// Another caller is filling it.
     Later,
 }
 
@@ -225,7 +225,7 @@ impl<C: Codec> Gathering<'_, C> {
         items.into_iter().filter(is_left).collect()
     }
 
-    /// Looks at each, without waiting for anybody.
+    /// Looks at each, without waiting for another caller.
     async fn look<K, T>(self, items: Vec<Item<K>>, values: &mut Values<K, T>) -> Looked<K, T>
     where
         K: Eq + Hash + Clone,
@@ -264,7 +264,7 @@ impl<C: Codec> Gathering<'_, C> {
         let patience = self.handle.core.loader_timeout.saturating_mul(PATIENCE);
         let began = Instant::now();
         for round in 1.. {
-            // Ours first, and to the end: somebody may be waiting for them while he fills what we wait for next.
+            // Ours first, and to the end: another caller may wait for them while it fills what we wait for next.
             if !looked.ours.is_empty() {
                 let ours = std::mem::take(&mut looked.ours);
                 values.extend(self.fill_all(ours, loader).await?);
@@ -280,7 +280,7 @@ impl<C: Codec> Gathering<'_, C> {
             }
             looked = self.look(looked.others, &mut values).await;
         }
-        // Everybody stalls, or they are invalidated as fast as they are filled: an end in bounded time matters more now than
+        // All of them stall, or they are invalidated as fast as they are filled: an end in bounded time matters more now than
         // connections and calls of the loader.
         let rest = looked.others.into_iter();
         for found in join_all(rest.map(|item| self.wait_for(item, loader))).await {
@@ -402,7 +402,7 @@ impl<C: Codec> Gathering<'_, C> {
         values
     }
 
-    /// A value that somebody else is loading, or ours if nothing comes of that.
+    /// A value that another caller is loading, or ours if nothing comes of that.
     async fn wait_for<K, T, E, F, Fut>(
         self,
         item: Item<K>,

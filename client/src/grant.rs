@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// When a fill of a key began, according to each provider that was reached. Dropped with leases unused, it gives them
-/// back, so that whoever waits in another process need not wait for them to end.
+/// back, so that a caller that waits in another process need not wait for them to end.
 pub(crate) struct Grants {
     key: Bytes,
     grants: Vec<Grant>,
@@ -72,7 +72,7 @@ impl Grants {
         for grant in &mut self.grants {
             grant.leased = false;
         }
-        // Without a runtime there is nobody to send it; the lease ends by itself.
+        // Without a runtime there is no task to send it; the lease ends by itself.
         let Ok(runtime) = tokio::runtime::Handle::try_current() else {
             return;
         };
@@ -143,7 +143,7 @@ impl Grants {
         }
     }
 
-    /// Gives the value to the providers without keeping the caller waiting for their answers, and then tells whoever
+    /// Gives the value to the providers without keeping the caller waiting for their answers, and then tells those who
     /// waits in this process.
     ///
     /// The commands are on their way when this returns, so what the caller sends next on the same connection comes
@@ -164,7 +164,7 @@ impl Grants {
             let _running = running;
             let stored = self.store(&core, value.clone(), &terms).await;
             let Some(leader) = leader else { return };
-            // One provider that accepted the token is proof: an invalidation that anybody has seen acknowledged would
+            // One provider that accepted the token is proof: an invalidation that a caller has seen acknowledged would
             // have reached that provider too, and made it refuse.
             leader.finish(match stored {
                 Ok(stored) if stored.accepted > 0 => Outcome::Confirmed { value, began },

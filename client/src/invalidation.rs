@@ -96,7 +96,7 @@ impl Invalidation {
 
     /// Waits until every provider has acknowledged, or need not any more, and until no near cache serves what was acknowledged.
     ///
-    /// Cancel-safe: the retries go on whether or not anybody waits.
+    /// Cancel-safe: the retries go on whether or not the caller waits.
     pub async fn settled(mut self) -> Settled {
         self.settle().await;
         let mut overall = Settled::Acknowledged;

@@ -1,6 +1,6 @@
 //! A cache that forgets what is no longer true.
 //!
-//! Results are kept under a key and carry tags that name what they were made from. Whoever changes something
+//! Results are kept under a key and carry tags that name what they were made from. Code that changes something
 //! invalidates its tag, and everything made from it is gone: at once, everywhere, and also if it is only being made at
 //! that moment. A Redis module keeps the index of tags inside the server; this crate talks to it, and sees to it that
 //! having a cache never becomes the application's problem.

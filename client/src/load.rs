@@ -1,7 +1,7 @@
 //! The value from the cache, or from the loader exactly once: the protocol behind `get_or_load`.
 //!
 //! ```text
-//!                     ┌─ somebody of this process fills ── wait ──▶ share ────────────▶ value
+//!                     ┌─ a caller of this process fills ── wait ──▶ share ────────────▶ value
 //!   arrive ──▶ look ──┤                                      └────▶ look again
 //!                ▲    │          ┌─ hit, or stale and being refreshed ────────────────▶ value
 //!                │    └─ FETCH ──┼─ busy: another process fills ── park ──▶ as if FETCH
@@ -37,7 +37,7 @@ use crate::{
     telemetry,
 };
 
-/// How often a caller looks again before loading on its own. Each round but the last has waited for somebody, so this
+/// How often a caller looks again before loading on its own. Each round but the last has waited for another caller, so this
 /// is reached only by a key that is invalidated as fast as it can be filled.
 const ROUNDS_MAX: usize = 8;
 
@@ -76,7 +76,7 @@ pub(crate) enum Asked<V> {
     Found(V, Source),
     /// Load; with the value that may be served if that fails.
     Grants(Grants, Option<AtHand<V>>),
-    /// Somebody in another process is loading.
+    /// Another process is loading.
     Busy,
     /// None of them could be reached.
     Away,
@@ -100,7 +100,7 @@ impl Loading<'_> {
             Look::Fill(fill) => Box::pin(self.fill(fill, seal, loader, errors)).await,
             Look::Failed(error) => match errors.share.and_then(|(_, take)| take(&error)) {
                 Some(error) => Err(error),
-                // Of another type: whoever failed asks the same key for something else.
+                // Of another type: the caller that failed asks the same key for something else.
                 None => {
                     let fill = Box::pin(self.fill_alone(None)).await;
                     Box::pin(self.fill(fill, seal, loader, errors)).await
@@ -197,7 +197,7 @@ impl Loading<'_> {
         Box::pin(self.look_at_last(arrival, open, shares_errors)).await
     }
 
-    /// Waiting has led to nothing, for everybody who came when this one did: one of this process loads without regard to
+    /// Waiting has led to nothing, for all callers that came when this one did: one of this process loads without regard to
     /// other processes, or all would at once, and the source that keeps them waiting would have to bear that too.
     async fn look_at_last<V>(
         &self,
@@ -266,7 +266,7 @@ impl Loading<'_> {
             match chosen.fetch(self.key, options).await {
                 Ok(Lookup::Hit(bytes)) => match open(&bytes) {
                     Some(value) => return Asked::Found(value, Source::Hit),
-                    // Somebody's entry that is no use to us: ours will replace it.
+                    // An entry that is no use to us: ours will replace it.
                     None => self.take_token(chosen, &mut grants).await,
                 },
                 Ok(Lookup::Early { value, token }) => {
@@ -294,14 +294,14 @@ impl Loading<'_> {
         }
     }
 
-    /// The fill these grants allow; `None` if somebody of this process is filling already and they do not say that it is
+    /// The fill these grants allow; `None` if another caller of this process is filling already and they do not say that it is
     /// our turn.
     pub(crate) fn take_off<V>(
         &self,
         grants: Grants,
         at_hand: Option<AtHand<V>>,
     ) -> Option<Fill<V>> {
-        // A refresher leads nobody: the others have the value that is at hand.
+        // A refresher has no followers: the others have the value that is at hand.
         let leader = match &at_hand {
             Some(_) => None,
             None if grants.is_leased() => Some(self.core.flights.lead(self.key)),

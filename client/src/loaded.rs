@@ -137,7 +137,7 @@ pub enum Source {
     Hit,
     /// The [near cache](crate::Builder::near) of this process held it: no server was asked.
     Near,
-    /// The cache held it past its time to live; somebody refreshes it, or the source failed and the caller
+    /// The cache held it past its time to live; another caller refreshes it, or the source failed and the caller
     /// asked for [`stale_if_error`](crate::Entry::stale_if_error).
     Stale,
     /// This caller's loader made it.

@@ -142,7 +142,7 @@ impl Token {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct FetchOptions {
-    /// How long to wait for somebody else's fill. Zero (the default): answer [`Lookup::Busy`] at once.
+    /// How long to wait for another caller's fill. Zero (the default): answer [`Lookup::Busy`] at once.
     pub wait: Duration,
     /// How long the right to fill lasts if it is handed out. `None` (the default): as the provider is
     /// configured.
@@ -190,7 +190,7 @@ impl FetchOptions {
 /// let Lookup::Miss { token } = provider.fetch(b"k", FetchOptions::new()).await? else {
 ///     panic!("nothing is there");
 /// };
-/// // Whoever comes now is told that somebody is filling it.
+/// // A caller that comes now is told that another one is filling it.
 /// assert_eq!(provider.fetch(b"k", FetchOptions::new()).await?, Lookup::Busy);
 /// provider.store(Store::new(b"k", "v", &Tags::new()).token(&token)).await?;
 /// assert_eq!(provider.fetch(b"k", FetchOptions::new()).await?, Lookup::Hit("v".into()));
@@ -223,7 +223,7 @@ pub enum Lookup {
         /// When the fill began, to be given back with the value.
         token: Token,
     },
-    /// Nothing, and somebody else was still filling when the wait ended.
+    /// Nothing, and another caller was still filling when the wait ended.
     Busy,
 }
 

@@ -99,7 +99,7 @@ pub(crate) fn loaded(is_ok: bool, took: Duration, family: Option<&Arc<str>>) {
     histogram.record(took.as_secs_f64());
 }
 
-/// A refresh that nobody waited for.
+/// A refresh for which no caller waited.
 pub(crate) fn refresh_failed() {
     counter!("mcache_client_refreshes_failed_total").increment(1);
 }

@@ -82,7 +82,7 @@ async fn a_batch_past_its_time_is_served_at_once_and_refreshed_by_one_query_in_t
     let began = Instant::now();
     let load = batch(&cache, &KEYS).load_many_detached(database.loader(five));
     let served = load.await.unwrap();
-    assert_eq!(began.elapsed(), Duration::ZERO, "nobody waits");
+    assert_eq!(began.elapsed(), Duration::ZERO, "no caller waits");
     for key in KEYS {
         assert_eq!((served[key].value, served[key].source), (1, Source::Stale));
     }

@@ -1,4 +1,4 @@
-//! `get_or_load` and its relatives: one load per key, nothing old, nobody stuck.
+//! `get_or_load` and its relatives: one load per key, nothing old, no caller stuck.
 
 mod support;
 
@@ -150,7 +150,7 @@ async fn a_thousand_callers_of_a_cache_that_is_away_make_two_loads_at_most() {
     for caller in a_thousand(&cache, &source) {
         caller.await.unwrap().unwrap();
     }
-    // The first was under way when the others came; without the cache nobody can tell whether it is recent enough for
+    // The first was under way when the others came; without the cache it is not known whether it is recent enough for
     // them, so they share a second one.
     assert!(source.loads() <= 2, "{} loads", source.loads());
 }
@@ -187,7 +187,7 @@ async fn a_process_is_not_in_line_behind_itself() {
     let answer = line.hold_next_answer();
     let mut holder = pin!(cache.key("k").get_or_load(never));
     let mut second = pin!(cache.key("k").get_or_load(never));
-    // The lease is theirs, but before they know it the second one has been told that somebody has it, and waits.
+    // The lease is theirs, but before they know it the second one has been told that another has it, and waits.
     assert!(poll_once(&mut holder).await.is_none());
     assert!(poll_once(&mut second).await.is_none());
     assert_eq!(line.waiting(), 1);
@@ -710,7 +710,7 @@ async fn near_its_end_one_refreshes_early_and_whoever_fails_has_the_live_value()
             break served;
         }
         hits += 1;
-        assert!(hits < 100, "nobody refreshes");
+        assert!(hits < 100, "no caller refreshes");
     };
     assert_eq!(served.value, 2);
     settle().await;
@@ -858,7 +858,7 @@ async fn a_caller_without_patience_gets_the_stale_value_and_the_refresh_is_finis
         "which waits for it"
     );
     assert_eq!(entry().get::<usize>().await.unwrap(), Some(1));
-    // Stale: nobody waits.
+    // Stale: no caller waits.
     advance(Duration::from_secs(11)).await;
     let began = Instant::now();
     let served = entry().load_detached(slowly()).await.unwrap();

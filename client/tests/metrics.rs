@@ -1,4 +1,4 @@
-//! What is counted and measured, as whoever collects it sees it.
+//! What is counted and measured, as a collector sees it.
 
 use std::{
     collections::BTreeMap,

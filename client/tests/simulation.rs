@@ -1,5 +1,5 @@
-//! Readers and writers of two processes over a bad network, in virtual time: whatever order things happen in, nobody is
-//! served what an invalidation he could know of has made wrong, nothing wrong is left at rest, and nobody is stuck.
+//! Readers and writers of two processes over a bad network, in virtual time: in any order of events, no reader is
+//! served what an invalidation it could know of has made wrong, nothing wrong is left at rest, and no reader is stuck.
 //!
 //! Each seed is one history. `MCACHE_SEED` replays one, `MCACHE_LONG` runs thirty times as many.
 

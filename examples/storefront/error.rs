@@ -119,7 +119,9 @@ impl From<tokio_postgres::Error> for ApiError {
             }
             SqlState::CHECK_VIOLATION => Self::Invalid("a value is out of its range".to_owned()),
             SqlState::T_R_SERIALIZATION_FAILURE | SqlState::T_R_DEADLOCK_DETECTED => {
-                Self::Conflict("somebody else changed this at the same time; try again".to_owned())
+                Self::Conflict(
+                    "another request changed this at the same time; try again".to_owned(),
+                )
             }
             SqlState::ADMIN_SHUTDOWN | SqlState::CRASH_SHUTDOWN | SqlState::CANNOT_CONNECT_NOW => {
                 Self::Unavailable(error.into())

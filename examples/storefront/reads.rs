@@ -69,7 +69,7 @@ impl Tally {
             Source::Hit => &self.hits,
             Source::Stale => &self.stale,
             Source::Bypass => &self.bypasses,
-            // Whoever waited for another request's load was not served by the cache either.
+            // A request that waited for another request's load was not served by the cache either.
             _ => &self.misses,
         };
         counter.fetch_add(1, Ordering::Relaxed);

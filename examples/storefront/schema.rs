@@ -1,13 +1,13 @@
 //! The data model: what graph queries may ask for, and which tables it is stored in.
 //!
 //! Two schemas rather than one, because two kinds of data are treated differently: the [`catalogue`] is read by
-//! everybody and cached; [`sales`], carts and orders, belong to one shopper each and are never cached. The second graph
-//! has no cache at all, so that nobody can cache a cart by mistake.
+//! all and cached; [`sales`], carts and orders, belong to one shopper each and are never cached. The second graph
+//! has no cache at all, so that no code can cache a cart by mistake.
 
 use mcache_graph::{Dependency, Entity, Field, Relation, Schema, SchemaError};
 use mcache_postgres::{PostgresError, PostgresResolver};
 
-/// What is sold, where, at which price: read by everybody, changed by the back office.
+/// What is sold, where, at which price: read by all, changed by the back office.
 ///
 /// # Errors
 ///

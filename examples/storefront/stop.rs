@@ -4,8 +4,8 @@ use std::io;
 
 use tokio::signal::unix::{SignalKind, signal};
 
-/// Resolves when somebody wants this program to end: Ctrl-C at a terminal, a terminal that is closed, or SIGTERM, which is
-/// what `kill`, `timeout` and service managers send. Whoever waits for it drops what was started.
+/// Resolves when this program is told to end: Ctrl-C at a terminal, a terminal that is closed, or SIGTERM, which is
+/// what `kill`, `timeout` and service managers send. The caller that waits for it drops what was started.
 pub async fn asked() {
     if let Err(error) = signalled().await {
         // Signals then end the program by themselves.

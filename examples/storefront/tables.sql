@@ -1,6 +1,6 @@
 -- The storefront's tables. Money is in minor units (cents).
 
--- The catalogue: read by everybody, changed by the back office; what is read from here is cached.
+-- The catalogue: read by all, changed by the back office; what is read from here is cached.
 CREATE TABLE region (
     id text PRIMARY KEY, name text NOT NULL, currency_code text NOT NULL, tax_percent integer NOT NULL DEFAULT 0);
 CREATE TABLE country (id text PRIMARY KEY, name text NOT NULL, region_id text NOT NULL REFERENCES region);

@@ -509,7 +509,7 @@ async fn the_page_fills_in_a_browser_while_visitors_come() {
     let off = Server::start(without).await.unwrap();
     let url = format!("http://{}/", on.address);
 
-    // Before anybody has come: every row is there, and says that it knows nothing.
+    // Before the first visitor: every row is there, and says that it knows nothing.
     let (document, complaints) = browse(&url).await;
     assert_eq!(complaints, "");
     let rows = table(&document);

@@ -18,7 +18,7 @@ use crate::state;
 pub struct Number {
     /// The name behind `mcache.`.
     pub name: &'static str,
-    /// What it is unless somebody says otherwise.
+    /// What it is unless it is set.
     pub default: i64,
     /// Smallest value.
     pub min: i64,

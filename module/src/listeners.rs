@@ -1,8 +1,8 @@
-//! Whether anybody listens to what is replicated: a replica, the backlog kept for one, the append-only file, or the server that
+//! Whether there is a listener to what is replicated: a replica, the backlog kept for one, the append-only file, or the server that
 //! slots are on their way to.
 //!
-//! `RedisModule_Replicate` builds its argument vector before Redis finds that nobody does: a fifth of the instructions of a
-//! SET with tags, and most servers used as a cache have neither replicas nor a file. So it is called only while somebody may
+//! `RedisModule_Replicate` builds its argument vector before Redis finds that there is none: a fifth of the instructions of a
+//! SET with tags, and most servers used as a cache have neither replicas nor a file. So it is called only while a listener may
 //! be listening.
 //!
 //! Silence is asked for, never guessed: ten times a second a primary asks Redis whether there is a listener, and only a "no"
@@ -16,7 +16,7 @@
 use crate::redis::{self, Ctx};
 use crate::state;
 
-/// Somebody may have begun to: the server forked, its role changed, or slots begin to move.
+/// A listener may have come: the server forked, its role changed, or slots begin to move.
 pub fn may_have_come() {
     redis::set_heard(true);
 }

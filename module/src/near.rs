@@ -171,7 +171,7 @@ impl Watcher for Keys {
     }
 }
 
-/// Wakes whoever is to be woken, and sees to the timer.
+/// Wakes the clients that are to be woken, and sees to the timer.
 pub fn deliver(ctx: Ctx<'_>) {
     for wake in state::with(|s| s.feed.take_wakes()) {
         let (blocked, told) = match wake {

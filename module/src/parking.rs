@@ -3,7 +3,7 @@
 //! A parked client is woken by being told to look again, to fill, or that it has waited long enough; what it then
 //! replies is decided at that moment (`commands::fetch`), so nothing that was invalidated meanwhile is served.
 //!
-//! One module timer stands at the next end of a lease or of somebody's patience: Redis's own timeouts of blocked clients
+//! One module timer stands at the next end of a lease or of a client's patience: Redis's own timeouts of blocked clients
 //! are looked at only when the event loop happens to turn.
 
 use mcache_core::epoch::Token;
@@ -30,7 +30,7 @@ fn unblock_all(wakes: Vec<Wake<Blocked>>) {
     bell::ring();
 }
 
-/// Whether there is anybody to wake.
+/// Whether there is a client to wake.
 #[inline]
 pub fn anybody_waits() -> bool {
     state::with(|s| s.leases.parked() > 0)

@@ -1,4 +1,4 @@
-//! Freeing dead entries in slices, without anybody having to wait for it.
+//! Freeing dead entries in slices, so that no command waits for it.
 //!
 //! While there is something to free, each round of the event loop runs one slice (`rounds`). A slice lasts at most
 //! `mcache.reclaim-budget-us`, and how long the loop took since the last slice tells whether clients are being served: then

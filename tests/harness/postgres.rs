@@ -244,7 +244,7 @@ impl Postgres {
             let _ = kill_process(pid, Signal::KILL);
         }
         child.wait().expect("a child can be waited for");
-        // Whoever is left is adopted by another process and gone when that has reaped it, or a zombie: it holds no memory.
+        // A process that is left is adopted by another process and gone when that has reaped it, or a zombie: it holds no memory.
         wait::until("its processes have ended", || {
             children.iter().all(|pid| {
                 let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
@@ -356,7 +356,7 @@ impl Drop for Postgres {
 }
 
 impl Owner {
-    /// The user `postgres` when we are root, nobody else otherwise.
+    /// The user `postgres` when we are root, no other user otherwise.
     fn needed() -> Option<Self> {
         if !rustix::process::geteuid().is_root() {
             return None;

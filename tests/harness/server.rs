@@ -15,7 +15,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::{ScratchDir, Session, host, locate, wait};
 
-/// How often a server is started anew because somebody else took the port it had been given.
+/// How often a server is started anew because another program took the port it had been given.
 const PORT_ATTEMPTS: usize = 10;
 
 /// How much of a log a failure shows.
@@ -321,7 +321,7 @@ impl Server {
             self.spawn();
             match self.await_answer() {
                 Ok(()) => return,
-                // Somebody was faster: a port is only ours once the server has it.
+                // Another program was faster: a port is only ours once the server has it.
                 Err(_) if self.log().contains("Address already in use") => {
                     self.child = None;
                     let _ = fs::remove_file(self.dir().join("redis.log"));
@@ -461,7 +461,7 @@ impl Drop for Server {
     }
 }
 
-/// A port nobody listens on at this moment.
+/// A port that no program listens on at this moment.
 pub(crate) fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0")
         .and_then(|listener| listener.local_addr())

@@ -133,7 +133,7 @@ impl<'a> Move<'a> {
     ///
     /// # Panics
     ///
-    /// When it is refused for good; until everybody has heard of the last move it is asked for again.
+    /// When it is refused for good; until every node has heard of the last move it is asked for again.
     pub fn start(from: &'a Server, to: &'a Server, slots: RangeInclusive<u16>) -> Self {
         let (first, last) = (slots.start(), slots.end());
         let task = wait::until_some("the slots begin to move", || {

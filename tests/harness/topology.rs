@@ -272,13 +272,13 @@ impl DividableCluster {
     }
 
     /// From now on nothing passes between this node and the others, nor between it and clients, except those of
-    /// [`Server::session`]. Nobody is told: connections stay open, as when a cable is cut.
+    /// [`Server::session`]. No peer is told: connections stay open, as when a cable is cut.
     pub fn cut_off(&self, node: &Server) {
         self.cut_off_from_nodes(node);
         self.ways[self.number(node)].clients.stall();
     }
 
-    /// As [`DividableCluster::cut_off`], but clients reach everybody.
+    /// As [`DividableCluster::cut_off`], but clients reach every node.
     pub fn cut_off_from_nodes(&self, node: &Server) {
         let cut = self.number(node);
         for other in (0..self.ways.len()).filter(|n| *n != cut) {

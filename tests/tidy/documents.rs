@@ -82,6 +82,48 @@ fn paths_in_documents_exist() {
 }
 
 #[test]
+fn the_index_of_examples_has_every_example() {
+    let index = &file("examples/README.md").text;
+    let small = files(&[".rs"]).filter(|file| file.path.starts_with("client/examples/"));
+    let large = files(&[".rs", ".py"]).filter(|file| {
+        let name = file.path.strip_prefix("examples/").unwrap_or_default();
+        (name.ends_with("/main.rs") && !name.contains("bench"))
+            || name.ends_with("mcache.py")
+            || !name.contains('/')
+    });
+    let examples: Vec<_> = small
+        .chain(large.filter(|file| file.path.starts_with("examples/")))
+        .collect();
+    assert!(examples.len() >= 10, "only {} examples", examples.len());
+    let missing = examples
+        .iter()
+        .map(|file| file.path.strip_prefix("examples/").unwrap_or(&file.path))
+        .filter(|path| !index.contains(&format!("{path})")))
+        .map(str::to_owned)
+        .collect();
+    none(missing, "examples/README.md has every example");
+}
+
+#[test]
+fn every_page_says_in_short_what_is_in_it() {
+    let pages = documents().filter(|page| page.path.starts_with("docs/"));
+    let wrong = pages
+        .filter(|page| !["docs/README.md", "docs/glossary.md"].contains(&page.path.as_str()))
+        .filter(|page| {
+            let mut lines = page.text.lines().skip(1).filter(|line| !line.is_empty());
+            !lines
+                .next()
+                .is_some_and(|line| line.starts_with("> **In short.**"))
+        })
+        .map(|page| page.path.clone())
+        .collect();
+    none(
+        wrong,
+        "a page begins with `> **In short.**` and up to five lines",
+    );
+}
+
+#[test]
 fn links_between_documents_lead_somewhere() {
     let mut wrong = Vec::new();
     let mut seen = 0;

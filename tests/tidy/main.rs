@@ -5,3 +5,4 @@
 mod code;
 mod documents;
 mod tree;
+mod words;

@@ -52,7 +52,7 @@ impl<C: Codec> Graph<C> {
     /// not there.
     ///
     /// Each answer is an entry of its own, under the same key and with the same tags as if it had been asked for alone. A set
-    /// of values that nobody has asked for before is answered from the entries of others, and a change clears the
+    /// of values that no caller has asked for before is answered from the entries of others, and a change clears the
     /// answers it concerns and not the whole set.
     ///
     /// The results are in the order of the values. A value that no row has gives a result without rows.
@@ -166,7 +166,7 @@ impl<C: Codec> Graph<C> {
         let last: HashMap<&Each, usize> = positions.map(|(at, each)| (each, at)).collect();
         let mut results = Vec::with_capacity(asked.len());
         for (at, each) in asked.iter().enumerate() {
-            // Whoever asks twice for the same gets a copy.
+            // A caller that asks twice for the same gets a copy.
             results.extend(match last[each] == at {
                 true => found.remove(each),
                 false => found.get(each).cloned(),
@@ -197,7 +197,7 @@ impl<C: Codec> Graph<C> {
             }
             .into());
         }
-        // Equal values of other fields may be written differently, and then nobody knows whose a row is.
+        // Equal values of other fields may be written differently, and then it is not known whose a row is.
         let mut sorted = fields.to_vec();
         sorted.sort_unstable();
         let is_these = |index: FieldIndex| {

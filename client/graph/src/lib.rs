@@ -3,7 +3,7 @@
 //! A [`Schema`] says what the data looks like, a [`Resolver`] reads it, a [`Graph`] answers
 //! [`GraphQuery`]s over both. With a [`Cache`](mcache::Cache) and `cache: { enable: true }` the answer
 //! is kept, tagged with what it was made from; [`ChangeTags`] turns each change of data into the tags to
-//! clear. Nobody writes an invalidation.
+//! clear. No code of yours writes an invalidation.
 //!
 //! ```
 //! use mcache_graph::{Entity, Field, Graph, GraphOptions, GraphQuery, MemoryResolver, Relation, Schema};

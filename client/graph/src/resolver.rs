@@ -34,7 +34,7 @@ pub type Row = Map<String, Value>;
 ///
 /// # Cancel safety
 ///
-/// The future may be dropped at any point, when nobody waits for the result any more.
+/// The future may be dropped at any point, when no caller waits for the result any more.
 ///
 /// # Example
 ///
@@ -44,7 +44,7 @@ pub trait Resolver: Send + Sync {
     ///
     /// # Errors
     ///
-    /// Whatever went wrong. The query fails with it and nothing is cached.
+    /// What went wrong. The query fails with it and nothing is cached.
     fn fetch<'a>(&'a self, fetch: Fetch<'a>) -> BoxFuture<'a, Result<Rows, ResolverError>>;
 
     /// Where the rows come from, and on whose behalf they are read: part of every key, so that two resolvers share entries
@@ -53,7 +53,7 @@ pub trait Resolver: Send + Sync {
     ///
     /// # Errors
     ///
-    /// Whatever keeps it from knowing. The query fails with it, for without a key there is nothing to look for.
+    /// What keeps it from knowing. The query fails with it, for without a key there is nothing to look for.
     fn origin(&self) -> BoxFuture<'_, Result<String, ResolverError>> {
         Box::pin(std::future::ready(Ok(String::new())))
     }
@@ -64,7 +64,7 @@ pub trait Resolver: Send + Sync {
     ///
     /// # Errors
     ///
-    /// Whatever went wrong. The default cannot know, and says so.
+    /// What went wrong. The default cannot know, and says so.
     fn next_boundary<'a>(
         &'a self,
         entity: &'a Entity,

@@ -154,7 +154,7 @@ class Clears {
       if (mode === KEY) {
         if (this.server.nodeOf(tags[0]) !== node) return 0
         await this.server.at(node, this.server.hasClear ? "MCACHE.CLEAR" : "UNLINK", tags)
-        // It does not say whether anybody has the key; SETTLE does.
+        // It does not say whether a process has the key; SETTLE does.
         return settles ? LONGEST_MS : 0
       }
       this.counters.invalidations += 1

@@ -131,7 +131,7 @@ class Store {
     return { state: "bypassed" }
   }
 
-  /** A fill begins that is nobody's turn: another process fills the key as well. */
+  /** A fill begins out of turn: another process fills the key as well. */
   async #token(name) {
     try {
       return await this.server.call(name, "MCACHE.TOKEN", [name])
@@ -140,7 +140,7 @@ class Store {
     }
   }
 
-  /** The caller has gone to the database already: whoever waits for this fill must not wait for it. */
+  /** The caller has gone to the database already: callers that wait for this fill must not wait any more. */
   #tooLate(name, reply) {
     if (reply?.[2]) this.#release(name, reply[2])
   }

@@ -40,7 +40,7 @@ test("a server that is stopped: one read waits the deadline, the next do not; wh
   for (let n = 0; n < 10; n += 1) assert.equal(await provider.get({ key: `page${n}` }), null)
   assert.equal(provider.stats().timeouts, 1, "the server is asked once, not ten times")
   await changeAll(provider)
-  // What was loaded while nobody could say whether it is still right is not stored.
+  // What was loaded while it could not be known whether it is still right is not stored.
   await provider.set({ key: "page0", data: { version: 1 }, tags: ["Product:0"] })
   await until("the clears are owed", () => provider.stats().owed >= 10)
   assert.ok(provider.unacknowledged().includes("Product:7"))

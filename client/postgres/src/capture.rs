@@ -154,7 +154,7 @@ END
 ",
             relation = literal(self.relation),
         );
-        // Whoever may write the table need not be allowed to write the outbox; texts must not depend on the session.
+        // A role that may write the table need not be allowed to write the outbox; texts must not depend on the session.
         let settings: String = TEXT_SETTINGS
             .iter()
             .map(|(name, value)| format!(" SET {name} = {}", literal(value)))

@@ -32,7 +32,7 @@ const COMMANDS: [&str; 14] = [
     "DROP SCHEMA",
 ];
 
-/// While this is on, the event trigger leaves the look to whoever set it.
+/// While this is on, the event trigger leaves the look to the session that set it.
 pub(super) const INSTALLING: &str = "mcache.installing";
 
 impl Layout<'_> {

@@ -1,10 +1,10 @@
-//! How often an outbox is looked at, and whether commits must wake whoever looks.
+//! How often an outbox is looked at, and whether commits must wake the process that looks.
 //!
 //! Owns the decisions; the source asks it and does what it says. It must not know connections, nor what time it is.
 //!
 //! ```text
 //!             finds often                      tells commits
-//!   asleep ───────────────▶ busy ─────────────────────────────▶ awake until T: nobody notifies, looked at every 10 ms
+//!   asleep ───────────────▶ busy ─────────────────────────────▶ awake until T: no commit notifies, looked at every 10 ms
 //!     ▲  woken by NOTIFY      │ finds nothing for a while              │
 //!     └───────────────────────┴────────────────────────────────────────┘ at T, and a grace later sleeps again
 //! ```
@@ -106,7 +106,7 @@ impl Pace {
         self.alert_until = Some(now + AWAKE + GRACE);
     }
 
-    /// The outbox becomes ours: whoever had it before, on another connection, may have told them so.
+    /// The outbox becomes ours: the process that had it before, on another connection, may have told them so.
     pub(super) fn taken_over(&mut self, now: Instant) {
         self.told_until = None;
         self.alert_until = Some(now + AWAKE + GRACE);
@@ -150,7 +150,7 @@ mod tests {
         assert!(!pace.should_tell(before), "told already");
         pace.found(10 * MUCH, after);
         assert!(pace.should_tell(after));
-        // Somebody may rely on it until the very end, and commit a little later.
+        // A commit may rely on it until the very end, and commit a little later.
         assert_eq!(pace.pause(now + AWAKE + GRACE - MILLISECOND), ALERT_PAUSE);
         assert_eq!(pace.pause(now + AWAKE + GRACE), NOTIFIED_PAUSE);
     }

@@ -35,7 +35,7 @@ use super::settings::{Settings, search_path};
 /// How long a fetch waits for a connection, and a connection for the server.
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Prepared statements a connection keeps. Shapes of queries are few unless somebody makes them up.
+/// Prepared statements a connection keeps. Shapes of queries are few unless a program makes them up.
 const STATEMENTS_MAX: usize = 512;
 
 /// Reads rows.

@@ -1,6 +1,6 @@
 //! How far read replicas have come.
 //!
-//! Owns one watcher for all replicas an application reads from. It looks only while somebody waits, and it must not
+//! Owns one watcher for all replicas an application reads from. It looks only while a caller waits, and it must not
 //! know for what.
 
 use std::sync::Arc;

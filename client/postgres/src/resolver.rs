@@ -350,7 +350,7 @@ impl PostgresResolver {
         };
         let sql = builder.next_boundary(entity, fields)?;
         let client = self.reader.client().await?;
-        // Of any row, whoever may see it: the earlier end is the safe one.
+        // Of any row, no matter who may see it: the earlier end is the safe one.
         let found = self
             .reader
             .run(&client, &sql, &[], &self.reader.some_context())

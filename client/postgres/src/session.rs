@@ -23,7 +23,7 @@ use super::sql::identifier;
 /// How long any one statement, or connecting, may take before the connection counts as broken.
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A connection whose notifications wake somebody.
+/// A connection whose notifications wake a task.
 pub(super) struct Link {
     pub(super) client: Client,
     /// What its session is to be set to.
@@ -66,7 +66,7 @@ where
                             tracing::debug!(%notice, "PostgreSQL says");
                         }
                         Some(Ok(_)) => {}
-                        // Whoever uses the client next is told; waking them makes that now.
+                        // The next user of the client is told; waking them makes that now.
                         Some(Err(_)) | None => return wake.notify_one(),
                     }
                 }

@@ -58,7 +58,7 @@ pub struct OutboxSource {
     unregistered: bool,
     /// When everything was cleared last because of that.
     cleared_unregistered: Option<Instant>,
-    /// Until when nobody else takes the lease.
+    /// Until when no other process takes the lease.
     leased_until: Option<Instant>,
     pace: Pace,
     /// When the last look was that found something.
@@ -272,7 +272,7 @@ impl OutboxSource {
         let session = match Session::open(&self.connect, self.wake.clone(), &asks).await {
             Ok(Some(session)) => session,
             unregistered => {
-                // Expired, or lost with unlogged tables in a crash. Whoever may install registers it again.
+                // Expired, or lost with unlogged tables in a crash. A role that may install registers it again.
                 if let Err(error) = unregistered
                     && !error.is_undefined()
                 {
@@ -301,7 +301,7 @@ impl OutboxSource {
     }
 
     /// Everything, every so often, while no change is captured for this consumer and none can be: it may not install,
-    /// say. So no entry is stale for longer, until somebody who may does.
+    /// say. So no entry is stale for longer, until a role that may does.
     fn clear_unregistered(&mut self) -> Option<Changes<OutboxReceipt>> {
         let now = Instant::now();
         let is_due = self

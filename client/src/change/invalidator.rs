@@ -199,7 +199,7 @@ pub struct Unfinished {
 /// let (_bus, source) = bus();
 /// let _invalidator = Invalidator::builder(source, |event: &ChangeEvent| Ok(event.ids.clone()))
 ///     .targets(cache.invalidation_targets())
-///     // As long as the longest transaction in which somebody fills the cache.
+///     // As long as the longest transaction in which a caller fills the cache.
 ///     .again_after(Duration::from_secs(10))
 ///     .spawn();
 /// # Ok::<(), mcache::Error>(())
@@ -461,7 +461,7 @@ impl<S: ChangeSource> Driver<S> {
 
     /// Moves on what all targets have been told.
     fn harvest(&mut self) {
-        // Without a target nobody has been told anything, and nothing is acknowledged.
+        // Without a target no provider has been told anything, and nothing is acknowledged.
         let told = self.inboxes.iter().map(|inbox| inbox.told()).min();
         let told = told.unwrap_or(0);
         while let Some(first) = self.telling.first_entry()
@@ -550,7 +550,7 @@ async fn take_turn<S: ChangeSource>(
     }
 }
 
-/// A moment beyond the end of time is one that nobody lives to see.
+/// A moment beyond the end of time never comes.
 fn moment_after(patience: Duration) -> Instant {
     const CENTURY: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
     Instant::now() + patience.min(CENTURY)

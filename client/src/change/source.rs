@@ -89,7 +89,7 @@ pub trait ChangeSource: Send + 'static {
 
 /// When a source was last in contact with where changes come from: it looked there, and knows what there is.
 ///
-/// Shared between the source, which says so after each look, and whoever reads the lag meanwhile.
+/// Shared between the source, which says so after each look, and the readers of the lag meanwhile.
 ///
 /// ```
 /// use mcache::change::Contact;

@@ -61,7 +61,7 @@ macro_rules! tests {
     };
 }
 
-/// A provider, and names nobody else uses.
+/// A provider, and names that no other test uses.
 #[derive(Clone)]
 struct Bench {
     provider: Arc<dyn Provider>,
@@ -479,7 +479,7 @@ tests! {
                 lookup
             }
         }));
-        let outcomes = timeout(PATIENCE, outcomes).await.expect("nobody is stuck");
+        let outcomes = timeout(PATIENCE, outcomes).await.expect("no caller is stuck");
         let (hits, others): (Vec<_>, Vec<_>) = outcomes.into_iter().partition(|lookup| *lookup == hit("2"));
         assert_eq!(hits.len(), 4);
         assert!(matches!(others[..], [Lookup::Miss { .. }]), "{others:?}");
@@ -539,7 +539,7 @@ tests! {
                 other => assert_eq!(other, hit("old")),
             }
             asked += 1;
-            assert!(asked < 100, "nobody is told to refresh");
+            assert!(asked < 100, "no caller is told to refresh");
         };
         for _ in 0..20 {
             assert_eq!(at.fetch_with("k", early).await, hit("old"), "one is enough");

@@ -1,4 +1,4 @@
-//! The cases every client has to pass, in whatever language: `vectors/scenarios.json`, run against a [`Provider`].
+//! The cases every client has to pass, in any language: `vectors/scenarios.json`, run against a [`Provider`].
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 

@@ -93,7 +93,7 @@ struct Holder {
 /// What a fetch came to: an answer, or a reason to wait.
 pub(super) enum Fetched {
     Answer(Lookup),
-    /// Somebody else holds the lease: look again when told, or when it ends.
+    /// Another caller holds the lease: look again when told, or when it ends.
     Wait {
         changed: OwnedNotified,
         ends_at: Instant,
@@ -126,7 +126,7 @@ impl Entry {
         self.expires_at.is_some_and(is_due)
     }
 
-    /// When it will be of no use to anybody.
+    /// When it will be of no use any more.
     fn ends_at(&self) -> Option<Instant> {
         self.soft_until
             .or_else(|| self.expires_at?.checked_add(self.swr))
@@ -376,7 +376,7 @@ impl Contents {
     fn grant(&mut self, key: &[u8], lease: Option<Duration>, now: Instant) -> Token {
         let now_ms = self.clock_ms(now);
         let token = Token::new(self.fills.unique_token(now_ms).to_string());
-        // Leases that ended without anybody noticing go here, so that the map stays as small as what is in use.
+        // Leases that ended unnoticed go here, so that the map stays as small as what is in use.
         if self.leases.len() > 2 * self.entries.len().max(1024) {
             self.leases.retain(|_, lease| now < lease.ends_at);
         }

@@ -22,7 +22,7 @@ use crate::{
     provider::{BoxFuture, FetchOptions, Inspection, Lookup, Mode, Provider, Store, Token},
 };
 
-/// As the server: nobody is kept waiting longer.
+/// As the server: no caller is kept waiting longer.
 const WAIT_MAX: Duration = Duration::from_secs(600);
 
 /// Keeps entries in this process. Clones share them.

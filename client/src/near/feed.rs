@@ -36,7 +36,7 @@ impl Near {
         tokio::spawn(follow_all(Arc::downgrade(self), ending));
     }
 
-    /// Serves nothing any more, and tells the servers so that nobody waits for this process. Returns when they are told, or
+    /// Serves nothing any more, and tells the servers, so that no invalidation waits for this process. Returns when they are told, or
     /// could not be.
     pub(crate) async fn end(&self) {
         self.ending.send_replace(true);

@@ -65,7 +65,7 @@ impl Held {
             return Some(value);
         }
         let value = Arc::new(decode(&self.bytes)?);
-        // Somebody else may have been faster, or asks for another type.
+        // Another caller may have been faster, or asks for another type.
         let _ = self.decoded.set(value.clone());
         Some(value)
     }

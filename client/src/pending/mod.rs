@@ -251,7 +251,7 @@ impl Pending {
     /// What the provider refuses for good.
     pub(crate) async fn submit(&self, order: Order) -> Result<Attempt> {
         let shared = self.shared.clone();
-        // Before it is sent: what this process has from near is gone when anybody can know that it is wrong.
+        // Before it is sent: what this process has from near is gone before another process can know that it is wrong.
         let own = shared.near.as_ref().map(|near| near.begin(own_of(&order)));
         let silence = shared.silence.load(Ordering::Acquire);
         if silence % 2 == 1 {
@@ -331,7 +331,7 @@ impl Shared {
     fn answered(&self) {
         let silence = self.silence.load(Ordering::Acquire);
         if silence % 2 == 1 {
-            // If it fails, somebody else has said so.
+            // If it fails, its own task has said so.
             let _ = self.silence.compare_exchange(
                 silence,
                 silence + 1,

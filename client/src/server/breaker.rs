@@ -3,7 +3,7 @@
 //! ```text
 //!            n failures in a row               pause over
 //!   closed ──────────────────────▶ open ──────────────────────▶ half open: one caller tries
-//!     ▲                             ▲  └── everybody else fails at once     │
+//!     ▲                             ▲  └── all other calls fail at once     │
 //!     │                             └───────────── it failed ──────────────┤
 //!     └──────────────────────────────── it succeeded ──────────────────────┘
 //! ```
@@ -69,7 +69,7 @@ impl Breaker {
 
     /// The server answered, whatever it said.
     pub(super) fn succeeded(&self) {
-        // Read before write: in good times nobody dirties the cache line.
+        // Read before write: in good times no thread dirties the cache line.
         if self.failures.load(Relaxed) != 0 {
             self.failures.store(0, Relaxed);
             self.open_until_us.store(0, Relaxed);

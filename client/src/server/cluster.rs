@@ -107,7 +107,7 @@ impl Cluster {
         self.doubt_silence(map.link_for(key)?.1.call_parked(cmd, wait).await)
     }
 
-    /// A node that cannot be used may have a successor by now, and nobody will tell us unless we ask.
+    /// A node that cannot be used may have a successor by now, and we learn of it only by asking.
     fn doubt_silence(&self, answer: Result<Value, CallError>) -> Result<Value> {
         let answer = answer.map_err(Error::from);
         if answer.as_ref().is_err_and(Error::is_unavailable) {

@@ -1,4 +1,4 @@
-//! How a connection is made: to a known address, or to whatever a Sentinel says is the primary now.
+//! How a connection is made: to a known address, or to the server that a Sentinel calls the primary now.
 
 use std::fmt;
 

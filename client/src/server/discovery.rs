@@ -98,7 +98,7 @@ impl Discovery {
             .clone()
     }
 
-    /// Replaces `seen` unless somebody else already has.
+    /// Replaces `seen` unless another caller already has.
     pub(super) async fn refresh(self: &Arc<Self>, seen: &Arc<Map>) -> Result<()> {
         let mut last = self.refreshing.lock().await;
         if self.known().is_some_and(|known| !Arc::ptr_eq(&known, seen)) {

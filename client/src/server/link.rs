@@ -1,10 +1,10 @@
-//! One reconnecting connection to one node, shared by everybody in the process.
+//! One reconnecting connection to one node, shared by all tasks of the process.
 //!
 //! With [`dial`](super::dial) and [`parked`](super::parked) the only place that touches `redis::aio`. It owns
 //! deadlines, the breaker and when to replace a connection; it knows nothing of what the commands mean.
 //!
 //! A call waits for the connection no longer than for an answer: the deadline covers both. Dialling goes on in a task
-//! of its own when callers give up, so a server that comes back is found even if nobody had the patience.
+//! of its own when callers give up, so a server that comes back is found even if every caller gave up.
 
 use std::{
     pin::pin,
@@ -34,7 +34,7 @@ use super::{
 /// and the kernel would take minutes to notice.
 const TIMEOUTS_BEFORE_REDIAL: u32 = 3;
 
-/// How often somebody who waits in the server asks whether it is still there.
+/// How often a caller that waits in the server asks whether the server is still there.
 const HEARTBEAT: Duration = Duration::from_secs(1);
 
 /// See the module.
@@ -201,7 +201,7 @@ impl Link {
     }
 
     /// A command that may wait in the server, on a connection of its own: a parked client's later commands wait with
-    /// it, so on the shared connection it would hold up everybody, the one included for whom it waits.
+    /// it, so on the shared connection it would hold up all callers, and among them the one it waits for.
     ///
     /// That the server still lives is asked now and then on the shared connection; if it does not, neither does the
     /// one who is being waited for.
@@ -333,7 +333,7 @@ impl Link {
             Ok(connection) => Slot::Up(connection.clone()),
             Err(_) => Slot::Empty,
         };
-        // Nobody may be waiting any more, which is fine: the slot has it.
+        // There may be no caller that waits any more, which is fine: the slot has it.
         let _ = done.send(Some(outcome));
     }
 

@@ -326,7 +326,7 @@ fn value_bytes(answer: &Value) -> usize {
     }
 }
 
-/// Before anything is contacted, whatever fails is a mistake somebody has to correct.
+/// Before anything is contacted, a failure is a mistake in the configuration.
 fn misconfigured(error: RedisError) -> Error {
     Error::new(ErrorKind::Config, error.to_string())
 }

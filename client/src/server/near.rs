@@ -188,9 +188,9 @@ impl FeedLine {
         prefix: &[u8],
     ) -> Result<Answer, FeedError> {
         let cmd = feed(position, wait, prefix);
-        // The server parks for a third of the lease; before the first answer nobody knows how long that is.
+        // The server parks for a third of the lease; before the first answer it is not known how long that is.
         let parked = self.lease.map_or(wait, |lease| (lease / 3).min(wait));
-        // Whoever waits for longer than a lease serves nothing meanwhile, and the server keeps the log for ten.
+        // A process that waits for longer than a lease serves nothing meanwhile, and the server keeps the log for ten.
         let patience = self
             .lease
             .map_or(self.patience, |lease| lease.min(self.patience));

@@ -18,7 +18,7 @@ use tokio::{
 
 use super::{call::CallError, dial::Dialer, options::LinkOptions};
 
-/// The server keeps nobody waiting for longer.
+/// The server keeps no caller waiting for longer.
 const WAIT_MAX: Duration = Duration::from_secs(600);
 
 pub(super) struct Parked {

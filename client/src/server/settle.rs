@@ -57,7 +57,7 @@ impl Acknowledged {
         Self { entries, settle }
     }
 
-    /// Nobody may serve it.
+    /// No process may serve it.
     pub(super) fn settled(entries: u64) -> Self {
         Self::now(entries, 0, 0)
     }
@@ -92,7 +92,7 @@ impl Settling {
         }
     }
 
-    /// Nobody can be asked.
+    /// No server can be asked.
     pub(super) fn by_time_alone(&mut self) {
         self.parts.push((None, Acknowledged::unknown().settle));
     }
@@ -134,13 +134,13 @@ pub(super) struct Settler {
 struct Turns {
     /// Whether the task runs that sends.
     running: bool,
-    /// Somebody waits for a turn that has not begun.
+    /// A caller waits for a turn that has not begun.
     wanted: bool,
     begun: u64,
 }
 
 impl Settler {
-    /// Returns when a SETTLE that was sent after this call says that everybody has confirmed.
+    /// Returns when a SETTLE that was sent after this call says that every process has confirmed.
     async fn confirmed(self: Arc<Self>) {
         let mut confirmed = self.confirmed.subscribe();
         let turn = {
@@ -190,7 +190,7 @@ impl Settler {
         }
     }
 
-    /// Whether nobody has to be waited for any more.
+    /// Whether no process has to be waited for any more.
     async fn ask(&self, connection: &mut Option<MultiplexedConnection>) -> Result<bool> {
         let link = self.link.upgrade().ok_or(ErrorKind::Unavailable)?;
         let line = match connection {

@@ -67,7 +67,7 @@ impl Ownership {
         self.owners.get(slot).copied().flatten().map(usize::from)
     }
 
-    /// Whether each slot has an owner: otherwise there are entries nobody can be asked to invalidate.
+    /// Whether each slot has an owner: otherwise there are entries that no server can be asked to invalidate.
     pub(super) fn is_complete(&self) -> bool {
         self.owners.iter().all(Option::is_some)
     }

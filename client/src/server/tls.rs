@@ -53,7 +53,7 @@ impl Tls {
     }
 }
 
-/// Text without a certificate in it would mean: trust nobody.
+/// Text without a certificate in it would mean: trust no authority.
 #[cfg(feature = "tls")]
 fn check_root(certificates: &redis::TlsCertificates) -> Result<(), RedisError> {
     use rustls::pki_types::{CertificateDer, pem::PemObject};
@@ -75,7 +75,7 @@ fn check_root(certificates: &redis::TlsCertificates) -> Result<(), RedisError> {
 #[cfg(feature = "tls")]
 fn choose_cryptography() {
     if rustls::crypto::CryptoProvider::get_default().is_none() {
-        // Somebody else may have been faster, which is just as well.
+        // Another thread may have been faster, which is just as well.
         let _ = rustls::crypto::ring::default_provider().install_default();
     }
 }

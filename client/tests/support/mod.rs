@@ -89,7 +89,7 @@ impl Line {
         self.state.delay_us.store(delay.as_micros() as u64, SeqCst);
     }
 
-    /// How many callers wait for somebody else's fill.
+    /// How many callers wait for another caller's fill.
     pub fn waiting(&self) -> usize {
         self.state.waiting.load(SeqCst)
     }

@@ -189,7 +189,7 @@ pub async fn set_price(
 ) -> Result<Json<Value>, ApiError> {
     let amount = within("amount", price.amount, 0..=AMOUNT_MAX)?;
     let client = store.database.get().await?;
-    // A price that a variant does not have yet needs a currency that somebody can pay in.
+    // A price that a variant does not have yet needs a currency in which some region pays.
     let row = client
         .query_opt(
             "INSERT INTO price (variant_id, currency_code, amount)

@@ -14,7 +14,7 @@ use super::{lookup, variants};
 use crate::error::ApiError;
 use crate::input::{Body, email, within};
 
-/// More of one variant than anybody carries home.
+/// More of one variant than a person carries home.
 const QUANTITY_MAX: i64 = 1_000;
 const CODES_MAX: usize = 10;
 
@@ -309,7 +309,7 @@ async fn customer_id(shop: &Shop, email: Option<&str>) -> Result<Option<String>,
     Ok(customer.and_then(|customer| Some(customer["id"].as_str()?.to_owned())))
 }
 
-/// Somebody may have completed the cart since it was read.
+/// Another request may have completed the cart since it was read.
 fn still_open(changed: u64, id: &str) -> Result<(), ApiError> {
     match changed {
         0 => Err(ApiError::Conflict(format!(

@@ -28,7 +28,7 @@ pub async fn complete(shop: Shop, Path(id): Path<String>) -> Result<Json<Value>,
     if !claim(&work, &view.cart).await? {
         work.rollback().await?;
         drop(client);
-        // Either somebody was faster with the same cart, or it is not the cart any more that was priced.
+        // Either another request was faster with the same cart, or it is not the cart any more that was priced.
         return match view::cart(&shop.reads, &id).await?.order {
             Some(order) => answer(&shop, &order.id).await,
             None => Err(ApiError::Conflict(
@@ -81,7 +81,7 @@ fn ready(cart: &Cart, totals: Totals) -> Result<String, ApiError> {
     Ok(method.name.clone())
 }
 
-/// Makes the cart ours, if it still is as it was read. Whoever else completes it waits here until we are done.
+/// Makes the cart ours, if it still is as it was read. Another request that completes it waits here until we are done.
 async fn claim(work: &Transaction<'_>, cart: &Cart) -> Result<bool, ApiError> {
     let statement = work
         .prepare_cached(

@@ -22,7 +22,7 @@ const BACK_OFFICE_RESTS: Duration = Duration::from_millis(250);
 /// Visits before a round without the cache: there is nothing to fill.
 const OFF_WARM_UP: u32 = 20;
 
-/// They come all at once: nobody looks at how long they take.
+/// They come all at once: how long they take is not measured.
 const WARM_UP_VISITORS: u32 = 8;
 
 /// What is measured, and how long.
@@ -269,7 +269,7 @@ async fn remove_triggers(config: &Config) -> Result<(), BoxError> {
     Ok(driver.await??)
 }
 
-/// When everything has come to rest, what is cached must be what is in the database, whoever changed it.
+/// When everything has come to rest, what is cached must be what is in the database, no matter who changed it.
 async fn at_rest(server: &Server, servers: &Arc<Servers>, seed: u64) -> Result<Findings, BoxError> {
     let mut random = fastrand::Rng::with_seed(seed);
     let mut checker = Checker::new(server.address, servers.clone(), true, seed);

@@ -148,7 +148,7 @@ impl Client {
                 let stream = TcpStream::connect(self.address).await?;
                 stream.set_nodelay(true)?;
                 let (sender, connection) = handshake(TokioIo::new(stream)).await?;
-                // Ends with the connection; whoever sends next is told of its errors.
+                // Ends with the connection; the next sender is told of its errors.
                 tokio::spawn(connection);
                 sender
             }

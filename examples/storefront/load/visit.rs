@@ -26,13 +26,13 @@ impl Mix {
         orders_percent: 5,
         pages: 6,
     };
-    /// Everybody buys.
+    /// Every visitor buys.
     pub const ORDER: Self = Self {
         name: "order-heavy",
         orders_percent: 100,
         pages: 2,
     };
-    /// Nobody buys: everything is hot.
+    /// No visitor buys: everything is hot.
     pub const HOT: Self = Self {
         name: "hot reads",
         orders_percent: 0,
@@ -41,7 +41,7 @@ impl Mix {
 }
 
 /// The first products are the back office's playground while a load runs: visitors look at them, and do not order them,
-/// so that nobody but the back office changes them.
+/// so that only the back office changes them.
 pub const RESERVED: u32 = 20;
 
 const REGIONS: [&str; 3] = ["eu", "us", "uk"];
@@ -145,7 +145,7 @@ impl Visitor {
         let path = format!("/store/carts/{cart}");
         for _ in 0..1 + self.random.u32(..3) {
             let product = match seen.is_empty() {
-                // What nobody but the back office changes is not for sale: something else, then.
+                // What only the back office changes is not for sale: something else, then.
                 true => self.product().max(RESERVED + 1),
                 false => seen[self.random.usize(..seen.len())],
             };
@@ -213,7 +213,7 @@ impl Visitor {
 
     async fn get(&mut self, endpoint: &'static str, path: &str) -> Result<Option<Value>, BoxError> {
         let reply = self.client.get(path).await;
-        // Nobody looks into what was browsed.
+        // The visitor does not open what was browsed.
         self.note(endpoint, reply)
             .map(|reply| reply.map(|_| Value::Null))
     }

@@ -328,7 +328,7 @@ pub fn shortened_end_ms(text: &[u8]) -> u64 {
 pub struct Fetch {
     /// How long the lease lasts.
     pub lease_ms: u64,
-    /// How long to wait for somebody else's fill; 0 does not wait.
+    /// How long to wait for another client's fill; 0 does not wait.
     pub wait_ms: u64,
     /// How long a fill takes, for the chance to refresh a live entry early; 0 never does.
     pub early_ms: u64,

@@ -8,7 +8,7 @@
 //!   │ tags u32 │ { length u32 │ bytes } per tag
 //! version 1: the same without ends_ms: an entry ended with the deadline of its key.
 //! ```
-//! `saved` is the epoch at which the entry was written, and alive, by the run of a server called `incarnation`: whoever
+//! `saved` is the epoch at which the entry was written, and alive, by the run of a server called `incarnation`: a server that
 //! restores it needs to know of every invalidation since, or must not serve it.
 //! A dead entry is saved as a husk: birth 0, no tags, no payload. The key and the deadline are Redis's business.
 //!

@@ -8,7 +8,7 @@
 //!   └────────────┴───────────────┴─────────────┴────────────┴──────────────┴────────────┘
 //! ```
 //!
-//! `positions[i]` is where the entry stands in the member list of `tags[i]`. The key is kept because whoever frees a
+//! `positions[i]` is where the entry stands in the member list of `tags[i]`. The key is kept because the code that frees a
 //! dead entry has nothing but the entry, and Redis deletes by name. The SWR window stands behind the value, and only
 //! where there is one: most entries have none.
 //!
@@ -16,7 +16,7 @@
 //! deadline, and must not make a value fresh for longer than its fill said.
 //!
 //! This is the one file of the crate with `unsafe`: the layout above does not exist as a Rust type. An [`Entry`] is
-//! owned by whoever allocated it (in the server: by the keyspace, through the data type's callbacks); the index keeps
+//! owned by the code that allocated it (in the server: by the keyspace, through the data type's callbacks); the index keeps
 //! copies of the pointer and must be told before the entry goes away.
 
 use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
@@ -152,7 +152,7 @@ impl Attributes {
 ///
 /// Every method but [`Entry::as_raw`] requires that the entry has not been freed. That is the contract of
 /// [`Entry::from_raw`] and [`Entry::free`], so the methods themselves are safe to call, and so is handing an entry to an
-/// index: whoever frees it answers for its being linked in none.
+/// index: the caller that frees it answers for its being linked in none.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Entry(NonNull<Header>);
 
@@ -213,7 +213,7 @@ impl Entry {
     /// Frees the entry.
     ///
     /// # Safety
-    /// Nobody may use this entry afterwards: it is linked in no index, or that index is being thrown away whole
+    /// No code may use this entry afterwards: it is linked in no index, or that index is being thrown away whole
     /// without looking at its entries.
     pub unsafe fn free(self) {
         let layout = self.layout();
@@ -307,7 +307,7 @@ impl Entry {
     #[inline]
     pub(crate) fn position(&self, at: usize) -> u32 {
         assert!(at < self.tag_count());
-        // SAFETY: within the part of positions; `link` wrote it before anybody asks.
+        // SAFETY: within the part of positions; `link` wrote it before any caller asks.
         unsafe { *self.part(self.tag_count() * 4).cast::<u32>().add(at) }
     }
 

@@ -57,7 +57,7 @@ pub struct Fills {
 }
 
 impl Fills {
-    /// [`Fills::with_key`] with the key that everybody knows: for tests.
+    /// [`Fills::with_key`] with the key that is the same everywhere: for tests.
     pub fn new(incarnation: u64, now_ms: u64, tags: usize) -> Self {
         Fills::with_key(Key::default(), incarnation, now_ms, tags)
     }

@@ -1,6 +1,6 @@
 //! The keyed hash of tag names.
 //!
-//! Whoever may store entries chooses tag names, so with a hash that is the same everywhere anybody could compute names
+//! A user who may store entries chooses tag names, so with a hash that is the same everywhere such a user could compute names
 //! that collide. A seed alone does not help: several quick hashes have names that collide under every seed. This one
 //! evaluates a polynomial at a secret point, modulo the prime 2^61 - 1:
 //!
@@ -9,7 +9,7 @@
 //! ```
 //!
 //! Two different names are two different polynomials (of the same length: another coefficient; of another length: another
-//! constant), and their difference has at most k roots. So for *any* two names, whoever chose them, at most k of the
+//! constant), and their difference has at most k roots. So for *any* two names, however they were chosen, at most k of the
 //! 2^59 points make them equal: 147 of 2^59 for the longest names under the default limit. That is a proof, and it is why
 //! this is not a faster mixing function whose resistance can only be believed. A multiplication by a secret odd factor
 //! spreads the result: for its upper bits, names collide with twice the chance of a perfect hash at most.
@@ -33,7 +33,7 @@ pub struct Key {
 }
 
 impl Default for Key {
-    /// A key that everybody knows: for tests and tools only.
+    /// A key that is the same everywhere: for tests and tools only.
     fn default() -> Self {
         Key::new([0x6d63_6163_6865, 0x7461_6773])
     }

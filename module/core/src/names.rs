@@ -156,7 +156,7 @@ impl Names {
         }
     }
 
-    /// Takes a piece of the table away, for whoever takes it apart: some of its records, none looked up any more.
+    /// Takes a piece of the table away, for a caller that takes it apart: some of its records, none looked up any more.
     pub(crate) fn tear_off(&mut self) -> Option<Torn> {
         if let Some(shard) = self.table.tear_off() {
             return Some(Torn::Shard(shard));

@@ -77,7 +77,7 @@ mod tests {
         }
     }
 
-    /// Ids that are apart by any fixed distance, of which somebody may have thought: a few looks each.
+    /// Ids that are apart by any fixed distance, of which an attacker may have thought: a few looks each.
     #[test]
     fn no_distance_between_ids_makes_it_slow() {
         let mut rng = fastrand::Rng::with_seed(crate::seed::seed());

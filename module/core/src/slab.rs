@@ -101,7 +101,7 @@ impl<T> Slab<T> {
             + class(self.open.capacity() * 4)
     }
 
-    /// Frees one chunk with all that is in it, for whoever takes the slab apart and looks nothing up any more; true while
+    /// Frees one chunk with all that is in it, for a caller that takes the slab apart and looks nothing up any more; true while
     /// there are more.
     pub(crate) fn shed(&mut self) -> bool {
         if let Some(Some(chunk)) = self.chunks.pop() {

@@ -61,7 +61,7 @@ pub(crate) enum Heir {
     /// Nothing: it was not in there.
     NotListed,
     /// It was the only one of its group: take it out.
-    Nobody,
+    Nothing,
     /// This older record of the group takes its place.
     Record(u32),
 }
@@ -225,7 +225,7 @@ impl Softs {
         }
         match (dead, heir) {
             (true, _) => Heir::NotListed,
-            (false, None) => Heir::Nobody,
+            (false, None) => Heir::Nothing,
             (false, Some(record)) => Heir::Record(record),
         }
     }

@@ -214,7 +214,7 @@ impl<T> Table<T> {
         self.blocks.iter().flatten().flat_map(HashTable::iter)
     }
 
-    /// Takes a whole shard away, for whoever takes the table apart a piece at a time and looks nothing up any more.
+    /// Takes a whole shard away, for a caller that takes the table apart a piece at a time and looks nothing up any more.
     pub(crate) fn tear_off(&mut self) -> Option<HashTable<T>> {
         let shard = self.pop_shard()?;
         self.len -= shard.len();

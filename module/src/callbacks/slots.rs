@@ -1,6 +1,6 @@
 //! Whole slots that move: what Redis 8.4 and Valkey 9 announce of it.
 //!
-//! A server that sends slots away sends what is replicated for their keys along. So while it does, somebody listens, and an
+//! A server that sends slots away sends what is replicated for their keys along. So while it does, there is a listener, and an
 //! invalidation, which has no key, goes under one of each migration's.
 //!
 //! Redis trims slots that have gone by detaching their tables and freeing them on another thread, entry by entry without a

@@ -54,7 +54,7 @@ pub fn feed(ctx: Ctx<'_>, args: Args<'_>) -> Result<(), Error> {
     Ok(())
 }
 
-/// Digests of tags are told to whoever may read the names that begin so. Redis 7.0 cannot be asked about a prefix, only about
+/// Digests of tags are told to each user who may read the names that begin so. Redis 7.0 cannot be asked about a prefix, only about
 /// a key: the prefix itself must be a key that the user may read, as it is with `~prefix*`.
 fn check_prefixes(ctx: Ctx<'_>, prefixes: &Prefixes) -> Result<(), Error> {
     let Some(user) = ctx.user() else {

@@ -405,7 +405,7 @@ static COMMANDS: [Command; 23] = [
     },
 ];
 
-/// One slice of reclaim; called by the event loop, and of no use to anybody else.
+/// One slice of reclaim; called by the event loop, and of no use to users.
 static RECLAIM: Command = Command {
     name: c"mcache.reclaim",
     syntax: "",

@@ -162,7 +162,7 @@ fn refuse(ctx: Ctx<'_>, error: &Error) {
 }
 
 /// The sizes of the structures below: Redis steps through them by these, so servers with shorter ones read them, too. The
-/// header defines this as a static of C, which the bindings declare but nobody exports.
+/// header defines this as a static of C, which the bindings declare but no library exports.
 static INFO_VERSION: raw::RedisModuleCommandInfoVersion = raw::RedisModuleCommandInfoVersion {
     version: 1,
     sizeof_historyentry: size_of::<raw::RedisModuleCommandHistoryEntry>(),

@@ -7,7 +7,7 @@ use mcache_core::slots::{by_slot, slot};
 
 use super::{Ctx, OwnedStr, Str, host, rm};
 
-/// Whether somebody may be listening.
+/// Whether a replica or a file may be listening.
 static HEARD: AtomicBool = AtomicBool::new(true);
 
 /// Whether what is replicated may be heard.
@@ -28,12 +28,12 @@ impl Ctx<'_> {
         unsafe { rm!(RedisModule_ReplicateVerbatim)(self.raw()) };
     }
 
-    /// Whether what was decided needs to be written down for somebody. If not, Redis still counts a change, for `save`.
+    /// Whether what was decided needs to be written down for a listener. If not, Redis still counts a change, for `save`.
     #[inline]
     fn is_heard(self) -> bool {
         let heard = is_heard();
         if !heard {
-            // Cheap, because nothing is copied, and reaches nobody.
+            // Cheap, because nothing is copied and no listener gets it.
             self.replicate_verbatim();
         }
         heard

@@ -16,7 +16,7 @@ use super::{Args, Ctx, Str, bytes, rm};
 const ENOTSUP: i32 = 95;
 
 impl Ctx<'_> {
-    /// Whose permissions count for this command; `None` if nobody's do (another module's internal call).
+    /// Whose permissions count for this command; `None` if no user's do (another module's internal call).
     pub fn user(self) -> Option<User> {
         // SAFETY: valid context; the strings and the user made here are freed here or by `User`.
         unsafe {
@@ -126,7 +126,7 @@ impl Permitted {
 }
 
 impl Ctx<'_> {
-    /// By whose rules this command may go on; `None` if by nobody's (see [`Ctx::user`]).
+    /// By whose rules this command may go on; `None` if no user's rules count (see [`Ctx::user`]).
     pub fn permitted(self, args: Args<'_>) -> Option<Permitted> {
         Some(self.user()?.permitted(args.tail(0)))
     }

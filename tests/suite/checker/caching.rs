@@ -1,4 +1,4 @@
-//! The caches that are checked: mcache with its module and without, and what everybody builds by hand on plain Redis.
+//! The caches that are checked: mcache with its module and without, and what teams build by hand on plain Redis.
 
 use std::time::Duration;
 
@@ -68,7 +68,7 @@ pub struct Read {
 }
 
 impl Read {
-    /// Whether it may be served to somebody who knew these floors before it asked.
+    /// Whether it may be served to a caller that knew these floors before it asked.
     pub fn is_allowed(&self, floors: Floors) -> bool {
         let floor = if self.may_be_stale {
             floors.stale

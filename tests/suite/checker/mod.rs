@@ -142,7 +142,7 @@ impl History {
         self.did("processes killed");
     }
 
-    /// Ends the history: nobody is stuck, nobody was served what was outdated. Returns the report.
+    /// Ends the history: no worker is stuck, none was served what was outdated. Returns the report.
     fn end(&mut self) -> String {
         self.store.stop();
         let began = Instant::now();
@@ -198,7 +198,7 @@ impl History {
         let counts = self.store.counts();
         assert!(
             counts["slowest_ms"] < STUCK.as_millis() as u64,
-            "somebody was stuck; {report}"
+            "a worker was stuck; {report}"
         );
         // A history in which nothing happens shows nothing.
         let near = match self.kind {
@@ -455,7 +455,7 @@ impl Part {
         writeln!(stdin, "{}", load.as_millis()).expect("it listens");
     }
 
-    /// The oldest version anybody got.
+    /// The oldest version a caller got.
     fn served(&mut self) -> u32 {
         loop {
             let mut line = String::new();
@@ -499,7 +499,7 @@ fn a_thousand_callers_in_four_processes_make_one_load_also_when_its_process_stop
     };
     let all_served = |herd: &mut [Part], version: u32| {
         for part in herd {
-            assert!(part.served() >= version, "somebody got an outdated value");
+            assert!(part.served() >= version, "a caller got an outdated value");
         }
     };
 
@@ -516,7 +516,7 @@ fn a_thousand_callers_in_four_processes_make_one_load_also_when_its_process_stop
     // shorter than a lease.
     let long_load = HERD_LOADER_TIMEOUT / 4;
 
-    // The process that loads stops for longer than its lease: one of the others takes over, everybody else waits for
+    // The process that loads stops for longer than its lease: one of the others takes over, the rest wait for
     // that, and the sleeper's own callers are served when it wakes.
     let loads = store.loads(HERD_KEY);
     let version = invalidate();
@@ -553,7 +553,7 @@ fn a_thousand_callers_in_four_processes_make_one_load_also_when_its_process_stop
     // The load of the one who took over, and at most half a lease before it.
     assert!(
         died.elapsed() < HERD_LOADER_TIMEOUT / 2 + long_load,
-        "nobody took over before the lease ended"
+        "no process took over before the lease ended"
     );
     assert_eq!(
         store.loads(HERD_KEY),
@@ -563,11 +563,7 @@ fn a_thousand_callers_in_four_processes_make_one_load_also_when_its_process_stop
 }
 
 fn await_loader(store: &Store) -> u32 {
-    wait::until_some("somebody loads", || {
-        store
-            .loading(HERD_KEY)
-            .first()
-            .copied()
-            .ok_or("nobody does")
+    wait::until_some("a process loads", || {
+        store.loading(HERD_KEY).first().copied().ok_or("none does")
     })
 }

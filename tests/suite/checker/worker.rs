@@ -210,7 +210,7 @@ async fn read_near(truth: &mut Truth, caching: &Caching, key: usize, floors: Flo
     reads
 }
 
-/// When nobody writes any more, nothing that a near cache serves is outdated.
+/// When no writer runs any more, nothing that a near cache serves is outdated.
 async fn at_rest(store: &str, caching: &Caching) {
     let mut truth = Truth::connect(store).await;
     truth.ask("resting 1").await;

@@ -69,7 +69,7 @@ fn a_thousand_callers_in_four_processes_make_one_load_after_each_invalidation() 
                 })
             });
             for value in join_all(callers).await {
-                assert_eq!(value.expect("nobody panics"), round);
+                assert_eq!(value.expect("no task panics"), round);
             }
             assert_eq!(database.loads.load(SeqCst), round);
             caches[0].invalidate(["t"]).await.expect("acknowledged");
@@ -105,7 +105,7 @@ fn when_the_process_that_loads_goes_away_another_one_loads() {
         });
         let began = Instant::now();
         hanging.abort();
-        let served = waiting.await.expect("nobody panics").expect("loaded");
+        let served = waiting.await.expect("no task panics").expect("loaded");
         assert_eq!((served.value, served.source), (2, Source::Loaded));
         assert!(
             began.elapsed() < Duration::from_secs(10),
@@ -150,8 +150,8 @@ fn more_keys_are_waited_for_than_there_are_connections_to_wait_on() {
         join_all(fills).await;
         for waited in join_all(waits).await {
             assert!(
-                waited.expect("nobody panics") <= 20,
-                "somebody loaded again"
+                waited.expect("no task panics") <= 20,
+                "a caller loaded again"
             );
         }
         assert_eq!(database.loads.load(SeqCst), 20);
@@ -188,7 +188,10 @@ fn a_load_that_outlasts_its_lease_holds_nobody_up_in_another_process() {
             "{:?}",
             began.elapsed()
         );
-        assert_eq!(slow.await.expect("nobody panics").expect("loaded").value, 1);
+        assert_eq!(
+            slow.await.expect("no task panics").expect("loaded").value,
+            1
+        );
     });
 }
 
@@ -227,7 +230,7 @@ fn batches_of_two_processes_that_overlap_load_each_key_once() {
             batch(&caches[0], (20..80).collect()),
         ];
         for count in join_all(batches).await {
-            assert_eq!(count.expect("nobody panics"), 60);
+            assert_eq!(count.expect("no task panics"), 60);
         }
     });
     let mut loaded = std::mem::take(&mut *loaded.lock().expect("no panic"));
@@ -255,7 +258,7 @@ async fn second_of_two_batches(server: &Server, first_fails: bool) -> Vec<usize>
     let gone = Mutex::new(Some(gone));
     let leader = tokio::spawn(async move {
         let load = |missing: Vec<String>| {
-            let gone = gone.lock().expect("nobody panics").take();
+            let gone = gone.lock().expect("no task panics").take();
             async move {
                 gone.expect("it loads once")
                     .await
@@ -277,7 +280,7 @@ async fn second_of_two_batches(server: &Server, first_fails: bool) -> Vec<usize>
     let noted = calls.clone();
     let follower = tokio::spawn(async move {
         let load = |missing: Vec<String>| {
-            noted.lock().expect("nobody panics").push(missing.len());
+            noted.lock().expect("no task panics").push(missing.len());
             async move { Ok::<_, Error>(loaded(missing, 2)) }
         };
         second.keys(keys()).get_or_load_many(load).await
@@ -285,15 +288,15 @@ async fn second_of_two_batches(server: &Server, first_fails: bool) -> Vec<usize>
     wait::until("the second waits", || redis.stat("parked_clients") > 0);
     assert_eq!(redis.stat("parked_clients"), 1, "over one connection");
     go.send(()).expect("the first is there");
-    assert_eq!(leader.await.expect("nobody panics").is_err(), first_fails);
-    let values = follower.await.expect("nobody panics").expect("loaded");
+    assert_eq!(leader.await.expect("no task panics").is_err(), first_fails);
+    let values = follower.await.expect("no task panics").expect("loaded");
     assert_eq!(values.len(), KEYS);
     let expected = if first_fails { 2 } else { 1 };
     assert!(
         values.values().all(|value| *value == expected),
         "{values:?}"
     );
-    let calls = calls.lock().expect("nobody panics");
+    let calls = calls.lock().expect("no task panics");
     calls.clone()
 }
 

@@ -125,7 +125,7 @@ fn those_who_wait_in_a_server_that_hangs_go_to_the_source() {
         wait::until("the other waits", || session.stat("parked_clients") == 1);
         server.pause();
         let paused = Instant::now();
-        let (value, source, _) = waiting.await.expect("nobody panics");
+        let (value, source, _) = waiting.await.expect("no task panics");
         assert_eq!((value, source), (1, Source::Bypass));
         let took = paused.elapsed();
         assert!(took < Duration::from_secs(1) + DEADLINE + SLACK, "{took:?}");
@@ -359,7 +359,7 @@ fn what_a_user_may_not_do_is_an_error_where_it_can_be_told_and_a_miss_where_not(
         assert_eq!(
             read(&foreign, "k", 3).await.0,
             3,
-            "the source is there for everybody"
+            "the source is there for all"
         );
         assert_eq!(
             foreign.pending_invalidations(),

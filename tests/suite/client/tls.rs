@@ -105,7 +105,7 @@ fn a_server_nobody_vouches_for_is_not_used() {
     for options in [RedisOptions::default(), stranger.trusted()] {
         assert!(
             ping(port, options)
-                .expect_err("nobody vouches for it")
+                .expect_err("no authority vouches for it")
                 .is_unavailable()
         );
     }

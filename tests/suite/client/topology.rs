@@ -1,4 +1,4 @@
-//! The same client in front of a Cluster and of Sentinels: keys go where they belong, invalidations to everybody, and
+//! The same client in front of a Cluster and of Sentinels: keys go where they belong, invalidations to every node, and
 //! neither is disturbed for long when roles and slots move.
 
 use std::collections::HashSet;
@@ -122,7 +122,7 @@ fn when_a_primary_dies_its_keys_come_back_and_no_invalidation_is_lost() {
             .position(is_primary)
             .expect("a primary");
         cluster.nodes[victim].kill9();
-        // Nobody answers for a third of the slots now.
+        // No node answers for a third of the slots now.
         let invalidation = cache.invalidate(["all"]).await.expect("retried");
         assert!(!invalidation.is_acknowledged());
         let load = || async { Ok::<_, Error>(2) };
@@ -197,7 +197,7 @@ fn slots_that_move_to_a_node_nobody_knew_take_their_invalidations_along() {
                 && !nodes.contains("handshake")
                 && state.contains("cluster_state:ok")
         };
-        wait::until("everybody knows the newcomer", || {
+        wait::until("every node knows the newcomer", || {
             knows_all(&newcomer) && cluster.nodes.iter().all(knows_all)
         });
         let source = cluster.primaries().next().expect("a primary");

@@ -106,7 +106,7 @@ fn nx_and_xx_look_at_what_is_served() {
         assert_eq!(redis.entries("u"), Vec::<String>::new());
         assert_eq!(redis.int("PTTL k"), -1);
         redis.ok("MCACHE.SET k 0 three XX TAGS t");
-        // Dead, though perhaps not yet reclaimed: to everybody but the reclaimer it is not there.
+        // Dead, though perhaps not yet reclaimed: for all but the reclaimer it is not there.
         redis.ok("CONFIG SET mcache.reclaim-inline-max 0");
         redis.ok("MULTI");
         for line in [

@@ -3,7 +3,7 @@
 //!
 //! Two kinds of truth are checked. What a client alone has stored under names of its own is either there exactly as it
 //! was stored or gone. What all of them share under shared tags carries a version; once an invalidation has been
-//! answered, no value with a version from before it is served to anybody. `MCACHE_LONG=1` makes it minutes.
+//! answered, no value with a version from before it is served. `MCACHE_LONG=1` makes it minutes.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
@@ -292,7 +292,7 @@ impl Client<'_> {
         }
     }
 
-    /// Work in a database that nobody models: what moves there and is exchanged or flushed there must not disturb here.
+    /// Work in a database that is not modelled: what moves there and is exchanged or flushed there must not disturb here.
     fn elsewhere(&mut self) {
         let tags: BTreeSet<String> = ["shared:1".to_owned(), "elsewhere".to_owned()].into();
         let key = format!("away:{}", self.seed.u32(..20));
@@ -327,7 +327,7 @@ impl Client<'_> {
             2 => drop(self.redis.map("MCACHE.TAGINFO brief")),
             3 => drop(self.run("INFO everything")),
             4 => drop(self.run("DEBUG SLEEP 0.01")),
-            // Takes everybody's entries, where that is nothing new.
+            // Takes all clients' entries, where that is nothing new.
             6 if self.lossy && self.seed.chance(10) => {
                 let mode = *self.seed.pick(&["SYNC", "ASYNC"]);
                 self.redis.ok(&format!("FLUSHALL {mode}"));
@@ -492,7 +492,7 @@ fn live(test: &str, policy: &str, limited: bool, inline_max: u64) {
     if policy != "noeviction" {
         assert!(evicted > 0, "{context}: nothing was evicted");
     }
-    // And away with it all: nothing is left that nobody carries.
+    // And away with it all: no tag without entries is left.
     redis.ok("FLUSHALL");
     assert_eq!(
         (redis.stat("tags"), redis.stat("memberships")),

@@ -1,7 +1,7 @@
 //! Damaged and hostile dumps: refused or stored, never a crash, and whatever is stored is a sound entry.
 //!
 //! RESTORE checks a checksum first, so mutated bytes alone never get past the door; here each mutant gets a checksum of
-//! its own, as somebody with ill will would do it.
+//! its own, as an attacker would do it.
 
 use harness::{Seed, Server, Session};
 use redis::Value;
@@ -190,7 +190,7 @@ fn with_birth(sample: &[u8], old: u64, new: u64) -> Vec<u8> {
     sealed(&body, sample)
 }
 
-/// Epochs are taken over from whoever wrote the dump, so a lie about them must not stop the clock.
+/// Epochs are taken over from the writer of the dump, so a lie about them must not stop the clock.
 #[test]
 fn a_dump_from_the_end_of_time_does_not_undo_invalidations() {
     for birth in [u64::MAX, u64::MAX - 1, 1 << 63, (1 << 63) - 1] {

@@ -24,7 +24,7 @@ fn builder() -> ServerBuilder {
         .set("propagation-error-behavior", "ignore")
 }
 
-/// An entry of each shape, and what is in the way of nobody: a plain key and an entry that must survive.
+/// An entry of each shape, and two bystanders: a plain key and an entry that must survive.
 fn prepare(redis: &mut Session) -> Vec<Raw> {
     redis.ok("SET plain value");
     redis.ok("MCACHE.SET canary 100000 value TAGS canary");

@@ -283,7 +283,7 @@ fn expired_actively() {
         redis.ok(&format!("MCACHE.SET k{n} 0.01 v TAGS t own:{n}"));
     }
     redis.ok("MCACHE.SET stays 0 v TAGS t");
-    // Nobody touches them; Redis' own cycle finds them.
+    // No client touches them; Redis' own cycle finds them.
     wait::until("Redis has expired them all", || redis.int("DBSIZE") == 1);
     assert_eq!(redis.entries("t"), ["stays"]);
     assert_eq!(

@@ -208,7 +208,7 @@ fn restore_and_copy_bring_no_tags_that_the_sender_may_not_write() {
     );
     wait::until("what was refused is gone", || admin.int("DBSIZE") == 4);
 
-    // Where Redis does not say who sent it, the keys of this user get no foreign tags from anybody; others do.
+    // Where Redis does not say who sent it, the keys of this user get no foreign tags from any sender; others do.
     admin.call(&restore("env1:by-admin", &foreign));
     assert!(!admin.is_live("env1:by-admin"));
     admin.call(&restore("elsewhere", &foreign));

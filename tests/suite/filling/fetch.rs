@@ -272,7 +272,7 @@ fn a_thousand_callers_load_once() {
                 .spawn(move || {
                     let (state, value, token) = fetch(&mut session, "hot WAIT 60000");
                     if let Some(token) = token {
-                        // Loading takes a while: everybody else should be waiting by then.
+                        // Loading takes a while: all others should be waiting by then.
                         wait::until("the others wait", || {
                             session.stat("parked_clients") as usize == CALLERS - 1
                         });

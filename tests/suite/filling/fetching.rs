@@ -41,7 +41,7 @@ pub struct Ended {
     pub result: Result<Fetched, String>,
     /// How long that took.
     pub waited: Duration,
-    /// Its connection: whoever holds a lease and disconnects, loses it.
+    /// Its connection: a client that holds a lease and disconnects loses it.
     pub session: Session,
 }
 

@@ -141,7 +141,7 @@ fn near_its_end_one_of_those_who_ask_refreshes_early() {
             assert_eq!(fetch(&mut redis, line), hit("old"), "{line}");
         }
     }
-    let token = wait::until_some("somebody is told to refresh", || {
+    let token = wait::until_some("a caller is told to refresh", || {
         let (state, value, token) = fetch(&mut redis, "k EARLY 600000");
         assert_eq!((state.as_str(), value.as_deref()), ("hit", Some("old")));
         token.ok_or("not yet")

@@ -1,4 +1,4 @@
-//! A fill that began before an invalidation of any of its tags is refused, whoever asks and whatever happened since.
+//! A fill that began before an invalidation of any of its tags is refused, no matter which client asks and what happened since.
 
 use harness::{Server, wait};
 use redis::Value;

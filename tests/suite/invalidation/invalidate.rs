@@ -56,7 +56,7 @@ fn tags_are_or_ed_and_an_entry_dies_once() {
         redis.ok("MCACHE.SET ab 0 v TAGS x y z");
         redis.ok("MCACHE.SET c 0 v TAGS z");
         redis.ok("MCACHE.SET untagged 0 v");
-        // Beyond `reclaim-inline-max` nobody looks at the entries, and one that carries two of the tags counts twice.
+        // Beyond `reclaim-inline-max` the command does not look at the entries, and one that carries two of the tags counts twice.
         let at_once = redis.list("CONFIG GET mcache.reclaim-inline-max")[1] != "0";
         let count = if at_once { 3 } else { 4 };
         assert_eq!(redis.int("MCACHE.INVALIDATE TAGS x y nothing"), count);
@@ -178,7 +178,7 @@ fn what_is_filled_after_the_invalidation_lives_beside_what_is_not_yet_reclaimed(
     });
 }
 
-/// Everything that could bring a dead entry back, before anybody had the time to reclaim it.
+/// Everything that could bring a dead entry back, before the reclaimer had the time to free it.
 #[test]
 fn no_command_brings_a_dead_entry_back() {
     for revival in [

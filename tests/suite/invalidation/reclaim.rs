@@ -1,4 +1,4 @@
-//! What is dead is freed soon, in slices, and nobody waits for it.
+//! What is dead is freed soon, in slices, and no command waits for it.
 
 use std::time::{Duration, Instant};
 

@@ -37,7 +37,7 @@ fn a_server_started_from_an_old_file_serves_nothing_from_before() {
         // The connection broke; the first call may find that out.
         let _ = provider.get(b"cleared").await;
         assert_eq!(provider.get(b"cleared").await.expect("get"), None);
-        // Nobody can know whether this one was invalidated.
+        // It cannot be known whether this one was invalidated.
         assert_eq!(provider.get(b"kept").await.expect("get"), None);
         let tags = tags();
         let late = Store::new(b"late", "late", &tags).token(&token);
@@ -113,7 +113,7 @@ fn what_is_remembered_of_tags_is_bounded() {
             told.expect("invalidate");
             assert!(provider.get(b"read").await.expect("get").is_some());
         }
-        // It may have been invalidated as far as anybody remembers.
+        // Nothing is left that says it was not invalidated.
         assert_eq!(provider.get(b"unread").await.expect("get"), None);
     });
     let groups = redis.list("KEYS {plain}:g*");

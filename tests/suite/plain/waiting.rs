@@ -1,4 +1,5 @@
-//! Who waits for somebody else's fill waits in its own process: told by a message, or looking again where none may be had.
+//! A caller that waits for another process's fill waits in its own process: a message tells it, or it looks again where
+//! messages cannot be had.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -51,7 +52,7 @@ fn those_who_wait_share_one_connection_and_block_none() {
     run(async {
         let (one, other) = (provider(&server.url()), provider(&server.url()));
         ten_wait(&one, other, || {
-            wait::until("somebody listens", || subscribed(&server));
+            wait::until("a process listens", || subscribed(&server));
             let lease = "STRLEN {plain}:l:k";
             wait::until("the lease knows", || server.session().int(lease) == 9);
             assert_eq!(server.session().info("clients", "blocked_clients"), 0);
@@ -87,9 +88,9 @@ fn a_listener_whose_connection_breaks_listens_again() {
     run(async {
         let (one, other) = (provider(&server.url()), provider(&server.url()));
         ten_wait(&one, other, || {
-            wait::until("somebody listens", || subscribed(&server));
+            wait::until("a process listens", || subscribed(&server));
             server.session().int("CLIENT KILL TYPE pubsub");
-            wait::until("somebody listens again", || subscribed(&server));
+            wait::until("a process listens again", || subscribed(&server));
         })
         .await;
     });

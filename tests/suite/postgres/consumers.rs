@@ -235,7 +235,7 @@ fn a_release_that_is_rolled_back_clears_what_it_missed() {
     old.recorder.wait_for(&["*"]);
     old.stop();
     let mut new = Service::start_with(&shop, outbox(&new_schema));
-    // The old release has ended for good, as far as anybody knows.
+    // The old release has ended for good, as far as its operators know.
     wait::until("the old release is expired and released", || {
         prune(&shop, &new.outbox);
         let old_name = old.outbox.consumer_name();

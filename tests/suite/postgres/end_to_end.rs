@@ -274,7 +274,7 @@ fn killing_redis_during_a_burst_leaves_nothing_stale() {
     (11..=25).for_each(|i| update(&shop, i));
     assert!(
         shop.shop.waiting() > 0,
-        "changes wait while there is nobody to tell"
+        "changes wait while there is no provider to tell"
     );
     // Answers are right all the while; they only cost more.
     assert_eq!(shop.ask(&by_id(20)).0["data"], json!([{ "title": "new" }]));

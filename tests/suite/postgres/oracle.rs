@@ -555,7 +555,7 @@ impl World {
             0 => {
                 self.consumers[which].invalidator = None;
                 if seed.chance(60) {
-                    // Two days pass, and the nightly pruning finds nobody there.
+                    // Two days pass, and the nightly pruning finds no process there.
                     let name = self.consumers[which].outbox.consumer_name();
                     self.postgres.psql(&format!(
                         "UPDATE mcache.lease SET until = now() - interval '2 days'

@@ -56,7 +56,7 @@ fn a_change_is_invalidated_again_once_the_replica_has_it() {
     wait::until("the change is invalidated", || {
         recorder.count("Product:p1") > 0
     });
-    // The replica is behind, and what is filled from it is too: nobody can do better yet.
+    // The replica is behind, and what is filled from it is too: no one can do better yet.
     wait::until("the old answer is cached again", || {
         ask() == (json!("old"), Source::Hit)
     });

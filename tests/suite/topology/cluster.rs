@@ -89,7 +89,7 @@ impl Store {
                 .await
                 .expect("the source answers");
             let now = self.began.elapsed();
-            // While the circuit is open, nothing else here waits, and everybody shares two threads.
+            // While the circuit is open, nothing else here waits, and all tests share two threads.
             tokio::time::sleep(Duration::from_millis(1)).await;
             let hit = served.source == Source::Hit;
             let stale = served.value < promised;
@@ -180,7 +180,7 @@ async fn reshard(cluster: &Cluster, from: &Server, to: &Server, slots: usize) {
     let node = format!("127.0.0.1:{}", cluster.nodes[0].port());
     let (from, to, slots) = (id_of(from), id_of(to), slots.to_string());
     let moved = tokio::task::spawn_blocking(move || {
-        // Refused until everybody has heard of the last move.
+        // Refused until every node has heard of the last move.
         wait::until_some("the slots are moved", || {
             let output = Command::new(locate::redis("redis-cli"))
                 .args(["--cluster", "reshard", &node, "--cluster-yes"])
@@ -305,7 +305,7 @@ fn a_primary_that_comes_back_from_a_partition_serves_old_values_only_until_it_le
         .find(|node| node.session().try_run(&format!("MCACHE.GET {key}")).is_ok());
     assert!(
         !successor
-            .expect("somebody owns the key")
+            .expect("a node owns the key")
             .session()
             .is_live(&key)
     );
@@ -378,7 +378,7 @@ fn divide(test: &str, cut: impl Fn(&DividableCluster, &Server)) {
             if refused.is_some() && replaced.is_some() {
                 break;
             }
-            assert!(since.elapsed() < wait::PATIENCE, "nobody takes over");
+            assert!(since.elapsed() < wait::PATIENCE, "no node takes over");
             if !inside.read(&store, since) {
                 refused.get_or_insert(since.elapsed());
             }

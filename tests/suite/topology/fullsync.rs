@@ -251,7 +251,7 @@ fn after_a_cut_a_replica_catches_up_from_the_backlog() {
         assert_eq!(
             digest(&mut on_replica),
             before,
-            "nobody deletes on a replica"
+            "no client deletes on a replica"
         );
         proxy.heal();
         await_link(&replica);

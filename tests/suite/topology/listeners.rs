@@ -1,4 +1,4 @@
-//! A server without replicas and without an append-only file writes nothing down for them, and whoever begins to listen
+//! A server without replicas and without an append-only file writes nothing down for them, and a listener that comes
 //! misses nothing.
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -10,10 +10,10 @@ use harness::{Proxy, Seed, Server, wait};
 
 use crate::topology::fullsync::load;
 
-/// Waits until the server knows that nobody listens.
+/// Waits until the server knows that there is no listener.
 fn await_silence(server: &Server) {
     let mut redis = server.session();
-    wait::until("nobody listens", || redis.stat("replicating") == 0);
+    wait::until("no listener is left", || redis.stat("replicating") == 0);
 }
 
 /// Runs `body` while several clients write to a server.
@@ -54,7 +54,7 @@ fn a_replica_that_comes_while_nobody_listened_has_everything() {
             await_silence(&replicated.primary);
             let primary = &replicated.primary;
             let replica = under_load(primary, "a_replica_that_comes", || {
-                // Some load before anybody comes, and some while it is there.
+                // Some load before a listener comes, and some while it is there.
                 let mut redis = primary.session();
                 let fills = redis.stat("fills") + 2_000;
                 wait::until("there is something to copy", || {

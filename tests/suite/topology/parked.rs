@@ -47,7 +47,7 @@ fn a_client_that_waits_for_a_key_is_sent_where_its_slot_went() {
     assert_eq!(here.stat("parked_clients"), 1);
     here.ok(&format!("MCACHE.SET {stays} 0 v TOKEN {token}"));
     assert_eq!(patient.fetched().0, "hit");
-    // The lease is gone with the slot: whoever asks there fills.
+    // The lease is gone with the slot: a client that asks there fills.
     let refusal = here.error(&format!("MCACHE.RELEASE {KEY} {holder}"));
     assert!(refusal.contains(&expected), "{refusal}");
     missed(fetch(&mut there, KEY));

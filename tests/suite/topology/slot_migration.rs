@@ -125,7 +125,7 @@ fn a_floor_that_is_raised_while_slots_are_on_their_way_holds_where_they_arrive()
     destination.check().expect("index and keyspace agree");
 }
 
-/// Nobody tells the destination: it is not known to those who invalidate, or they have not come to it yet.
+/// The destination is not told: it is not known to those who invalidate, or they have not come to it yet.
 #[test]
 fn what_is_invalidated_while_its_slot_is_on_its_way_is_not_served_where_it_arrives() {
     for (inline_max, soft) in [(0, ""), (10_000, ""), (0, "SOFT ")] {

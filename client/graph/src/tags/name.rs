@@ -81,7 +81,7 @@ impl TagSink for Tags {
 pub(crate) struct TagWriter<'a, S = TagSet> {
     pub(crate) set: &'a mut S,
     pub(crate) entity: &'a Entity,
-    /// Whether no tag is written twice, so that nobody need look.
+    /// Whether no tag is written twice, so that no check is needed.
     pub(crate) distinct: bool,
 }
 

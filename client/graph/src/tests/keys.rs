@@ -322,7 +322,7 @@ fn events_name_rows_by_the_text_of_their_key_however_its_parts_are_spelled() {
         "the same number"
     );
     assert!(!clears(&store, query.clone(), &event("a|3")));
-    // Nobody knows which row that is: any.
+    // It is not known which row that is: any.
     assert!(
         clears(&store, query.clone(), &event("2")) && clears(&store, query.clone(), &event("a|2|"))
     );

@@ -36,7 +36,7 @@ class Read {
   }
 
   /**
-   * The rows that the module returned: with their relations, and with ids also where nobody asked for them. A row of a known
+   * The rows that the module returned: with their relations, and with ids also where the query did not ask for them. A row of a known
    * type without an id stands for any row of its type.
    */
   addRows(schema, rows, type = this.type) {

@@ -16,7 +16,7 @@ const { current, outside } = require("./context")
 const { serveQueriesBy, tapWrites } = require("./taps")
 
 const EVENT_BUS = "event_bus"
-/** What Medusa's modules write while they start, before anybody can notice: defaults, and which providers there are. */
+/** What Medusa's modules write while they start, before the package can notice: defaults, and which providers there are. */
 const WRITTEN_AT_START = [
   "Currency", "Country", "Region", "Store", "SalesChannel", "ApiKey", "Locale", "PaymentProvider", "FulfillmentProvider", "TaxProvider", "TaxRegion",
 ]

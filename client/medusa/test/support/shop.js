@@ -68,7 +68,7 @@ class Bus extends EventEmitter {
     this.interceptor = interceptor
   }
 
-  /** As Medusa's: nobody waits for it. */
+  /** As Medusa's: no caller waits for it. */
   tell(name, data) {
     this.emit("*", { name, data })
     this.interceptor?.({ name, data })

@@ -45,7 +45,7 @@ impl Access {
         let mut config: Config = url.parse().map_err(AccessError::Url)?;
         config.application_name("mcache-watch");
         if config.get_ssl_mode() != SslMode::Require {
-            // Otherwise a server with a certificate of its own making would be refused although nobody asked for TLS.
+            // Otherwise a server with a certificate of its own making would be refused although the file does not ask for TLS.
             config.ssl_mode(SslMode::Disable);
             return Ok(Self { config, tls: None });
         }

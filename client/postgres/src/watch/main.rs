@@ -1,4 +1,4 @@
-//! `mcache-watch`: changes of a PostgreSQL database, by whatever program, become invalidations for clients in any language.
+//! `mcache-watch`: changes of a PostgreSQL database, by any program, become invalidations for clients in any language.
 //!
 //! ```text
 //!   watch.toml ──▶ File ──with the tables' columns──▶ Plan ──▶ Outbox ──install──▶ triggers
@@ -22,7 +22,7 @@ use tokio::signal::unix::{SignalKind, signal};
 const USAGE: &str = "\
 usage: mcache-watch [--check | --install] FILE
 
-Clears what is cached from rows that change in PostgreSQL, whatever program changes them.
+Clears what is cached from rows that change in PostgreSQL, no matter which program changes them.
 FILE is in TOML; docs/watch.md says what is in it, medusa.toml is one for Medusa.
 
   --check     look whether database, tables, cache and file fit, say what would be watched, change nothing

@@ -1,6 +1,6 @@
 //! From the file and the columns of its tables to what is captured and which tags a change clears.
 //!
-//! Pure: it asks nobody. Every column counts that the file does not name as ignored, so a change of any of them clears; only
+//! Pure: it reads only its arguments. Every column counts that the file does not name as ignored, so a change of any of them clears; only
 //! the key and the links are told apart by value.
 
 use std::collections::{BTreeMap, HashMap};

@@ -11,7 +11,7 @@
 //! little was, and asks the groups where much was.
 //!
 //! A script cannot see that its server was started from an old file, or that it is another server. But a server forgets its
-//! scripts when it ends, and hands them to nobody. So the text of the script has a random name in it, is loaded by who drew it,
+//! scripts when it ends, and hands them to no other server. So the text of the script has a random name in it, is loaded by who drew it,
 //! once, and the room names the text that may speak for it: its *witness*. A server that does not know that text is not the
 //! one that acknowledged what the room remembers, and the room is made anew: what was in it is dead.
 //!
@@ -36,7 +36,7 @@
 //! | a token from before a floor | is refused |
 //! | a value is looked at, and then its tag is forgotten | what was looked at up to a floor needs nothing from below it |
 //! | soft, then hard | a hard one counts whatever was soft before |
-//! | soft twice, and nobody looked in between | the earlier one counts as hard: nobody knows when it was |
+//! | soft twice, and no reader looked in between | the earlier one counts as hard: its time is not known |
 //! | AUTO and MANUAL | are remembered apart for each tag |
 //! | a key is cleared while its value is being loaded | the key's own mark is invalidated, which every fill is asked about |
 //! | the script fails in the middle of an invalidation | the room's epoch is written last; until then nothing is acknowledged, and what is written makes too much dead, never too little |

@@ -8,7 +8,7 @@
 //!       who is the room's witness? ── another than ours ──▶ talk to that one
 //!                  │ none, or the one that is gone
 //!                  ▼
-//!       SCRIPT LOAD a text that nobody has, then let it make the room: everything in it is dead
+//!       SCRIPT LOAD a text that is new, then let it make the room: everything in it is dead
 //! ```
 
 use std::{

@@ -22,7 +22,7 @@ const PARTS: [&str; 4] = [
 /// No duration given to the server is longer: about a century.
 const EVER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 
-/// What nobody waits or leases for longer than.
+/// No caller waits for longer and no lease is longer than this.
 const LEASE_OR_WAIT_MAX: Duration = Duration::from_secs(600);
 
 /// Which text a server runs, and by what name. It is drawn by who loads it, loaded once, and on no other server: a server that
@@ -56,7 +56,7 @@ impl Witness {
     }
 }
 
-/// A text that nobody else has, and its name.
+/// A text that no other process has, and its name.
 pub(super) fn new_text(group_max: usize) -> (String, Bytes) {
     let name = format!("{:016x}", fastrand::u64(..));
     let text = PARTS.concat();
@@ -259,7 +259,7 @@ pub(super) fn read_values(parts: Vec<Value>, expected: usize) -> Result<Vec<Opti
 /// What a FETCH found.
 pub(super) enum Found {
     Answer(Lookup),
-    /// Somebody else fills; the lease ends by then if it is not given back.
+    /// Another process fills; the lease ends by then if it is not given back.
     Busy {
         ends_in: Duration,
     },

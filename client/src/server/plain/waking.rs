@@ -1,6 +1,6 @@
-//! Who waits for somebody else's fill: told by a message where one can be had, and looking again by itself.
+//! Waiting for another process's fill: a message tells the caller where one can be had, and the caller looks again by itself.
 //!
-//! One connection that listens for each room in which somebody waits; nobody waits inside the server. A message may be lost, so
+//! One connection that listens for each room in which a caller waits; no caller waits inside the server. A message may be lost, so
 //! it only shortens a wait: who is not told looks again.
 
 use std::{
@@ -25,7 +25,7 @@ const LOOK_LISTENING: Duration = Duration::from_secs(1);
 const LOOK_FIRST: Duration = Duration::from_millis(5);
 const LOOK_MAX: Duration = Duration::from_millis(100);
 
-/// How long nobody has to wait before the connection is closed.
+/// How long the connection stays open after the last caller has stopped waiting.
 const IDLE: Duration = Duration::from_secs(30);
 
 /// How long after a failure to listen again.
@@ -127,7 +127,7 @@ impl Drop for Waiter {
     }
 }
 
-/// Runs while somebody waits, and a while longer.
+/// Runs while a caller waits, and a while longer.
 async fn listen(waking: Arc<Waking>, wire: Wire, place: Bytes, channel: Bytes) {
     loop {
         match wire.subscribe(&place, &channel).await {

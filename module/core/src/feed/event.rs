@@ -240,7 +240,10 @@ mod tests {
         assert_eq!(event.write(7, 4, &eu, &mut out), 0, "another database");
         assert!(out.is_empty());
         let cell = Event::other(3, Kind::Key, [5].into());
-        assert!(cell.concerns(4, &asia), "cells are told to everybody");
+        assert!(
+            cell.concerns(4, &asia),
+            "cells are told to every subscriber"
+        );
     }
 
     #[test]

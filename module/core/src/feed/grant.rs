@@ -1,6 +1,6 @@
 //! Who may grant near leases, and whose leases may still run.
 //!
-//! Only a primary that executes writes hears of every invalidation, so only it grants. Whoever takes over from it does not
+//! Only a primary that executes writes hears of every invalidation, so only it grants. The server that takes over from it does not
 //! know whom it granted leases to, so it waits for the longest there can be: its *predecessor*.
 
 use super::lease;

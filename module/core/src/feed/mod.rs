@@ -110,7 +110,7 @@ pub struct Feed<W> {
     identity: Identity,
     settings: Settings,
     generation: u32,
-    /// `None` while nobody subscribes.
+    /// `None` while there is no subscriber.
     log: Option<Log>,
     /// The number of the last event in this run of the server.
     end: u64,
@@ -174,7 +174,7 @@ impl<W> Feed<W> {
 }
 
 impl<W: Copy + Ord> Feed<W> {
-    /// The feed of a server that starts. Whoever ran before it may have granted leases.
+    /// The feed of a server that starts. The server that ran before it may have granted leases.
     pub fn new(identity: Identity, settings: Settings, now_us: u64) -> Self {
         let mut feed = Feed::off(identity, now_us);
         feed.configure(settings, now_us);
@@ -214,7 +214,7 @@ impl<W: Copy + Ord> Feed<W> {
             self.stop_log();
         }
         if settings.on && !was_on {
-            // While it was off, nobody counted slots, and another server may have granted.
+            // While it was off, slots were not counted, and another server may have granted.
             self.slots = None;
             self.grants.resumed(now_us);
             self.succeed(now_us);

@@ -2,7 +2,7 @@
 //!
 //! The keyspace is the truth and the index follows it: the edge calls [`Index::link`] when an entry enters the keyspace
 //! and [`Index::unlink`] before it leaves. Nothing here deletes a key; what is to be done is handed out by
-//! [`Index::next_task`] to whoever does it, at a pace of their choosing.
+//! [`Index::next_task`] to the caller that does it, at its own pace.
 //!
 //! - this file: the structures; `link.rs`: the way in and out
 //! - `life.rs`: what an entry is worth, invalidations, the floor
@@ -93,7 +93,7 @@ impl Default for Index {
 }
 
 impl Index {
-    /// [`Index::with_key`] with the key that everybody knows: for tests.
+    /// [`Index::with_key`] with the key that is the same everywhere: for tests.
     pub fn new() -> Self {
         Index::with_key(Key::default())
     }

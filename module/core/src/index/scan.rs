@@ -182,7 +182,7 @@ impl Index {
     }
 
     /// Bytes of the entries that carry a tag; beyond a thousand entries estimated from a thousand of them, so that
-    /// nobody waits because a tag is large.
+    /// no command waits because a tag is large.
     pub fn bytes_of(&self, db: usize, name: &[u8]) -> usize {
         const SAMPLE: usize = 1000;
         let Some(home) = self.dbs.get(db) else {

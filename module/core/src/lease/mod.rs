@@ -8,7 +8,7 @@
 //!      refusal, disconnect └──┘                                   no one in line: (no one)
 //! ```
 //!
-//! Pure: time and tokens come in as arguments, and whoever is to be woken goes out as a [`Wake`]. `W` is whatever the
+//! Pure: time and tokens come in as arguments, and a client that is to be woken goes out as a [`Wake`]. `W` is what the
 //! edge knows a parked client by.
 //!
 //! Nothing takes long because many wait. What happens to a key, a client or a database only changes what is to come:
@@ -380,7 +380,7 @@ impl<W: Copy + Eq + Hash> Leases<W> {
         self.sweep = Some(0);
     }
 
-    /// Slots went to other servers: whoever waits for a key that is not here any more is to be told so. O(parked clients).
+    /// Slots went to other servers: each client that waits for a key that is not here any more is to be told so. O(parked clients).
     pub fn slots_left(&mut self, is_here: impl Fn(u16) -> bool) -> Vec<Wake<W>> {
         let lines: BTreeSet<u64> = self.patience.iter().map(|(_, id, _)| *id).collect();
         let mut wakes = Vec::new();

@@ -26,7 +26,7 @@ fn due(leases: &mut Leases<u32>, now_ms: u64, fresh: impl FnMut() -> Token) -> V
     let mut wakes = Vec::new();
     while leases.is_behind(now_ms) {
         wakes.extend(leases.advance(now_ms, 7, &mut fresh));
-        // Leases that nobody waits for end one by one as well.
+        // Leases without waiting clients end one by one as well.
     }
     wakes
 }
@@ -57,7 +57,7 @@ fn one_fills_and_the_others_look_when_it_has() {
     assert_eq!((leases.len(), leases.parked()), (1, 0));
     assert!(
         !leases.park(0, b"k", waiter(9, 2_000)),
-        "nobody to wait for"
+        "no client to wait for"
     );
 }
 
@@ -260,7 +260,7 @@ fn what_happens_to_many_leases_at_once_goes_in_bounded_turns() {
     }
 }
 
-/// Random histories: nobody is told twice, nobody waits for ever, one holder a key, all tables agree.
+/// Random histories: no client is told twice, none waits for ever, one holder a key, all tables agree.
 #[test]
 fn nobody_is_forgotten() {
     let mut rng = fastrand::Rng::with_seed(crate::seed::seed());

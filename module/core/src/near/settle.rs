@@ -34,7 +34,7 @@ impl Settle {
         Settle::acknowledged(1, lease::predecessors_us().div_ceil(1_000), now_ms)
     }
 
-    /// How it stands by time alone. Whoever answers SETTLE or does not, when the leases of that moment are over, it is settled.
+    /// How it stands by time alone. Whether or not a process answers SETTLE, when the leases of that moment are over, it is settled.
     pub fn step(&self, now_ms: u64) -> Step {
         match self.leases == 0 || now_ms >= self.until_ms {
             true => Step::Settled,

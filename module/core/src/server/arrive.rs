@@ -45,7 +45,7 @@ impl<W> Server<W> {
     /// Makes an entry from what a file or another server says; `read` is `None` for what could not be read.
     ///
     /// What is not credible becomes a dead entry while a file is being loaded, so that the rest of the file is; else it is
-    /// refused (`None`), for whoever sent it to hear.
+    /// refused (`None`), and its sender hears that.
     pub fn load(
         &mut self,
         key: &[u8],
@@ -129,7 +129,7 @@ impl<W> Server<W> {
         Some(entry)
     }
 
-    /// What is about to be announced, if somebody must be allowed to write its tags: outside of a load, and if it has any.
+    /// What is about to be announced, if a user must be allowed to write its tags: outside of a load, and if it has any.
     pub fn arriving(&self) -> Option<Arriving<'_>> {
         let pending = self.pending.as_ref().filter(|_| !self.loading)?;
         (!pending.tags.is_empty()).then_some(Arriving {

@@ -74,7 +74,7 @@ pub struct Stats {
     pub panics: u64,
 }
 
-/// Everything a server knows. `W` is whatever the edge knows a parked client by.
+/// Everything a server knows. `W` is what the edge knows a parked client by.
 pub struct Server<W> {
     /// Which entries carry which tag.
     pub index: Index,

@@ -60,7 +60,7 @@ impl Clock {
         (1_000_000_000_000 + self.us(real_us) as i64 + self.wall_us) as u64
     }
 
-    /// Somebody sets the wall clock.
+    /// The wall clock is set.
     pub fn set_wall(&mut self, by_us: i64) {
         self.wall_us += by_us;
     }

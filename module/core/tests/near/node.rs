@@ -379,7 +379,7 @@ impl Node {
         self.replies(real_us)
     }
 
-    /// Replies to whoever was woken.
+    /// Replies to the clients that were woken.
     pub fn replies(&mut self, real_us: u64) -> Vec<(Handle, Reply)> {
         let now_us = self.now_us(real_us);
         self.look_at_the_cluster(now_us);

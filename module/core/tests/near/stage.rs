@@ -32,7 +32,7 @@ pub fn server_since(seed: u64, now_us: u64) -> Node {
     let mut rng = fastrand::Rng::with_seed(seed);
     let mut node = Node::new(&mut rng, Clock::exact(), SETTINGS, slots, now_us);
     if now_us == 0 {
-        // It has run since, and nobody subscribed.
+        // It has run since, and no process subscribed.
         for ran_us in (0..BEGINNING).step_by(100_000) {
             node.feed.alive(ran_us);
         }

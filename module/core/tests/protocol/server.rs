@@ -309,7 +309,7 @@ impl Server {
         })
     }
 
-    /// Takes note of who fills a key: there must be nobody else.
+    /// Takes note of who fills a key: there must be no other.
     fn granted(&mut self, client: u64, key: Key, token: Token, lease_ms: u64, now_ms: u64) {
         let holder = Holder {
             client,
@@ -435,7 +435,7 @@ impl Server {
         let waiting = self.parked.iter().filter(|(client, _)| !woken(client));
         for (client, parked) in waiting {
             let filled = self.holders.contains_key(&parked.key);
-            assert!(filled, "{client} waits, and nobody fills");
+            assert!(filled, "{client} waits, and no client fills");
         }
     }
 
@@ -463,7 +463,7 @@ impl Server {
 
     // ---- the keyspace ----
 
-    /// What a key holds; whoever opens a key finds what expired gone.
+    /// What a key holds; opening a key finds what expired gone.
     fn open(&mut self, key: Key, now_ms: u64) -> Option<Entry> {
         let over = |held: &Held| held.deadline_ms <= now_ms;
         if self.keyspace.get(&key).is_some_and(over) {

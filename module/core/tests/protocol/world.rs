@@ -2,7 +2,7 @@
 //!
 //! What is checked, always: no `hit` older than the last acknowledged invalidation of one of its tags at the time the read
 //! began, no `stale` older than the last hard one; one filler a key; the index equals the keyspace. And at the end, when
-//! nothing is under way any more: nothing outdated is stored, and nobody waits.
+//! nothing is under way any more: nothing outdated is stored, and no client waits.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -109,9 +109,9 @@ impl Counts {
 /// Versions that must not be undercut.
 #[derive(Clone, Copy, Default)]
 struct Floors {
-    /// By whatever is live.
+    /// By what is live.
     live: Value,
-    /// By whatever is served at all.
+    /// By what is served at all.
     stale: Value,
 }
 
@@ -161,7 +161,7 @@ struct Write {
     pending: Vec<usize>,
 }
 
-/// Somebody who reads one key, and fills it if told to.
+/// A client that reads one key, and fills it if told to.
 struct Reader {
     key: Key,
     floors: Floors,
@@ -381,7 +381,7 @@ impl World {
             self.compare(shard, now_ms);
             let server = &mut self.shards[shard].primary;
             server.check();
-            assert_eq!(server.waiting(), 0, "somebody is parked for ever");
+            assert_eq!(server.waiting(), 0, "a client is parked for ever");
             self.counts.in_doubt += server.in_doubt();
             for (key, value, stale) in server.served(now_ms) {
                 let floors = self.store.floors(key);
@@ -392,7 +392,7 @@ impl World {
         self.counts
     }
 
-    /// Whoever was woken replies, and what is left to do is done later.
+    /// Clients that were woken reply, and what is left to do is done later.
     fn after_each_step(&mut self, shard: usize) {
         let now_ms = self.clock_ms(shard);
         let wakes = std::mem::take(&mut self.shards[shard].primary.wakes);
@@ -793,7 +793,7 @@ impl World {
         }
     }
 
-    /// The primary dies with what it had not replicated; whoever was connected to it hears so.
+    /// The primary dies with what it had not replicated; clients that were connected to it hear so.
     fn failover(&mut self, shard: usize) {
         self.counts.failovers += 1;
         let (incarnation, drop) = (self.rng.u64(..), !self.keep_on_promote);
@@ -889,7 +889,7 @@ impl World {
         for (client, _) in held_up {
             self.lost(client);
         }
-        // Whoever was parked or in the middle of something finds the connection closed.
+        // A client that was parked or in the middle of something finds the connection closed.
         let readers: Vec<u64> = self
             .readers
             .iter()

@@ -63,7 +63,7 @@ async fn until_serving(cache: &Cache) {
     until("the near cache may serve", || stats(cache).is_serving()).await;
 }
 
-/// Nobody has to be waited for on account of whoever was the server before.
+/// No process has to be waited for on account of the server before.
 fn await_predecessors(session: &mut Session) {
     wait::until("predecessors' leases are over", || {
         session.stat("near_predecessors_us") == 0

@@ -53,7 +53,7 @@ fn a_loaders_own_value_is_not_near_when_the_server_refused_it() {
             let cache = cache.clone();
             tokio::spawn(async move {
                 let load = || async move {
-                    begin.send(()).expect("somebody waits");
+                    begin.send(()).expect("a receiver waits");
                     goes_on.await.expect("it goes on");
                     Ok::<_, Error>(Loaded::new(1u32))
                 };

@@ -33,7 +33,7 @@ fn the_mark_of_a_key_outlives_its_entry() {
     ask(&mut node, set.clone(), T + 2_000);
     client.feed(&mut node, T + 3_000);
     assert_eq!(client.get(0, T + 3_000), None);
-    // Nobody was given it since: nothing is told.
+    // No process was given it since: nothing is told.
     let events = node.feed.stats().events;
     ask(&mut node, set, T + 4_000);
     assert_eq!(node.feed.stats().events, events);

@@ -179,7 +179,7 @@ impl World {
         for node in 0..NODES {
             self.hang_up(process, node);
         }
-        // What it had begun to invalidate is not acknowledged by anybody any more.
+        // What it had begun to invalidate is not acknowledged any more.
         self.processes[process].replace();
         self.follow_all(process);
     }

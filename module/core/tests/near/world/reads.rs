@@ -20,7 +20,7 @@ impl World {
                 !undercuts(value, own),
                 "key {key}: process {process} served {value:?} from its near cache, its own is {own:?}"
             );
-            // Nobody invalidates what a SET replaces; it goes with the feed, at most a lease later.
+            // No INVALIDATE is sent for what a SET replaces; it goes with the feed, at most a lease later.
             let replaced_us = self.stored.replaced_us(key, value).unwrap_or(real_us);
             assert!(
                 real_us <= replaced_us + self.longest_ms * 1_030 + 5_000,

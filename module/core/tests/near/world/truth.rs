@@ -51,7 +51,7 @@ pub fn undercuts(value: Value, floor: Value) -> bool {
 }
 
 impl Floors {
-    /// The newest version: the database spares nobody.
+    /// The newest version: every change counts in the database.
     pub fn of_everybody(&self, key: Key) -> Value {
         let [a, b] = tags_of(key).map(|tag| self.tags[0][usize::from(tag)]);
         [a, b, self.keys[usize::from(key)]]

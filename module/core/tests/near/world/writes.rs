@@ -32,7 +32,7 @@ impl World {
                 let mut tags = Vec::new();
                 for _ in 0..many {
                     let tag = self.rng.u8(..TAGS);
-                    // One version a tag, whoever is spared: floors tell them apart.
+                    // One version a tag, also for entries that are spared: floors tell them apart.
                     for row in &mut self.database.tags {
                         row[usize::from(tag)] += 1;
                     }
