@@ -21,6 +21,7 @@ use mcache_core::encode;
 use mcache_core::entry::{Attributes, Entry, NEVER};
 use redis_module::raw;
 
+use crate::commands::debug::panic_if_asked;
 use crate::config::{self, OnRestart};
 use crate::redis::guard::{guard, guard_reading};
 use crate::redis::{self, OwnedStr, Redis, Str, bytes, kind, rm};
@@ -168,11 +169,22 @@ unsafe extern "C" fn aof_rewrite(
 }
 
 unsafe extern "C" fn unlink(ctx: *mut raw::RedisModuleKeyOptCtx, value: *const c_void) {
+    // SAFETY: `ctx` is valid during the callback.
+    let db = unsafe { rm!(RedisModule_GetDbIdFromOptCtx)(ctx) } as usize;
     // SAFETY: `value` is ours and alive; it is freed, or renamed, only after this.
-    guard((), || unsafe {
-        let db = rm!(RedisModule_GetDbIdFromOptCtx)(ctx) as usize;
+    let has_left = guard(false, || unsafe {
+        panic_if_asked();
         state::with(|s| s.left(db, entry(value), redis::now_ms));
+        true
     });
+    if !has_left {
+        // Redis frees the entry although a bug kept it: whatever else is wrong now, the index must not name it. What it was
+        // worth no longer matters, for everything is dead; and one that has been taken out already is left alone.
+        // SAFETY: as above.
+        guard((), || unsafe {
+            state::with(|s| s.index.unlink(db, entry(value)));
+        });
+    }
 }
 
 unsafe extern "C" fn free(value: *mut c_void) {

@@ -73,8 +73,8 @@ impl User {
                 Permitted::Selectors(selectors)
             }
             Rules::AllKeys => Permitted::AllKeys,
-            // Redis 7.0.5 does not tell the rules. The stricter answer: the user's, and no tag that another command's
-            // selector might cover can be told apart, so that users with selectors need a later server.
+            // Where the server does not tell the rules (Redis 7.0.5), all selectors count together: they cannot be told apart,
+            // nor can it be seen that there are any. docs/protocol.md says so.
             Rules::One | Rules::Untold => Permitted::User(self),
         }
     }

@@ -92,6 +92,30 @@ fn in_a_callback_in_a_transaction_and_in_a_script_the_server_goes_on() {
 }
 
 #[test]
+fn an_entry_that_leaves_while_the_module_has_a_bug_is_not_in_the_index_afterwards() {
+    let server = with_bugs().start();
+    let mut redis = server.session();
+    for (n, way) in ["DEL env1:k", "SET env1:k plain", "UNLINK env1:k"]
+        .iter()
+        .enumerate()
+    {
+        redis.run("DEL env1:k");
+        fill(&mut redis);
+        // In one step, so that no other callback comes between.
+        redis.run("MULTI");
+        redis.run("MCACHE.PANIC-LATER");
+        redis.run(way);
+        redis.run("EXEC");
+        assert_eq!(redis.stat("panics"), n as i64 + 1, "{way}");
+        redis.ok("MCACHE.DEBUG SELFCHECK");
+        assert!(!redis.is_live("env2:k"), "{way}");
+        goes_on(&mut redis);
+    }
+    let log = server.log();
+    assert!(!log.contains("the index named an entry"), "{log}");
+}
+
+#[test]
 fn replicas_hear_of_it_and_nothing_comes_back_by_a_promotion() {
     let replicated = Replicated::start_with(1, with_bugs());
     let (mut primary, mut replica) = (
