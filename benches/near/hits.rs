@@ -38,19 +38,24 @@ pub fn run(runtime: &Runtime, server: &Server) {
         "| 100,000 keys of 22 bytes, one thread | near hit | quick_cache | near / quick_cache | moka |"
     );
     println!("|---|---|---|---|---|");
-    for (pattern, order) in [
-        ("uniform", keys::uniform(&mut rng)),
-        ("Zipf 0.99", keys::zipf(&mut rng)),
+    for (pattern, order, chained) in [
+        ("uniform", keys::uniform(&mut rng), false),
+        ("Zipf 0.99", keys::zipf(&mut rng), false),
+        (
+            "uniform, each read after the one before has its value",
+            keys::uniform(&mut rng),
+            true,
+        ),
     ] {
         let (mut ours, mut theirs, mut mokas) = (Vec::new(), Vec::new(), Vec::new());
         let mut ratios = Vec::new();
         for _ in 0..TURNS {
-            let near = runtime.block_on(read_near(&cache, &names, &order));
-            let quick = read(&order, |at| quick.get(names[at].as_bytes()));
+            let near = runtime.block_on(read_near(&cache, &names, &order, chained));
+            let quick = read(&order, chained, |at| quick.get(names[at].as_bytes()));
             ratios.push((near.as_nanos() * 1_000 / quick.as_nanos()) as u64);
             ours.push(near);
             theirs.push(quick);
-            mokas.push(read(&order, |at| moka.get(names[at].as_str())));
+            mokas.push(read(&order, chained, |at| moka.get(names[at].as_str())));
         }
         let each = |times: &mut Vec<Duration>| median_and_p99(times).0.as_nanos() / READS as u128;
         println!(
@@ -91,19 +96,29 @@ async fn fill(cache: &Cache, names: &[String], value: &str) {
     }
 }
 
-fn read<V>(order: &[usize], get: impl Fn(usize) -> Option<V>) -> Duration {
+/// The place of the next read. Chained, it depends on the value of this one, as in a program that uses what it read: the
+/// processor cannot begin the next look-up before this one has ended.
+fn next(at: usize, value: &str, chained: bool) -> usize {
+    at + if chained { value.len() - VALUE + 1 } else { 1 }
+}
+
+fn read(order: &[usize], chained: bool, get: impl Fn(usize) -> Option<Arc<String>>) -> Duration {
     let began = Instant::now();
-    for at in order {
-        black_box(get(*at).expect("it is there"));
+    let mut at = 0;
+    while at < order.len() {
+        let value = black_box(get(order[at]).expect("it is there"));
+        at = next(at, &value, chained);
     }
     began.elapsed()
 }
 
-async fn read_near(cache: &Cache, names: &[String], order: &[usize]) -> Duration {
+async fn read_near(cache: &Cache, names: &[String], order: &[usize], chained: bool) -> Duration {
     let began = Instant::now();
-    for at in order {
-        let found = cache.key(&names[*at]).get_arc::<String>().await;
-        black_box(found.expect("read").expect("it is there"));
+    let mut at = 0;
+    while at < order.len() {
+        let found = cache.key(&names[order[at]]).get_arc::<String>().await;
+        let value = black_box(found.expect("read").expect("it is there"));
+        at = next(at, &value, chained);
     }
     began.elapsed()
 }
@@ -129,7 +144,7 @@ fn under_invalidations(runtime: &Runtime, server: &Server, cache: &Cache, names:
     let hot: Vec<usize> = (0..READS).map(|at| at % 1_000).collect();
     let rate = || {
         let mut times: Vec<Duration> = (0..TURNS)
-            .map(|_| runtime.block_on(read_near(cache, names, &hot)))
+            .map(|_| runtime.block_on(read_near(cache, names, &hot, false)))
             .collect();
         READS as f64 / median_and_p99(&mut times).0.as_secs_f64() / 1e6
     };
