@@ -1,6 +1,7 @@
 //! Dumps and RDB files, built and taken apart byte by byte, with checksums that are right.
 
 use std::io::Write;
+use std::sync::LazyLock;
 
 use harness::{Server, Session};
 use redis::Value;
@@ -10,12 +11,20 @@ const FOOTER: usize = 10;
 
 /// Redis's checksum: CRC-64/Jones, reflected.
 pub fn crc64(bytes: &[u8]) -> u64 {
-    const POLYNOMIAL: u64 = 0x95ac_9329_ac4b_c9b5;
-    bytes.iter().fold(0, |crc, byte| {
-        (0..8).fold(crc ^ u64::from(*byte), |crc, _| {
-            (crc >> 1) ^ if crc & 1 == 1 { POLYNOMIAL } else { 0 }
+    static OF_BYTES: LazyLock<[u64; 256]> = LazyLock::new(|| {
+        const POLYNOMIAL: u64 = 0x95ac_9329_ac4b_c9b5;
+        std::array::from_fn(|byte| {
+            (0..8).fold(byte as u64, |crc, _| {
+                (crc >> 1) ^ if crc & 1 == 1 { POLYNOMIAL } else { 0 }
+            })
         })
-    })
+    });
+    let of_bytes = &*OF_BYTES;
+    let mut crc = 0u64;
+    for byte in bytes {
+        crc = (crc >> 8) ^ of_bytes[(crc as u8 ^ byte) as usize];
+    }
+    crc
 }
 
 /// A length as RDB files have it.
@@ -28,6 +37,16 @@ fn length(out: &mut Vec<u8>, length: usize) {
             out.extend((length as u32).to_be_bytes());
         }
     }
+}
+
+/// Zeros, as Redis compresses strings (LZF): one as it is, then references to the byte before, 264 bytes each.
+fn zeros(out: &mut Vec<u8>, references: usize) {
+    let count = 1 + 264 * references;
+    out.push(0xc3);
+    length(out, 2 + 3 * references);
+    length(out, count);
+    out.extend([0, 0]);
+    out.extend([0xe0, 0xff, 0].repeat(references));
 }
 
 fn string(out: &mut Vec<u8>, bytes: &[u8]) {
@@ -63,6 +82,8 @@ pub struct Raw {
     pub meta: Vec<u8>,
     /// The value.
     pub value: Vec<u8>,
+    /// The value is compressed instead: that many references of [`zeros`].
+    pub compressed: Option<usize>,
 }
 
 impl Raw {
@@ -84,6 +105,7 @@ impl Raw {
             version: (id & 0x3ff) as u16,
             meta,
             value,
+            compressed: None,
         }
     }
 
@@ -91,9 +113,12 @@ impl Raw {
     fn body(&self) -> Vec<u8> {
         let mut out = vec![0x81];
         out.extend((self.kind | u64::from(self.version)).to_be_bytes());
-        for part in [&self.meta, &self.value] {
-            out.push(5);
-            string(&mut out, part);
+        out.push(5);
+        string(&mut out, &self.meta);
+        out.push(5);
+        match self.compressed {
+            Some(references) => zeros(&mut out, references),
+            None => string(&mut out, &self.value),
         }
         out.push(0);
         out

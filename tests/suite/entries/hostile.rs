@@ -169,6 +169,40 @@ fn a_hostile_entry_in_a_file_is_dead_and_the_rest_of_the_file_is_there() {
     assert!(live > 0 && live < 1_200);
 }
 
+/// 24 MB that become 2 GiB when they are read: more than a value may have.
+#[test]
+fn a_value_that_is_compressed_from_two_gib_is_refused_and_hurts_nothing_else() {
+    const REFERENCES: usize = (1 << 31) / 264 + 1;
+    let server = builder().start();
+    let mut redis = server.session();
+    let mut samples = prepare(&mut redis);
+    let canary = Raw::of(&mut redis, "canary");
+    let mut raw = samples.remove(2);
+
+    // As much as is let in shows that the payload is what Redis would have written.
+    raw.compressed = Some(1_000);
+    restore(&mut redis, "small", "0", &raw).expect("a value of 264 kB");
+    assert_eq!(redis.typed::<Vec<u8>>("MCACHE.GET small"), [0; 264_001]);
+
+    raw.compressed = Some(REFERENCES);
+    let error = restore(&mut redis, "large", "0", &raw).unwrap_err();
+    assert!(error.contains("Bad data format"), "{error}");
+    assert_eq!(redis.int("EXISTS large"), 0);
+    assert!(redis.is_live("small"), "nothing else died");
+    assert_sound(&mut redis, "a dump of 2 GiB");
+
+    let mut file = Rdb::new();
+    file.entry("large", None, &raw)
+        .string("plain", "value")
+        .entry("canary", None, &canary);
+    file.write(&server);
+    redis.ok("DEBUG RELOAD NOSAVE");
+    assert_eq!(redis.run("MCACHE.GET large"), Value::Nil);
+    assert_sound(&mut redis, "a file with 2 GiB");
+    let used = redis.info("memory", "used_memory");
+    assert!(used < 200 << 20, "{used} bytes are kept");
+}
+
 #[test]
 fn a_hostile_file_does_not_keep_the_server_from_starting() {
     for restart in ["keep", "drop"] {
