@@ -369,7 +369,7 @@ fn check_near(providers: &[Chosen]) -> Result<()> {
         true => Ok(()),
         false => Err(Error::new(
             ErrorKind::Config,
-            "a near cache needs a provider that is told of every invalidation: RedisProvider, on a server with the mcache module",
+            "a near cache needs a provider that has a feed, which tells of every invalidation: RedisProvider, on a server with the mcache module",
         )),
     }
 }

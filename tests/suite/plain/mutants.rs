@@ -27,6 +27,9 @@ const FINDERS: [(&str, Finder); 4] = [
     ("survival", survival::put_back),
 ];
 
+/// How often a finder is run before the fault counts as missed.
+const ATTEMPTS: usize = 10;
+
 fn paths() -> (PathBuf, Vec<PathBuf>) {
     let client = Path::new(env!("CARGO_MANIFEST_DIR")).join("../client");
     let files = fs::read_dir(client.join("mutants/plain")).expect("the folder of mutants");
@@ -36,16 +39,20 @@ fn paths() -> (PathBuf, Vec<PathBuf>) {
 }
 
 /// Whether the named test fails where each script is changed like this, and with which words.
-fn found_by(name: &str, edits: Vec<Edit>) -> Option<String> {
+fn found_by(name: &str, edits: &[Edit]) -> Option<String> {
     let (_, finder) = FINDERS
         .iter()
         .find(|(finder, _)| *finder == name)
         .unwrap_or_else(|| panic!("no test is named {name}"));
     let server = bare().tcp().start();
+    let edits: Vec<(String, String)> = edits
+        .iter()
+        .map(|edit| (edit.from.to_string(), edit.to.to_string()))
+        .collect();
     let url = faulty::line(server.port(), move |text| {
-        edits.iter().fold(text.to_owned(), |text, edit| {
-            assert_eq!(text.matches(&*edit.from).count(), 1, "{}", edit.from);
-            text.replacen(&*edit.from, &edit.to, 1)
+        edits.iter().fold(text.to_owned(), |text, (from, to)| {
+            assert_eq!(text.matches(from).count(), 1, "{from}");
+            text.replacen(from, to, 1)
         })
     });
     let outcome = catch_unwind(AssertUnwindSafe(|| finder(&url, server.session())));
@@ -58,7 +65,7 @@ fn found_by(name: &str, edits: Vec<Edit>) -> Option<String> {
 #[test]
 fn without_a_fault_the_tests_that_find_them_pass() {
     for (name, _) in FINDERS {
-        assert_eq!(found_by(name, Vec::new()), None, "{name}");
+        assert_eq!(found_by(name, &[]), None, "{name}");
     }
 }
 
@@ -84,7 +91,8 @@ fn each_fault_of_the_script_makes_a_test_fail() {
             );
         }
         let (finder, _) = mutant.found_by.expect("it says which test finds it");
-        match found_by(&finder, mutant.edits) {
+        // A finder that draws its histories meets a fault in most of them, not in each.
+        match (0..ATTEMPTS).find_map(|_| found_by(&finder, &mutant.edits)) {
             Some(why) => {
                 let why = why.lines().next().unwrap_or_default();
                 println!("found    {name}  by {finder}: {why}");
