@@ -19,11 +19,7 @@ pub fn run(runtime: &Runtime) {
     let off = Server::builder().tcp().start();
     let none = Server::builder().set("mcache.feed", "yes").tcp().start();
     let servers = [1, MANY].map(|subscribers| {
-        let server = Server::builder()
-            .set("mcache.feed", "yes")
-            .set("mcache.near-lease-ms", 5_000)
-            .tcp()
-            .start();
+        let server = Server::builder().feed(5_000).tcp().start();
         let caches: Vec<Cache> = runtime.block_on(async {
             let mut caches = Vec::new();
             for _ in 0..subscribers {
@@ -39,7 +35,7 @@ pub fn run(runtime: &Runtime) {
     });
     let sides: [(&str, &Server); 4] = [
         ("`mcache.feed no`", &off),
-        ("`mcache.feed yes`, nobody subscribes", &none),
+        ("`mcache.feed yes`, without a subscriber", &none),
         ("one near cache", &servers[0].0),
         ("100 near caches", &servers[1].0),
     ];
@@ -66,19 +62,11 @@ pub fn run(runtime: &Runtime) {
 
 /// Server CPU and time of many pairs.
 fn pairs(session: &mut Session) -> (Duration, Duration) {
-    let (began, before) = (Instant::now(), cpu(session));
+    let (began, before) = (Instant::now(), session.cpu_s(Session::CPU));
     for _ in 0..PAIRS {
         session.run("MCACHE.SET mc:k 60000 value TAGS mc:t");
         session.run("MCACHE.INVALIDATE TAGS mc:t");
     }
-    (cpu(session) - before, began.elapsed())
-}
-
-fn cpu(session: &mut Session) -> Duration {
-    let seconds = |session: &mut Session, field| -> f64 {
-        let text = session.info_text("cpu", field);
-        text.parse().expect("seconds")
-    };
-    let used = ["used_cpu_user", "used_cpu_sys"].map(|field| seconds(session, field));
-    Duration::from_secs_f64(used[0] + used[1])
+    let cpu = session.cpu_s(Session::CPU) - before;
+    (Duration::from_secs_f64(cpu), began.elapsed())
 }

@@ -12,7 +12,7 @@ mod stopped;
 
 use std::time::Duration;
 
-use harness::{Server, wait};
+use harness::Server;
 use mcache::{Cache, NearOptions, server::RedisOptions};
 
 fn main() {
@@ -24,15 +24,8 @@ fn main() {
     if stopped::is_subscriber(&runtime) {
         return;
     }
-    let server = Server::builder()
-        .set("mcache.feed", "yes")
-        .set("mcache.near-lease-ms", 5_000)
-        .tcp()
-        .start();
-    let mut session = server.session();
-    wait::until("predecessors' leases are over", || {
-        session.stat("near_predecessors_us") == 0
-    });
+    let server = Server::builder().feed(5_000).tcp().start();
+    server.session().await_predecessors();
     hits::run(&runtime, &server);
     settling::run(&runtime, &server);
     stopped::run(&runtime);

@@ -4,8 +4,9 @@ use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use harness::{KillOnDrop, Server, wait};
+use harness::{KillOnDrop, Server};
 use mcache::Cache;
+use rustix::process::Signal;
 use tokio::runtime::Runtime;
 
 use crate::median_and_p99;
@@ -30,15 +31,8 @@ pub fn is_subscriber(runtime: &Runtime) -> bool {
 }
 
 pub fn run(runtime: &Runtime) {
-    let server = Server::builder()
-        .set("mcache.feed", "yes")
-        .set("mcache.near-lease-ms", LEASE_MS)
-        .tcp()
-        .start();
-    let mut session = server.session();
-    wait::until("predecessors' leases are over", || {
-        session.stat("near_predecessors_us") == 0
-    });
+    let server = Server::builder().feed(LEASE_MS).tcp().start();
+    server.session().await_predecessors();
     let child = Command::new(std::env::current_exe().expect("this program"))
         .env(SUBSCRIBER, server.url())
         .stdout(Stdio::piped())
@@ -47,16 +41,14 @@ pub fn run(runtime: &Runtime) {
     let said = BufReader::new(child.0.stdout.take().expect("piped"));
     let subscribed = said.lines().next().is_some_and(|line| line.is_ok());
     assert!(subscribed, "the subscriber has ended");
-    let (healthy, first, mut rest) = runtime.block_on(async {
+    let (mut healthy, first, mut rest) = runtime.block_on(async {
         let writer = Cache::builder(server.url()).caching(true).build().await;
         let writer = writer.expect("a cache");
         let mut healthy = Vec::new();
         for _ in 0..ROUNDS {
             healthy.push(settled(&writer).await);
         }
-        let pid = child.0.id().to_string();
-        let stopped = Command::new("kill").args(["-STOP", &pid]).status();
-        assert!(stopped.is_ok_and(|status| status.success()), "it runs");
+        child.signal(Signal::STOP);
         let first = settled(&writer).await;
         let mut rest = Vec::new();
         for _ in 0..ROUNDS {
@@ -64,7 +56,6 @@ pub fn run(runtime: &Runtime) {
         }
         (healthy, first, rest)
     });
-    let mut healthy = healthy;
     let (median, p99) = median_and_p99(&mut healthy);
     println!("\nOne process with a near cache, lease {LEASE_MS} ms; `invalidate`, settled:");
     println!("| the process | median | p99 | longest |");

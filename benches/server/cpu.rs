@@ -63,7 +63,7 @@ impl<'a> Meter<'a> {
         Self {
             server,
             session: server.session(),
-            counted: ["used_cpu_user", "used_cpu_sys"],
+            counted: Session::CPU,
         }
     }
 
@@ -112,15 +112,7 @@ impl<'a> Meter<'a> {
     }
 
     fn cpu_s(&mut self) -> f64 {
-        self.counted
-            .map(|field| {
-                self.session
-                    .info_text("cpu", field)
-                    .parse::<f64>()
-                    .expect("seconds")
-            })
-            .iter()
-            .sum()
+        self.session.cpu_s(self.counted)
     }
 }
 

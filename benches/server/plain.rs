@@ -109,25 +109,12 @@ struct Spent {
 }
 
 fn cpu_us(session: &mut Session) -> f64 {
-    ["used_cpu_user", "used_cpu_sys"]
-        .map(|field| {
-            session
-                .info_text("cpu", field)
-                .parse::<f64>()
-                .expect("seconds")
-                * 1e6
-        })
-        .iter()
-        .sum()
+    session.cpu_s(Session::CPU) * 1e6
 }
 
 fn script_calls(session: &mut Session) -> f64 {
-    let stats = session.text("INFO commandstats").unwrap_or_default();
-    let line = stats
-        .lines()
-        .find_map(|line| line.strip_prefix("cmdstat_evalsha:calls="));
-    line.and_then(|rest| rest.split(',').next()?.parse().ok())
-        .unwrap_or(0.0)
+    let [calls] = session.calls(["evalsha"]);
+    calls as f64
 }
 
 fn measure(server: &Server, runtime: &Runtime, calls: usize, call: &Side<'_>) -> Spent {

@@ -22,6 +22,7 @@
 //! | have a PostgreSQL server | [`Postgres`] |
 //! | cut, delay or stall the network | [`Proxy`] |
 //! | read what a server tells its replicas | [`ReplicationStream`] |
+//! | read commands from a connection | [`resp`] |
 //! | start other programs, and end them | [`KillOnDrop`] |
 //! | replay a shop's recorded calls, with values of the recorded sizes | [`trace`], [`page`] |
 //! | draw random operations that can be drawn again | [`Seed`] |
@@ -34,6 +35,7 @@ pub mod page;
 mod postgres;
 mod process;
 mod proxy;
+pub mod resp;
 mod rng;
 mod scratch;
 mod server;

@@ -11,8 +11,9 @@ use std::process::{Child, Command, Output, Stdio};
 use std::thread;
 
 use redis::{ConnectionAddr, IntoConnectionInfo, ProtocolVersion, RedisConnectionInfo};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 
+use crate::process::signal;
 use crate::{ScratchDir, Session, host, locate, wait};
 
 /// How often a server is started anew because another program took the port it had been given.
@@ -58,6 +59,12 @@ impl ServerBuilder {
     pub fn cluster(mut self) -> Self {
         self.cluster = true;
         self.tcp()
+    }
+
+    /// Has a feed for near caches, which grants leases of so many milliseconds; 5,000 is the most. Default: no feed.
+    pub fn feed(self, lease_ms: u64) -> Self {
+        self.set("mcache.feed", "yes")
+            .set("mcache.near-lease-ms", lease_ms)
     }
 
     /// Loads no module: plain Redis. Default: the built module is loaded.
@@ -467,9 +474,4 @@ pub(crate) fn free_port() -> u16 {
         .and_then(|listener| listener.local_addr())
         .expect("the loopback address has a free port")
         .port()
-}
-
-fn signal(child: &Child, signal: Signal) {
-    let pid = Pid::from_child(child);
-    kill_process(pid, signal).unwrap_or_else(|e| panic!("signal {signal:?}: {e}"));
 }

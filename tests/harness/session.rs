@@ -170,6 +170,38 @@ impl Session {
         });
     }
 
+    /// Waits until no near cache can hold a lease that a server before this one granted.
+    #[track_caller]
+    pub fn await_predecessors(&mut self) {
+        wait::until("predecessors' leases are over", || {
+            self.stat("near_predecessors_us") == 0
+        });
+    }
+
+    /// How often each command was called, by INFO's commandstats; zero if it never was.
+    #[track_caller]
+    pub fn calls<const N: usize>(&mut self, commands: [&str; N]) -> [u64; N] {
+        let report: String = self.typed("INFO commandstats");
+        commands.map(|command| {
+            let calls = report.lines().find_map(|line| {
+                let (name, rest) = line.strip_prefix("cmdstat_")?.split_once(":calls=")?;
+                let (calls, _) = rest.split_once(',')?;
+                name.eq_ignore_ascii_case(command).then_some(calls)
+            });
+            calls.map_or(0, |calls| calls.parse().expect("a number"))
+        })
+    }
+
+    /// Seconds of processor time: the sum of two fields of INFO's cpu, such as [`CPU`](Self::CPU).
+    #[track_caller]
+    pub fn cpu_s(&mut self, fields: [&str; 2]) -> f64 {
+        let seconds = |field| -> f64 { self.info_text("cpu", field).parse().expect("seconds") };
+        fields.map(seconds).iter().sum()
+    }
+
+    /// What the server's process has used, in user code and in the kernel.
+    pub const CPU: [&str; 2] = ["used_cpu_user", "used_cpu_sys"];
+
     /// The next message of a connection that has subscribed: its last part, or the last key of an invalidation message.
     #[track_caller]
     pub fn message(&mut self) -> String {

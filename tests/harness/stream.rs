@@ -6,7 +6,7 @@ use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
-use crate::{Server, Session, line};
+use crate::{Server, Session, line, resp};
 
 /// Read time after which the primary is taken to be stuck.
 const READ_TIMEOUT: Duration = Duration::from_secs(30);
@@ -86,28 +86,6 @@ impl ReplicationStream {
     }
 
     fn command(&mut self) -> io::Result<String> {
-        let count = self.length(b'*')?;
-        let mut arguments = Vec::with_capacity(count);
-        for _ in 0..count {
-            let length = self.length(b'$')?;
-            let mut argument = vec![0; length + 2];
-            self.reader.read_exact(&mut argument)?;
-            argument.truncate(length);
-            arguments.push(argument);
-        }
-        Ok(line::join(&arguments))
-    }
-
-    fn length(&mut self, sigil: u8) -> io::Result<usize> {
-        let mut header = String::new();
-        if self.reader.read_line(&mut header)? == 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        let digits = header.trim_end().strip_prefix(sigil as char);
-        digits
-            .and_then(|digits| digits.parse().ok())
-            .ok_or_else(|| {
-                io::Error::other(format!("expected {}<length>, got {header}", sigil as char))
-            })
+        Ok(line::join(&resp::read_command(&mut self.reader)?))
     }
 }

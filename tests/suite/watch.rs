@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 
 use harness::{KillOnDrop, Postgres, ScratchDir, Server, Session, locate, wait};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 
 const TABLES: &str = "
     CREATE TABLE product (id text PRIMARY KEY, title text, collection_id text, deleted_at timestamptz, updated_at timestamptz);
@@ -152,8 +152,7 @@ impl Watcher {
     }
 
     fn signal(&self, signal: Signal) {
-        let pid = Pid::from_child(&self.child.0);
-        kill_process(pid, signal).expect("it runs");
+        self.child.signal(signal);
     }
 
     /// Ends it as an operator does.

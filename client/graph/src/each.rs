@@ -168,7 +168,7 @@ impl<C: Codec> Graph<C> {
         let cache = self.cache_for(options);
         let policy = options.cache.policy();
         let near = |each: &Each| cache?.key(each).policy(policy.clone()).near();
-        let mut results: Vec<Option<Served<Arc<GraphResult>>>> = asked.iter().map(near).collect();
+        let results: Vec<Option<Served<Arc<GraphResult>>>> = asked.iter().map(near).collect();
         let pairs = asked.iter().zip(&results);
         let others = pairs.filter(|(_, result)| result.is_none());
         let others: Vec<Each> = others.map(|(each, _)| each.clone()).collect();
@@ -177,12 +177,9 @@ impl<C: Codec> Graph<C> {
             .into_iter()
             .map(|(each, served)| (each, served.map(Arc::new)))
             .collect();
-        for (each, result) in asked.iter().zip(&mut results) {
-            if result.is_none() {
-                *result = found.get(each).cloned();
-            }
-        }
-        Ok(results.into_iter().flatten().collect())
+        let pairs = asked.iter().zip(results);
+        let results = pairs.filter_map(|(each, near)| near.or_else(|| found.get(each).cloned()));
+        Ok(results.collect())
     }
 
     /// The results of these, from the cache or loaded.

@@ -159,27 +159,8 @@ impl<C: Codec> Graph<C> {
             let answer = self.load(query, options).await?;
             return Ok(Served::bypass(answer.into_result()));
         };
-        let caching = &options.cache;
-        let key = match caching.given_key() {
-            Some(key) => Cow::Borrowed(key),
-            None => Cow::Owned(self.key(query, options).await?),
-        };
-        let entry = cache.key(&*key).policy(caching.policy());
-        if caching.refreshes_in_background() {
-            let (graph, query, options) = (self.clone(), query.clone(), options.clone());
-            let load = || async move {
-                let answer = graph.load(&query, &options).await?;
-                let tagged = options.cache.computes_tags();
-                Ok(graph.finish(&answer.plan, answer.loaded, tagged))
-            };
-            return entry.load_detached(load).await;
-        }
-        entry
-            .load(|| async {
-                let answer = self.load(query, options).await?;
-                Ok(self.finish(&answer.plan, answer.loaded, caching.computes_tags()))
-            })
-            .await
+        let key = self.key_of_entry(query, options).await?;
+        self.serve_keyed(cache, &key, query, options).await
     }
 
     /// As [`serve`](Self::serve), shared: what is in the [near cache](mcache::Builder::near) of this process is decoded once and
@@ -216,17 +197,57 @@ impl<C: Codec> Graph<C> {
         query: &GraphQuery,
         options: &GraphOptions,
     ) -> Result<Served<Arc<GraphResult>>, GraphError> {
-        if let Some(cache) = self.cache_for(options) {
-            let caching = &options.cache;
-            let key = match caching.given_key() {
-                Some(key) => Cow::Borrowed(key),
-                None => Cow::Owned(self.key(query, options).await?),
-            };
-            if let Some(near) = cache.key(&*key).policy(caching.policy()).near() {
-                return Ok(near);
+        let Some(cache) = self.cache_for(options) else {
+            return Ok(Box::pin(self.serve(query, options)).await?.map(Arc::new));
+        };
+        let key = self.key_of_entry(query, options).await?;
+        let near = cache.key(&*key).policy(options.cache.policy()).near();
+        match near {
+            Some(near) => Ok(near),
+            None => {
+                let served = Box::pin(self.serve_keyed(cache, &key, query, options));
+                Ok(served.await?.map(Arc::new))
             }
         }
-        Ok(Box::pin(self.serve(query, options)).await?.map(Arc::new))
+    }
+
+    /// The key of the entry that these options ask for.
+    async fn key_of_entry<'a>(
+        &self,
+        query: &GraphQuery,
+        options: &'a GraphOptions,
+    ) -> Result<Cow<'a, str>, GraphError> {
+        Ok(match options.cache.given_key() {
+            Some(key) => Cow::Borrowed(key),
+            None => Cow::Owned(self.key(query, options).await?),
+        })
+    }
+
+    /// As [`serve`](Self::serve), once the entry is known.
+    async fn serve_keyed(
+        &self,
+        cache: &Cache<C>,
+        key: &str,
+        query: &GraphQuery,
+        options: &GraphOptions,
+    ) -> Result<Served<GraphResult>, GraphError> {
+        let caching = &options.cache;
+        let entry = cache.key(key).policy(caching.policy());
+        if caching.refreshes_in_background() {
+            let (graph, query, options) = (self.clone(), query.clone(), options.clone());
+            let load = || async move {
+                let answer = graph.load(&query, &options).await?;
+                let tagged = options.cache.computes_tags();
+                Ok(graph.finish(&answer.plan, answer.loaded, tagged))
+            };
+            return entry.load_detached(load).await;
+        }
+        entry
+            .load(|| async {
+                let answer = self.load(query, options).await?;
+                Ok(self.finish(&answer.plan, answer.loaded, caching.computes_tags()))
+            })
+            .await
     }
 
     /// The cache, if these options ask for it and it is there and on.

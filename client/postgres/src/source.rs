@@ -303,11 +303,16 @@ impl OutboxSource {
         };
         self.pace.notified(session.notified);
         self.session = Some(session);
+        self.hand_out_anew();
+        Ok(())
+    }
+
+    /// What was handed out and is not acknowledged is handed out again: receipts of before count no more.
+    fn hand_out_anew(&mut self) {
         self.generation += 1;
         self.ledger = Ledger::default();
         self.to_store = None;
         self.is_owed = false;
-        Ok(())
     }
 
     /// Everything, every so often, while no change is captured for this consumer and none can be: it may not install,
@@ -402,10 +407,7 @@ impl OutboxSource {
                 self.connect().await?;
                 return Ok(None);
             };
-            self.generation += 1;
-            self.ledger = Ledger::default();
-            self.to_store = None;
-            self.is_owed = false;
+            self.hand_out_anew();
             self.stored = stored.acknowledged.clone();
             self.reading = Some(Reading {
                 from: stored.acknowledged,

@@ -173,7 +173,7 @@ impl ChangeSource for BusSource {
 
     async fn next(&mut self) -> Result<Changes<BusReceipt>, BoxError> {
         let Some(first) = self.queue.recv().await else {
-            // No publisher is left. That is no failure: there is just nothing to do for ever.
+            // No publisher is left. That is no failure, but no change will come any more.
             return std::future::pending().await;
         };
         let age = first.at.elapsed();

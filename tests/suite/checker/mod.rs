@@ -24,7 +24,7 @@ use std::time::{Duration, Instant};
 use harness::slots::{Move, Pair};
 use harness::topology::{Replicated, Sentinels, is_primary};
 use harness::{KillOnDrop, Proxy, Seed, Server, ServerBuilder, wait};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 
 use crate::support::runtime::run;
 
@@ -87,8 +87,7 @@ impl Worker {
     }
 
     fn signal(&self, signal: Signal) {
-        let pid = Pid::from_child(&self.0);
-        kill_process(pid, signal).expect("it is there");
+        self.0.signal(signal);
     }
 }
 

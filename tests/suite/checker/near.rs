@@ -4,10 +4,7 @@ use super::*;
 
 /// Options of a server with the feed on. Leases are short: many of them end in a history.
 fn options() -> ServerBuilder {
-    Server::builder()
-        .set("mcache.feed", "yes")
-        .set("mcache.near-lease-ms", 300)
-        .set("mcache.on-promote", "drop")
+    Server::builder().feed(300).set("mcache.on-promote", "drop")
 }
 
 #[test]

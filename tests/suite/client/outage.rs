@@ -6,7 +6,9 @@ use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
 use harness::{Proxy, Server, ServerBuilder, wait};
-use mcache::{Cache, Error, Loaded, PlainRedisProvider, Settled, Source, server::RedisOptions};
+use mcache::{
+    Cache, Error, Invalidation, Loaded, PlainRedisProvider, Settled, Source, server::RedisOptions,
+};
 use tokio::time::{sleep, timeout};
 
 use crate::support::runtime::run;
@@ -59,6 +61,14 @@ fn on_both(test: impl Fn(On)) {
 
 async fn cache(url: &str) -> Cache {
     On::Module.cache(url).await
+}
+
+/// The invalidation arrives after all.
+async fn arrives(invalidation: Invalidation) {
+    let settled = timeout(PATIENCE, invalidation.settled())
+        .await
+        .expect("in time");
+    assert_eq!(settled, Settled::Acknowledged);
 }
 
 /// One read of a source that answers at once; where it came from and how long it took.
@@ -210,10 +220,7 @@ fn an_invalidation_during_a_pause_arrives_afterwards_and_nothing_old_is_read_mea
             assert!(!invalidation.is_acknowledged());
             assert_eq!(read(&cache, "k", 2).await.1, Source::Bypass);
             server.resume();
-            let settled = timeout(PATIENCE, invalidation.settled())
-                .await
-                .expect("in time");
-            assert_eq!(settled, Settled::Acknowledged);
+            arrives(invalidation).await;
             assert_eq!(read(&cache, "k", 3).await.0, 3, "the old value is gone");
         });
     });
@@ -247,10 +254,7 @@ fn a_hundred_invalidations_of_a_dead_server_all_arrive() {
             assert_eq!(cache.pending_invalidations(), 100);
             proxy.heal();
             for invalidation in pending {
-                let settled = timeout(PATIENCE, invalidation.settled())
-                    .await
-                    .expect("in time");
-                assert_eq!(settled, Settled::Acknowledged);
+                arrives(invalidation).await;
             }
             let keys = (0..100).map(|number| format!("k{number}"));
             assert_eq!(

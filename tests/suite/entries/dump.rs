@@ -7,7 +7,7 @@ use harness::{Server, Session};
 use redis::Value;
 
 /// Version and checksum at the end of a dump.
-const FOOTER: usize = 10;
+pub const FOOTER: usize = 10;
 
 /// Redis's checksum: CRC-64/Jones, reflected.
 pub fn crc64(bytes: &[u8]) -> u64 {

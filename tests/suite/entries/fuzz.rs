@@ -6,20 +6,9 @@
 use harness::{Seed, Server, Session};
 use redis::Value;
 
+use super::dump::{FOOTER, crc64};
+
 const MUTANTS: usize = 4_000;
-
-/// Version and checksum at the end of a dump.
-const FOOTER: usize = 10;
-
-/// Redis' checksum: CRC-64/Jones, reflected.
-fn crc64(bytes: &[u8]) -> u64 {
-    const POLYNOMIAL: u64 = 0x95ac_9329_ac4b_c9b5;
-    bytes.iter().fold(0, |crc, byte| {
-        (0..8).fold(crc ^ u64::from(*byte), |crc, _| {
-            (crc >> 1) ^ if crc & 1 == 1 { POLYNOMIAL } else { 0 }
-        })
-    })
-}
 
 /// `body` with the version of `dump` and a checksum that is right.
 fn sealed(body: &[u8], dump: &[u8]) -> Vec<u8> {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use harness::{Seed, Server, wait};
+use harness::{Seed, Server};
 use mcache::{Cache, NearOptions, Source, server::RedisOptions};
 use mcache_graph::{Graph, GraphError, GraphOptions, GraphQuery, QueryError};
 
@@ -107,14 +107,8 @@ async fn fresh(graph: &Graph, query: &GraphQuery) -> bool {
 
 fn server() -> Server {
     // The lease is as long as it can be, for a busy machine.
-    let server = Server::builder()
-        .set("mcache.feed", "yes")
-        .set("mcache.near-lease-ms", 5_000)
-        .start();
-    let mut session = server.session();
-    wait::until("predecessors' leases are over", || {
-        session.stat("near_predecessors_us") == 0
-    });
+    let server = Server::builder().feed(5_000).start();
+    server.session().await_predecessors();
     server
 }
 

@@ -30,12 +30,7 @@ fn the_feed_is_off_unless_it_is_switched_on() {
 
 #[test]
 fn a_replica_grants_nothing_and_a_promoted_one_has_predecessors() {
-    let mut servers = Replicated::start_with(
-        1,
-        Server::builder()
-            .set("mcache.feed", "yes")
-            .set("mcache.near-lease-ms", 5_000),
-    );
+    let mut servers = Replicated::start_with(1, Server::builder().feed(5_000));
     let mut near = Process::subscribed(&servers.primary);
     near.redis.ok("MCACHE.SET k 0 v TAGS t");
     assert!(near.read("k"));
@@ -77,10 +72,7 @@ fn a_primary_that_does_not_execute_writes_grants_nothing() {
 
 #[test]
 fn a_server_that_was_frozen_grants_nothing_for_one_lease() {
-    let server = Server::builder()
-        .set("mcache.feed", "yes")
-        .set("mcache.near-lease-ms", 5_000)
-        .start();
+    let server = Server::builder().feed(5_000).start();
     let mut near = Process::subscribed(&server);
     near.redis.ok("CONFIG SET mcache.near-lease-ms 400");
     server.pause();
@@ -112,10 +104,7 @@ fn one_subscriber_too_many_is_refused() {
 /// What a lease is set to now says nothing of those that another server, or a former run, has granted.
 #[test]
 fn a_shorter_lease_here_does_not_shorten_what_predecessors_granted() {
-    let mut server = Server::builder()
-        .set("mcache.feed", "yes")
-        .set("mcache.near-lease-ms", 100)
-        .start();
+    let mut server = Server::builder().feed(100).start();
     let longest = |server: &Server| {
         let mut redis = server.session();
         let answer: (u64, u64, u64) = redis.typed("MCACHE.INVALIDATE NEAR TAGS t");

@@ -10,8 +10,5 @@ use harness::Server;
 
 /// A server with the feed on. The lease is as long as it can be, for a busy machine.
 pub fn server() -> Server {
-    Server::builder()
-        .set("mcache.feed", "yes")
-        .set("mcache.near-lease-ms", 5_000)
-        .start()
+    Server::builder().feed(5_000).start()
 }

@@ -10,10 +10,7 @@ use super::server;
 /// Servers that start have predecessors; a test that is about something else waits until their leases are over.
 fn quiet() -> Server {
     let server = server();
-    let mut redis = server.session();
-    wait::until("predecessors' leases are over", || {
-        redis.stat("near_predecessors_us") == 0
-    });
+    server.session().await_predecessors();
     server
 }
 

@@ -101,8 +101,7 @@ fn a_key_is_told_by_whatever_command_it_is_changed() {
 #[test]
 fn eviction_and_reclaim_tell_nothing() {
     let server = Server::builder()
-        .set("mcache.feed", "yes")
-        .set("mcache.near-lease-ms", 5_000)
+        .feed(5_000)
         .set("maxmemory-policy", "allkeys-lru")
         .start();
     let mut near = Process::subscribed(&server);
@@ -186,10 +185,7 @@ fn a_subscriber_hears_of_its_prefixes_which_must_be_readable() {
 /// Where no near cache ever subscribed, and ten leases after the last one ended, nothing is written down.
 #[test]
 fn nothing_is_written_down_while_no_near_cache_subscribes() {
-    let server = Server::builder()
-        .set("mcache.feed", "yes")
-        .set("mcache.near-lease-ms", 100)
-        .start();
+    let server = Server::builder().feed(100).start();
     let mut redis = server.session();
     let nothing = |redis: &mut harness::Session| {
         let before = redis.stat("feed_events");

@@ -1,9 +1,11 @@
 //! A line to a server on which the provider's script arrives changed: SCRIPT LOAD is understood, everything else passes as it is.
 
-use std::io::{self, BufRead, BufReader, Write};
+use std::io::{self, BufReader, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::thread;
+
+use harness::resp::read_command;
 
 /// What happens to the text of a script.
 type Change = dyn Fn(&str) -> String + Send + Sync;
@@ -55,25 +57,4 @@ fn forward(client: TcpStream, server: TcpStream, change: &Change) -> io::Result<
     let _ = to_server.shutdown(Shutdown::Both);
     let _ = back.join();
     copied
-}
-
-/// One command, as every client library writes it: an array of strings with their lengths.
-fn read_command(from: &mut impl BufRead) -> io::Result<Vec<Vec<u8>>> {
-    let count = read_number(from, '*')?;
-    (0..count)
-        .map(|_| {
-            let mut word = vec![0; read_number(from, '$')? + 2];
-            from.read_exact(&mut word)?;
-            word.truncate(word.len() - 2);
-            Ok(word)
-        })
-        .collect()
-}
-
-fn read_number(from: &mut impl BufRead, kind: char) -> io::Result<usize> {
-    let mut line = String::new();
-    from.read_line(&mut line)?;
-    let number = line.trim_end().strip_prefix(kind);
-    let number = number.and_then(|number| number.parse().ok());
-    number.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, format!("{line:?}")))
 }

@@ -45,14 +45,11 @@ fn found_by(name: &str, edits: &[Edit]) -> Option<String> {
         .find(|(finder, _)| *finder == name)
         .unwrap_or_else(|| panic!("no test is named {name}"));
     let server = bare().tcp().start();
-    let edits: Vec<(String, String)> = edits
-        .iter()
-        .map(|edit| (edit.from.to_string(), edit.to.to_string()))
-        .collect();
+    let edits = edits.to_vec();
     let url = faulty::line(server.port(), move |text| {
-        edits.iter().fold(text.to_owned(), |text, (from, to)| {
-            assert_eq!(text.matches(from).count(), 1, "{from}");
-            text.replacen(from, to, 1)
+        edits.iter().fold(text.to_owned(), |text, edit| {
+            assert_eq!(text.matches(&edit.from).count(), 1, "{}", edit.from);
+            text.replacen(&edit.from, &edit.to, 1)
         })
     });
     let outcome = catch_unwind(AssertUnwindSafe(|| finder(&url, server.session())));

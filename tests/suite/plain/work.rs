@@ -7,16 +7,9 @@ use mcache::provider::{Mode, Provider, Store};
 use super::{bare, provider};
 use crate::support::runtime::run;
 
-/// Calls of these commands since the last count.
-fn counted(redis: &mut Session, names: [&str; 2]) -> [u64; 2] {
-    let stats = redis.text("INFO commandstats").expect("counts");
-    let calls = |name: &str| {
-        let line = format!("cmdstat_{name}:calls=");
-        let rest = stats.lines().find_map(|at| at.strip_prefix(&line));
-        let number = rest.and_then(|rest| rest.split(',').next()?.parse().ok());
-        number.unwrap_or(0)
-    };
-    let calls = names.map(calls);
+/// Calls of GETRANGE and of HMGET since the last count.
+fn counted(redis: &mut Session) -> [u64; 2] {
+    let calls = redis.calls(["getrange", "hmget"]);
     redis.ok("CONFIG RESETSTAT");
     calls
 }
@@ -35,10 +28,10 @@ fn a_read_of_an_entry_with_six_hundred_tags_makes_no_six_hundred_look_ups() {
         let told = provider.invalidate(&others(5_000), Mode::Hard).await;
         told.expect("invalidate");
         let mut read = async || {
-            counted(&mut redis, ["getrange", "hmget"]);
+            counted(&mut redis);
             let found = provider.get(b"k").await.expect("get");
             assert!(found.is_some());
-            counted(&mut redis, ["getrange", "hmget"])
+            counted(&mut redis)
         };
         // More than the ring has: each group of its tags once, at most 256, and then never again.
         let [ranges, groups] = read().await;
@@ -58,8 +51,8 @@ fn a_read_of_an_entry_with_six_hundred_tags_makes_no_six_hundred_look_ups() {
         let own = Tags::from_iter(["t7"]);
         let told = provider.invalidate(&own, Mode::Soft).await;
         told.expect("invalidate");
-        counted(&mut redis, ["getrange", "hmget"]);
+        counted(&mut redis);
         assert_eq!(provider.get(b"k").await.expect("get"), None);
-        assert_eq!(counted(&mut redis, ["getrange", "hmget"])[1], 1);
+        assert_eq!(counted(&mut redis)[1], 1);
     });
 }

@@ -21,6 +21,7 @@ use std::path::{Path, PathBuf};
 pub type Outcome<T> = Result<T, Box<dyn Error>>;
 
 /// Some lines of a file, and what takes their place.
+#[derive(Clone)]
 pub struct Edit {
     pub file: String,
     pub from: String,

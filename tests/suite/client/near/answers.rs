@@ -69,7 +69,7 @@ fn whoever_may_not_be_near_asks_the_server() {
 #[test]
 fn what_another_process_invalidates_is_not_served_once_that_is_settled() {
     let server = options().start();
-    await_predecessors(&mut server.session());
+    server.session().await_predecessors();
     run(async {
         let (reader, writer) = (near(&server.url()).await, plain(&server.url()).await);
         for round in 0..50u32 {
@@ -85,7 +85,7 @@ fn what_another_process_invalidates_is_not_served_once_that_is_settled() {
 #[test]
 fn what_another_process_clears_is_not_served_once_that_is_settled() {
     let server = options().start();
-    await_predecessors(&mut server.session());
+    server.session().await_predecessors();
     run(async {
         let (reader, writer) = (near(&server.url()).await, plain(&server.url()).await);
         for round in 0..5u32 {
@@ -153,7 +153,7 @@ fn that_there_is_nothing_is_near_too() {
 fn each_key_of_a_batch_is_near_for_itself() {
     let server = options().start();
     let mut session = server.session();
-    await_predecessors(&mut session);
+    session.await_predecessors();
     run(async {
         let cache = near(&server.url()).await;
         let names: Vec<String> = (0..20).map(|n| format!("k{n}")).collect();

@@ -10,7 +10,7 @@ use crate::support::runtime::run;
 #[test]
 fn what_is_softly_invalidated_is_not_served_from_near_and_the_server_says_who_gets_it_stale() {
     let server = options().start();
-    await_predecessors(&mut server.session());
+    server.session().await_predecessors();
     run(async {
         let (reader, writer) = (near(&server.url()).await, plain(&server.url()).await);
         until_near(&reader, "other", 1).await;
@@ -70,7 +70,7 @@ fn what_is_softly_invalidated_is_not_served_from_near_and_the_server_says_who_ge
 fn what_is_hot_here_and_gone_there_is_served_until_it_is_invalidated() {
     let server = options().set("maxmemory-policy", "allkeys-lru").start();
     let mut session = server.session();
-    await_predecessors(&mut session);
+    session.await_predecessors();
     run(async {
         let (reader, writer) = (near(&server.url()).await, plain(&server.url()).await);
         until_near(&reader, "k", 1).await;
@@ -95,7 +95,7 @@ fn what_is_hot_here_and_gone_there_is_served_until_it_is_invalidated() {
 fn why_entries_left_is_counted_and_how_old_the_feed_is() {
     let server = options().start();
     let mut session = server.session();
-    await_predecessors(&mut session);
+    session.await_predecessors();
     run(async {
         let (cache, other) = (near(&server.url()).await, plain(&server.url()).await);
         let primary = stats(&cache).primaries.remove(0);

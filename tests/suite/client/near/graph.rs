@@ -24,7 +24,7 @@ fn shop() -> (Arc<Schema>, Arc<MemoryResolver>) {
 fn results_are_near_each_for_itself_and_shared() {
     let server = options().start();
     let mut session = server.session();
-    await_predecessors(&mut session);
+    session.await_predecessors();
     run(async {
         let (cache, writer) = (near(&server.url()).await, plain(&server.url()).await);
         let (schema, store) = shop();

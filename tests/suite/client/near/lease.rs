@@ -10,9 +10,8 @@ use crate::support::runtime::run;
 
 /// Short, so that it is over soon. The server keeps the log for ten of them.
 fn with_lease(ms: u64) -> Server {
-    let options = Server::builder().set("mcache.feed", "yes");
-    let server = options.set("mcache.near-lease-ms", ms).tcp().start();
-    await_predecessors(&mut server.session());
+    let server = Server::builder().feed(ms).tcp().start();
+    server.session().await_predecessors();
     server
 }
 

@@ -11,7 +11,7 @@ mod topology;
 
 use std::time::Duration;
 
-use harness::{Server, ServerBuilder, Session, wait};
+use harness::{Server, ServerBuilder, Session};
 use mcache::{Cache, Error, Loaded, NearOptions, NearStats, Served, Settled, server::RedisOptions};
 use tokio::time::{Instant, sleep};
 
@@ -20,9 +20,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Options of a server with the feed on. The lease is as long as it can be, for a busy machine.
 fn options() -> ServerBuilder {
-    Server::builder()
-        .set("mcache.feed", "yes")
-        .set("mcache.near-lease-ms", 5_000)
+    Server::builder().feed(5_000)
 }
 
 /// A cache as one process would have it, on connections of its own.
@@ -65,13 +63,6 @@ async fn until_serving(cache: &Cache) {
     until("the near cache may serve", || stats(cache).is_serving()).await;
 }
 
-/// No process has to be waited for on account of the server before.
-fn await_predecessors(session: &mut Session) {
-    wait::until("predecessors' leases are over", || {
-        session.stat("near_predecessors_us") == 0
-    });
-}
-
 async fn load(cache: &Cache, key: &str, value: u32) -> Served<u32> {
     let load = || async move { Ok::<_, Error>(Loaded::new(value)) };
     let loaded = cache.key(key).tags(["t"]).load(load).await;
@@ -104,8 +95,7 @@ async fn invalidate(cache: &Cache, tag: &str) {
 
 /// How often the server executed commands that read or store entries.
 fn executed(session: &mut Session) -> u64 {
-    let stats = session.text("INFO commandstats").expect("text");
-    let names = [
+    let commands = [
         "mcache.get",
         "mcache.mget",
         "mcache.fetch",
@@ -113,13 +103,5 @@ fn executed(session: &mut Session) -> u64 {
         "mcache.set",
         "mcache.token",
     ];
-    let calls = |line: &str| {
-        let (name, rest) = line.strip_prefix("cmdstat_")?.split_once(":calls=")?;
-        let name = name.to_ascii_lowercase();
-        let (calls, _) = rest.split_once(',')?;
-        names
-            .contains(&&*name)
-            .then(|| calls.parse::<u64>().expect("a number"))
-    };
-    stats.lines().filter_map(calls).sum()
+    session.calls(commands).iter().sum()
 }

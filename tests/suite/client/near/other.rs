@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use harness::KillOnDrop;
 use mcache::Source;
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 
 use super::{PATIENCE, load, near};
 use crate::support::runtime::run;
@@ -49,8 +49,7 @@ impl Other {
     }
 
     pub fn signal(&self, signal: Signal) {
-        let pid = Pid::from_child(&self.process);
-        kill_process(pid, signal).expect("it is there");
+        self.process.signal(signal);
     }
 
     pub fn ask(&mut self, question: &str) {

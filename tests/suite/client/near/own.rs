@@ -9,7 +9,7 @@ use crate::support::runtime::run;
 #[test]
 fn a_process_reads_what_it_wrote() {
     let server = options().start();
-    await_predecessors(&mut server.session());
+    server.session().await_predecessors();
     run(async {
         let cache = near(&server.url()).await;
         let read = || cache.key("k").get::<u32>();
@@ -44,7 +44,7 @@ fn a_loaders_own_value_is_near_when_the_server_has_taken_it() {
 #[test]
 fn a_loaders_own_value_is_not_near_when_the_server_refused_it() {
     let server = options().start();
-    await_predecessors(&mut server.session());
+    server.session().await_predecessors();
     run(async {
         let (cache, other) = (near(&server.url()).await, plain(&server.url()).await);
         let (begin, begun) = oneshot::channel();

@@ -9,7 +9,7 @@ use crate::support::runtime::run;
 fn many_invalidations_share_few_settles() {
     let server = options().start();
     let mut session = server.session();
-    await_predecessors(&mut session);
+    session.await_predecessors();
     run(async {
         let (reader, writer) = (near(&server.url()).await, plain(&server.url()).await);
         until_near(&reader, "k", 1).await;
@@ -33,7 +33,7 @@ fn many_invalidations_share_few_settles() {
 fn one_that_need_not_be_settled_is_not_waited_for() {
     let server = options().tcp().start();
     let mut session = server.session();
-    await_predecessors(&mut session);
+    session.await_predecessors();
     let proxy = Proxy::to_port(server.port());
     run(async {
         let reader = near(&proxy.url()).await;
@@ -62,7 +62,7 @@ fn one_that_need_not_be_settled_is_not_waited_for() {
 fn a_process_that_ends_is_not_waited_for() {
     let server = options().start();
     let mut session = server.session();
-    await_predecessors(&mut session);
+    session.await_predecessors();
     run(async {
         let (reader, writer) = (near(&server.url()).await, plain(&server.url()).await);
         until_near(&reader, "k", 1).await;

@@ -11,7 +11,7 @@ fn a_cluster_has_a_subscription_for_each_primary() {
     let options = options().cluster();
     let cluster = Cluster::start_with(options);
     for node in cluster.primaries() {
-        await_predecessors(&mut node.session());
+        node.session().await_predecessors();
     }
     run(async {
         let (reader, writer) = (near(&cluster.url()).await, plain(&cluster.url()).await);
@@ -73,7 +73,7 @@ fn behind_sentinels_another_primary_is_a_gap() {
             !is_primary(&replicated.primary)
         });
         let primary = primary_of(&replicated).expect("there is one");
-        await_predecessors(&mut primary.session());
+        primary.session().await_predecessors();
         until_near(&reader, "k", 2).await;
         let began = Instant::now();
         loop {
