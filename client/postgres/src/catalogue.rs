@@ -120,12 +120,14 @@ DECLARE
 BEGIN
   FOR wanted IN SELECT DISTINCT i.relation FROM {schema}.interest AS i JOIN {schema}.consumer AS c ON c.id = i.consumer
                 WHERE c.expired_at IS NULL ORDER BY 1 LOOP
-    SELECT * INTO is_now FROM {schema}.fingerprint(wanted);
     IF NOT EXISTS (SELECT FROM {schema}.seen AS s WHERE s.relation = wanted) THEN
-      INSERT INTO {schema}.seen VALUES (wanted, is_now.fingerprint, is_now.captured) ON CONFLICT DO NOTHING;
+      INSERT INTO {schema}.seen SELECT wanted, f.fingerprint, f.captured FROM {schema}.fingerprint(wanted) AS f
+        ON CONFLICT DO NOTHING;
     END IF;
     SELECT s.* INTO was FROM {schema}.seen AS s WHERE s.relation = wanted FOR UPDATE SKIP LOCKED;
     CONTINUE WHEN NOT FOUND;
+    -- Read after the lock was taken, so that it is never older than what the last holder of the lock wrote.
+    SELECT * INTO is_now FROM {schema}.fingerprint(wanted);
     IF was.fingerprint <> is_now.fingerprint OR NOT is_now.captured THEN
       INSERT INTO {schema}.outbox (relation, operation) VALUES (wanted, 'everything');
       RETURN QUERY SELECT wanted, is_now.captured;
