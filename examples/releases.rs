@@ -238,7 +238,7 @@ impl<W: Write> Street<'_, W> {
         self.compare().await
     }
 
-    /// Waits until every process that runs has acknowledged whatever is committed.
+    /// Waits until every process that runs has acknowledged all committed changes.
     async fn settle(&self) -> Result<()> {
         let began = Instant::now();
         // A change for every consumer: behind it a process that had something to clear at its start has done that, too.

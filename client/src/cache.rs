@@ -94,7 +94,7 @@ impl<C: Codec> Cache<C> {
         self.keys(keys).get_many().await
     }
 
-    /// Removes one entry, whatever its options, from every provider.
+    /// Removes one entry, with any options, from every provider.
     ///
     /// Meant for housekeeping: a fill of the same key that is under way may store its value afterwards. What must not
     /// be served any more is invalidated by a tag.

@@ -82,7 +82,7 @@ impl<V> Fill<V> {
         }
     }
 
-    /// There is no value. Who waits is told; where another value is at hand, the next caller, here and in other processes,
+    /// There is no value. Callers that wait are told; where another value is at hand, the next caller, here and in other processes,
     /// is served that for a while: the lease is kept so long.
     pub(crate) fn fail(self, core: &Core, key: &Bytes, error: Option<SharedError>) {
         if let Some(leader) = self.leader {

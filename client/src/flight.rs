@@ -81,7 +81,7 @@ impl fmt::Debug for SharedError {
     }
 }
 
-/// When a caller came, and what he could know then.
+/// When a caller came, and what it could know then.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Arrival {
     pub(crate) at: Instant,
@@ -143,8 +143,8 @@ impl Flights {
         }
     }
 
-    /// Be the one who fills this key, because the provider said so. The one before is slower than its lease, or waits
-    /// for it and is told that he is [overtaken](Leader::overtaken); later callers wait for the new one.
+    /// Makes the caller the one who fills this key, because the provider said so. The leader before it is slower than its
+    /// lease or waits for it, and is told that it is [overtaken](Leader::overtaken); later callers wait for the new leader.
     pub(crate) fn lead(self: &Arc<Self>, key: &Bytes) -> Leader {
         self.insert(&mut self.shard(key), key)
     }

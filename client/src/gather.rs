@@ -143,7 +143,7 @@ impl<C: Codec> Gathering<'_, C> {
     }
 
     /// As [`run`](Self::run), with the loads in tasks of their own: they are finished whether or not the caller waits for
-    /// them. For what is at hand he does not.
+    /// them. The caller does not wait for loads where a stale value is at hand.
     pub(crate) async fn run_detached<K, T, E, F, Fut>(
         self,
         keys: &[K],
@@ -207,7 +207,7 @@ impl<C: Codec> Gathering<'_, C> {
         K: Eq + Hash + Clone,
         T: DeserializeOwned,
     {
-        // It cannot tell who is to refresh early.
+        // The provider cannot tell which caller is to refresh early.
         if items.len() < 2 || !self.policy.early.is_zero() {
             return items;
         }

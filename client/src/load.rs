@@ -11,7 +11,7 @@
 //!                └───────────── the others, if nothing came of it ◀──────┘
 //! ```
 //!
-//! Whatever the cache does or fails to do, the loader is reached within a bounded time: calls have deadlines, waiting
+//! The loader is reached within a bounded time, also when the cache does not answer or fails: calls have deadlines, waiting
 //! ends after two loader timeouts (three where another caller of this process tries at last), and the rounds are counted.
 //! A fill's token is taken before the loader is called.
 //!

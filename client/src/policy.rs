@@ -176,7 +176,7 @@ macro_rules! policy_setters {
         }
 
         /// Early refresh: shortly before an entry expires one of its readers loads it anew while the others are still
-        /// served, so that a key under load never expires. Who does is drawn by lot, the likelier the nearer the end
+        /// served, so that a key under load never expires. That reader is drawn by lot, the likelier the nearer the end
         /// (XFetch); `load` is how long a load takes, more refreshes earlier. If that load fails, its caller gets the
         /// value that is still live. Default: zero, never.
         pub fn early_refresh(mut self, load: Duration) -> Self {

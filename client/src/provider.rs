@@ -82,7 +82,7 @@ pub trait Provider: Send + Sync + 'static {
     /// Gives a lease back without a value, so that the next caller in line may try. `false`: the token held none.
     fn release<'a>(&'a self, key: &'a [u8], token: &'a Token) -> BoxFuture<'a, Result<bool>>;
 
-    /// Removes one entry, whatever its options. `true` if there was one.
+    /// Removes one entry, with any options. `true` if there was one.
     fn clear<'a>(&'a self, key: &'a [u8]) -> BoxFuture<'a, Result<bool>>;
 
     /// Makes every entry dead (or stale, see [`Mode`]) that carries any of the tags. `Ok` means that every

@@ -1,4 +1,4 @@
-//! Values that all who ask for them share: reads of one key that decode nothing where the near cache has it.
+//! Values that are shared by their readers: reads of one key that decode nothing where the near cache has it.
 
 use std::sync::Arc;
 

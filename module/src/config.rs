@@ -185,7 +185,7 @@ pub static INVALIDATION_MEMORY_TAGS: Number = Number::new(
 )
 .changing(apply_invalidation_memory);
 
-/// Most bytes of the feed's log. Who is further behind than that forgets everything and begins anew.
+/// Most bytes of the feed's log. A subscription that is further behind than that forgets everything and begins anew.
 pub static FEED_BYTES: Number =
     Number::new("feed-bytes", 1 << 20, 16 << 10, 1 << 30).changing(apply_feed);
 /// How long a near cache may serve without having heard from the server, and how long an invalidation waits for one that is

@@ -10,8 +10,8 @@
 //! command. With a migration of whole slots: their new owner gets what is replicated for their keys. With a *fork*: a
 //! replica is in step only from the fork of its full synchronisation on (a partial one needs the backlog, and there
 //! was none), and a file that is switched on takes commands only from the fork of its first rewrite on; what was
-//! written before the fork is in what the fork writes. Or with a change of *role*: who was a replica meanwhile has a
-//! backlog without ever having forked.
+//! written before the fork is in what the fork writes. Or with a change of *role*: a server that
+//! was a replica in between has a backlog although it never forked.
 
 use crate::redis::{self, Ctx};
 use crate::state;

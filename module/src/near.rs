@@ -118,7 +118,7 @@ pub fn life_ms(key: &Key<'_>, entry: &Entry) -> Option<u64> {
     fresh_ms(entry, now_ms).into_iter().chain(kept_ms).min()
 }
 
-/// Does what is due, if there is anything to do at all. Called by whatever may have told the feed something.
+/// Does what is due, if there is anything to do at all. Called after each step that may have told the feed something.
 #[inline]
 pub fn turn(ctx: Ctx<'_>) {
     if !state::with(|s| s.feed.is_idle()) {

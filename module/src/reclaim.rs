@@ -97,7 +97,7 @@ pub fn run(ctx: Ctx<'_>, end_ns: Option<u64>) -> usize {
     freed
 }
 
-/// A task, with the name of its key: whatever was called in Redis since the task was handed out may have freed the entry,
+/// A task, with the name of its key: the functions of Redis called since the task was handed out may have freed the entry,
 /// so from then on the entry is compared and not looked at, unless the key still holds it.
 pub struct Job {
     /// The database, to be selected.

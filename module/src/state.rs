@@ -17,7 +17,7 @@ pub type State = Server<Blocked>;
 
 static STATE: MainThread<State> = MainThread::new();
 
-/// Told of every entry that is freed, from whatever thread frees it; the one thing here that other threads may touch.
+/// Told of every entry that is freed, by the thread that frees it; the one thing here that other threads may touch.
 pub static AWAITED: Awaited = Awaited::new();
 
 /// Begins with nothing; called once, when the module is loaded.

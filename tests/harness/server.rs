@@ -1,7 +1,7 @@
 //! One redis-server with the module.
 //!
 //! Owns the process, its directory and its end: a test that leaves a server whose index and keyspace disagree, that
-//! crashed or whose module panicked has failed, whatever it asserted. It must not know about other servers.
+//! crashed or whose module panicked has failed, even if all its assertions held. It must not know about other servers.
 
 use std::fs;
 use std::net::TcpListener;

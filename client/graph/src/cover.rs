@@ -195,7 +195,7 @@ impl Cover {
 
     fn of_values(entity: &Entity, name: &Name, values: &[Value]) -> Self {
         let Some(index) = lookup(entity, std::slice::from_ref(name)) else {
-            // An empty list finds nothing whatever the field.
+            // An empty list finds nothing, for every field.
             return match values {
                 [] => Self::nothing(),
                 _ => Self::ANYTHING,

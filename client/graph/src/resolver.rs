@@ -1,8 +1,8 @@
 //! Where rows come from: the one trait a graph needs implemented.
 //!
 //! A graph turns a query into one [`Fetch`] per level (entity reached by a path), each for all
-//! rows of that level at once, so a query costs as many round trips as it has levels whatever the
-//! number of rows. Levels of the same depth are fetched concurrently.
+//! rows of that level at once, so a query costs as many round trips as it has levels: their
+//! number does not grow with the rows. Levels of the same depth are fetched concurrently.
 
 use std::future::Future;
 use std::pin::Pin;

@@ -4,7 +4,7 @@
  * processes; each serves them under a lease (docs/near.md). What the server has acknowledged is *settled* once each of them
  * has confirmed it or its lease is over.
  *
- * One SETTLE is under way for a primary at a time: who comes meanwhile waits for the next one, together. It waits inside the
+ * One SETTLE is under way for a primary at a time: callers that come meanwhile share the next one. It waits inside the
  * server, so it has a connection of its own. Without an answer, time settles: the lease that the server named, and
  * four percent for two clocks.
  */

@@ -2,7 +2,7 @@
 //!
 //! Owns the text of the trigger functions. It must not run anything: see `install.rs`.
 //!
-//! One statement of an application makes one row of the outbox, in the same transaction, whatever the number of
+//! One statement of an application makes one row of the outbox, in the same transaction, for any number of
 //! consumers. It holds the rows as they were and as they are, without those that did not change, and every value that any
 //! consumer needs. What these rows are, which belong together and what happened to them is for each consumer to say: it
 //! knows its entities, their keys and their soft deletion.
@@ -78,7 +78,7 @@ impl Capture<'_> {
         })
     }
 
-    /// Makes one trigger on one table, and makes it fire whatever `session_replication_role` says.
+    /// Makes one trigger on one table, and makes it fire for every value of `session_replication_role`.
     pub(super) fn create_trigger(
         schema: &str,
         relation: &str,

@@ -2,7 +2,7 @@
 //!
 //! Owns the meaning of what the trigger functions of `capture.rs` write: which rows belong together, which entities they
 //! are of, what happened to them. It must not fail: what it cannot read becomes an event of the whole entity, which is
-//! correct whatever the row said. What was not captured is unknown, never unchanged.
+//! correct for every row. A value that was not captured counts as unknown, never as unchanged.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 

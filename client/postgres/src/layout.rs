@@ -41,7 +41,7 @@ impl Layout<'_> {
         } else {
             "UNLOGGED TABLE"
         };
-        // Rows live for milliseconds: whatever the outbox once grew to, vacuum comes by absolute numbers. The small ones
+        // Rows live for milliseconds: vacuum comes after a fixed number of dead rows, even if the outbox was once large. The small ones
         // are updated often: room in each page keeps their updates out of the indexes.
         format!(
             "CREATE SCHEMA IF NOT EXISTS {schema};
@@ -221,7 +221,7 @@ END
         )
     }
 
-    /// A function that runs as its owner, whatever the caller's settings.
+    /// A function that runs as its owner and ignores the caller's settings.
     pub(super) fn function(&self, name: &str, takes: &str, returns: &str, body: &str) -> String {
         format!(
             "CREATE OR REPLACE FUNCTION {schema}.{name}({takes}) RETURNS {returns} LANGUAGE plpgsql SECURITY DEFINER

@@ -178,7 +178,7 @@ mod tests {
         pace.found(1, now + MILLISECOND);
         assert_eq!(pace.again(now, now + MILLISECOND), now + ALERT_PAUSE);
         assert_eq!(pace.again(now, now + 2 * SECOND), now, "that is over");
-        // Who asked for more haste gets it.
+        // A source with a shorter idle pause looks again after that pause.
         pace.idle_pause = MILLISECOND;
         assert_eq!(pace.again(now, now + MILLISECOND), now + MILLISECOND);
     }

@@ -2,7 +2,7 @@
 //!
 //! Owns finding out whether a session is ours alone. It must not know what the session is used for.
 //!
-//! A pooler in transaction mode gives each transaction whatever session is free: settings, prepared statements and
+//! A pooler in transaction mode gives each transaction any session that is free: settings, prepared statements and
 //! `LISTEN` are lost or, worse, meet another program's work.
 
 use tokio_postgres::{Client, SimpleQueryMessage};

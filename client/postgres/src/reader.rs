@@ -293,7 +293,7 @@ impl Reader {
             .iter()
             .map(|param| (param as &(dyn ToSql + Sync), Type::UNKNOWN))
             .collect();
-        // Sent in this order, before the first answer is awaited. Whatever fails, the transaction ends.
+        // Sent in this order, before the first answer is awaited. The transaction ends even if one of them fails.
         let (begun, rows, ended) = join3(
             client.batch_execute(&begin),
             client.query_typed(sql, &params),

@@ -25,7 +25,7 @@ use super::value::from_text;
 
 /// Answers graph queries from a PostgreSQL database, as a [`Mapping`] says.
 ///
-/// A query costs one statement per level, whatever the number of rows. Fields of type [`Text`](mcache_graph::FieldType::Text)
+/// A query costs one statement per level, for any number of rows. Fields of type [`Text`](mcache_graph::FieldType::Text)
 /// are sorted by the collation of their column.
 ///
 /// ```no_run
@@ -204,7 +204,7 @@ impl PostgresResolver {
     ///
     /// # Errors
     ///
-    /// [`PostgresError::Mismatch`] with the first that does not fit, or whatever keeps the server from answering.
+    /// [`PostgresError::Mismatch`] with the first that does not fit, or the error that kept the server from answering.
     pub async fn check(&self) -> Result<(), PostgresError> {
         let known = self.reader.known(&self.mapping).await?;
         let client = self.reader.client().await?;

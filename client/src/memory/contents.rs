@@ -78,7 +78,7 @@ struct Entry {
     /// Live until then; `None`: for ever.
     expires_at: Option<Instant>,
     swr: Duration,
-    /// Set by a soft invalidation: stale until then, whatever the time to live.
+    /// Set by a soft invalidation: stale until then, even if the time to live is longer.
     soft_until: Option<Instant>,
     read_since: bool,
 }

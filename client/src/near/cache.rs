@@ -1,6 +1,6 @@
 //! The near cache of one provider: what it holds, and the one step in which that changes.
 //!
-//! Whatever is put away or forgotten is put away or forgotten under one lock, together with the view that decides it. Readers
+//! A value is put away or forgotten under one lock, together with the view that decides it. Readers
 //! do not take that lock. A reader takes a value from the store first and reads the clock afterwards; so it serves only what was
 //! not forgotten when its call began, under a lease that lasts when it serves.
 
@@ -333,7 +333,7 @@ impl Near {
         telemetry::near_bytes(self.store.bytes());
     }
 
-    /// What came from it is not served any more, whatever lease there was.
+    /// Values that came from it are not served any more, even under a lease that runs.
     pub(super) fn forget(&self, origin: &Origin) {
         let mut state = self.lock();
         origin.lease_until_ms.store(0, Release);

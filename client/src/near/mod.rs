@@ -1,7 +1,7 @@
 //! Near caches: values inside this process, served only under a lease from the server that tells what was invalidated.
 //!
 //! ```text
-//!   reads ──▶ Near ──▶ Store      who holds the values; read without a lock of ours
+//!   reads ──▶ Near ──▶ Store      holds the values; read without a lock of ours
 //!              │  └──▶ Index      which entries a change concerns
 //!              │  └──▶ View       one for each primary: what may be served, kept, must be forgotten (mcache-core)
 //!              ▼

@@ -20,7 +20,7 @@ const SHARD_BYTES_MIN: u64 = 8 << 20;
 pub(crate) struct Held {
     /// As the provider keeps it.
     pub(super) bytes: Bytes,
-    /// What it was decoded to, by the first who asked for that.
+    /// The decoded value, once a caller has asked for it.
     decoded: OnceLock<Arc<dyn Any + Send + Sync>>,
     pub(super) origin: Arc<Origin>,
     /// When its life ends.
@@ -53,7 +53,7 @@ impl Held {
         &self.bytes
     }
 
-    /// The decoded value, shared by all who ask for this type. Who asks for another one gets a value of his own.
+    /// The decoded value, shared by all callers that ask for this type. A caller that asks for another type gets its own value.
     #[inline]
     pub(crate) fn shared<T: Send + Sync + 'static>(
         &self,

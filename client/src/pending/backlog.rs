@@ -288,7 +288,7 @@ struct Refusal {
     last: u64,
 }
 
-/// What a caller holds who wants to know.
+/// Held by a caller that wants to know when its items are confirmed.
 #[derive(Debug)]
 pub(super) struct Ticket {
     number: u64,

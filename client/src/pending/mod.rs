@@ -13,7 +13,7 @@
 //! ```
 //!
 //! While something is in the backlog this process does not read what it concerns from the provider: see
-//! [`Pending::holds_back`]. That must end soon after the server answers again, at whatever rate invalidations go on. So only
+//! [`Pending::holds_back`]. That must end soon after the server answers again, at any rate of further invalidations. So only
 //! what was not confirmed goes into the backlog: as soon as one parcel is acknowledged, new orders make their own attempts,
 //! and parcels follow each other without a pause.
 //!
@@ -53,7 +53,7 @@ use crate::{
 const PAUSE_MIN: Duration = Duration::from_millis(50);
 const PAUSE_MAX: Duration = Duration::from_secs(2);
 
-/// Items sent and confirmed in one go. A call has one deadline for all of them, whatever their number.
+/// Items sent and confirmed in one go. A call has one deadline for all of them.
 const PARCEL_ITEMS_MAX: usize = 1000;
 
 /// How much is remembered, and for how long.
@@ -74,7 +74,7 @@ struct Shared {
     provider: Arc<dyn Provider>,
     /// The near cache of this process in front of it.
     near: Option<Arc<Near>>,
-    /// What all names of the namespace begin with: who is asked whether something is settled.
+    /// The prefix of all names of the namespace: servers are asked by prefix whether invalidations are settled.
     prefix: Bytes,
     retry_min: Duration,
     background: Background,

@@ -67,7 +67,7 @@ impl Breaker {
                 .is_ok()
     }
 
-    /// The server answered, whatever it said.
+    /// The server answered: a value or an error, both count.
     pub(super) fn succeeded(&self) {
         // Read before write: in good times no thread dirties the cache line.
         if self.failures.load(Relaxed) != 0 {

@@ -203,8 +203,7 @@ impl Link {
     /// A command that may wait in the server, on a connection of its own: a parked client's later commands wait with
     /// it, so on the shared connection it would hold up all callers, and among them the one it waits for.
     ///
-    /// That the server still lives is asked now and then on the shared connection; if it does not, neither does the
-    /// one who is being waited for.
+    /// The shared connection asks now and then whether the server still lives; if it does not, the wait ends.
     pub(super) async fn call_parked(
         self: &Arc<Self>,
         cmd: &Cmd,

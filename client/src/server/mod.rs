@@ -341,7 +341,7 @@ async fn has_module(link: &Arc<Link>) -> Result<()> {
         .call(&redis::cmd("MCACHE.HELP"), Urgency::Optional)
         .await;
     match asked.map_err(Error::from) {
-        // Who may not ask for help may still use it.
+        // A user that may not call MCACHE.HELP may still use the cache.
         Err(error) if error.is_refused() => Ok(()),
         asked => asked.map(drop),
     }

@@ -8,7 +8,7 @@
 //!                            └───── their leases are over ─────▶ settled
 //! ```
 //!
-//! A SETTLE says nothing of what was acknowledged after it was sent, so who comes while one is under way waits for the next.
+//! A SETTLE says nothing of what was acknowledged after it was sent, so a caller that comes while one is under way waits for the next.
 //! Whether and until when to wait is `mcache_core::near::Settle`.
 
 use std::{

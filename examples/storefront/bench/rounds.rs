@@ -149,7 +149,7 @@ pub async fn run(servers: &Arc<Servers>, base: &Config, plan: Plan) -> Result<Sc
     let mut findings = Findings::default();
     let mut visits = None;
     for pair in 0..plan.pairs {
-        // Whatever is slower in the last third of a turn is so for the first and the last kind.
+        // The order alternates, so what slows the last third of a turn slows the first and the last kind alike.
         let mut order = Kind::ALL;
         if pair % 2 > 0 {
             order.reverse();

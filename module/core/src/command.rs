@@ -40,7 +40,7 @@ impl<T: AsRef<[u8]>> Arguments for [T] {
 /// When a SET stores.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum OnlyIf {
-    /// Whatever is there.
+    /// With or without an entry under the key.
     Always,
     /// Only where no live entry is.
     Absent,

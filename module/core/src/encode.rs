@@ -12,7 +12,7 @@
 //! restores it needs to know of every invalidation since, or must not serve it.
 //! A dead entry is saved as a husk: birth 0, no tags, no payload. The key and the deadline are Redis's business.
 //!
-//! Whatever the version, an entry is two strings: so a reader that does not know the version still finds its end, and
+//! In every version an entry is two strings: so a reader that does not know the version still finds its end, and
 //! a file of a newer mcache loads, with dead entries in it.
 //!
 //! What is read here is what the sender says. What of it is believed is decided in `fills.rs` and `server/arrive.rs`.

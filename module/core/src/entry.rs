@@ -25,9 +25,9 @@ use std::slice::from_raw_parts;
 
 use crate::epoch::Epoch;
 
-/// Most tags that an entry can carry, whatever the configuration says.
+/// Most tags that an entry can carry; the configuration cannot allow more.
 pub const MAX_TAGS: usize = u16::MAX as usize;
-/// Longest tag in bytes, whatever the configuration says.
+/// Longest tag in bytes; the configuration cannot allow more.
 pub const MAX_TAG_BYTES: usize = 65_536;
 /// Longest value in bytes (Redis's own default limit for a string is 512 MB).
 pub const MAX_BYTES: usize = u32::MAX as usize / 2;

@@ -49,7 +49,7 @@ impl Clock {
         self.now
     }
 
-    /// The next epoch: greater than every epoch given out or observed before, whatever the wall clock does.
+    /// The next epoch: greater than every epoch given out or observed before, also when the wall clock goes back.
     pub fn tick(&mut self, unix_ms: u64) -> Epoch {
         self.now = Epoch((self.now.0 + 1).max(unix_ms << 16));
         self.now

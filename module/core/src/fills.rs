@@ -52,7 +52,7 @@ pub struct Fills {
     last: Epoch,
     /// When a key was last cleared.
     last_key: Epoch,
-    /// Fills that began before it are refused whatever their tags.
+    /// Fills that began before it are refused, with any tags.
     floor: Epoch,
 }
 
@@ -207,7 +207,7 @@ impl Fills {
         Some(self.any.last(self.key.hash(tag)).epoch).filter(|epoch| *epoch > Epoch::ZERO)
     }
 
-    /// Remembers that a key is cleared now: fills of it that are under way are refused, whatever their tags.
+    /// Remembers that a key is cleared now: fills of it that are under way are refused, with any tags.
     pub fn note_key(&mut self, key: &[u8], now_ms: u64) {
         let epoch = self.clock.tick(now_ms);
         self.last_key = epoch;

@@ -315,7 +315,7 @@ mod tests {
         assert!(wrong * 100 < asked, "{wrong} of {asked} refused wrongly");
     }
 
-    /// Whatever the order of notes and changes of size: never below the truth, and never below what was answered before.
+    /// In any order of notes and changes of size: never below the truth, and never below what was answered before.
     #[test]
     fn forgets_nothing_when_its_size_changes() {
         let mut rng = fastrand::Rng::with_seed(crate::seed::seed());

@@ -197,7 +197,7 @@ fn a_look_up_takes_as_many_comparisons_among_a_million_tags_as_among_a_thousand(
     assert!(many <= few * 3 / 2 + 500, "{many} beside {few}");
 }
 
-/// Storing into an index that grows moves one shard at most, whatever its size.
+/// Storing into an index that grows moves one shard at most, at any size.
 #[test]
 fn no_set_pays_for_the_growth_of_the_index() {
     let mut world = World::new();

@@ -178,7 +178,7 @@ unsafe extern "C" fn unlink(ctx: *mut raw::RedisModuleKeyOptCtx, value: *const c
         true
     });
     if !has_left {
-        // Redis frees the entry although a bug kept it: whatever else is wrong now, the index must not name it. What it was
+        // Redis frees the entry although a bug kept it: other things may be wrong now, but the index must not name it. What it was
         // worth no longer matters, for everything is dead; and one that has been taken out already is left alone.
         // SAFETY: as above.
         guard((), || unsafe {

@@ -226,7 +226,7 @@ unsafe extern "C" fn on_cron(
 ) {
     guard((), || {
         panic_if_asked();
-        // The first one means that whatever was on disk has been read.
+        // The first one means that the files on disk, if any, have been read.
         state::with(|s| s.started());
         // SAFETY: valid during the callback.
         let ctx = unsafe { Ctx::new(ctx) };

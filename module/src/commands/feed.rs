@@ -30,7 +30,7 @@ pub fn feed(ctx: Ctx<'_>, args: Args<'_>) -> Result<(), Error> {
     };
     check_prefixes(ctx, &prefixes)?;
     let mut standing = near::standing(ctx);
-    // Who is not told of keys cannot tell of them.
+    // A server that Redis does not tell of changed keys cannot tell near caches of them.
     standing.writes_allowed &= !standing.primary || !config::feed_settings().on || near::watch(ctx);
     let may_wait = goes_on && !ctx.flags().denies_blocking();
     let call = Call {

@@ -183,7 +183,7 @@ unsafe extern "C" fn on_key<W: Watcher>(
     raw::REDISMODULE_OK as c_int
 }
 
-/// Has Redis tell from now on of keys that come, change their name or their deadline, or go, by whatever command; false if it
+/// Has Redis tell from now on of keys that come, change their name or their deadline, or go, by any command; false if it
 /// refuses.
 pub fn watch_keys<W: Watcher>(ctx: Ctx<'_>) -> bool {
     let kinds = raw::REDISMODULE_NOTIFY_GENERIC

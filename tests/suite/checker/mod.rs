@@ -49,7 +49,7 @@ fn near_reads() -> u64 {
     }
 }
 
-/// No call of a worker may take longer, whatever happens to it: the loader timeout, deadlines and retries of the client,
+/// No call of a worker may take longer, under any fault: the loader timeout, deadlines and retries of the client,
 /// and the longest time for which its own process is stopped, on a machine that is busy.
 const STUCK: Duration = Duration::from_secs(20);
 

@@ -160,7 +160,7 @@ async fn read(store: String, caching: Caching, mut rng: fastrand::Rng) {
         let began = Instant::now();
         let mut choices = rng.fork();
         let read = caching.read(key, &mut choices, load);
-        // Some callers lose patience, in the middle of whatever is going on.
+        // Some callers lose patience, at any point of the call.
         let patience = match rng.u8(..20) {
             0 => Duration::from_millis(rng.u64(0..30)),
             _ => Duration::from_secs(3_600),

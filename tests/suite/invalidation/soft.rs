@@ -1,4 +1,4 @@
-//! What was softly invalidated is never live again, whatever is done to it before or after its turn comes, and a hard
+//! An entry that was softly invalidated is never live again, also if commands touch it before or after the reclaimer, and a hard
 //! invalidation always reaches it.
 
 use std::collections::BTreeMap;

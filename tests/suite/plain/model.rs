@@ -88,7 +88,7 @@ enum Met {
     Dead,
 }
 
-/// What a lookup came to: state, value, and the token of who may fill.
+/// What a lookup came to: state, value, and the token if the caller may fill.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Looked {
     Hit(String),

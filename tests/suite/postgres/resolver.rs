@@ -1,4 +1,4 @@
-//! The PostgreSQL resolver answers as the resolver in memory does, in few statements, and whatever it is asked.
+//! The PostgreSQL resolver answers every query as the resolver in memory does, in few statements.
 
 use std::sync::Arc;
 

@@ -110,7 +110,7 @@ impl Pool {
         }
     }
 
-    /// A copy, or the row itself for the last who wants it.
+    /// A copy, or the row itself for the last caller that wants it.
     fn take(&mut self, row: u32) -> Row {
         let row = row as usize;
         self.wanted[row] -= 1;

@@ -25,7 +25,7 @@ pub enum FieldType {
     Boolean,
     /// A point in time, written as a string. Comparable, never a lookup: one instant has many spellings.
     Timestamp,
-    /// A UUID, written as a string; equal whatever the case and the grouping of its digits.
+    /// A UUID, written as a string; two spellings are equal if they differ only in case or in the grouping of the digits.
     Uuid,
     /// Anything else: arrays, objects. Only its being null can be filtered by.
     Json,

@@ -168,7 +168,7 @@ class Calls {
       this.store.release(key)
       return value
     }
-    // Before the caller gets it, who may change it.
+    // Before the caller gets the value, because the caller may change it.
     if (method !== CALCULATE) read.addRows(this.schema, rowsOf(value))
     const sealed = this.store.seal({ value }, { isExact: true })
     this.#keep(shape, key, sealed, read, began, mark).catch(() => {})

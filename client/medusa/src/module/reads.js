@@ -184,7 +184,7 @@ function tagsOf(schema, reads, data, { isPrecise = true } = {}) {
   const tags = new Set()
   for (const read of reads) {
     for (const tag of read.tags) tags.add(tag)
-    // Medusa decided that it is cached, so it has to be cleared by whatever may have to do with it.
+    // Medusa decided that it is cached, so every change of a type that the service returns has to clear it.
     if (read.unclear) for (const type of schema.typesOf(read.service)) tags.add(any(type))
     if (!isPrecise) for (const type of read.types) tags.add(any(type))
   }

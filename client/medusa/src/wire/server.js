@@ -204,7 +204,7 @@ class Server {
     return client.nodes("master").map((node) => [`${node.options.host}:${node.options.port}`, node])
   }
 
-  /** Every primary that owns slots, connected or not: who must acknowledge. */
+  /** Every primary that owns slots, connected or not: each of them must acknowledge. */
   owners() {
     if (!this.options.cluster) return [ALONE]
     const owners = new Set()

@@ -109,7 +109,7 @@ local function value(key, h)
   return call('GETRANGE', key, unpack8('>I4', h, 70), -1)
 end
 
--- Ends the lease of KEYS[2]: of whom it may be, or only this one's. Who waits is told.
+-- Ends the lease of KEYS[2]: any holder's, or only that of `mine`. Callers that wait for it are told.
 local function end_lease(mine)
   local name = sub(KEYS[2], #P + 3)
   local lease = P .. 'l:' .. name

@@ -35,7 +35,7 @@
 //! | a value comes late | its token has the epoch of its beginning, and its tags are asked since then |
 //! | a token from before a floor | is refused |
 //! | a value is looked at, and then its tag is forgotten | what was looked at up to a floor needs nothing from below it |
-//! | soft, then hard | a hard one counts whatever was soft before |
+//! | soft, then hard | the hard one counts |
 //! | soft twice, and no reader looked in between | the earlier one counts as hard: its time is not known |
 //! | AUTO and MANUAL | are remembered apart for each tag |
 //! | a key is cleared while its value is being loaded | the key's own mark is invalidated, which every fill is asked about |

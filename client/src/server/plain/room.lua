@@ -32,7 +32,7 @@ if op == 'T' then
 end
 
 if not R then
-  -- Nothing in it can be alive, whatever is left of it.
+  -- The room is gone: entries may be left of it, but none of them counts as alive.
   if op == 'F' or op == 'K' then return {3} end
   if op == 'S' then
     if ARGV[2] == '' then return {3} end

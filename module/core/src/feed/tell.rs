@@ -38,7 +38,7 @@ impl<W> Feed<W> {
         self.append(Event::tags(db, kind, tags, &self.identity.hash_key));
     }
 
-    /// Something was stored under a key, or it was renamed, moved, shortened or deleted, by whatever command. `asked` when a
+    /// Something was stored under a key, or it was renamed, moved, shortened or deleted, by any command. `asked` when a
     /// client asked for the key to be cleared: then it is told whether or not a near cache was given it.
     pub fn key_changed(&mut self, key: &[u8], asked: bool) {
         if !self.is_running() {

@@ -218,7 +218,7 @@ fn the_woken_reply_a_bounded_number_of_bytes_at_a_time() {
     }
 }
 
-/// As many leases as there can be, of one client, with a long line on one of them; whatever happens to them all at once takes
+/// As many leases as there can be, of one client, with a long line on one of them; an event that concerns them all takes
 /// no longer than if they were few, and is dealt with in turns.
 #[cfg(debug_assertions)]
 #[test]

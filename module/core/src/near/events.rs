@@ -14,7 +14,7 @@ const REMEMBERED: usize = 4_096;
 /// The last events, by what they concern.
 #[derive(Debug)]
 pub(super) struct Events {
-    /// Events that concern whatever carries the tag.
+    /// Events that concern every value that carries the tag.
     all: Memory,
     /// Events that spare MANUAL entries.
     auto: Memory,

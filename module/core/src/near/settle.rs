@@ -29,7 +29,7 @@ impl Settle {
         }
     }
 
-    /// Whatever was acknowledged without a word about leases: the longest one there can be.
+    /// For an acknowledgement that does not name the leases: the longest lease there can be.
     pub fn unknown(now_ms: u64) -> Self {
         Settle::acknowledged(1, lease::predecessors_us().div_ceil(1_000), now_ms)
     }

@@ -118,7 +118,7 @@ pub fn fresh_ms(entry: &Entry, now_ms: u64) -> Option<u64> {
 }
 
 /// The deadline that the key is to have instead of the one it has (`None`: it has none), so that it does not outlive its
-/// entry: after SET, and after EXPIRE, PERSIST, RESTORE and whatever else moves the deadline of a key.
+/// entry: after SET, and after EXPIRE, PERSIST, RESTORE and other commands that move the deadline of a key.
 pub fn corrected_deadline(entry: &Entry, deadline_ms: Option<u64>) -> Option<u64> {
     corrected(entry.ends_ms(), deadline_ms)
 }

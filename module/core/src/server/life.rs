@@ -16,7 +16,7 @@ pub(super) enum Phase {
 }
 
 impl<W: Copy + Eq + Hash> Server<W> {
-    /// The server serves: whatever was on disk has been read.
+    /// The server serves: the files on disk, if any, have been read.
     pub fn started(&mut self) {
         self.phase = Phase::Running;
     }
@@ -32,7 +32,7 @@ impl<W: Copy + Eq + Hash> Server<W> {
         self.loading = false;
     }
 
-    /// A replica reached its primary: whatever was invalidated since its file was written is delivered, or the whole data
+    /// A replica reached its primary: the invalidations since its file was written are delivered, or the whole data
     /// set was.
     pub fn linked(&mut self) {
         self.unconfirmed = false;

@@ -309,7 +309,7 @@ impl Server {
         })
     }
 
-    /// Takes note of who fills a key: there must be no other.
+    /// Notes the client that fills a key: there must be no other.
     fn granted(&mut self, client: u64, key: Key, token: Token, lease_ms: u64, now_ms: u64) {
         let holder = Holder {
             client,
@@ -439,7 +439,7 @@ impl Server {
         }
     }
 
-    /// Whatever has the server go on ends the leases that are over: for good, even if the clock is set back afterwards.
+    /// Each step of the server ends the leases that are over: for good, even if the clock is set back afterwards.
     fn over_by(&mut self, now_ms: u64) {
         self.holders.retain(|_, holder| holder.until_ms > now_ms);
     }
@@ -650,7 +650,7 @@ impl Server {
         self.core.load_ended();
     }
 
-    /// Whatever was on disk has been read.
+    /// The files on disk, if any, have been read.
     pub fn started(&mut self) {
         self.core.started();
     }

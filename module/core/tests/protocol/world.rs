@@ -827,7 +827,7 @@ impl World {
         this.replica.check();
     }
 
-    /// The replica lost its link for too long: it takes the whole data set, in the middle of whatever is going on.
+    /// The replica lost its link for too long: it takes the whole data set, in the middle of other steps.
     fn full_sync(&mut self, shard: usize) {
         self.counts.full_syncs += 1;
         let now_ms = self.clock_ms(shard);
