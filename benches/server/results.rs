@@ -1,7 +1,7 @@
 //! `benches/RESULTS.md`.
 //!
-//! Owns its layout: one table a part, each between two marks, so that parts are renewed one by one. It must not know how
-//! a figure came about.
+//! Owns its layout: one table a part, each between two marks, so that parts are renewed one by one. It must not know
+//! how a figure came about.
 
 use std::fmt::Write as _;
 use std::fs;

@@ -1,4 +1,5 @@
-//! What all clones of a cache share, and what every operation on it needs: which providers to use, how values become bytes.
+//! What all clones of a cache share, and what every operation on it needs: which providers to use, how values become
+//! bytes.
 //!
 //! Knows nothing of the builders of operations (`entry`, `batch`) nor of the public handle (`cache`).
 
@@ -97,7 +98,8 @@ impl Chosen {
         }
     }
 
-    /// As [`Provider::store`], of a fill, through the near cache. `fill`: how long one takes, if it is to be refreshed early.
+    /// As [`Provider::store`], of a fill, through the near cache. `fill`: how long one takes, if it is to be refreshed
+    /// early.
     pub(crate) async fn store(&self, entry: Store<'_>, fill: Duration) -> Result<bool> {
         match self.near() {
             Some(near) => boxed(near.store_through(entry, fill)).await,
@@ -106,7 +108,8 @@ impl Chosen {
     }
 }
 
-/// As the providers' own: the compiler looks into a future of another type, which would make users' own so deep that it gives up.
+/// As the providers' own: the compiler looks into a future of another type, which would make users' own so deep that it
+/// gives up.
 fn boxed<'a, T>(future: impl Future<Output = T> + Send + 'a) -> BoxFuture<'a, T> {
     Box::pin(future)
 }

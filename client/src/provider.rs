@@ -48,9 +48,9 @@ pub trait Provider: Send + Sync + 'static {
         self.id()
     }
 
-    /// The server whose feed a [near cache](crate::Builder::near) in front of this provider follows, and which is asked whether
-    /// invalidations are settled. A provider that wraps a [`RedisProvider`](crate::RedisProvider) and changes neither keys nor
-    /// values passes on its. Default: there is none, and no near cache.
+    /// The server whose feed a [near cache](crate::Builder::near) in front of this provider follows, and which is asked
+    /// whether invalidations are settled. A provider that wraps a [`RedisProvider`](crate::RedisProvider) and changes
+    /// neither keys nor values passes on its. Default: there is none, and no near cache.
     fn near(&self) -> Option<&crate::RedisProvider> {
         None
     }
@@ -89,7 +89,8 @@ pub trait Provider: Send + Sync + 'static {
     /// shard has acknowledged; the number is how many entries it was.
     fn invalidate<'a>(&'a self, tags: &'a Tags, mode: Mode) -> BoxFuture<'a, Result<u64>>;
 
-    /// Whether [`invalidate`](Provider::invalidate) knows how many entries it met. `false`: it answers 0. Default: it does.
+    /// Whether [`invalidate`](Provider::invalidate) knows how many entries it met. `false`: it answers 0. Default: it
+    /// does.
     fn counts_invalidated(&self) -> bool {
         true
     }

@@ -1,5 +1,5 @@
-//! The page at `/`: the table, filling while a built-in load runs against a store without the cache, one with it and one with a
-//! near cache as well.
+//! The page at `/`: the table, filling while a built-in load runs against a store without the cache, one with it and
+//! one with a near cache as well.
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;

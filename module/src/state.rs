@@ -1,8 +1,8 @@
 //! The module's one global: what core's [`Server`] knows.
 //!
-//! It belongs to the main thread. Redis calls back while a command of ours is deleting or overwriting a key, so the rule
-//! is: take the state, have core decide, let go, then call Redis. A nested [`with`] panics instead of handing out two
-//! `&mut`, and the guard at the boundary turns that into an error reply.
+//! It belongs to the main thread. Redis calls back while a command of ours is deleting or overwriting a key, so the
+//! rule is: take the state, have core decide, let go, then call Redis. A nested [`with`] panics instead of handing out
+//! two `&mut`, and the guard at the boundary turns that into an error reply.
 
 use mcache_core::fills::Fills;
 use mcache_core::hash::Key;

@@ -43,7 +43,8 @@ impl ServerBuilder {
         self
     }
 
-    /// Sets a variable of the server's environment: the module is to panic. Default: those of the test, and a panic fails it.
+    /// Sets a variable of the server's environment: the module is to panic. Default: those of the test, and a panic
+    /// fails it.
     pub fn env(mut self, name: &str, value: &str) -> Self {
         self.environment.push((name.to_owned(), value.to_owned()));
         self
@@ -80,7 +81,8 @@ impl ServerBuilder {
         self
     }
 
-    /// Leaves it to the module whether it loads into this server. Default: where only an option stands between the two, it is set.
+    /// Leaves it to the module whether it loads into this server. Default: where only an option stands between the two,
+    /// it is set.
     pub fn as_it_is(mut self) -> Self {
         self.accepted = false;
         self

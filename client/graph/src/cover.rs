@@ -76,8 +76,8 @@ impl Cover {
         }
     }
 
-    /// Any one condition covers the conjunction, and so do those that say together what a tuple is; the most selective is
-    /// the best choice.
+    /// Any one condition covers the conjunction, and so do those that say together what a tuple is; the most selective
+    /// is the best choice.
     fn of_all(schema: &Schema, entity: &Entity, all: &[Filter]) -> Self {
         let covers = all.iter().map(|filter| {
             let cover = Self::of(schema, entity, filter);

@@ -163,8 +163,9 @@ impl<C: Codec> Graph<C> {
         self.serve_keyed(cache, &key, query, options).await
     }
 
-    /// As [`serve`](Self::serve), shared: a result in the [near cache](mcache::Builder::near) of this process is decoded once and
-    /// handed to all callers. A result that is not there is loaded as by `serve` and put into an [`Arc`].
+    /// As [`serve`](Self::serve), shared: a result in the [near cache](mcache::Builder::near) of this process is
+    /// decoded once and handed to all callers. A result that is not there is loaded as by `serve` and put into an
+    /// [`Arc`].
     ///
     /// ```
     /// # use std::sync::Arc;

@@ -47,8 +47,8 @@ pub(super) fn shortened(name: &str) -> String {
     format!("{}_{hash:016x}", &name[..kept])
 }
 
-/// Every setting that the text of a value depends on, and what it is set to wherever texts are made: in trigger functions,
-/// in the resolver's sessions, in the source's. (The path of schemas is another matter: see `install.rs`.)
+/// Every setting that the text of a value depends on, and what it is set to wherever texts are made: in trigger
+/// functions, in the resolver's sessions, in the source's. (The path of schemas is another matter: see `install.rs`.)
 pub(super) const TEXT_SETTINGS: [(&str, &str); 6] = [
     ("timezone", "UTC"),
     ("datestyle", "ISO, MDY"),

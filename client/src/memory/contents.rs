@@ -448,7 +448,8 @@ impl Contents {
     }
 }
 
-/// What is remembered when a key is cleared: no tag of a cache looks like it, and if one did, a fill too many would be refused.
+/// What is remembered when a key is cleared: no tag of a cache looks like it, and if one did, a fill too many would be
+/// refused.
 fn mark_of(key: &[u8]) -> Vec<u8> {
     [&b"\0cleared\0"[..], key].concat()
 }

@@ -13,7 +13,8 @@ const MEMBERSHIP_BYTES: usize = 48;
 /// What an entry takes beside its key, its value and its memberships: rows of the index and of the store.
 const ENTRY_BYTES: usize = 256;
 
-/// What an entry counts as, by its parts. A value counts twice: its bytes, and what they are decoded to when it is shared.
+/// What an entry counts as, by its parts. A value counts twice: its bytes, and what they are decoded to when it is
+/// shared.
 pub(super) fn weight(key: usize, value: usize, tags: usize) -> u64 {
     (ENTRY_BYTES + key + 2 * value + (tags + 1) * MEMBERSHIP_BYTES) as u64
 }

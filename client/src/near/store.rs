@@ -53,7 +53,8 @@ impl Held {
         &self.bytes
     }
 
-    /// The decoded value, shared by all callers that ask for this type. A caller that asks for another type gets its own value.
+    /// The decoded value, shared by all callers that ask for this type. A caller that asks for another type gets its
+    /// own value.
     #[inline]
     pub(crate) fn shared<T: Send + Sync + 'static>(
         &self,

@@ -8,8 +8,8 @@
 //!     └──────────────────────────────── it succeeded ──────────────────────┘
 //! ```
 //!
-//! Counted are moments, not calls: of a thousand calls that were under way when the server stopped to answer, all fail, and
-//! that is one failure. The next is one of a call that began after it.
+//! Counted are moments, not calls: of a thousand calls that were under way when the server stopped to answer, all fail,
+//! and that is one failure. The next is one of a call that began after it.
 //!
 //! A server that hangs would otherwise cost every request of the application a whole deadline. Lock-free, because it
 //! is on the path of every command; pure, the time is passed in.

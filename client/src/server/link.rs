@@ -140,8 +140,9 @@ impl Link {
             })
     }
 
-    /// One command that carries or asks for so many bytes, over a connection where it keeps no small ones waiting. It has the
-    /// more time the larger it is, and if that is not enough, only this connection is given up: others are not concerned.
+    /// One command that carries or asks for so many bytes, over a connection where it keeps no small ones waiting. It
+    /// has the more time the larger it is, and if that is not enough, only this connection is given up: others are not
+    /// concerned.
     pub(super) async fn call_bulk(
         self: &Arc<Self>,
         cmd: &Cmd,

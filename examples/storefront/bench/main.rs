@@ -1,8 +1,8 @@
 //! `make storefront-bench`: the storefront without the cache, with it and with a near cache, in alternating rounds.
 //!
-//! `storefront-bench [quick] [cold] [browse|order|hot] [local|hop] [OUT]`: `quick` makes every round short; `cold` begins each
-//! with an empty cache; a mix, a place of the database or both pick what is measured; OUT is the directory the report goes to
-//! (docs/results; if only a part is measured, target/storefront).
+//! `storefront-bench [quick] [cold] [browse|order|hot] [local|hop] [OUT]`: `quick` makes every round short; `cold`
+//! begins each with an empty cache; a mix, a place of the database or both pick what is measured; OUT is the directory
+//! the report goes to (docs/results; if only a part is measured, target/storefront).
 
 use std::io::Write;
 use std::path::PathBuf;

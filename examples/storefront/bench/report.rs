@@ -63,8 +63,8 @@ impl Scenario {
         format!("{}{hop}", self.plan.mix.name)
     }
 
-    /// Which rows save what is published, and which are slower with the cache than without: of the cache alone, and with a near
-    /// cache.
+    /// Which rows save what is published, and which are slower with the cache than without: of the cache alone, and
+    /// with a near cache.
     fn verdict(&self) -> String {
         format!(
             "Cache: {} Cache and near: {}",

@@ -1,4 +1,5 @@
-//! Rounds: a store is opened, warmed up, visited, closed; without the cache, with it, with a near cache as well, and back.
+//! Rounds: a store is opened, warmed up, visited, closed; without the cache, with it, with a near cache as well, and
+//! back.
 
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -12,8 +12,8 @@ impl Epoch {
     /// Before everything: an entry born here is dead.
     pub const ZERO: Epoch = Epoch(0);
 
-    /// No epoch is as late as this, in the year 6429. What claims to be is not believed: the clock goes on from the latest
-    /// epoch that it has seen, and must not come to its end.
+    /// No epoch is as late as this, in the year 6429. What claims to be is not believed: the clock goes on from the
+    /// latest epoch that it has seen, and must not come to its end.
     pub const END: Epoch = Epoch(1 << 63);
 
     /// The wall-clock part, in milliseconds since 1970.

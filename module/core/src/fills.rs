@@ -6,9 +6,9 @@
 //!          began                                    arrives
 //!                     ▲ an invalidation of one of the tags, a flush, a promotion: refused
 //! ```
-//! A fill begins when its token is given out. It counts if it began in this run of the server, not before the floors, and
-//! not before the last invalidation of any of its tags, whether or not an entry carries them. Entries that come from
-//! another server are held to the same rule.
+//! A fill begins when its token is given out. It counts if it began in this run of the server, not before the floors,
+//! and not before the last invalidation of any of its tags, whether or not an entry carries them. Entries that come
+//! from another server are held to the same rule.
 //!
 //! Pure: time and random numbers come in as arguments.
 
@@ -244,8 +244,9 @@ impl Fills {
     }
 
     /// Whether an entry that comes in by RESTORE or slot migration was, or may have been, invalidated since it was
-    /// written: by what this run remembers, and this run remembers nothing from before it began. Compared with its birth,
-    /// not with when it was written: in a cluster the invalidation may have been here before it was at the sender.
+    /// written: by what this run remembers, and this run remembers nothing from before it began. Compared with its
+    /// birth, not with when it was written: in a cluster the invalidation may have been here before it was at the
+    /// sender.
     pub fn may_have_missed_an_invalidation(&self, entry: &Decoded) -> bool {
         let (birth, saved) = (entry.attributes.birth, entry.saved);
         let tags = entry.tags.iter().map(|tag| &**tag);
@@ -259,8 +260,8 @@ impl Fills {
             || self.may_have_been_invalidated_here(birth, entry.attributes.manual, tags)
     }
 
-    /// The same of an entry that comes with its slot, straight from a server that goes on telling what is invalidated there:
-    /// only what was invalidated here counts.
+    /// The same of an entry that comes with its slot, straight from a server that goes on telling what is invalidated
+    /// there: only what was invalidated here counts.
     pub fn may_have_been_invalidated_here<'a>(
         &self,
         birth: Epoch,

@@ -115,8 +115,9 @@ pub fn unlink(ctx: Ctx<'_>, keys: &[Str]) -> i64 {
     }
 }
 
-/// Whether the server would execute a write now: it is a primary, as many replicas are connected as it asks for, and saving
-/// has not failed. Redis checks that for commands that scripts call, so a command is called as one that changes nothing.
+/// Whether the server would execute a write now: it is a primary, as many replicas are connected as it asks for, and
+/// saving has not failed. Redis checks that for commands that scripts call, so a command is called as one that changes
+/// nothing.
 pub fn would_execute_writes(ctx: Ctx<'_>) -> bool {
     // SAFETY: valid context; the format names no arguments.
     let reply = unsafe {

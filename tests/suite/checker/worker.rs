@@ -71,8 +71,8 @@ pub fn run() -> Option<()> {
 
 /// A connection to the store; anything that goes wrong with it means that the test is over.
 ///
-/// A question may be dropped before its answer came: by a caller that gives up, or by the cache, which drops a loader whose
-/// time is over. The next question then takes a new connection, because the old one still holds the other answer.
+/// A question may be dropped before its answer came: by a caller that gives up, or by the cache, which drops a loader
+/// whose time is over. The next question then takes a new connection, because the old one still holds the other answer.
 struct Truth {
     path: String,
     stream: BufReader<UnixStream>,

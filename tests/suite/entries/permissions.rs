@@ -223,7 +223,8 @@ fn restore_and_copy_bring_no_tags_that_the_sender_may_not_write() {
     drop(server);
 }
 
-/// For a user that may touch every key the tags are not checked one by one; for rules that only look like that they are.
+/// For a user that may touch every key the tags are not checked one by one; for rules that only look like that they
+/// are.
 #[test]
 fn only_rules_that_cover_every_key_cover_every_tag() {
     for (keys, covers) in [

@@ -1,5 +1,5 @@
-//! Many clients wait for one thing: they are told in turns, and other clients are served between the turns. All are told in
-//! the end.
+//! Many clients wait for one thing: they are told in turns, and other clients are served between the turns. All are
+//! told in the end.
 
 use harness::{Server, Session, wait};
 

@@ -1,8 +1,9 @@
 //! The oracle on a real PostgreSQL: after each change, every cached result equals a fresh one.
 //!
 //! Several consumers read one database through schemas of different releases and from two tenants' schemas, into one
-//! shared cache. Releases come and go, sessions have odd settings, tables are changed by statements and by what no trigger
-//! sees. A *pair* is one cached result, compared with a fresh run after one change; misses and fills do not count.
+//! shared cache. Releases come and go, sessions have odd settings, tables are changed by statements and by what no
+//! trigger sees. A *pair* is one cached result, compared with a fresh run after one change; misses and fills do not
+//! count.
 //!
 //! It must be able to fail: [`Breach`] breaks one property at a time, and each breach must be noticed.
 
@@ -487,8 +488,9 @@ impl World {
     fn settle(&mut self) -> Result<(), String> {
         self.barrier += 1;
         let barrier = self.barrier;
-        // A table that was swapped for one without triggers is cleared at each look: one is due before answers are compared.
-        // A look leaves out what another is looking at, and that one may have begun before the change: it is waited for.
+        // A table that was swapped for one without triggers is cleared at each look: one is due before answers are
+        // compared. A look leaves out what another is looking at, and that one may have begun before the change: it is
+        // waited for.
         let mark = format!(
             "SELECT FROM mcache.seen FOR UPDATE; SELECT mcache.look(); SELECT mcache.invalidate(ARRAY['barrier {barrier}'])"
         );
@@ -585,8 +587,8 @@ impl World {
                 continue;
             }
             let options = GraphOptions::default();
-            // Side by side: one comparison waits for PostgreSQL while another thinks. Not all of them, which would wait for
-            // one another's connections for as long as a loaded machine likes.
+            // Side by side: one comparison waits for PostgreSQL while another thinks. Not all of them, which would wait
+            // for one another's connections for as long as a loaded machine likes.
             let (graph, options) = (&consumer.graph, &options);
             let answers = consumer.queries.iter().map(|query| async move {
                 let key = graph.key(query, options).await.unwrap();

@@ -1,8 +1,8 @@
 "use strict"
 /**
- * Reads between modules. A cart's query is never stored as a whole, but it reads its region, its variants and their prices
- * each time anew. Inside requests of the store, what the reading methods of catalogue and configuration modules return is
- * cached call by call: not within a transaction, and not within a query that is stored as a whole.
+ * Reads between modules. A cart's query is never stored as a whole, but it reads its region, its variants and their
+ * prices each time anew. Inside requests of the store, what the reading methods of catalogue and configuration modules
+ * return is cached call by call: not within a transaction, and not within a query that is stored as a whole.
  */
 const { keyOf } = require("./keys")
 const { isWhole } = require("./context")

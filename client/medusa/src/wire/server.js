@@ -80,8 +80,8 @@ class Server {
       },
       connectionName: name,
       ...options.redisOptions,
-      // What the rest of this file relies on: nothing waits in a queue, nothing is sent twice unasked, and commands that
-      // ioredis does not know keep their names (its automatic pipelines lose them).
+      // What the rest of this file relies on: nothing waits in a queue, nothing is sent twice unasked, and commands
+      // that ioredis does not know keep their names (its automatic pipelines lose them).
       lazyConnect: true,
       enableOfflineQueue: false,
       maxRetriesPerRequest: 0,

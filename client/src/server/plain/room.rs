@@ -1,5 +1,5 @@
-//! What one hash tag holds, and with which text it is talked to: finding the text that is its witness, and making the room
-//! anew where there is none.
+//! What one hash tag holds, and with which text it is talked to: finding the text that is its witness, and making the
+//! room anew where there is none.
 //!
 //! ```text
 //!             no text yet                        the server does not know the text (NOSCRIPT)
@@ -85,7 +85,8 @@ impl Room {
         [&self.prefix, &b"w"[..]].concat().into()
     }
 
-    /// Calls the script with these arguments, after the steps that it needs (finding the room's witness, loading the script).
+    /// Calls the script with these arguments, after the steps that it needs (finding the room's witness, loading the
+    /// script).
     pub(super) async fn call(
         &self,
         wire: &impl Carry,

@@ -1,5 +1,5 @@
-//! Groups: subscriptions of one database with equal prefixes. What concerns one concerns all of them, and they share one
-//! encoded answer.
+//! Groups: subscriptions of one database with equal prefixes. What concerns one concerns all of them, and they share
+//! one encoded answer.
 
 use std::collections::HashMap;
 use std::sync::Arc;

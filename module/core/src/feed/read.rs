@@ -14,15 +14,16 @@ pub struct Reader {
 /// What a near cache needs to know of a value beside how long it lives.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct NearData {
-    /// The last event at the moment at which the value was read: events from there on may concern it, no earlier one does.
+    /// The last event at the moment at which the value was read: events from there on may concern it, no earlier one
+    /// does.
     pub number: u64,
     /// The digests of its tags.
     pub digests: Vec<u64>,
 }
 
 impl<W: Copy + Ord> Feed<W> {
-    /// The subscription that a read names by any of its positions; `None` if it is unknown here, of another log, of another
-    /// database or out of its lease. On a replica there is none.
+    /// The subscription that a read names by any of its positions; `None` if it is unknown here, of another log, of
+    /// another database or out of its lease. On a replica there is none.
     pub fn reader(&self, position: Position, db: u32, now_us: u64) -> Option<Reader> {
         if position.incarnation != self.identity.incarnation
             || position.generation != self.generation

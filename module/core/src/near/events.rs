@@ -1,7 +1,8 @@
 //! What recent events concern: the check that a value passes before it is put away.
 //!
-//! A value is numbered with the last event before it was read. It may be put away unless an event after that concerns it. The
-//! last event of each tag and cell is remembered in tables of fixed size that err towards refusing (`crate::memory`).
+//! A value is numbered with the last event before it was read. It may be put away unless an event after that concerns
+//! it. The last event of each tag and cell is remembered in tables of fixed size that err towards refusing
+//! (`crate::memory`).
 
 use super::{Change, Data};
 use crate::epoch::Epoch;

@@ -107,9 +107,9 @@ impl<W: Copy + Eq + Hash> Server<W> {
 impl<W> Server<W> {
     /// Whether what is being read from disk must never be served.
     ///
-    /// A primary cannot know what was invalidated while it was down. A replica is told, if it can go on where it was: it
-    /// keeps what it reads, or it would lack for good what its primary does not send again. Until it has reached its primary
-    /// it serves none of it.
+    /// A primary cannot know what was invalidated while it was down. A replica is told, if it can go on where it was:
+    /// it keeps what it reads, or it would lack for good what its primary does not send again. Until it has reached its
+    /// primary it serves none of it.
     pub(super) fn drops_what_it_loads(&mut self, drop_on_restart: bool) -> bool {
         let doubtful = self.loading && self.phase == Phase::Starting && drop_on_restart;
         self.unconfirmed |= doubtful && self.loads_as_replica;

@@ -1,5 +1,5 @@
-//! One server: the feed of the crate, and the least of a cache that it needs around it: values, tokens, and the memory of
-//! invalidations that refuses a fill which began too early.
+//! One server: the feed of the crate, and the least of a cache that it needs around it: values, tokens, and the memory
+//! of invalidations that refuses a fill which began too early.
 
 use std::collections::BTreeMap;
 

@@ -1,8 +1,8 @@
 //! One server: the shipped `mcache_core::server` around a keyspace that is a map.
 //!
-//! What stands here is what Redis does: it keeps entries under keys with deadlines, expires them, writes them to files and
-//! passes commands on. Every decision is the crate's. Time, randomness and messages come from the world; what it wants to
-//! tell others is left in `wakes` and `log`.
+//! What stands here is what Redis does: it keeps entries under keys with deadlines, expires them, writes them to files
+//! and passes commands on. Every decision is the crate's. Time, randomness and messages come from the world; what it
+//! wants to tell others is left in `wakes` and `log`.
 
 use std::collections::{BTreeMap, HashMap};
 

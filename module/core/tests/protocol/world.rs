@@ -1,8 +1,8 @@
 //! Everything around the servers: clients, the network, the store that knows the truth, and what goes wrong.
 //!
-//! What is checked, always: no `hit` older than the last acknowledged invalidation of one of its tags at the time the read
-//! began, no `stale` older than the last hard one; one filler a key; the index equals the keyspace. And at the end, when
-//! nothing is under way any more: nothing outdated is stored, and no client waits.
+//! What is checked, always: no `hit` older than the last acknowledged invalidation of one of its tags at the time the
+//! read began, no `stale` older than the last hard one; one filler a key; the index equals the keyspace. And at the
+//! end, when nothing is under way any more: nothing outdated is stored, and no client waits.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -699,8 +699,8 @@ impl World {
         self.send(shard, client, Request::Invalidate(invalidation));
     }
 
-    /// A shard has acknowledged an invalidation. With `on-promote keep` that counts once the replica has it: what WAIT is
-    /// for, over the same connection.
+    /// A shard has acknowledged an invalidation. With `on-promote keep` that counts once the replica has it: what WAIT
+    /// is for, over the same connection.
     fn acknowledged(&mut self, shard: usize, term: u64, client: u64, offset: usize) {
         if self.keep_on_promote {
             if self.shards[shard].term != term {
@@ -807,8 +807,8 @@ impl World {
         self.new_term(shard);
     }
 
-    /// A replica is killed and starts again with a file of its own, written at any moment; it finds its primary and goes on
-    /// with the operation behind the file.
+    /// A replica is killed and starts again with a file of its own, written at any moment; it finds its primary and
+    /// goes on with the operation behind the file.
     fn replica_restart(&mut self, shard: usize) {
         self.counts.replica_restarts += 1;
         let now_ms = self.clock_ms(shard);
@@ -851,8 +851,8 @@ impl World {
         this.applied = this.primary.log.len();
         this.replica.check();
         let (ours, mut theirs) = (this.primary.digest(), this.replica.digest());
-        // RESTORE is Redis's command and is passed on as it came. If its primary did not believe the entry, a replica hears so
-        // with the deletion, in the next slice.
+        // RESTORE is Redis's command and is passed on as it came. If its primary did not believe the entry, a replica
+        // hears so with the deletion, in the next slice.
         for key in this.primary.husks() {
             theirs.entry(key).and_modify(|kept| *kept = None);
         }

@@ -4,7 +4,8 @@ use mcache_core::feed::{Settings, Standing};
 
 use super::*;
 
-/// How long a cluster node that is cut off takes to notice, and how much later its successor is elected at the earliest.
+/// How long a cluster node that is cut off takes to notice, and how much later its successor is elected at the
+/// earliest.
 const NODE_TIMEOUT_US: u64 = 500_000;
 
 impl World {
@@ -334,7 +335,8 @@ impl World {
             }
         }
         let good = |server: &Server| server.up && server.node.standing == Standing::GOOD;
-        // Where two failovers overlapped, an old primary may have been told of none: processes that reach it stay with it.
+        // Where two failovers overlapped, an old primary may have been told of none: processes that reach it stay with
+        // it.
         let alone = |node: usize| {
             let other = &self.servers[node ^ 1];
             !(other.up && other.node.standing.primary)
