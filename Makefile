@@ -30,7 +30,7 @@ storefront: build ## a store on PostgreSQL with a live page: off, cache, cache a
 
 .PHONY: storefront-bench
 storefront-bench: build ## the store without the cache, with it and with a near cache, in alternating rounds; writes docs/results/storefront.*
-	$(CARGO) run --release -p mcache-examples --bin storefront-bench
+	$(CARGO) run --release -p mcache-benches --bin storefront-bench
 
 .PHONY: test
 test: build ## every test: pure logic, client, real servers, the store's page in a browser, the package for Medusa

@@ -11,11 +11,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use storefront::BoxError;
-use storefront::bench::{Hop, Plan, outage, run, write};
 use storefront::config::Config;
-use storefront::load::Mix;
 use storefront::servers::Servers;
 use storefront::stop;
+use storefront_bench::{Hop, Plan, outage, run, write};
+use storefront_load::Mix;
 
 /// What the requests are drawn from, so that a run can be repeated.
 const SEED: u64 = 20_260_107;

@@ -7,15 +7,15 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use mcache_postgres::{Mapping, Outbox};
+use storefront::config::Config;
+use storefront::reads::Total;
+use storefront::serve::Server;
+use storefront::servers::Servers;
+use storefront::{BoxError, schema};
+use storefront_load::{ENDPOINTS, Figures, Mix, Recorder, Visitor};
 use tokio::task::JoinSet;
 
-use super::checker::{Checker, Findings};
-use crate::config::Config;
-use crate::load::{ENDPOINTS, Figures, Mix, Recorder, Visitor};
-use crate::reads::Total;
-use crate::serve::Server;
-use crate::servers::Servers;
-use crate::{BoxError, schema};
+use crate::checker::{Checker, Findings};
 
 /// Between two changes of the back office.
 const BACK_OFFICE_RESTS: Duration = Duration::from_millis(250);
