@@ -1,4 +1,4 @@
-//! Values for near caches: what a read says beside the value.
+//! Reads for near caches: what the server tells them beside the value.
 
 use super::position::Position;
 use super::{Feed, marks};
@@ -41,8 +41,9 @@ impl<W: Copy + Ord> Feed<W> {
         })
     }
 
-    /// Notes that a live value was read or stored for a near cache, and what it is to be told of it. `None` if a tag is
-    /// outside the prefixes of the subscription: it would not hear of it. O(tags).
+    /// Notes that a live value was read or stored for a near cache, and returns what the near cache is told beside it.
+    /// `None` if a tag is outside the prefixes of the subscription: the near cache would not be told when that tag is
+    /// invalidated. O(tags).
     pub fn give<'a>(
         &mut self,
         reader: Reader,
@@ -51,7 +52,7 @@ impl<W: Copy + Ord> Feed<W> {
         now_us: u64,
     ) -> Option<NearData> {
         self.tell_who_left();
-        // After parking the lease may be over.
+        // If the read was parked, the lease may be over by now.
         let known = self.subscriptions.get(&reader.subscription)?;
         if known.lease_end_us.max(reader.until_us) <= now_us || known.generation != self.generation
         {
