@@ -314,7 +314,7 @@ impl Contents {
         let mut hit = 0;
         for tag in tags {
             for key in self.index.members(tag) {
-                hit += u64::from(self.strike(&key, mode, now));
+                hit += u64::from(self.invalidate_entry(&key, mode, now));
             }
         }
         hit
@@ -342,8 +342,8 @@ impl Contents {
         self.bytes
     }
 
-    /// One entry meets an invalidation; whether it changed.
-    fn strike(&mut self, key: &Bytes, mode: Mode, now: Instant) -> bool {
+    /// Invalidates one entry; whether that changed it.
+    fn invalidate_entry(&mut self, key: &Bytes, mode: Mode, now: Instant) -> bool {
         let Some(entry) = self.entries.get_mut(key) else {
             return false;
         };
