@@ -2,11 +2,12 @@
 //!
 //! Owns the SQL of the look and of the event trigger that takes one at once. It must not run anything.
 //!
-//! Data can change without a statement that fires a trigger: a table is renamed over another, a partition is attached or
-//! detached, a column is rewritten, a label of an enumeration is renamed, a policy is replaced, triggers are switched off
-//! and on. All of these write to the catalogue. So a look makes a fingerprint of what the catalogue says of each captured
-//! table, and where it differs from the last one the whole table has changed. Rows of the catalogue are recognised by
-//! `xmin`, the transaction that wrote them, which also tells that something was changed and changed back.
+//! Data can change without a statement that fires a trigger: a table is renamed over another, a partition is attached
+//! or detached, a column is rewritten, a label of an enumeration is renamed, a policy is replaced, triggers are
+//! switched off and on. All of these write to the catalogue. So a look makes a fingerprint of what the catalogue says
+//! of each captured table, and where it differs from the last one the whole table has changed. Rows of the catalogue
+//! are recognised by `xmin`, the transaction that wrote them, which also tells that something was changed and changed
+//! back.
 //!
 //! A table that is not fully captured (a new partition, a disabled trigger) counts as changed at every look until
 //! `install` has repaired it: nothing is stale longer than the interval between two looks.
@@ -110,7 +111,8 @@ END
     /// Compares each captured table with what was last seen of it; says what differs and what is not fully captured.
     fn look(&self) -> String {
         let schema = identifier(self.schema);
-        // A table whose row is locked is being looked at by another, or changed by a transaction that has looked itself.
+        // A table whose row is locked is being looked at by another, or changed by a transaction that has looked
+        // itself.
         let body = format!(
             "
 DECLARE
