@@ -88,7 +88,7 @@ msrv: ## builds with the oldest Rust that Cargo.toml promises, where it is insta
 .PHONY: deny
 deny: ## licences, bans and sources of dependencies, as deny.toml says; needs cargo-deny. CHECK=advisories asks its database
 	@.ci/need cargo-deny
-	$(CARGO) deny check $(or $(CHECK),licenses bans sources)
+	$(CARGO) deny --all-features check $(or $(CHECK),licenses bans sources)
 
 .PHONY: coverage
 coverage: ## which lines of core its tests run; needs cargo-tarpaulin. The report is target/coverage/tarpaulin-report.html

@@ -1,5 +1,5 @@
 //! What is packaged for monitoring fits the module: the exporter's script hands over every field of INFO, and the rules
-//! and the dashboard name only fields that exist.
+//! and the dashboard name only fields that exist. Images load the module once.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -7,8 +7,12 @@ use std::path::PathBuf;
 use harness::Server;
 
 fn packaged(name: &str) -> String {
+    read(&format!("monitoring/{name}"))
+}
+
+fn read(name: &str) -> String {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
-        .join("../packaging/monitoring")
+        .join("../packaging")
         .join(name);
     std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
@@ -94,5 +98,27 @@ fn the_dashboard_is_complete_json_and_its_panels_do_not_overlap() {
             let apart = x + w <= x2 || x2 + w2 <= x || y + h <= y2 || y2 + h2 <= y;
             assert!(apart, "{title} overlaps {other}");
         }
+    }
+}
+
+#[test]
+fn an_image_loads_the_module_once_and_from_where_it_is() {
+    for file in [
+        "containers/redis.Containerfile",
+        "containers/valkey.Containerfile",
+    ] {
+        let text = read(file);
+        let copied = text
+            .lines()
+            .find(|line| line.starts_with("COPY --from=build"))
+            .and_then(|line| line.split_whitespace().last())
+            .unwrap_or_else(|| panic!("{file} copies no module"));
+        let command = text.lines().last().unwrap_or_default();
+        assert!(
+            command.contains(&format!("\"--loadmodule\", \"{copied}\"")),
+            "{file}: {command}"
+        );
+        // Redis's image loads what is there by itself.
+        assert!(!copied.contains("/redis/modules/"), "{file}: {copied}");
     }
 }
