@@ -51,6 +51,7 @@ watch: ## the program mcache-watch, optimised: target/release/mcache-watch
 .PHONY: medusa
 medusa: build watch ## a real Medusa server with the package: every kind of change, races, outages, processes, SQL; goes on where it was cut short
 	@.ci/setup npm
+	@benches/medusa/medusa.sh types
 	@benches/medusa/medusa.sh check
 	@benches/medusa/medusa.sh watch
 	@benches/medusa/medusa.sh split
@@ -150,7 +151,7 @@ bench-ir: build ## instructions per operation, counted by valgrind; adds to benc
 	$(CARGO) run --release -p mcache-benches --bin server-bench -- --instructions
 
 .PHONY: dist
-dist: ## the module as .deb, tarball and the zip for Redis Software, in target/dist
+dist: ## the module as .deb, tarball and the zip for Redis Software, mcache-watch, the package for Medusa, in target/dist
 	@.ci/setup
 	@packaging/dist
 

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # A real Medusa server with a seeded shop: brought up, compared with a server without a cache, measured.
 #
+#   medusa.sh types                           what a shop writes in TypeScript (types/), compiled against the package's types and Medusa's
 #   medusa.sh check [options of check.mjs]    every kind of change, races, outages, two processes; 0 stale is expected
 #   medusa.sh watch [options of check.mjs]    changes by SQL, noticed by mcache-watch
 #   medusa.sh split [options of check.mjs]    two server processes and a worker, events over Redis
@@ -70,7 +71,7 @@ start_redis() { # NAME [module]
 install_package() {
     local at=$dir/app/node_modules/medusa-mcache
     rm -rf "$at" && mkdir -p "$at"
-    (cd "$root/client/medusa" && cp -r package.json index.js index.d.ts provider.js provider.d.ts src "$at/")
+    (cd "$root/client/medusa" && cp -r package.json LICENSE README.md index.js index.d.ts provider.js provider.d.ts src "$at/")
 }
 
 setup() {
@@ -173,6 +174,15 @@ arm() {
 
 main() {
 case ${1:-} in
+types)
+    setup
+    cp -r "$here/types" "$dir/app/"
+    # Medusa's own types have faults that are not ours to report.
+    (cd "$dir/app" && node_modules/.bin/tsc --noEmit --strict --target ES2021 --module Node16 --moduleResolution Node16 --esModuleInterop \
+        --types node types/shop.ts) > "$dir/types.log" || true
+    ! grep -E '^(types/|node_modules/medusa-mcache/)|error TS(2307|5|6)' "$dir/types.log" || give_up "the package's types are wrong"
+    say "the types are right"
+    ;;
 check)
     shift
     setup
@@ -280,7 +290,7 @@ up)
     up "$2" "$3" "$3" "$3"
     ;;
 down) down ;;
-*) sed -n '2,18p' "$0" ;;
+*) sed -n '2,19p' "$0" ;;
 esac
 }
 
