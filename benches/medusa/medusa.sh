@@ -8,6 +8,7 @@
 #   medusa.sh bench [local|hop] [order|browse|hot]   the table of docs/results/medusa.md, one mix and distance at a time; ROUNDS, FLOWS
 #                                             and WARMUP say how much; rounds that are there are kept
 #   medusa.sh profile                         which statements each request sends to the database, without a cache and with the package
+#   medusa.sh calls                           what each request asks the cache for: messages, and shapes with what became of them
 #   medusa.sh near                            what a near cache inside Node could save of a hot page, at most
 #   medusa.sh up KIND NAME                    one server: off, official, provider, module
 #   medusa.sh down                            stops everything it started
@@ -240,6 +241,13 @@ profile)
     wait "$profiling"
     for name in profile-off profile-module; do stop "$name"; done
     ;;
+calls)
+    shift
+    setup
+    database calls
+    up module calls calls calls
+    node "$here/calls.mjs" "$dir/seed.json" "$(port calls)" "$(port redis-calls)" | tee "$dir/calls.md"
+    ;;
 near)
     shift
     setup
@@ -290,10 +298,9 @@ up)
     up "$2" "$3" "$3" "$3"
     ;;
 down) down ;;
-*) sed -n '2,19p' "$0" ;;
+*) sed -n '2,20p' "$0" ;;
 esac
 }
 
-# Read as a whole before it runs, so that an edit of this file does not disturb a run.
-main "$@"
-exit
+# Read as a whole before it runs, this line included, so that an edit of this file does not disturb a run.
+main "$@"; exit
