@@ -143,7 +143,7 @@ start_watch() { # NAME
         setsid "$watch" "$root/packaging/watch/medusa.toml" > "$dir/watch.log" 2>&1 < /dev/null &
     echo $! > "$dir/watch.pid"
     for _ in $(seq 1 60); do
-        grep -q "watching" "$dir/watch.log" && return
+        grep -qs "watching" "$dir/watch.log" && return
         kill -0 "$(cat "$dir/watch.pid")" 2>/dev/null || break
         sleep 1
     done
