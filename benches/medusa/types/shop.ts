@@ -1,4 +1,4 @@
-// What a shop writes, compiled against the package's types and Medusa's: `medusa.sh types` (and `medusa.sh check` before anything else).
+// What a shop writes, compiled against the package's types and Medusa's: `medusa.sh types`.
 import { defineConfig } from "@medusajs/framework/utils"
 import type { MedusaRequest, MedusaResponse } from "@medusajs/framework/http"
 import type { ICachingModuleService, ICachingProviderService } from "@medusajs/framework/types"

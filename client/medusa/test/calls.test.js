@@ -1,5 +1,5 @@
 "use strict"
-/** Which calls within a result that is made anew are looked for in the cache: over a store that only counts, no server. */
+/** Which calls within a result that is made anew are looked for in the cache: over a store that only counts. */
 const { test } = require("node:test")
 const assert = require("node:assert")
 const { Calls } = require("../src/module/calls")

@@ -1,5 +1,5 @@
 "use strict"
-/** Types and README name what the code has: options with their defaults, extensions, counters. Files only, no server. */
+/** Types and README name what the code has: options with their defaults, extensions, counters. Files only. */
 const { test } = require("node:test")
 const assert = require("node:assert")
 const fs = require("node:fs")

@@ -1,13 +1,14 @@
 "use strict"
 /**
- * Reads between modules. A cart's query is never stored as a whole, but it reads its region, its variants and their prices
- * each time anew. Inside requests of the store, what the reading methods of catalogue and configuration modules return is
- * cached call by call, but not within a transaction.
+ * Reads between modules. A cart's query is never stored as a whole, but it reads its region, its variants and their
+ * prices each time anew. Inside requests of the store, what the reading methods of catalogue and configuration modules
+ * return is cached call by call, but not within a transaction.
  *
- * Within a query that is stored as a whole, only calls that are asked for again and again are served and stored: a product's page that
- * is made anew need not read the shop's channels and places anew. What is made of them carries their tags too, so whatever clears
- * such a call clears the whole. Servers of a cluster are cleared one after another, so there a whole is made without them: the call
- * could still be served by one server when the other, which keeps the whole, has been cleared already.
+ * Within a query that is stored as a whole, only calls that are asked for again and again are served and stored: a
+ * product's page that is made anew need not read the shop's channels and places anew. What is made of them carries
+ * their tags too, so whatever clears such a call clears the whole. Servers of a cluster are cleared one after another,
+ * so there a whole is made without them: the call could still be served by one server when the other, which keeps the
+ * whole, has been cleared already.
  */
 const { keyOf } = require("./keys")
 const { isPart, isFresh } = require("./context")
@@ -194,7 +195,7 @@ class Calls {
       this.store.release(key)
       return value
     }
-    // Before the caller gets it, who may change it.
+    // Before the caller gets the value, because the caller may change it.
     if (method !== CALCULATE) read.addRows(this.schema, rowsOf(value))
     const sealed = this.store.seal({ value }, { isExact: true })
     this.#keep(shape, key, sealed, read, began, mark).catch(() => {})

@@ -1,7 +1,7 @@
 "use strict"
 /**
- * What the current request and the current query are, carried along by Node's AsyncLocalStorage: whether it is a request
- * of the store, and what the query has read so far.
+ * What the current request and the current query are, carried along by Node's AsyncLocalStorage: whether it is a
+ * request of the store, and what the query has read so far.
  */
 const { AsyncLocalStorage } = require("node:async_hooks")
 

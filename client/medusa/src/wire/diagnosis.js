@@ -1,5 +1,5 @@
 "use strict"
-/** What is wrong with the server of the options, in words for whoever set them. Pure: it is given what the server said. */
+/** What is wrong with the server that the options name, in plain words. Pure: it is given what the server said. */
 
 /** Modules load from this version on. */
 const OLDEST = "7.0.5"
@@ -29,8 +29,8 @@ const field = (info, name) => new RegExp(`^(?:${name}):(\\S+)`, "m").exec(info)?
 
 /**
  * What a server lacks that has been reached; undefined if nothing.
- * @param {{ where: string, info: string, hasModule: boolean, clusterSize?: number }} found info: what INFO says, empty if that may
- * not be asked; clusterSize: how many primaries have slots, for a node that was given as if it stood alone
+ * @param {{ where: string, info: string, hasModule: boolean, clusterSize?: number }} found info: what INFO says, empty
+ * if that may not be asked; clusterSize: how many primaries have slots, for a node that was given as if it stood alone
  */
 function lacking({ where, info, hasModule, clusterSize = 0 }) {
   if (field(info, "redis_mode|server_mode") === "sentinel") {
