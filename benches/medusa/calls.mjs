@@ -1,6 +1,6 @@
 // calls.mjs SEED PORT REDISPORT: what each request of a visit that orders asks the cache for: messages to Redis by
-// command, and of each shape of query or call how often it ran, was answered, was stored. One visitor makes one request at
-// a time, so each belongs to the request under way. Counts do not depend on how busy the machine is.
+// command, and of each shape of query or call how often it ran, was answered, was stored. One visitor makes one request
+// at a time, so each belongs to the request under way. Counts do not depend on how busy the machine is.
 import { execFileSync } from "node:child_process"
 import { readFileSync } from "node:fs"
 import { Server, randomOf } from "./api.mjs"
