@@ -6,7 +6,9 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use mcache_core::entry::Entry;
-use mcache_core::feed::{Feed, HashKey, Identity, Named, NearData, SlotSet, Standing, Wake};
+use mcache_core::feed::{
+    Feed, HashKey, Identity, Named, NearData, SlotSet, Standing, Wake, hears_majority,
+};
 use mcache_core::server::fresh_ms;
 
 use crate::redis::global::MainThread;
@@ -74,9 +76,13 @@ pub fn standing(ctx: Ctx<'_>) -> Standing {
         let (cluster_ok, slots) = match flags.is_cluster() {
             false => (true, None),
             true => {
-                let slots = SlotSet::of_myself(&redis::cluster_nodes(ctx)).unwrap_or_default();
-                let ok = redis::cluster_state_is_ok(ctx) && !slots.is_empty();
-                (ok, Some(slots))
+                let nodes = redis::cluster_nodes(ctx);
+                let slots = SlotSet::of_myself(&nodes).unwrap_or_default();
+                // Where CONFIG has another name, the state alone decides.
+                let timeout_ms = redis::cluster_node_timeout_ms(ctx).unwrap_or(u64::MAX);
+                let ok = redis::cluster_state_is_ok(ctx)
+                    && hears_majority(&nodes, timeout_ms, redis::now_ms());
+                (ok && !slots.is_empty(), Some(slots))
             }
         };
         let took_us = redis::boot_us() - now_us;

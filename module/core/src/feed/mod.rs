@@ -46,7 +46,7 @@ pub use position::{Named, Position};
 pub use prefixes::{MAX_PREFIXES, Prefixes};
 pub use read::{NearData, Reader};
 pub use settle::{MAX_SETTLES, MAX_WAITS, Settled, Unsettled};
-pub use slots::{SLOTS, SlotSet, redirection};
+pub use slots::{SLOTS, SlotSet, hears_majority, redirection};
 pub use wait::{Settling, Waits};
 
 use call::Subscription;
