@@ -61,3 +61,6 @@ impl NearOptions {
         self
     }
 }
+
+#[cfg(test)]
+mod tests;
