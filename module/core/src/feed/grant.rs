@@ -61,6 +61,8 @@ pub(super) struct Grants {
     none_until_us: u64,
     /// Until then a predecessor's leases may run.
     predecessors_until_us: u64,
+    /// A successor is elected no sooner than this after the server has stopped running.
+    elected_after_us: u64,
 }
 
 /// A server that did not run for less than this was busy, not frozen: the cron runs ten times a second, and no successor is elected
@@ -71,9 +73,10 @@ const BUSY_US: u64 = 300_000;
 ///
 /// The successor waits for its predecessors from when it takes over. A lease that is granted upon waking, before the server has heard of
 /// the successor, ends in time if standing still and the lease together are no longer than that. So the longer the lease, the
-/// shorter it may stand still.
-fn frozen_us(lease_ms: u64) -> u64 {
+/// shorter it may stand still. `elected_after_us`: so much later the successor begins to wait.
+fn frozen_us(lease_ms: u64, elected_after_us: u64) -> u64 {
     let spare_us = lease::predecessors_us().saturating_sub(lease::server_us(lease_ms));
+    let spare_us = spare_us.saturating_add(elected_after_us);
     (lease_ms * 1_000).min(spare_us).max(BUSY_US)
 }
 
@@ -83,12 +86,18 @@ impl Grants {
             ran_us: now_us,
             none_until_us: 0,
             predecessors_until_us: 0,
+            elected_after_us: 0,
         }
+    }
+
+    /// A successor is elected no sooner than this after the server has stopped running.
+    pub fn elected_after(&mut self, us: u64) {
+        self.elected_after_us = us;
     }
 
     /// The server runs. To be said at least ten times a second, and before anything is granted.
     pub fn run(&mut self, lease_ms: u64, now_us: u64) {
-        if now_us.saturating_sub(self.ran_us) >= frozen_us(lease_ms) {
+        if now_us.saturating_sub(self.ran_us) >= frozen_us(lease_ms, self.elected_after_us) {
             self.none_until_us = now_us + lease_ms * 1_000;
         }
         self.ran_us = now_us;
@@ -184,14 +193,16 @@ mod tests {
     #[test]
     fn standing_still_and_the_lease_after_it_fit_in_what_a_successor_waits() {
         for lease_ms in (lease::SHORTEST_MS..=lease::LONGEST_MS).step_by(50) {
-            let still_us = frozen_us(lease_ms);
+            let still_us = frozen_us(lease_ms, 0);
             assert!(still_us >= BUSY_US);
             let fits = still_us + lease::server_us(lease_ms) <= lease::predecessors_us();
             assert!(fits || still_us == BUSY_US, "{lease_ms}");
             assert!(still_us <= BUSY_US.max(lease_ms * 1_000), "{lease_ms}");
         }
-        assert_eq!(frozen_us(1_000), 1_000_000);
-        assert_eq!(frozen_us(5_000), BUSY_US);
+        assert_eq!(frozen_us(1_000, 0), 1_000_000);
+        assert_eq!(frozen_us(5_000, 0), BUSY_US);
+        assert_eq!(frozen_us(5_000, 2_000_000), 2_100_000);
+        assert_eq!(frozen_us(5_000, u64::MAX), 5_000_000);
     }
 
     #[test]

@@ -221,6 +221,11 @@ impl<W: Copy + Ord> Feed<W> {
         }
     }
 
+    /// Where a successor is elected by itself: no sooner than this after the server has stopped running. Elsewhere `u64::MAX`.
+    pub fn elected_after(&mut self, us: u64) {
+        self.grants.elected_after(us);
+    }
+
     /// From now on leases of predecessors may run, if the feed is on here and hence everywhere.
     fn succeed(&mut self, now_us: u64) {
         if self.settings.on {
