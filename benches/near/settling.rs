@@ -13,8 +13,8 @@ use crate::median_and_p99;
 
 const LISTENERS: usize = 16;
 const ROUNDS: usize = 2_000;
-/// Before each, so that none is measured together with what it needed beforehand: the feed tells a near cache at most once in
-/// 0.85 ms where there are 17.
+/// Before each, so that none is measured together with what it needed beforehand: the feed tells a near cache at most
+/// once in 0.85 ms where there are 17.
 const PAUSE: Duration = Duration::from_millis(3);
 
 pub fn run(runtime: &Runtime, server: &Server) {

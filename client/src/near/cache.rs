@@ -1,9 +1,9 @@
 //! The near cache of one provider: what it holds, and the one step in which that changes.
 //!
-//! Whatever is put away or forgotten is put away or forgotten under one lock, together with the view that decides it. Readers
-//! do not take that lock. A reader takes a value from the store first, reads the clock and the lease afterwards, and then asks
-//! whether the value has left the store. So it serves only what was not forgotten when its call began, under a lease that lasts
-//! when it serves, and that did not come with what made the value go.
+//! A value is put away or forgotten under one lock, together with the view that decides it. Readers do not take that
+//! lock. A reader takes a value from the store first, reads the clock and the lease afterwards, and then asks whether
+//! the value has left the store. So it serves only what was not forgotten when its call began, under a lease that
+//! lasts when it serves, and that did not come with what made the value go.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
@@ -113,7 +113,8 @@ impl Near {
         // After the value was found, and within this call: the process may have been stopped until now.
         let now_ms = clock::now_ms();
         let serves = now_ms < held.origin.lease_until_ms.load(Acquire) && now_ms < held.end_ms;
-        // The lease may have been over when this call began, and be renewed by now, together with what concerns the value.
+        // The lease may have been over when this call began, and be renewed by now, together with what concerns the
+        // value.
         if !serves || held.is_gone() {
             return None;
         }
@@ -130,8 +131,8 @@ impl Near {
         Some(Asking { origin, asked })
     }
 
-    /// Puts a value away that was read or stored, unless something concerns it. `fill`: how long a fill takes, if it is to be
-    /// refreshed early.
+    /// Puts a value away that was read or stored, unless something concerns it. `fill`: how long a fill takes, if it
+    /// is to be refreshed early.
     pub(super) fn put(
         &self,
         asking: &Asking,
@@ -231,8 +232,8 @@ impl Near {
 
     // ---- changes of this process ----
 
-    /// This process is about to change something: what that concerns is forgotten now, and again when the guard is dropped,
-    /// and not put away in between.
+    /// This process is about to change something: what that concerns is forgotten now, and again when the guard is
+    /// dropped, and not put away in between.
     pub(crate) fn begin(self: &Arc<Self>, own: Own) -> OwnGuard {
         let mut state = self.lock();
         state.own_next += 1;
@@ -335,8 +336,8 @@ impl Near {
         telemetry::near_bytes(self.store.bytes());
     }
 
-    /// Tells a collector how long the near cache may serve without hearing from its primaries again: of the lease that ends first.
-    /// To be told also while no answer comes, or nobody would see that it serves nothing.
+    /// Tells a collector how long the near cache may serve without hearing from its primaries again: of the lease that
+    /// ends first. To be told also while no answer comes, or nobody would see that it serves nothing.
     pub(super) fn tell_lease(&self) {
         let origins = self.origins();
         let leases = origins.values().map(|it| it.lease_until_ms.load(Acquire));
@@ -344,7 +345,7 @@ impl Near {
         telemetry::near_lease(left_ms);
     }
 
-    /// What came from it is not served any more, whatever lease there was.
+    /// Values that came from it are not served any more, even under a lease that runs.
     pub(super) fn forget(&self, origin: &Origin) {
         let mut state = self.lock();
         origin.lease_until_ms.store(0, Release);

@@ -1,8 +1,8 @@
 //! Products: lists and single ones, with calculated prices and stock.
 //!
-//! A list is a list of ids. Of each product three things are kept, by themselves because they change at different rates: what
-//! it is, what it costs in a currency, how many are there. All lists and the product's own page share them, and an order,
-//! which changes stock only, leaves the rest where it is.
+//! A list is a list of ids. Of each product three things are kept, by themselves because they change at different
+//! rates: what it is, what it costs in a currency, how many are there. All lists and the product's own page share
+//! them, and an order, which changes stock only, leaves the rest where it is.
 
 use std::collections::HashMap;
 
@@ -74,8 +74,8 @@ pub struct Pricing {
     currency_code: Option<String>,
 }
 
-/// What a list is answered with. Fields in the order of the alphabet, as those of a `Value`; `json!` would copy every product
-/// once more.
+/// What a list is answered with. Fields in the order of the alphabet, as those of a `Value`; `json!` would copy every
+/// product once more.
 #[derive(Serialize)]
 pub struct Page {
     count: u64,

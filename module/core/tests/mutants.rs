@@ -1,5 +1,5 @@
-//! Every mutant of `module/core/mutants` and `client/mutants/near` still says lines that are there, once: else `make mutants` and
-//! `make mutants-near` would find out too late.
+//! Every mutant of `module/core/mutants` and `client/mutants/near` still says lines that are there, once: else
+//! `make mutants` and `make mutants-near` would find out too late.
 
 #[allow(dead_code)]
 #[path = "../examples/mutants/mutant.rs"]

@@ -1,9 +1,11 @@
-//! Do the tests find a fault? Each file in `module/core/mutants` is one: a small change to the logic that must make a test of this
-//! crate fail. `make mutants` runs them all, `make mutants NAME=one,other` those whose names contain one of the words.
-//! `make mutants-near` does the same to the near cache's half in the client, with `client/mutants/near` and its unit tests.
+//! Do the tests find a fault? Each file in `module/core/mutants` is one: a small change to the logic that must make a
+//! test of this crate fail. `make mutants` runs them all, `make mutants NAME=one,other` those whose names contain one
+//! of the words. `make mutants-near` does the same to the near cache's half in the client, with `client/mutants/near`
+//! and its unit tests.
 //!
-//! The sources are copied into `target/mutants` first, so the tree is left alone; all mutants share one build directory there.
-//! Of each only what finds it is compiled and run: the test that its file names, and the others only if that one passes.
+//! The sources are copied into `target/mutants` first, so the tree is left alone; all mutants share one build
+//! directory there. Of each only what finds it is compiled and run: the test that its file names, and the others only
+//! if that one passes.
 
 mod mutant;
 mod tree;

@@ -1,7 +1,7 @@
 //! Who may grant near leases, and whose leases may still run.
 //!
-//! Only a primary that executes writes hears of every invalidation, so only it grants. The server that takes over from it does not
-//! know whom it granted leases to, so it waits for the longest there can be: its *predecessor*.
+//! Only a primary that executes writes hears of every invalidation, so only it grants. The server that takes over from
+//! it does not know whom it granted leases to, so it waits for the longest there can be: its *predecessor*.
 
 use super::lease;
 
@@ -65,15 +65,16 @@ pub(super) struct Grants {
     elected_after_us: u64,
 }
 
-/// A server that did not run for less than this was busy, not frozen: the cron runs ten times a second, and no successor is elected
-/// that soon.
+/// A server that did not run for less than this was busy, not frozen: the cron runs ten times a second, and no
+/// successor is elected that soon.
 const BUSY_US: u64 = 300_000;
 
 /// A server that did not run for so long may have a successor that has not waited long enough.
 ///
-/// The successor waits for its predecessors from when it takes over. A lease that is granted upon waking, before the server has heard of
-/// the successor, ends in time if standing still and the lease together are no longer than that. So the longer the lease, the
-/// shorter it may stand still. `elected_after_us`: so much later the successor begins to wait.
+/// The successor waits for its predecessors from when it takes over. A lease that is granted upon waking, before the
+/// server has heard of the successor, ends in time if standing still and the lease together are no longer than that.
+/// So the longer the lease, the shorter it may stand still. `elected_after_us`: so much later the successor begins to
+/// wait.
 fn frozen_us(lease_ms: u64, elected_after_us: u64) -> u64 {
     let spare_us = lease::predecessors_us().saturating_sub(lease::server_us(lease_ms));
     let spare_us = spare_us.saturating_add(elected_after_us);

@@ -129,12 +129,12 @@ impl SlotSet {
 /// A node whose answer lies so far in the future was not heard: the wall clock was set back.
 const AHEAD_MS: u64 = 1_000;
 
-/// Whether most primaries that have slots answered this server less than `timeout_ms` ago, by a reply of CLUSTER NODES. `timeout_ms` is
-/// `cluster-node-timeout`.
+/// Whether most primaries that have slots answered this server less than `timeout_ms` ago, by a reply of CLUSTER
+/// NODES. `timeout_ms` is `cluster-node-timeout`.
 ///
-/// The others elect a successor no sooner than `timeout_ms` after this server's last answer to them, and that is no sooner than
-/// `timeout_ms` after their last answer to it. What Redis itself counts from is its next question, up to half of `timeout_ms` later:
-/// so long a server that is cut off would go on granting beside its successor.
+/// The others elect a successor no sooner than `timeout_ms` after they were cut off from this server, and the last
+/// answer that it has of them is from before that. What Redis itself counts from is its next question, up to half of
+/// `timeout_ms` later: so long a server that is cut off would go on granting beside its successor.
 pub fn hears_majority(nodes: &[u8], timeout_ms: u64, now_ms: u64) -> bool {
     let (mut heard, mut all) = (0, 0);
     for line in lines(nodes).filter(|line| line.is(b"master") && !line.slots.is_empty()) {
@@ -146,7 +146,8 @@ pub fn hears_majority(nodes: &[u8], timeout_ms: u64, now_ms: u64) -> bool {
     heard > all / 2
 }
 
-/// What a client is told whose key is in a slot that this server does not have, by a reply of CLUSTER NODES: where it is.
+/// What a client is told whose key is in a slot that this server does not have, by a reply of CLUSTER NODES: where it
+/// is.
 pub fn redirection(nodes: &[u8], slot: u16) -> String {
     let owner = lines(nodes).find(|line| line.slots.has(slot) && !line.is_myself());
     let address = owner.and_then(|line| {
