@@ -75,7 +75,7 @@ pub fn standing(ctx: Ctx<'_>) -> Standing {
         let writes_allowed = redis::would_execute_writes(ctx);
         let (cluster_ok, slots) = match flags.is_cluster() {
             false => {
-                // Whoever makes another server the primary while this one stands still takes over by force.
+                // To make another server the primary while this one stands still is a takeover by force.
                 state::with(|s| s.feed.elected_after(u64::MAX));
                 (true, None)
             }

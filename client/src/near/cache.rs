@@ -337,7 +337,7 @@ impl Near {
     }
 
     /// Tells a collector how long the near cache may serve without hearing from its primaries again: of the lease that
-    /// ends first. To be told also while no answer comes, or nobody would see that it serves nothing.
+    /// ends first. To be told also while no answer comes, or a collector would not see that it serves nothing.
     pub(super) fn tell_lease(&self) {
         let origins = self.origins();
         let leases = origins.values().map(|it| it.lease_until_ms.load(Acquire));

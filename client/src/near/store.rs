@@ -52,7 +52,7 @@ impl Held {
         }
     }
 
-    /// It is not to be served any more, whatever lease comes: said before that lease can be seen.
+    /// It is not to be served any more, under no lease that comes: said before that lease can be seen.
     pub(super) fn leave(&self) {
         self.gone.store(true, Relaxed);
     }

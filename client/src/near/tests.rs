@@ -28,7 +28,7 @@ fn event(number: u64, kind: u8) -> Vec<u8> {
     event
 }
 
-/// A server that takes whatever is stored, has nothing, and tells these events.
+/// A server that takes all that is stored, has nothing, and tells these events.
 fn server(events: Arc<Mutex<Vec<u8>>>) -> Fake {
     let stored = AtomicI64::new(0);
     Fake::start(move |words| {

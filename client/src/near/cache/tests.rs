@@ -215,7 +215,7 @@ fn a_value_that_an_event_concerns_is_not_put_away() {
     assert_eq!((stats.kept, stats.not_kept), (1, 2));
 }
 
-/// One thread puts away what another one's event concerns. Whoever is first: afterwards it is not there.
+/// One thread puts away what another one's event concerns. In both orders it is not there afterwards.
 #[test]
 fn the_check_and_the_putting_away_are_one_step() {
     let stage = Stage::new();
@@ -327,7 +327,7 @@ fn a_primary_that_is_left_takes_what_came_from_it_along() {
     assert_eq!(stage.get("l").as_deref(), Some("w"), "from the other one");
     assert!(stage.near.ask(&stage.origin.node).is_none());
     stage.assert_sound();
-    // Left, but for its answers: what came from it is not served, whatever they say.
+    // Left, but for its answers: what came from it is not served under any lease.
     another.near.forget(&another.origin);
     assert_eq!(stage.get("l"), None);
 }
