@@ -70,6 +70,10 @@ test-unit: ## tests that start no server
 mutants: ## small faults in core, each of which must make a test of core fail; NAME=... picks some (module/core/mutants)
 	$(CARGO) run -q -p mcache-core --example mutants -- $(NAME)
 
+.PHONY: mutants-near
+mutants-near: ## small faults in the client's half of the near cache (client/mutants/near), each of which must make a unit test fail
+	$(CARGO) run -q -p mcache-core --example mutants -- --client $(NAME)
+
 .PHONY: mutants-plain
 mutants-plain: ## small faults in the script of the provider without the module (client/mutants/plain), each of which must make a test fail
 	$(CARGO) test -p mcache-tests --test suite -- --nocapture --exact plain::mutants::each_fault_of_the_script_makes_a_test_fail
@@ -156,8 +160,8 @@ bench-servers: build ## GET, FETCH and SET on the installed Redis and on newer s
 		MCACHE_REDIS_BIN=$$(.ci/servers --where)/$$name/bin $(CARGO) run --release -p mcache-benches --bin server-bench -- --this-server || exit; done
 
 .PHONY: bench-near
-bench-near: build ## a hit in the near cache beside quick_cache and moka, settling beside PUBLISH, FEED's cost; prints the tables
-	$(CARGO) run --release -p mcache-benches --bin near-bench
+bench-near: build ## a hit in the near cache beside quick_cache and moka, settling beside PUBLISH, FEED's cost; PART=settling picks
+	PART=$(PART) $(CARGO) run --release -p mcache-benches --bin near-bench
 
 .PHONY: bench-ir
 bench-ir: build ## instructions per operation, counted by valgrind; adds to benches/RESULTS.md
