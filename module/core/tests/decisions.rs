@@ -1,7 +1,7 @@
 //! Decisions of a server that neither model nor simulation comes to: who may not fill, what a file, an exchange or a promotion
 //! leaves of fills and entries, where a lease ends. Each was found by a mutant that no test noticed.
 
-use mcache_core::command::{OnlyIf, Set};
+use mcache_core::command::{OnlyIf, ReplInvalidate, Set};
 use mcache_core::encode::Decoded;
 use mcache_core::entry::{Attributes, Entry, NEVER};
 use mcache_core::epoch::{Epoch, Token};
@@ -210,7 +210,11 @@ fn what_a_file_says_was_stored_after_an_invalidation_is_kept_however_soon_it_was
     let mut stage = Stage::new();
     stage.server.load_begins(true);
     let invalidated = at(NOW_MS - 100);
-    (stage.server).invalidate_replicated(0, tags(), Scope::All, false, invalidated, &PRIMARY);
+    let replicated = ReplInvalidate {
+        epoch: invalidated,
+        ..ReplInvalidate::doubtful(0)
+    };
+    (stage.server).invalidate_replicated(0, tags(), replicated, &PRIMARY);
     let after = Attributes {
         birth: at(NOW_MS - 50),
         ..attributes(0, NEVER)
@@ -369,12 +373,12 @@ fn what_is_stale_and_not_reclaimed_yet_is_stale_under_another_name_and_ends_when
     let entry = stage.store(0, b"k", attributes(5_000, NEVER));
     stage.soften();
     assert_eq!(stage.condition(entry), Condition::Stale);
-    let copy = stage.server.duplicate(b"copy", &entry, NOW_MS);
+    let copy = stage.server.duplicate(b"copy", &entry);
     let copy = copy.expect("a key short enough");
     stage.entries.push(copy);
     stage.server.arrived(0, b"copy", Some((copy, None)), false);
-    stage.server.left(0, entry, || NOW_MS);
-    let Renamed::Fresh(renamed) = stage.server.renamed(0, b"new", entry, NOW_MS) else {
+    stage.server.left(0, entry);
+    let Renamed::Fresh(renamed) = stage.server.renamed(0, b"new", entry) else {
         panic!("it left");
     };
     stage.entries.push(renamed);

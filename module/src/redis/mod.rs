@@ -37,7 +37,7 @@ use mcache_core::server::Edge;
 use redis_module::raw;
 
 pub use ctx::{Ctx, is_replica, server_flags, writes_are_paused};
-pub use key::{Held, Key, Mode};
+pub use key::{Cursor, Held, Key, Mode};
 pub use node::{
     cluster_nodes, cluster_state_is_ok, redirection, unlink, users, would_execute_writes,
 };

@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use mcache_core::command::{OnlyIf, Set};
+use mcache_core::command::{Invalidate, OnlyIf, ReplInvalidate, Set};
 use mcache_core::encode;
 use mcache_core::entry::{Attributes, Entry};
 use mcache_core::epoch::{Epoch, Token};
@@ -84,6 +84,16 @@ impl Invalidation {
     fn scope(&self) -> Scope {
         if self.auto { Scope::Auto } else { Scope::All }
     }
+
+    /// What it says in words.
+    fn command(&self) -> Invalidate {
+        Invalidate {
+            scope: self.scope(),
+            soft: self.soft,
+            near: false,
+            tags_from: 0,
+        }
+    }
 }
 
 /// What it is told.
@@ -114,7 +124,7 @@ pub enum Op {
     /// RESTORE, as it came.
     Restore(Dump, u64),
     Unlink(Key),
-    Invalidate(Invalidation, Epoch),
+    Invalidate(ReplInvalidate, Tag),
     Shorten {
         key: Key,
         ends_ms: u64,
@@ -417,8 +427,14 @@ impl Server {
             self.perform(task, now_ms);
         }
         if invalidated.later > 0 {
-            self.log
-                .push(Op::Invalidate(invalidation, invalidated.epoch));
+            self.log.push(Op::Invalidate(
+                ReplInvalidate {
+                    epoch: invalidated.epoch,
+                    ahead_ms: invalidated.ahead_ms,
+                    what: invalidation.command(),
+                },
+                tag,
+            ));
         }
     }
 
@@ -505,7 +521,7 @@ impl Server {
             return false;
         };
         // What is removed here is never announced under another name.
-        self.core.left(DB, held.entry, || u64::MAX);
+        self.core.left(DB, held.entry);
         // SAFETY: it is out of keyspace and index.
         unsafe { held.entry.free() };
         true
@@ -529,12 +545,12 @@ impl Server {
                     assert!(!listed, "the index names what the keyspace does not hold");
                 }
             }
-            Task::Shorten { db, entry, epoch } => {
+            Task::Shorten { db, entry, since } => {
                 let key = entry.key()[0];
                 if self.open(key, now_ms) != Some(entry) {
                     return;
                 }
-                let ends_ms = server::softened_end_ms(&entry, epoch, now_ms);
+                let ends_ms = server::softened_end_ms(&entry, since);
                 self.core.shortened(db, entry, ends_ms);
                 self.correct_deadline(key);
                 self.log.push(Op::Shorten { key, ends_ms });
@@ -679,12 +695,12 @@ impl Server {
             Op::Unlink(key) => {
                 self.remove(*key);
             }
-            Op::Invalidate(invalidation, epoch) => {
-                let (name, scope) = (name(invalidation.tag), invalidation.scope());
-                let (names, soft) = (std::iter::once(&name[..]), invalidation.soft);
+            Op::Invalidate(replicated, tag) => {
+                let name = name(*tag);
+                let names = std::iter::once(&name[..]);
                 let moment = self.moment(now_ms, 0);
                 self.core
-                    .invalidate_replicated(DB, names, scope, soft, *epoch, &moment);
+                    .invalidate_replicated(DB, names, *replicated, &moment);
             }
             Op::Shorten { key, ends_ms } => {
                 if let Some(held) = self.keyspace.get(key) {
@@ -708,7 +724,7 @@ impl Server {
     /// What `DEBUG DIGEST` sees: every key that is there, with what is kept of its entry.
     pub fn digest(&mut self) -> BTreeMap<Key, Option<Kept>> {
         let kept = |held: &Held| {
-            let (attributes, tags) = self.core.digested(&held.entry, u64::MAX)?;
+            let (attributes, tags) = self.core.kept(&held.entry)?;
             let tags = tags.map(<[u8]>::to_vec).collect();
             Some((attributes, held.entry.value().to_vec(), tags))
         };
