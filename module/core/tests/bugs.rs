@@ -401,3 +401,38 @@ fn a_bug_at_any_step_of_any_change_leaves_nothing_that_is_wrong() {
     println!("bugs caught in each change: {caught:?}");
     assert!(caught.iter().sum::<u32>() > 500, "{caught:?}");
 }
+
+/// Renamed, moved or in a database that is exchanged: what the search has not seen stands where it has been.
+#[test]
+fn what_moves_while_the_keyspace_is_searched_is_found() {
+    let mut seeds = Rng::with_seed(seed::seed());
+    for change in [Change::Rename, Change::Move, Change::Swap].repeat(10) {
+        let mut world = World::new(seeds.u64(..));
+        world.server.repaired(NOW_MS);
+        let number = world.server.search().expect("a search");
+        let before = world.keys.clone();
+        assert!(world.change(change));
+        let moved: Vec<_> = (0..DBS)
+            .flat_map(|db| {
+                world.keys[db]
+                    .iter()
+                    .map(move |(key, entry)| (db, key, *entry))
+            })
+            .filter(|(db, key, _)| !before[*db].contains_key(*key))
+            .collect();
+        match change {
+            // It begins again, from the first database on.
+            Change::Swap => assert_ne!(world.server.search(), Some(number)),
+            // It was dealt with at once: a husk stands there.
+            _ => {
+                for (db, key, entry) in moved {
+                    let listed = world.server.index.lists(db, entry.id(), entry);
+                    assert!(listed, "{} is not found", key.escape_ascii());
+                }
+            }
+        }
+        world.search();
+        world.check();
+        world.end();
+    }
+}

@@ -29,3 +29,36 @@ impl Index {
         self.staging.is_some()
     }
 }
+
+#[cfg(test)]
+#[allow(unsafe_code)]
+mod tests {
+    use super::*;
+    use crate::entry::{Attributes, Entry, NEVER};
+
+    #[test]
+    fn what_arrives_beside_while_the_index_begins_anew_is_not_served() {
+        let mut index = Index::new();
+        let arriving = |index: &mut Index, key: &[u8]| {
+            let attributes = Attributes {
+                birth: Epoch(5),
+                ends_ms: NEVER,
+                ..Attributes::HUSK
+            };
+            let entry = Entry::new(key, b"v", attributes, &[0]);
+            index.adopt(0, entry, std::iter::once(&b"t"[..]), true);
+            entry
+        };
+        index.begin_staging();
+        let before = arriving(&mut index, b"before");
+        index.begin_anew();
+        index.set_new_floor(Epoch(4));
+        let after = arriving(&mut index, b"after");
+        assert_eq!(index.sizes().entries, 0);
+        assert!(!index.lists(0, before.id(), before));
+        // The transfer breaks off: Redis frees both, and the index must name neither.
+        index.abort_staging();
+        assert!(!index.lists(0, after.id(), after));
+        Entry::free_all([before, after]);
+    }
+}

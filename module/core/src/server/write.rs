@@ -278,6 +278,16 @@ mod tests {
         };
         assert!(server.index.has_pending());
         server.left(0, husk);
-        Entry::free_all([alive, husk]);
+        assert_eq!(server.index.next_task(), None);
+        let Stored::New(first) = store(&mut server, Attributes::HUSK, None) else {
+            panic!("there is none");
+        };
+        let task = crate::index::Task::Delete {
+            db: 0,
+            entry: first,
+        };
+        assert_eq!(server.index.next_task(), Some(task));
+        server.left(0, first);
+        Entry::free_all([alive, husk, first]);
     }
 }
