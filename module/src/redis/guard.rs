@@ -1,9 +1,9 @@
 //! The boundary that no panic crosses.
 //!
-//! Unwinding into C is undefined and aborting takes a shop's Redis down. A panic here is a bug in mcache. Where something
-//! was being changed, nothing that was stored can be trusted after it, nor the index, which may be half changed: the state is
-//! repaired by being forgotten, so the cache goes on correct and empty. Where nothing was being changed, what is stored is as good as before, and one caller's bad luck
-//! must not cost all the others their entries.
+//! Unwinding into C is undefined and aborting takes a shop's Redis down. A panic here is a bug in mcache. Where
+//! something was being changed, nothing that was stored can be trusted after it, nor the index, which may be half
+//! changed: the state is repaired by being forgotten, so the cache goes on correct and empty. Where nothing was being
+//! changed, what is stored is as good as before, and one caller's bad luck must not cost all the others their entries.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
