@@ -271,8 +271,8 @@ unsafe extern "C" fn defrag(
     _: *mut raw::RedisModuleString,
     value: *mut *mut c_void,
 ) -> c_int {
-    // SAFETY: `value` points to a value of ours in the keyspace, where the address of the copy is to be put. Redis copies the
-    // bytes and frees the old ones: an entry is one allocation that does not refer to itself.
+    // SAFETY: `value` points to a value of ours in the keyspace, where the address of the copy is to be put. Redis
+    // copies the bytes and frees the old ones: an entry is one allocation that does not refer to itself.
     guard((), || unsafe {
         let old = entry(*value);
         let moved = rm!(RedisModule_DefragAlloc)(ctx, *value);

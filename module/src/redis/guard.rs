@@ -42,8 +42,8 @@ pub fn guard<T>(fallback: T, body: impl FnOnce() -> T) -> T {
     )
 }
 
-/// Runs `body`, which changes nothing that is stored: it reads, parses, or makes an entry that is in no index yet. On a panic
-/// logs it and returns `fallback`; the entries are served as before.
+/// Runs `body`, which changes nothing that is stored: it reads, parses, or makes an entry that is in no index yet. On a
+/// panic logs it and returns `fallback`; the entries are served as before.
 pub fn guard_reading<T>(fallback: T, body: impl FnOnce() -> T) -> T {
     caught(fallback, body, |_| (), "Entries are served as before.")
 }

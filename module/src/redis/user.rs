@@ -1,9 +1,10 @@
 //! Users of the ACL: Redis checks the keys of a command by itself, its tags are ours to check.
 //!
-//! A user may have *selectors*, each a set of rules by itself, and Redis lets a command through that one of them allows with
-//! all its keys. A tag must be covered by such a one, too: a selector that only reads another environment's keys must not
-//! help to store under its tags. The API tells what a user may do by any of its selectors, so each of them is made a user
-//! of its own, from the text of the rules; the text tells as well whether there are any, which most users have none of.
+//! A user may have *selectors*, each a set of rules by itself, and Redis lets a command through that one of them allows
+//! with all its keys. A tag must be covered by such a one, too: a selector that only reads another environment's keys
+//! must not help to store under its tags. The API tells what a user may do by any of its selectors, so each of them is
+//! made a user of its own, from the text of the rules; the text tells as well whether there are any, which most users
+//! have none of.
 
 use std::ffi::{CString, c_int};
 use std::ptr::{NonNull, null_mut};
@@ -140,7 +141,8 @@ impl Ctx<'_> {
         Some(self.user()?.permitted(self, args.tail(0)))
     }
 
-    /// Whether some user may run this command, and may not do this with all the names: for what does not tell who sent it.
+    /// Whether some user may run this command, and may not do this with all the names: for what does not tell who sent
+    /// it.
     pub fn some_sender_lacks(self, command: &[Str], access: Access, names: &[Str]) -> bool {
         let users = super::users(self);
         let mut senders = users
@@ -243,8 +245,8 @@ impl User {
     }
 }
 
-/// The sets of rules in a user's description, each as a user: what stands before the first parenthesis, and in each pair of
-/// them. Rules contain no spaces.
+/// The sets of rules in a user's description, each as a user: what stands before the first parenthesis, and in each
+/// pair of them. Rules contain no spaces.
 fn selectors(rules: &[u8]) -> Vec<User> {
     let mut sets: Vec<Vec<&[u8]>> = vec![Vec::new()];
     for word in rules.split(|byte| *byte == b' ') {

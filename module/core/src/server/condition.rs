@@ -42,9 +42,9 @@ impl Condition {
 
 impl<W> Server<W> {
     /// Looks at what the index says and, only for entries with an SWR window, at the clock: others are live until Redis
-    /// removes their key, which is not later than their end ([`corrected_deadline`]). An entry that no index holds is dead: no
-    /// invalidation would reach it. So is one that a replica read from its own file, as long as its primary has not
-    /// confirmed it.
+    /// removes their key, which is not later than their end ([`corrected_deadline`]). An entry that no index holds is
+    /// dead: no invalidation would reach it. So is one that a replica read from its own file, as long as its primary
+    /// has not confirmed it.
     #[inline]
     pub fn condition(&self, entry: &mut Entry, now_ms: impl FnOnce() -> u64) -> Condition {
         if self.unconfirmed || !entry.is_linked() {
@@ -116,8 +116,8 @@ pub fn fresh_ms(entry: &Entry, now_ms: u64) -> Option<u64> {
     (until_ms < NEVER).then(|| until_ms.saturating_sub(now_ms))
 }
 
-/// The deadline that the key is to have instead of the one it has (`None`: it has none), so that it does not outlive its
-/// entry: after SET, and after EXPIRE, PERSIST, RESTORE and whatever else moves the deadline of a key.
+/// The deadline that the key is to have instead of the one it has (`None`: it has none), so that it does not outlive
+/// its entry: after SET, and after EXPIRE, PERSIST, RESTORE and other commands that move the deadline of a key.
 pub fn corrected_deadline(entry: &Entry, deadline_ms: Option<u64>) -> Option<u64> {
     corrected(entry.ends_ms(), deadline_ms)
 }
