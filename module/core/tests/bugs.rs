@@ -402,6 +402,30 @@ fn a_bug_at_any_step_of_any_change_leaves_nothing_that_is_wrong() {
     assert!(caught.iter().sum::<u32>() > 500, "{caught:?}");
 }
 
+/// What the keyspace holds from before carries numbers of entries and tags that mean others by now.
+#[test]
+fn numbers_of_the_index_before_are_not_believed() {
+    let mut seeds = Rng::with_seed(seed::seed());
+    for _ in 0..200 {
+        let mut world = World::new(seeds.u64(..));
+        world.server.repaired(NOW_MS);
+        for _ in 0..60 {
+            let change = match world.rng.u8(..8) {
+                0..3 => Change::Set { many_tags: false },
+                3 => Change::Invalidate { soft: true },
+                4 | 5 => Change::Shorten,
+                _ => CHANGES[world.rng.usize(..CHANGES.len())],
+            };
+            assert!(world.change(change));
+        }
+        world.search();
+        world.check();
+        while world.reclaim(1_000).1 {}
+        world.check();
+        world.end();
+    }
+}
+
 /// Renamed, moved or in a database that is exchanged: what the search has not seen stands where it has been.
 #[test]
 fn what_moves_while_the_keyspace_is_searched_is_found() {
