@@ -11,16 +11,15 @@ use mcache_core::epoch::Epoch;
 use mcache_core::index::Task;
 use mcache_core::server::softened_end_ms;
 
-use crate::config;
 use crate::redis::{self, Ctx, Mode, OwnedStr, writes_are_paused};
-use crate::state;
+use crate::{config, repair, state};
 
 /// Deletions replicated as one command, and the most entries between two looks at the clock.
 const BATCH: usize = 64;
 
 /// Whether there is something to free and this is a primary that may.
 pub fn is_wanted(ctx: Ctx<'_>) -> bool {
-    state::with(|s| s.index.has_pending()) && may_run(ctx)
+    state::with(|s| s.index.has_pending() || s.search().is_some()) && may_run(ctx)
 }
 
 /// A script or a load may be letting the event loop turn while it is half done: nothing may vanish under it. And while
@@ -61,6 +60,7 @@ pub fn run(ctx: Ctx<'_>, end_ns: Option<u64>) -> usize {
             ctx.replicate_floor_along(key, epoch.0);
         }
     }
+    repair::search(ctx, || over() || writes_are_paused());
     // A failover may pause writes meanwhile; then nothing that expired can be deleted, however often it is tried.
     while state::with(|s| s.index.has_pending()) && !over() && !writes_are_paused() {
         let mut deleted: Vec<OwnedStr> = Vec::with_capacity(BATCH);
@@ -115,7 +115,7 @@ impl Job {
     pub fn new(task: Task) -> Job {
         let (db, entry, soft) = match task {
             Task::Delete { db, entry } => (db, entry, None),
-            Task::Shorten { db, entry, epoch } => (db, entry, Some(epoch)),
+            Task::Shorten { db, entry, since } => (db, entry, Some(since)),
         };
         Job {
             db,
@@ -153,7 +153,7 @@ impl Job {
             key.unlink();
             return false;
         }
-        let Some(epoch) = self.soft else {
+        let Some(since) = self.soft else {
             key.unlink();
             drop(key);
             ctx.announce(c"mcache.invalidated", self.name.as_raw());
@@ -162,7 +162,7 @@ impl Job {
             deleted.push(self.name);
             return true;
         };
-        let ends_ms = softened_end_ms(&self.entry, epoch, redis::now_ms());
+        let ends_ms = softened_end_ms(&self.entry, since);
         state::with(|s| s.shortened(self.db, self.entry, ends_ms));
         key.correct_deadline(self.entry);
         drop(key);

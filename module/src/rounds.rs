@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use crate::redis::{self, eventloop};
-use crate::{bell, parking, reclaim, state};
+use crate::redis::{self, Ctx, eventloop};
+use crate::{bell, parking, reclaim, repair, state};
 
 /// One round; the last one if it finds nothing to do.
 pub fn round() {
@@ -25,10 +25,13 @@ pub fn round() {
 }
 
 /// Does a little of what concerns no key: replicas, which delete nothing, have no rounds to do it in.
-pub fn tidy() {
+pub fn tidy(ctx: Ctx<'_>) {
     const BUDGET: Duration = Duration::from_millis(1);
     if !bell::is_ringing() {
         let began = Instant::now();
         while state::with(|s| s.tidy()) && began.elapsed() < BUDGET {}
+        if !ctx.flags().is_primary() {
+            repair::search(ctx, || began.elapsed() >= BUDGET);
+        }
     }
 }

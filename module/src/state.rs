@@ -9,7 +9,6 @@ use mcache_core::hash::Key;
 use mcache_core::server::{Awaited, Server};
 
 use crate::redis::global::MainThread;
-use crate::redis::guard::Repair;
 use crate::redis::{self, Blocked};
 
 /// What the module knows; parked clients are known by Redis's handle.
@@ -37,9 +36,3 @@ pub fn init(invalidation_memory_tags: usize) {
 pub fn with<T>(body: impl FnOnce(&mut State) -> T) -> T {
     STATE.with(body)
 }
-
-/// What is done after a bug: it is counted, and where something was being changed, nothing that was stored is trusted.
-pub const REPAIR: Repair = Repair {
-    count: || with(|s| s.stats.panics += 1),
-    repair: || with(|s| s.repaired(redis::now_ms())),
-};

@@ -286,6 +286,8 @@ impl ReplSet {
 pub struct ReplInvalidate {
     /// When it was.
     pub epoch: Epoch,
+    /// How far that is ahead of the wall clock by which what is soft becomes stale, in milliseconds.
+    pub ahead_ms: u64,
     /// What was invalidated, and how.
     pub what: Invalidate,
 }
@@ -293,17 +295,29 @@ pub struct ReplInvalidate {
 impl ReplInvalidate {
     /// Parses what begins with the epoch at argument `from`; `None` for what no server writes.
     pub fn parse<A: Arguments + ?Sized>(args: &A, from: usize) -> Option<ReplInvalidate> {
-        Some(ReplInvalidate {
-            epoch: Epoch(integer(args.get(from))?),
-            what: Invalidate::from_mode(integer(args.get(from + 1))?, from + 2)?,
+        let (epoch, mode) = (integer(args.get(from))?, integer(args.get(from + 1))?);
+        let (mode, ahead_ms) = (mode & 3, mode >> 2);
+        let what = Invalidate::from_mode(mode, from + 2)?;
+        (ahead_ms == 0 || what.soft).then_some(ReplInvalidate {
+            epoch: Epoch(epoch),
+            ahead_ms,
+            what,
         })
     }
 
-    /// What is done instead of what cannot be read: everything named is invalidated, and an epoch that no server
-    /// reaches is taken for now.
+    /// Scope, kind and, of what is soft, the lead in one integer: nearly always there is none, and then it is
+    /// [`Invalidate::mode`].
+    pub fn mode(self) -> u64 {
+        let ahead_ms = if self.what.soft { self.ahead_ms } else { 0 };
+        self.what.mode() | ahead_ms << 2
+    }
+
+    /// What is done instead of what cannot be read: everything named is invalidated, and an epoch that no server reaches is
+    /// taken for now.
     pub fn doubtful(from: usize) -> ReplInvalidate {
         ReplInvalidate {
             epoch: Epoch::END,
+            ahead_ms: 0,
             what: Invalidate {
                 scope: Scope::All,
                 soft: false,

@@ -59,8 +59,17 @@ pub fn encode<'a>(
     bytes
 }
 
-/// Reads any version ever written; `None` for bytes that no version writes. Linear in the input, and never allocates
-/// more than a small multiple of it.
+/// A dead entry, of which nothing but its key is known.
+pub fn husk() -> Vec<u8> {
+    let nowhen = Token {
+        incarnation: 0,
+        epoch: Epoch(0),
+    };
+    encode(Attributes::HUSK, nowhen, std::iter::empty())
+}
+
+/// Reads any version ever written; `None` for bytes that no version writes. Linear in the input, and never allocates more
+/// than a small multiple of it.
 pub fn decode(version: i32, mut bytes: &[u8]) -> Option<Decoded> {
     let says_its_end = match version {
         1 => false,

@@ -61,6 +61,21 @@ impl Clock {
     }
 }
 
+impl Epoch {
+    /// This moment, or an earlier one if the wall clock, which epochs may run ahead of, has not come to it yet.
+    pub fn not_after(self, now_ms: u64) -> Epoch {
+        self.earlier_by(self.unix_ms().saturating_sub(now_ms))
+    }
+
+    /// So many milliseconds before this moment.
+    pub fn earlier_by(self, ms: u64) -> Epoch {
+        match ms {
+            0 => self,
+            ms => Epoch(self.unix_ms().saturating_sub(ms) << 16),
+        }
+    }
+}
+
 /// What a miss hands out: the run of the server that issued it, and the epoch at which the fill began.
 ///
 /// On the wire: 32 lower-case hexadecimal digits, incarnation first.

@@ -83,6 +83,10 @@ impl Tags {
         }
     }
 
+    pub(crate) fn key(&self) -> Key {
+        self.key
+    }
+
     /// The hash of a name under this process's key.
     #[inline]
     pub(crate) fn hash(&self, name: &[u8]) -> u64 {

@@ -82,14 +82,14 @@ impl Keyspace {
     }
 
     fn renamed(&mut self, key: &[u8], entry: Entry) -> Entry {
-        match self.server.renamed(DB, key, entry, NOW_MS) {
+        match self.server.renamed(DB, key, entry) {
             Renamed::Fresh(fresh) => fresh,
             other => panic!("it left: {other:?}"),
         }
     }
 
     fn leave(&mut self, entry: Entry) {
-        self.server.left(DB, entry, || NOW_MS);
+        self.server.left(DB, entry);
         self.free(entry);
     }
 }
@@ -151,8 +151,8 @@ fn what_was_never_announced_is_not_served_saved_or_copied_and_is_replaced_cleanl
     let lost = keyspace.load(b"k", &["t", "u"]);
     keyspace.server.arrived(DB, b"another key", None, true);
     assert_eq!(keyspace.condition(lost), Condition::Dead);
-    assert!(keyspace.server.kept(&lost, NOW_MS).is_none());
-    let copy = keyspace.server.duplicate(b"copy", &lost, NOW_MS);
+    assert!(keyspace.server.kept(&lost).is_none());
+    let copy = keyspace.server.duplicate(b"copy", &lost);
     let copy = copy.expect("a key short enough");
     assert_eq!(copy.value(), b"");
     keyspace.free(copy);
@@ -181,7 +181,7 @@ fn a_renamed_entry_keeps_its_tags_only_while_they_are_certainly_known() {
         let mut keyspace = Keyspace::new();
         let entry = keyspace.load(b"old", &["t"]);
         keyspace.server.arrived(DB, b"old", None, true);
-        keyspace.server.left(DB, entry, || NOW_MS);
+        keyspace.server.left(DB, entry);
         if something_changes {
             // Another module does something between `rename_from` and `rename_to`: the record is another tag's now.
             let other = keyspace.load(b"other", &["another tag"]);

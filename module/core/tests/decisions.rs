@@ -1,7 +1,7 @@
 //! Decisions of a server that neither model nor simulation comes to: who may not fill, what a file, an exchange or a
 //! promotion leaves of fills and entries, where a lease ends. Each was found by a mutant that no test noticed.
 
-use mcache_core::command::{OnlyIf, Set};
+use mcache_core::command::{Invalidate, OnlyIf, ReplInvalidate, Set};
 use mcache_core::encode::Decoded;
 use mcache_core::entry::{Attributes, Entry, NEVER};
 use mcache_core::epoch::{Epoch, Token};
@@ -210,7 +210,11 @@ fn what_a_file_says_was_stored_after_an_invalidation_is_kept_however_soon_it_was
     let mut stage = Stage::new();
     stage.server.load_begins(true);
     let invalidated = at(NOW_MS - 100);
-    (stage.server).invalidate_replicated(0, tags(), Scope::All, false, invalidated, &PRIMARY);
+    let replicated = ReplInvalidate {
+        epoch: invalidated,
+        ..ReplInvalidate::doubtful(0)
+    };
+    (stage.server).invalidate_replicated(0, tags(), replicated, &PRIMARY);
     let after = Attributes {
         birth: at(NOW_MS - 50),
         ..attributes(0, NEVER)
@@ -369,12 +373,12 @@ fn what_is_stale_and_not_reclaimed_yet_is_stale_under_another_name_and_ends_when
     let entry = stage.store(0, b"k", attributes(5_000, NEVER));
     stage.soften();
     assert_eq!(stage.condition(entry), Condition::Stale);
-    let copy = stage.server.duplicate(b"copy", &entry, NOW_MS);
+    let copy = stage.server.duplicate(b"copy", &entry);
     let copy = copy.expect("a key short enough");
     stage.entries.push(copy);
     stage.server.arrived(0, b"copy", Some((copy, None)), false);
-    stage.server.left(0, entry, || NOW_MS);
-    let Renamed::Fresh(renamed) = stage.server.renamed(0, b"new", entry, NOW_MS) else {
+    stage.server.left(0, entry);
+    let Renamed::Fresh(renamed) = stage.server.renamed(0, b"new", entry) else {
         panic!("it left");
     };
     stage.entries.push(renamed);
@@ -438,4 +442,62 @@ fn a_flush_in_the_middle_of_a_soft_invalidation_leaves_nothing_to_look_at() {
         stage.server.index.bury();
     }
     assert!(!stage.server.index.has_pending());
+}
+
+#[test]
+fn of_two_soft_invalidations_the_earlier_one_counts() {
+    for (first, second) in [("t", "u"), ("u", "t")] {
+        let mut stage = Stage::new();
+        let Stored::New(entry) = stage.server.store(Store {
+            db: 0,
+            key: b"k",
+            value: b"v",
+            tags: [&b"t"[..], b"u"].into_iter(),
+            attributes: attributes(5_000, NEVER),
+            present: None,
+        }) else {
+            panic!("there was none");
+        };
+        stage.entries.push(entry);
+        for (tag, now_ms) in [(first, NOW_MS + 10), (second, NOW_MS + 900)] {
+            let tag = std::iter::once(tag.as_bytes());
+            let done = stage.server.invalidate(0, tag, Scope::All, true, 0, now_ms);
+            assert_eq!(done.later, 1);
+        }
+        let (kept, _) = stage.server.kept(&entry).expect("it is stale");
+        assert_eq!(kept.ends_ms, NOW_MS + 10 + 5_000);
+    }
+}
+
+/// Epochs may run ahead of the wall clock, which was set back for instance; how long an entry may be served stale does not.
+#[test]
+fn a_stale_window_begins_by_the_wall_clock_and_the_same_on_a_replica() {
+    let (mut stage, mut replica) = (Stage::new(), Stage::new());
+    let mut ends = Vec::new();
+    stage.server.fills.observe(at(NOW_MS + 3_600_000));
+    let copies = [&mut stage, &mut replica].map(|it| it.store(0, b"k", attributes(5_000, NEVER)));
+    let done = stage
+        .server
+        .invalidate(0, tags(), Scope::All, true, 0, NOW_MS);
+    assert!(done.ahead_ms >= 3_600_000, "{done:?}");
+    let what = Invalidate {
+        scope: Scope::All,
+        soft: true,
+        near: false,
+        tags_from: 2,
+    };
+    let said = ReplInvalidate {
+        epoch: done.epoch,
+        ahead_ms: done.ahead_ms,
+        what,
+    };
+    let words = [said.epoch.0, said.mode()].map(|number| number.to_string());
+    let words: Vec<&[u8]> = words.iter().map(|word| word.as_bytes()).collect();
+    let heard = ReplInvalidate::parse(&words[..], 0).expect("what a server writes");
+    assert_eq!(heard, said);
+    (replica.server).invalidate_replicated(0, tags(), heard, &REPLICA);
+    for (it, entry) in [&stage, &replica].into_iter().zip(copies) {
+        ends.push(it.server.kept(&entry).expect("it is stale").0.ends_ms);
+    }
+    assert_eq!(ends, [NOW_MS + 5_000; 2]);
 }

@@ -66,7 +66,11 @@ fn seen(seed: u64, key: Key) -> Vec<String> {
     }
     while let Some(task) = index.next_task() {
         match task {
-            Task::Shorten { db, entry, epoch } => {
+            Task::Shorten {
+                db,
+                entry,
+                since: epoch,
+            } => {
                 seen.push(format!("shorten {} {epoch:?}", entry.key().escape_ascii()));
                 index.shortened(db, entry, 5_000);
             }

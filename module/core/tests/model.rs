@@ -152,7 +152,7 @@ impl World {
     fn delete(&mut self, db: usize, key: &[u8]) {
         self.model[db].remove(key);
         if let Some(entry) = self.keyspace[db].remove(key) {
-            self.server.left(db, entry, || 0);
+            self.server.left(db, entry);
             // SAFETY: out of keyspace and index.
             unsafe { entry.free() };
         }
@@ -168,8 +168,8 @@ impl World {
         self.delete(to, &new_key);
         let entry = self.keyspace[from].remove(&old_key).unwrap();
         let mut model = self.model[from].remove(&old_key).unwrap();
-        self.server.left(from, entry, || 0);
-        let Renamed::Fresh(fresh) = self.server.renamed(to, &new_key, entry, 0) else {
+        self.server.left(from, entry);
+        let Renamed::Fresh(fresh) = self.server.renamed(to, &new_key, entry) else {
             panic!("it left the index under its old name");
         };
         if model.verdict() == "soft" {

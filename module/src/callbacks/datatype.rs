@@ -21,9 +21,9 @@ use mcache_core::encode;
 use mcache_core::entry::{Attributes, Entry, NEVER};
 use redis_module::raw;
 
-use crate::commands::debug::panic_if_asked;
+use crate::commands::debug::{Place, panic_if_asked};
 use crate::config::{self, OnRestart};
-use crate::redis::guard::{guard, guard_reading};
+use crate::redis::guard::{guard, guard_apart, guard_reading};
 use crate::redis::{self, OwnedStr, Redis, Str, bytes, kind, rm};
 use crate::state;
 
@@ -105,27 +105,39 @@ impl Drop for RedisBuffer {
 
 unsafe extern "C" fn rdb_load(io: *mut raw::RedisModuleIO, version: c_int) -> *mut c_void {
     // SAFETY: `io` is valid during the callback.
-    guard_reading(null_mut(), || unsafe {
+    let read = guard_reading(None, || unsafe {
         // With something else than two strings the stream is damaged: where the next value begins is not known.
-        let (Some(meta), Some(value)) = (RedisBuffer::read(io), RedisBuffer::read(io)) else {
-            return null_mut();
-        };
-        let read = encode::decode(version, meta.bytes());
+        let (meta, value) = (RedisBuffer::read(io)?, RedisBuffer::read(io)?);
         let name = rm!(RedisModule_GetKeyNameFromIO)(io);
-        if name.is_null() {
-            return null_mut();
-        }
+        (!name.is_null()).then(|| (bytes(name), meta, value))
+    });
+    let Some((name, meta, value)) = read else {
+        return null_mut();
+    };
+    let load = |value: &[u8], read| {
         let drop = config::on_restart() == OnRestart::Drop;
-        state::with(|s| s.load(bytes(name), value.bytes(), read, drop, &Redis))
-            .map_or(null_mut(), Entry::as_raw)
-    })
+        state::with(|s| s.load(name, value, read, drop, &Redis)).map_or(null_mut(), Entry::as_raw)
+    };
+    let loaded = guard_reading(None, || {
+        panic_if_asked(Place::Load);
+        Some(load(value.bytes(), encode::decode(version, meta.bytes())))
+    });
+    // What a bug keeps from being read is dead in a file and an error to its sender, as what cannot be read: the rest of the
+    // file is loaded all the same.
+    loaded.unwrap_or_else(|| guard_reading(null_mut(), || load(b"", None)))
 }
 
 unsafe extern "C" fn rdb_save(io: *mut raw::RedisModuleIO, value: *mut c_void) {
     // SAFETY: `value` is ours and `io` is valid during the callback. Runs in a forked child, too: it changes nothing.
+    let saved = guard_reading(None, || unsafe {
+        panic_if_asked(Place::Save);
+        Some(state::with(|s| s.saved(&entry(value), redis::now_ms())))
+    });
+    // A file with nothing at all in this place would not load.
+    let (meta, with_value) = saved.unwrap_or_else(|| (encode::husk(), false));
+    // SAFETY: as above.
     guard_reading((), || unsafe {
         let entry = entry(value);
-        let (meta, with_value) = state::with(|s| s.saved(&entry, redis::now_ms()));
         let payload = if with_value { entry.value() } else { b"" };
         rm!(RedisModule_SaveStringBuffer)(io, meta.as_ptr().cast(), meta.len());
         rm!(RedisModule_SaveStringBuffer)(io, payload.as_ptr().cast(), payload.len());
@@ -138,12 +150,17 @@ unsafe extern "C" fn aof_rewrite(
     value: *mut c_void,
 ) {
     // SAFETY: as in `rdb_save`. Redis keeps references of its own to the strings it needs.
+    let kept = guard_reading(None, || unsafe {
+        panic_if_asked(Place::Rewrite);
+        let entry = entry(value);
+        state::with(|s| {
+            let (attributes, tags) = s.kept(&entry)?;
+            Some((attributes, tags.map(OwnedStr::new).collect::<Vec<_>>()))
+        })
+    });
+    // SAFETY: as above.
     guard_reading((), || unsafe {
         let entry = entry(value);
-        let kept = state::with(|s| {
-            let (attributes, tags) = s.kept(&entry, redis::now_ms())?;
-            Some((attributes, tags.map(OwnedStr::new).collect::<Vec<_>>()))
-        });
         // Of a dead one its key: RENAME, COPY and SET XX, which may follow in the file, must find it.
         let payload = if kept.is_some() { entry.value() } else { b"" };
         let (attributes, tags) = kept.unwrap_or((Attributes::HUSK, Vec::new()));
@@ -171,31 +188,25 @@ unsafe extern "C" fn aof_rewrite(
 unsafe extern "C" fn unlink(ctx: *mut raw::RedisModuleKeyOptCtx, value: *const c_void) {
     // SAFETY: `ctx` is valid during the callback.
     let db = unsafe { rm!(RedisModule_GetDbIdFromOptCtx)(ctx) } as usize;
-    // SAFETY: `value` is ours and alive; it is freed, or renamed, only after this.
-    let has_left = guard(false, || unsafe {
-        panic_if_asked();
-        state::with(|s| s.left(db, entry(value), redis::now_ms));
-        true
+    // SAFETY: `value` is ours and alive; it is freed, or renamed, only after this. Should a bug keep the entry in the index, the
+    // index is forgotten before Redis frees the entry.
+    guard((), || unsafe {
+        panic_if_asked(Place::Unlink);
+        state::with(|s| s.left(db, entry(value)));
+        panic_if_asked(Place::Unlinked);
     });
-    if !has_left {
-        // Redis frees the entry although a bug kept it: other things may be wrong now, but the index must not name it.
-        // What it was worth no longer matters, for everything is dead; and one that has been taken out already is left
-        // alone. SAFETY: as above.
-        guard((), || unsafe {
-            state::with(|s| s.index.unlink(db, entry(value)));
-        });
-    }
 }
 
 unsafe extern "C" fn free(value: *mut c_void) {
     // This may be a background thread: nothing of the state is touched but the one pointer that may be.
-    guard((), || {
-        // SAFETY: Redis frees each value once, after `unlink2`, after the FlushDB event that discarded the index, or
-        // before it was linked; and it is not linked afterwards, for that is what `AWAITED` is told.
+    guard_apart(|| {
+        // SAFETY: Redis frees each value once, after `unlink2`, after the FlushDB event that discarded the index, or before it
+        // was linked; and it is not linked afterwards, for that is what `AWAITED` is told.
         unsafe {
             let entry = entry(value);
             state::AWAITED.is_freed(entry);
             entry.free();
+            panic_if_asked(Place::Free);
         }
     });
 }
@@ -206,24 +217,26 @@ unsafe extern "C" fn copy(
 ) -> *mut c_void {
     // SAFETY: `value` is ours; the destination's name is alive during the callback.
     guard_reading(null_mut(), || unsafe {
+        panic_if_asked(Place::Copy);
         let entry = entry(value);
         let to = bytes(rm!(RedisModule_GetToKeyNameFromOptCtx)(ctx));
-        state::with(|s| s.duplicate(to, &entry, redis::now_ms())).map_or(null_mut(), Entry::as_raw)
+        state::with(|s| s.duplicate(to, &entry)).map_or(null_mut(), Entry::as_raw)
     })
 }
 
 unsafe extern "C" fn mem_usage(
-    _: *mut raw::RedisModuleKeyOptCtx,
+    ctx: *mut raw::RedisModuleKeyOptCtx,
     value: *const c_void,
     _: usize,
 ) -> usize {
-    // SAFETY: `value` is ours.
+    // SAFETY: `value` is ours, and `ctx` is valid during the callback.
     guard_reading(0, || unsafe {
         let entry = entry(value);
         // Redis's own two headers of a value of ours, the entry, and its share of the index with the tags that it alone
         // carries.
         const HEADERS: usize = 32;
-        HEADERS + class(entry.bytes()) + state::with(|s| s.index.bytes_beside(&entry))
+        let db = rm!(RedisModule_GetDbIdFromOptCtx)(ctx) as usize;
+        HEADERS + class(entry.bytes()) + state::with(|s| s.bytes_beside(db, &entry))
     })
 }
 
@@ -238,7 +251,7 @@ unsafe extern "C" fn digest(md: *mut raw::RedisModuleDigest, value: *mut c_void)
         let entry = entry(value);
         state::with(|s| {
             // A dead entry and its husk on a replica count as the same.
-            if let Some((attributes, tags)) = s.digested(&entry, redis::now_ms()) {
+            if let Some((attributes, tags)) = s.kept(&entry) {
                 let add = |bytes: &[u8]| {
                     rm!(RedisModule_DigestAddStringBuffer)(md, bytes.as_ptr().cast(), bytes.len())
                 };
@@ -268,6 +281,7 @@ unsafe extern "C" fn defrag(
         }
         *value = moved;
         let db = rm!(RedisModule_GetDbIdFromDefragCtx)(ctx) as usize;
+        panic_if_asked(Place::Defrag);
         state::with(|s| s.index.moved(db, old, entry(moved)));
     });
     // Nothing is left for later.

@@ -11,7 +11,7 @@ use mcache_core::server::{Renamed, corrected_deadline};
 use redis_module::raw;
 
 use super::slots;
-use crate::commands::debug::panic_if_asked;
+use crate::commands::debug::{Place, panic_if_asked};
 use crate::config::{OnPromote, on_promote};
 use crate::redis::guard::guard;
 use crate::redis::{self, Access, Ctx, Held, Mode, OwnedStr, Str, bytes, host, rm};
@@ -114,6 +114,7 @@ unsafe extern "C" fn on_flush(
         // SAFETY: the data of this event is a `RedisModuleFlushInfo`.
         let db = unsafe { (*data.cast::<FlushInfo>()).db };
         let db = usize::try_from(db).ok();
+        panic_if_asked(Place::Flush);
         parking::look_again(state::with(|s| s.flushed(db, redis::now_ms())));
     });
 }
@@ -143,6 +144,7 @@ unsafe extern "C" fn on_swap(
         // SAFETY: the data of this event is a `RedisModuleSwapDbInfo`.
         let info = unsafe { &*data.cast::<SwapDbInfo>() };
         let (first, second) = (info.first as usize, info.second as usize);
+        panic_if_asked(Place::Swap);
         parking::look_again(state::with(|s| s.swapped(first, second, redis::now_ms())));
     });
 }
@@ -172,7 +174,7 @@ unsafe extern "C" fn on_async_load(
     guard((), || {
         state::with(|s| match sub {
             raw::REDISMODULE_SUBEVENT_REPL_ASYNC_LOAD_STARTED => s.index.begin_staging(),
-            raw::REDISMODULE_SUBEVENT_REPL_ASYNC_LOAD_COMPLETED => s.index.complete_staging(),
+            raw::REDISMODULE_SUBEVENT_REPL_ASYNC_LOAD_COMPLETED => s.loaded_beside(),
             _ => s.index.abort_staging(),
         });
     });
@@ -225,15 +227,15 @@ unsafe extern "C" fn on_cron(
     _: *mut c_void,
 ) {
     guard((), || {
-        panic_if_asked();
-        // The first one means that the files on disk, if any, have been read.
+        panic_if_asked(Place::Cron);
+        // The first one means that whatever was on disk has been read.
         state::with(|s| s.started());
         // SAFETY: valid during the callback.
         let ctx = unsafe { Ctx::new(ctx) };
         if reclaim::is_wanted(ctx) {
             bell::ring();
         }
-        rounds::tidy();
+        rounds::tidy(ctx);
         parking::advance(ctx);
         parking::follow_slots(ctx);
         near::tick(ctx);
@@ -260,6 +262,7 @@ unsafe extern "C" fn on_key(
                 true => found(ctx, OwnedStr::new(name).as_raw()).1,
                 false => None,
             };
+            panic_if_asked(Place::Loaded);
             state::with(|s| s.arrived(ctx.db(), name, found, true));
         }),
         // A client that waits for a fill of what was just deleted asks again. Reclaim and expiry are no such events.
@@ -273,6 +276,7 @@ unsafe extern "C" fn on_key(
             // SAFETY: alive during the callback.
             let name = unsafe { bytes(key) };
             let (db, found) = found(ctx, key);
+            panic_if_asked(Place::Arrive);
             match forbidden(ctx, key) {
                 false => state::with(|s| s.arrived(db, name, found, false)),
                 true => {
@@ -294,7 +298,8 @@ unsafe extern "C" fn on_key(
             let db = open.db().unwrap_or_else(|| ctx.db());
             // SAFETY: alive during the callback.
             let name = unsafe { bytes(key) };
-            match state::with(|s| s.renamed(db, name, entry, redis::now_ms())) {
+            panic_if_asked(Place::Rename);
+            match state::with(|s| s.renamed(db, name, entry)) {
                 Renamed::Known => {}
                 Renamed::Fresh(fresh) => {
                     open.replace(fresh);

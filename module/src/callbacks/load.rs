@@ -9,7 +9,7 @@ use redis_module::{Context, raw};
 use super::{datatype, events, info, slots};
 use crate::commands::table;
 use crate::redis::{self, Ctx, Str, eventloop, guard, host, rm};
-use crate::{config, near, rounds, state};
+use crate::{config, near, repair, rounds, state};
 
 const NAME: &CStr = c"mcache";
 const VERSION: c_int = 100;
@@ -60,7 +60,8 @@ unsafe fn load(ctx: *mut raw::RedisModuleCtx, argv: *mut Str, argc: c_int) -> Re
     // The options may change what the state is made with as soon as they are read.
     state::init(config::invalidation_memory_tags());
     near::init();
-    guard::repair_with(state::REPAIR);
+    repair::init();
+    guard::repair_with(repair::REPAIR);
     config::register(&Context::new(ctx), &args)?;
     // SAFETY: the caller's promise.
     unsafe {

@@ -14,6 +14,7 @@ use mcache_core::feed::SlotSet;
 use mcache_core::host::SlotMigration;
 use redis_module::raw;
 
+use crate::commands::debug::{Place, panic_if_asked};
 use crate::redis::guard::guard;
 use crate::redis::{host, rm};
 use crate::{listeners, state};
@@ -184,6 +185,7 @@ unsafe extern "C" fn on_redis_trim(
         for range in &slots {
             set.add(*range.start(), *range.end());
         }
+        panic_if_asked(Place::Trim);
         state::with(|s| {
             // Its keys go without a word for each.
             s.feed.slots_flushed(&set);

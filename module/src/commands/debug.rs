@@ -1,6 +1,6 @@
 //! `MCACHE.DEBUG SELFCHECK|DRAIN` and `MCACHE.RECLAIM`: for tests and for those who run the server.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU8, Ordering};
 
 use mcache_core::error::Error;
 
@@ -54,20 +54,86 @@ pub fn panic_reading(_: Ctx<'_>, _: Args<'_>) -> Result<(), Error> {
     panic!("asked for, in a command that reads");
 }
 
-static ASKED: AtomicBool = AtomicBool::new(false);
+/// Where a bug can be asked for. Each is within a change, so that something is half done.
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Place {
+    /// Ten times a second.
+    Cron = 1,
+    /// An entry leaves, and the index names it still.
+    Unlink,
+    /// It does not any more.
+    Unlinked,
+    /// On whatever thread frees an entry.
+    Free,
+    /// A database is emptied.
+    Flush,
+    /// Two databases are exchanged.
+    Swap,
+    /// An entry was moved in memory, and the index knows its old place.
+    Defrag,
+    /// A value is read from a file or a dump.
+    Load,
+    /// A key was loaded.
+    Loaded,
+    /// A key was restored or copied.
+    Arrive,
+    /// A key has another name.
+    Rename,
+    /// An entry is copied.
+    Copy,
+    /// An entry is written to a file or a dump.
+    Save,
+    /// An entry is written to the append-only file.
+    Rewrite,
+    /// Slots that have gone are freed on another thread.
+    Trim,
+    /// A value is in the index, and not in the keyspace yet.
+    Store,
+}
 
-/// Asks for a bug in the next callback that [`panic_if_asked`].
-pub fn panic_later(ctx: Ctx<'_>, _: Args<'_>) -> Result<(), Error> {
-    ASKED.store(true, Ordering::Relaxed);
-    ctx.reply_ok();
+const PLACES: [(&[u8], Place); 16] = [
+    (b"cron", Place::Cron),
+    (b"unlink", Place::Unlink),
+    (b"unlinked", Place::Unlinked),
+    (b"free", Place::Free),
+    (b"flush", Place::Flush),
+    (b"swap", Place::Swap),
+    (b"defrag", Place::Defrag),
+    (b"load", Place::Load),
+    (b"loaded", Place::Loaded),
+    (b"arrive", Place::Arrive),
+    (b"rename", Place::Rename),
+    (b"copy", Place::Copy),
+    (b"save", Place::Save),
+    (b"rewrite", Place::Rewrite),
+    (b"trim", Place::Trim),
+    (b"store", Place::Store),
+];
+
+/// The [`Place`] asked for, or 0.
+static ASKED: AtomicU8 = AtomicU8::new(0);
+
+/// Asks for a bug the next time that a place is reached.
+pub fn panic_later(ctx: Ctx<'_>, args: Args<'_>) -> Result<(), Error> {
+    let named = args.bytes(1);
+    let place = PLACES.iter().find(|(name, _)| *name == named);
+    ASKED.store(
+        place.map_or(0, |(_, place)| *place as u8),
+        Ordering::Relaxed,
+    );
+    match place {
+        Some(_) => ctx.reply_ok(),
+        None => ctx.reply_error("ERR there is no such place"),
+    }
     Ok(())
 }
 
 /// The bug that was asked for, once. Where none was, one load: every entry that leaves passes here.
 #[inline]
-pub fn panic_if_asked() {
-    if ASKED.load(Ordering::Relaxed) {
-        ASKED.store(false, Ordering::Relaxed);
+pub fn panic_if_asked(place: Place) {
+    if ASKED.load(Ordering::Relaxed) == place as u8 {
+        ASKED.store(0, Ordering::Relaxed);
         panic!("asked for, in a callback");
     }
 }

@@ -36,7 +36,7 @@ pub fn inspect(ctx: Ctx<'_>, args: Args<'_>) -> Result<(), Error> {
             }
             Dead::Unlinked => b"what was read could not be believed".to_vec(),
         });
-        let tags: Vec<Vec<u8>> = s.index.names(&entry).map(<[u8]>::to_vec).collect();
+        let tags = s.tags(ctx.db(), &entry);
         let condition = s.condition(&mut entry, || now_ms);
         (condition, reason, tags)
     });

@@ -3,7 +3,7 @@
 //! A few entries are dealt with at once, and what is replicated is what was done: UNLINK, or a shorter deadline. Many
 //! become dead or stale in constant time and are dealt with later; then the decision is replicated, with its epoch.
 
-use mcache_core::command::Invalidate;
+use mcache_core::command::{Invalidate, ReplInvalidate};
 use mcache_core::error::Error;
 
 use super::check_tags;
@@ -26,10 +26,15 @@ pub fn invalidate(ctx: Ctx<'_>, args: Args<'_>) -> Result<(), Error> {
     check_tags(ctx, args, tags_from, Access::Write)?;
     let (db, tags) = (ctx.db(), args.tail_bytes(tags_from));
     let inline_max = config::reclaim_inline_max();
-    let (epoch, jobs, later) = state::with(|s| {
+    let (replicated, jobs, later) = state::with(|s| {
         let done = s.invalidate(db, tags.clone(), scope, soft, inline_max, redis::now_ms());
         let jobs: Vec<_> = done.at_once.into_iter().map(Job::new).collect();
-        (done.epoch, jobs, done.later)
+        let replicated = ReplInvalidate {
+            epoch: done.epoch,
+            ahead_ms: done.ahead_ms,
+            what: invalidate,
+        };
+        (replicated, jobs, done.later)
     });
     let mut deleted = Vec::with_capacity(jobs.len());
     let performed = jobs.into_iter().map(|job| job.perform(ctx, &mut deleted));
@@ -38,14 +43,15 @@ pub fn invalidate(ctx: Ctx<'_>, args: Args<'_>) -> Result<(), Error> {
         ctx.replicate_unlink(&deleted);
     }
     if later > 0 {
-        let (mode, tags) = (invalidate.mode(), args.tail(tags_from));
+        let (epoch, mode) = (replicated.epoch.0, replicated.mode());
+        let tags = args.tail(tags_from);
         // Replicas and file hear of it either way, and once is enough.
         let along: Vec<[u8; 2]> = state::with(|s| s.exports.keys().collect());
         if along.is_empty() {
-            ctx.replicate_invalidate(epoch.0, mode, tags);
+            ctx.replicate_invalidate(epoch, mode, tags);
         }
         for key in along {
-            ctx.replicate_invalidate_along(key, epoch.0, mode, tags);
+            ctx.replicate_invalidate_along(key, epoch, mode, tags);
         }
         bell::ring();
     }

@@ -82,11 +82,9 @@ pub fn replinvalidatealong(ctx: Ctx<'_>, args: Args<'_>) -> Result<(), Error> {
 }
 
 fn invalidate(ctx: Ctx<'_>, args: Args<'_>, from: usize) -> Result<(), Error> {
-    let ReplInvalidate { epoch, what } =
-        ReplInvalidate::parse(&args, from).unwrap_or(ReplInvalidate::doubtful(from));
-    let (db, tags) = (ctx.db(), args.tail_bytes(what.tags_from));
-    let concerned =
-        state::with(|s| s.invalidate_replicated(db, tags, what.scope, what.soft, epoch, &Redis));
+    let replicated = ReplInvalidate::parse(&args, from).unwrap_or(ReplInvalidate::doubtful(from));
+    let (db, tags) = (ctx.db(), args.tail_bytes(replicated.what.tags_from));
+    let concerned = state::with(|s| s.invalidate_replicated(db, tags, replicated, &Redis));
     ctx.replicate_verbatim();
     ctx.reply_integer(concerned as i64);
     Ok(())

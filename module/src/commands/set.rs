@@ -9,6 +9,7 @@ use mcache_core::error::Error;
 use mcache_core::server::{Store, Stored};
 
 use super::check_tags;
+use super::debug::{Place, panic_if_asked};
 use crate::redis::{self, Access, Args, Ctx, Held, Key, Mode};
 use crate::{config, near, parking, state};
 
@@ -70,7 +71,9 @@ pub fn set(ctx: Ctx<'_>, args: Args<'_>) -> Result<(), Error> {
 /// Stores a value in an open key and in the index; returns the entry that holds it.
 pub fn put<'a>(key: &Key<'_>, store: Store<'_, impl Iterator<Item = &'a [u8]>>) -> Entry {
     let present = store.present;
-    match state::with(|s| s.store(store)) {
+    let stored = state::with(|s| s.store(store));
+    panic_if_asked(Place::Store);
+    match stored {
         Stored::InPlace => present.expect("a value is put in the place of one that is there"),
         Stored::New(new) => {
             key.put(new);

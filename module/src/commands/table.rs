@@ -1,6 +1,6 @@
 //! The table of commands, and `MCACHE.HELP`, which prints it.
 
-use std::ffi::CStr;
+use std::ffi::{CStr, c_int};
 
 use super::{
     clear, debug, feed, fetch, get, inspect, invalidate, nearget, replicated, scan, set, settle,
@@ -437,18 +437,25 @@ static WRITABLE: Command = Command {
 
 /// Bugs on demand, for tests.
 static PANICS: [Command; 3] = [
-    panics(c"mcache.panic", c"write admin", function(debug::panic)),
+    panics(c"mcache.panic", c"write admin", 1, function(debug::panic)),
     panics(
         c"mcache.panic-reading",
         c"admin",
+        1,
         reader(debug::panic_reading),
     ),
-    panics(c"mcache.panic-later", c"admin", reader(debug::panic_later)),
+    panics(
+        c"mcache.panic-later",
+        c"admin",
+        2,
+        reader(debug::panic_later),
+    ),
 ];
 
 const fn panics(
     name: &'static CStr,
     flags: &'static CStr,
+    arity: c_int,
     function: redis_module::raw::RedisModuleCmdFunc,
 ) -> Command {
     Command {
@@ -458,7 +465,7 @@ const fn panics(
         complexity: c"O(1)",
         flags,
         tips: None,
-        arity: 1,
+        arity,
         keys: Keys::None,
         args: &[],
         function,

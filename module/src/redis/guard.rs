@@ -1,10 +1,11 @@
 //! The boundary that no panic crosses.
 //!
 //! Unwinding into C is undefined and aborting takes a shop's Redis down. A panic here is a bug in mcache. Where
-//! something was being changed, nothing that was stored can be trusted after it: the state is repaired by being
-//! forgotten, so the cache goes on correct and empty. Where nothing was being changed, what is stored is as good as
-//! before, and one caller's bad luck must not cost all the others their entries.
+//! something was being changed, nothing that was stored can be trusted after it, nor the index, which may be half
+//! changed: the state is repaired by being forgotten, so the cache goes on correct and empty. Where nothing was being
+//! changed, what is stored is as good as before, and one caller's bad luck must not cost all the others their entries.
 
+use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::OnceLock;
 
@@ -47,18 +48,29 @@ pub fn guard_reading<T>(fallback: T, body: impl FnOnce() -> T) -> T {
     caught(fallback, body, |_| (), "Entries are served as before.")
 }
 
+/// Runs `body`, which may be on a thread that is not the main one and so touches nothing of the state; on a panic logs it.
+pub fn guard_apart(body: impl FnOnce()) {
+    if let Err(payload) = catch_unwind(AssertUnwindSafe(body)) {
+        log_bug(&*payload, "It was on its way out of memory.");
+    }
+}
+
+fn log_bug(payload: &(dyn Any + Send), outcome: &str) {
+    let what = payload
+        .downcast_ref::<&str>()
+        .map(|s| (*s).to_owned())
+        .or_else(|| payload.downcast_ref::<String>().cloned())
+        .unwrap_or_default();
+    log_warning(&format!(
+        "a bug in mcache was caught: {what}. {outcome} Please report it."
+    ));
+}
+
 fn caught<T>(fallback: T, body: impl FnOnce() -> T, then: fn(Repair), outcome: &str) -> T {
     match catch_unwind(AssertUnwindSafe(body)) {
         Ok(value) => value,
         Err(payload) => {
-            let what = payload
-                .downcast_ref::<&str>()
-                .map(|s| (*s).to_owned())
-                .or_else(|| payload.downcast_ref::<String>().cloned())
-                .unwrap_or_default();
-            log_warning(&format!(
-                "a bug in mcache was caught: {what}. {outcome} Please report it."
-            ));
+            log_bug(&*payload, outcome);
             // A second panic in here would mean that the state itself is beyond use; the first answer still goes out.
             if let Some(repair) = REPAIR.get() {
                 let _ = catch_unwind(|| {

@@ -46,6 +46,13 @@ impl<'a> Ctx<'a> {
 
     /// Every key of the selected database, expired ones included.
     pub fn scan(self, mut each: impl FnMut(&[u8], Option<Entry>)) {
+        let cursor = Cursor::new();
+        while self.scan_on(&cursor, &mut each) {}
+    }
+
+    /// Some more keys of the selected database, expired ones included; true while there are more. A key that is there all the
+    /// time is met at least once.
+    pub fn scan_on(self, cursor: &Cursor, mut each: impl FnMut(&[u8], Option<Entry>)) -> bool {
         unsafe extern "C" fn visit<F: FnMut(&[u8], Option<Entry>)>(
             _: *mut raw::RedisModuleCtx,
             name: *mut raw::RedisModuleString,
@@ -62,13 +69,28 @@ impl<'a> Ctx<'a> {
             Some(visit::<F>)
         }
         let callback = visitor(&each);
-        // SAFETY: the cursor is created, used and destroyed here; `each` outlives the scan.
+        // SAFETY: the cursor is alive; `each` outlives the call.
         unsafe {
-            let cursor = rm!(RedisModule_ScanCursorCreate)();
-            while rm!(RedisModule_Scan)(self.raw(), cursor, callback, (&raw mut each).cast()) != 0 {
-            }
-            rm!(RedisModule_ScanCursorDestroy)(cursor);
+            rm!(RedisModule_Scan)(self.raw(), cursor.0, callback, (&raw mut each).cast()) != 0
         }
+    }
+}
+
+/// How far a scan has come.
+pub struct Cursor(*mut raw::RedisModuleScanCursor);
+
+impl Cursor {
+    /// At the beginning.
+    pub fn new() -> Cursor {
+        // SAFETY: takes nothing; freed by `Cursor`.
+        Cursor(unsafe { rm!(RedisModule_ScanCursorCreate)() })
+    }
+}
+
+impl Drop for Cursor {
+    fn drop(&mut self) {
+        // SAFETY: made by `Cursor::new`, freed once.
+        unsafe { rm!(RedisModule_ScanCursorDestroy)(self.0) };
     }
 }
 

@@ -127,6 +127,36 @@ pub fn users(ctx: Ctx<'_>) -> Vec<OwnedStr> {
     }
 }
 
+/// The line of ACL LIST about a user, without its beginning, "user name "; `None` if there is none. O(users): for servers that do
+/// not tell it otherwise.
+pub fn rules_of(ctx: Ctx<'_>, name: &[u8]) -> Option<Vec<u8>> {
+    // SAFETY: valid context; the format names one C string.
+    let reply = unsafe {
+        let word = c"LIST".as_ptr();
+        rm!(RedisModule_Call)(ctx.raw(), c"ACL".as_ptr(), c"c".as_ptr(), word)
+    };
+    let reply = Reply(reply);
+    if reply.kind() != raw::REDISMODULE_REPLY_ARRAY as u32 {
+        return None;
+    }
+    let of_name = |line: &[u8]| {
+        let rest = line.strip_prefix(b"user ")?.strip_prefix(name)?;
+        rest.strip_prefix(b" ").map(<[u8]>::to_vec)
+    };
+    // SAFETY: an array that is not freed yet, and positions within it; elements are freed with it.
+    unsafe {
+        (0..rm!(RedisModule_CallReplyLength)(reply.0)).find_map(|at| {
+            let element = rm!(RedisModule_CallReplyArrayElement)(reply.0, at);
+            let mut len = 0;
+            let start = rm!(RedisModule_CallReplyStringPtr)(element, &mut len);
+            match start.is_null() {
+                true => None,
+                false => of_name(std::slice::from_raw_parts(start.cast(), len)),
+            }
+        })
+    }
+}
+
 /// UNLINK of these keys, replicated; how many there were.
 pub fn unlink(ctx: Ctx<'_>, keys: &[Str]) -> i64 {
     // SAFETY: valid context; the format names a vector of strings, and that it is to be replicated.

@@ -8,10 +8,11 @@
 
 use std::ffi::{CString, c_int};
 use std::ptr::{NonNull, null_mut};
+use std::sync::LazyLock;
 
 use redis_module::raw;
 
-use super::{Args, Ctx, Str, bytes, rm};
+use super::{Args, Ctx, OwnedStr, Str, bytes, rm};
 
 /// ENOTSUP of Linux: the one number of errno that is asked for.
 const ENOTSUP: i32 = 95;
@@ -48,7 +49,11 @@ impl Ctx<'_> {
 }
 
 /// A user of the ACL.
-pub struct User(NonNull<raw::RedisModuleUser>);
+pub struct User {
+    raw: NonNull<raw::RedisModuleUser>,
+    /// Where the server tells a user's rules by name only.
+    name: Option<OwnedStr>,
+}
 
 /// What is done with a tag.
 #[derive(Clone, Copy)]
@@ -62,21 +67,25 @@ pub enum Access {
 impl User {
     fn named(name: Str) -> Option<User> {
         // SAFETY: a valid string; the user is freed by `User`.
-        NonNull::new(unsafe { rm!(RedisModule_GetModuleUserFromUserName)(name) }).map(User)
+        let raw = NonNull::new(unsafe { rm!(RedisModule_GetModuleUserFromUserName)(name) })?;
+        let name = match *DESCRIBE {
+            Some(_) => None,
+            // SAFETY: a valid string.
+            None => Some(OwnedStr::new(unsafe { bytes(name) })),
+        };
+        Some(User { raw, name })
     }
 
     /// By whose rules a command may go on that Redis lets this user run.
-    fn permitted(self, command: &[Str]) -> Permitted {
-        match self.rules() {
+    fn permitted(self, ctx: Ctx<'_>, command: &[Str]) -> Permitted {
+        match self.rules(ctx) {
             Rules::Several(rules) => {
                 let mut selectors = selectors(&rules);
                 selectors.retain(|selector| selector.may_do(command));
                 Permitted::Selectors(selectors)
             }
             Rules::AllKeys => Permitted::AllKeys,
-            // Where the server does not tell the rules (Redis 7.0.5), all selectors count together: they cannot be told
-            // apart, nor can it be seen that there are any. docs/protocol.md says so.
-            Rules::One | Rules::Untold => Permitted::User(self),
+            Rules::One => Permitted::User(self),
         }
     }
 
@@ -88,7 +97,7 @@ impl User {
         };
         // SAFETY: a valid user and a valid string.
         let status = unsafe {
-            rm!(RedisModule_ACLCheckKeyPermissions)(self.0.as_ptr(), name, flags as c_int)
+            rm!(RedisModule_ACLCheckKeyPermissions)(self.raw.as_ptr(), name, flags as c_int)
         };
         status == raw::REDISMODULE_OK as c_int
     }
@@ -129,7 +138,7 @@ impl Permitted {
 impl Ctx<'_> {
     /// By whose rules this command may go on; `None` if no user's rules count (see [`Ctx::user`]).
     pub fn permitted(self, args: Args<'_>) -> Option<Permitted> {
-        Some(self.user()?.permitted(args.tail(0)))
+        Some(self.user()?.permitted(self, args.tail(0)))
     }
 
     /// Whether some user may run this command, and may not do this with all the names: for what does not tell who sent
@@ -140,14 +149,12 @@ impl Ctx<'_> {
             .iter()
             .filter_map(|name| User::named(name.as_raw()))
             .filter(|user| user.may_do(command));
-        senders.any(|user| !user.permitted(command).all(access, names))
+        senders.any(|user| !user.permitted(self, command).all(access, names))
     }
 }
 
 /// What the rules of a user are like.
 enum Rules {
-    /// This server does not tell.
-    Untold,
     /// No selectors, and every key.
     AllKeys,
     /// No selectors.
@@ -156,8 +163,28 @@ enum Rules {
     Several(Vec<u8>),
 }
 
-/// Whether a description without selectors says `~*`. Patterns come in the order flags, passwords (in hexadecimal),
-/// keys, and where all keys are allowed, that is the one pattern of keys: so the first `~` tells.
+impl Rules {
+    fn of(text: &[u8]) -> Rules {
+        match text.ends_with(b")") {
+            true => Rules::Several(text.to_vec()),
+            false if allows_all_keys(text) => Rules::AllKeys,
+            false => Rules::One,
+        }
+    }
+}
+
+type Describe = unsafe extern "C" fn(*mut raw::RedisModuleUser) -> *mut raw::RedisModuleString;
+
+/// What tells the text of a user's rules; Redis 7.0.5 lacks it. With this variable in its environment a server is taken for
+/// such a one, so that tests can see what follows.
+static DESCRIBE: LazyLock<Option<Describe>> = LazyLock::new(|| {
+    // SAFETY: the table is only read.
+    let there = unsafe { (&raw const raw::RedisModule_GetModuleUserACLString).read() };
+    there.filter(|_| std::env::var_os("MCACHE_TEST_NO_ACL_STRING").is_none())
+});
+
+/// Whether a description without selectors says `~*`. Patterns come in the order flags, passwords (in hexadecimal), keys, and
+/// where all keys are allowed, that is the one pattern of keys: so the first `~` tells.
 fn allows_all_keys(rules: &[u8]) -> bool {
     // SAFETY: within the slice, which is not changed.
     let found = unsafe { libc::memchr(rules.as_ptr().cast(), c_int::from(b'~'), rules.len()) };
@@ -170,23 +197,19 @@ fn allows_all_keys(rules: &[u8]) -> bool {
 }
 
 impl User {
-    /// The rules as ACL LIST shows them, but for the user's name. Redis keeps the text until the rules change.
-    fn rules(&self) -> Rules {
-        // SAFETY: the table is only read.
-        let Some(describe) =
-            (unsafe { (&raw const raw::RedisModule_GetModuleUserACLString).read() })
-        else {
-            return Rules::Untold;
+    /// The rules as ACL LIST shows them, but for the user's name. Redis keeps the text until the rules change; where it does not
+    /// tell it, ACL LIST is asked each time, for of a change modules do not hear.
+    fn rules(&self, ctx: Ctx<'_>) -> Rules {
+        let Some(describe) = *DESCRIBE else {
+            let name = self.name.as_ref().map_or(&b""[..], OwnedStr::as_bytes);
+            // What cannot be known allows nothing.
+            return super::rules_of(ctx, name)
+                .map_or(Rules::Several(Vec::new()), |text| Rules::of(&text));
         };
         // SAFETY: a valid user; the string is ours to free.
         unsafe {
-            let string = describe(self.0.as_ptr());
-            let text = bytes(string);
-            let rules = match text.ends_with(b")") {
-                true => Rules::Several(text.to_vec()),
-                false if allows_all_keys(text) => Rules::AllKeys,
-                false => Rules::One,
-            };
+            let string = describe(self.raw.as_ptr());
+            let rules = Rules::of(bytes(string));
             rm!(RedisModule_FreeString)(null_mut(), string);
             rules
         }
@@ -197,7 +220,7 @@ impl User {
         // SAFETY: a valid user and valid strings, which Redis does not change.
         let status = unsafe {
             rm!(RedisModule_ACLCheckCommandPermissions)(
-                self.0.as_ptr(),
+                self.raw.as_ptr(),
                 strings.as_ptr().cast_mut(),
                 strings.len() as c_int,
             )
@@ -209,11 +232,14 @@ impl User {
     fn of(rules: &[&[u8]]) -> Option<User> {
         // SAFETY: a C string; Redis copies it.
         let user = unsafe { rm!(RedisModule_CreateModuleUser)(c"mcache selector".as_ptr()) };
-        let user = User(NonNull::new(user)?);
+        let user = User {
+            raw: NonNull::new(user)?,
+            name: None,
+        };
         for rule in rules {
             let rule = CString::new(*rule).ok()?;
             // SAFETY: a valid user and a C string. A rule that is not understood allows nothing.
-            unsafe { rm!(RedisModule_SetModuleUserACL)(user.0.as_ptr(), rule.as_ptr()) };
+            unsafe { rm!(RedisModule_SetModuleUserACL)(user.raw.as_ptr(), rule.as_ptr()) };
         }
         Some(user)
     }
@@ -251,6 +277,6 @@ fn selectors(rules: &[u8]) -> Vec<User> {
 impl Drop for User {
     fn drop(&mut self) {
         // SAFETY: made by `Ctx::user`, freed once.
-        unsafe { rm!(RedisModule_FreeModuleUser)(self.0.as_ptr()) };
+        unsafe { rm!(RedisModule_FreeModuleUser)(self.raw.as_ptr()) };
     }
 }

@@ -294,6 +294,28 @@ fn slots_that_are_freed_in_the_background_are_forgotten_as_well() {
     assert_eq!(here.stat("tags"), 0);
 }
 
+/// Redis frees what the index should have let go of: it must not be named any more all the same.
+#[test]
+fn a_bug_while_slots_are_freed_in_the_background_leaves_no_address_of_what_was_freed() {
+    let options = Server::builder().env("MCACHE_TEST_PANICS", "1");
+    let Some(pair) = Pair::start_with(options, false) else {
+        return;
+    };
+    let [source, destination] = &pair.primaries;
+    let mut here = source.session();
+    if here.try_run("DEBUG ASM-TRIM-METHOD bg").is_err() {
+        return host::skip("it never frees slots in the background");
+    }
+    fill(&mut here, &keys_in(MOVED, "m", 300));
+    here.ok("MCACHE.PANIC-LATER trim");
+    assert!(Move::start(source, destination, MOVED).finish());
+    wait::until("they are freed", || here.stat("panics") == 1);
+    assert_eq!(here.int("MCACHE.INVALIDATE TAGS all"), 0);
+    here.drain();
+    assert_eq!(here.stat("tags"), 0);
+    source.check().expect("index and keyspace agree");
+}
+
 #[test]
 fn entries_of_every_database_move_with_their_slots() {
     if !host::program().has_directive("cluster-databases") {

@@ -193,8 +193,8 @@ impl Index {
         members
     }
 
-    /// Makes every entry stale from `epoch` on that carries one of the tags, and those dead that have no SWR window.
-    /// O(tags named): the cost grows neither with the entries nor with earlier invalidations.
+    /// Makes every entry stale from `since` on that carries one of the tags, and those dead that have no SWR window.
+    /// O(tags named), however many entries there are and whatever was invalidated before.
     ///
     /// Returns how many memberships it concerns. Members that were softly invalidated before keep the earlier epoch,
     /// because their stale window ends sooner.
@@ -203,7 +203,7 @@ impl Index {
         db: usize,
         names: impl Iterator<Item = &'a [u8]>,
         scope: Scope,
-        epoch: Epoch,
+        since: Epoch,
     ) -> usize {
         self.settle();
         let Some(home) = self.dbs.get_mut(db) else {
@@ -221,7 +221,7 @@ impl Index {
                 home.soft_names.add(&self.tags, record);
                 let softened = self.tags.len(record) as usize;
                 self.softs
-                    .push(&mut home.soft, record, epoch, softened, soft);
+                    .push(&mut home.soft, record, since, softened, soft);
                 self.doubtful_records += 1;
                 home.pending += softened;
                 members += softened;

@@ -6,6 +6,7 @@
 //!
 //! - this file: the structures; `link.rs`: the way in and out
 //! - `life.rs`: what an entry is worth, invalidations, the floor
+//! - `anew.rs`: what a bug may have left half done is forgotten
 //! - `leave.rs`: whole slots that go, and entries that the allocator moves
 //! - `reclaim.rs`: tasks; `bury.rs`: databases that go away as a whole, and other work that deletes no key
 //! - `scan.rs`: numbers and listings; `verify.rs`: the self-check
@@ -18,6 +19,7 @@
 //!   names;
 //! - a dead record is in no table and in exactly one queue of dead records.
 
+mod anew;
 mod bury;
 mod leave;
 mod life;

@@ -21,8 +21,8 @@ pub enum Task {
         db: usize,
         /// The entry.
         entry: Entry,
-        /// When it was invalidated.
-        epoch: Epoch,
+        /// When it became stale.
+        since: Epoch,
     },
 }
 
@@ -55,7 +55,7 @@ impl Index {
             }
             if let Some(entry) = self.softs.first(&home.soft).and_then(last) {
                 return Some(match self.judge(&entry) {
-                    Verdict::Soft(epoch) => Task::Shorten { db, entry, epoch },
+                    Verdict::Soft(since) => Task::Shorten { db, entry, since },
                     Verdict::Dead | Verdict::Live => Task::Delete { db, entry },
                 });
             }

@@ -5,7 +5,7 @@
 
 use super::{Edge, Server, softened_end_ms};
 use crate::encode::Decoded;
-use crate::entry::{Attributes, Entry, NEVER};
+use crate::entry::{Attributes, Entry, NEVER, UNLINKED};
 use crate::epoch::Epoch;
 use crate::index::Verdict;
 
@@ -91,8 +91,8 @@ impl<W> Server<W> {
     }
 
     /// Makes a copy of an entry for another key; `None` if that is too long a key.
-    pub fn duplicate(&mut self, key: &[u8], entry: &Entry, now_ms: u64) -> Option<Entry> {
-        let Some(attributes) = self.travels(entry, now_ms) else {
+    pub fn duplicate(&mut self, key: &[u8], entry: &Entry) -> Option<Entry> {
+        let Some(attributes) = self.travels(entry) else {
             return self.prepare_husk(key);
         };
         let tags = self.index.names(entry).map(Box::from).collect();
@@ -197,13 +197,15 @@ impl<W> Server<W> {
     }
 
     /// Redis announces a new name for an entry that just left the index under its old one.
-    pub fn renamed(&mut self, db: usize, key: &[u8], entry: Entry, now_ms: u64) -> Renamed {
-        if entry.is_linked() {
+    pub fn renamed(&mut self, db: usize, key: &[u8], mut entry: Entry) -> Renamed {
+        if self.index.lists(db, entry.id(), entry) {
             return Renamed::Known;
         }
+        // Whatever number it has was another index's.
+        entry.set_id(UNLINKED);
         // If anything changed since it left, its records and their names may be gone.
         let worth = match self.index.just_left(entry) {
-            true => self.worth(&entry, now_ms),
+            true => self.worth(&entry),
             false => None,
         };
         let (value, attributes, tags): (&[u8], _, Vec<Box<[u8]>>) = match worth {
@@ -222,25 +224,25 @@ impl<W> Server<W> {
         Renamed::Fresh(fresh)
     }
 
-    /// The entry leaves the keyspace, or its name. What a soft invalidation made of it goes into the entry first: the
-    /// record that says so may be gone before the entry is announced under another name.
-    pub fn left(&mut self, db: usize, mut entry: Entry, now_ms: impl FnOnce() -> u64) {
+    /// The entry leaves the keyspace, or its name. What a soft invalidation made of it goes into the entry first: the record
+    /// that says so may be gone before the entry is announced under another name.
+    pub fn left(&mut self, db: usize, mut entry: Entry) {
         self.feed.key_left(entry.key(), entry.ends_ms());
         // Of one that was never linked the tags say nothing.
         if self.index.lists(db, entry.id(), entry)
             && let Verdict::Soft(since) = self.index.verdict(&mut entry)
         {
-            let ends_ms = softened_end_ms(&entry, since, now_ms());
+            let ends_ms = softened_end_ms(&entry, since);
             self.index.shortened(db, entry, ends_ms);
         }
         self.index.unlink(db, entry);
     }
 
-    /// What of an entry may travel to a file, another server or another key; `None` if nothing but the key. Of one that
-    /// no index holds no invalidation could tell.
-    pub(super) fn travels(&self, entry: &Entry, now_ms: u64) -> Option<Attributes> {
+    /// What of an entry may travel to a file, another server or another key; `None` if nothing but the key. Of one that no
+    /// index holds no invalidation could tell.
+    pub(super) fn travels(&self, entry: &Entry) -> Option<Attributes> {
         match entry.is_linked() {
-            true => self.worth(entry, now_ms),
+            true => self.worth(entry),
             false => None,
         }
     }

@@ -70,14 +70,14 @@ impl<W> Server<W> {
         })
     }
 
-    /// What is left of an entry, by its tags and its birth; `None` if it is dead. A softly invalidated one counts as
-    /// what it is about to become.
-    pub(super) fn worth(&self, entry: &Entry, now_ms: u64) -> Option<Attributes> {
+    /// What is left of an entry, by its tags and its birth; `None` if it is dead. A softly invalidated one counts as what it
+    /// is about to become.
+    pub(super) fn worth(&self, entry: &Entry) -> Option<Attributes> {
         match self.index.judge(entry) {
             Verdict::Live => Some(entry.attributes()),
             Verdict::Soft(since) => Some(Attributes {
                 softened: true,
-                ends_ms: softened_end_ms(entry, since, now_ms),
+                ends_ms: softened_end_ms(entry, since),
                 ..entry.attributes()
             }),
             Verdict::Dead => None,
@@ -88,7 +88,7 @@ impl<W> Server<W> {
 fn aged(mut attributes: Attributes, verdict: Verdict, now_ms: u64) -> Condition {
     if let Verdict::Soft(since) = verdict {
         attributes.softened = true;
-        attributes.ends_ms = softened_end(attributes, since, now_ms);
+        attributes.ends_ms = softened_end(attributes, since);
     }
     if now_ms < attributes.fresh_until_ms() {
         Condition::Live
@@ -99,17 +99,15 @@ fn aged(mut attributes: Attributes, verdict: Verdict, now_ms: u64) -> Condition 
     }
 }
 
-/// When an entry ends that was softly invalidated at `epoch`: one SWR window after that, and never later than it would
-/// have.
-pub fn softened_end_ms(entry: &Entry, epoch: Epoch, now_ms: u64) -> u64 {
-    softened_end(entry.attributes(), epoch, now_ms)
+/// When an entry ends that was softly invalidated at `since`: one SWR window after that, and never later than it would have. It is
+/// the same on every server and at any time, whatever their clocks say.
+pub fn softened_end_ms(entry: &Entry, since: Epoch) -> u64 {
+    softened_end(entry.attributes(), since)
 }
 
-fn softened_end(attributes: Attributes, epoch: Epoch, now_ms: u64) -> u64 {
-    // Epochs may run ahead of the wall clock; ends are the wall clock's.
-    let since_ms = epoch.unix_ms().min(now_ms);
+fn softened_end(attributes: Attributes, since: Epoch) -> u64 {
     let window_ms = u64::from(attributes.swr_ms);
-    attributes.ends_ms.min(since_ms.saturating_add(window_ms))
+    (attributes.ends_ms).min(since.unix_ms().saturating_add(window_ms))
 }
 
 /// How long an entry stays fresh: 0 once it is stale, `None` if it never ends.
@@ -179,9 +177,9 @@ mod tests {
             ends_ms: NEVER,
             ..ATTRIBUTES
         };
-        let ahead = Epoch(3_600_000 << 16);
-        assert_eq!(softened_end(endless, ahead, 5_000), 5_100);
-        assert_eq!(aged(endless, Verdict::Soft(ahead), 5_000), Condition::Stale);
+        let since = Epoch(3_600_000 << 16).not_after(5_000);
+        assert_eq!(softened_end(endless, since), 5_100);
+        assert_eq!(aged(endless, Verdict::Soft(since), 5_000), Condition::Stale);
     }
 
     #[test]
@@ -230,9 +228,9 @@ mod tests {
         assert_eq!(server.why_dead(&mut other, 20), Some(Dead::Unconfirmed));
         server.linked();
         assert_eq!(server.why_dead(&mut other, 20), None);
-        server.left(0, other, || 20);
+        server.left(0, other);
         assert_eq!(server.why_dead(&mut other, 20), Some(Dead::Unlinked));
-        server.left(0, one, || 20);
+        server.left(0, one);
         Entry::free_all([one, other]);
     }
 }

@@ -4,6 +4,7 @@
 //! later, with the same tasks.
 
 use super::{Edge, Server};
+use crate::command::{Invalidate, ReplInvalidate};
 use crate::entry::Entry;
 use crate::epoch::Epoch;
 use crate::index::{Scope, Task};
@@ -14,6 +15,9 @@ use crate::index::{Scope, Task};
 pub struct Invalidated {
     /// When it was.
     pub epoch: Epoch,
+    /// How far that is ahead of the wall clock, in milliseconds: entries become stale by the clock, and the replicas are to be
+    /// told the same moment.
+    pub ahead_ms: u64,
     /// A few entries, each to be dealt with now; the decision itself then needs no replication.
     pub at_once: Vec<Task>,
     /// How many memberships became dead or stale just now; then the decision is to be replicated, with its epoch.
@@ -42,8 +46,10 @@ impl<W> Server<W> {
         }
         // Also of tags that no entry carries: near caches may.
         self.feed.invalidated(db as u32, tags.clone(), scope, soft);
+        let since = epoch.not_after(now_ms);
         let mut invalidated = Invalidated {
             epoch,
+            ahead_ms: epoch.unix_ms() - since.unix_ms(),
             at_once: Vec::new(),
             later: 0,
         };
@@ -53,12 +59,12 @@ impl<W> Server<W> {
         if count <= inline_max {
             let carriers = self.index.carriers(db, tags, scope).into_iter();
             let task = |entry: Entry| match soft && entry.swr_ms() > 0 {
-                true => Task::Shorten { db, entry, epoch },
+                true => Task::Shorten { db, entry, since },
                 false => Task::Delete { db, entry },
             };
             invalidated.at_once = carriers.map(task).collect();
         } else {
-            invalidated.later = self.make_worse(db, tags, scope, soft, epoch);
+            invalidated.later = self.make_worse(db, tags, scope, soft.then_some(since));
         }
         invalidated
     }
@@ -68,18 +74,25 @@ impl<W> Server<W> {
         &mut self,
         db: usize,
         tags: impl Iterator<Item = &'a [u8]> + Clone,
-        scope: Scope,
-        soft: bool,
-        epoch: Epoch,
+        replicated: ReplInvalidate,
         edge: &impl Edge,
     ) -> usize {
+        let ReplInvalidate {
+            epoch,
+            ahead_ms,
+            what: Invalidate { scope, soft, .. },
+        } = replicated;
         // What cannot be true is invalidated all the same, and now.
-        let epoch = match self.credible(epoch, edge) {
-            true => epoch,
-            false => self.fills.tick(edge.now_ms()),
+        let (epoch, since) = match self.credible(epoch, edge) {
+            true => (epoch, epoch.earlier_by(ahead_ms)),
+            false => {
+                let now_ms = edge.now_ms();
+                let epoch = self.fills.tick(now_ms);
+                (epoch, epoch.not_after(now_ms))
+            }
         };
         self.fills.note_at(tags.clone(), scope, epoch);
-        self.make_worse(db, tags, scope, soft, epoch)
+        self.make_worse(db, tags, scope, soft.then_some(since))
     }
 
     fn make_worse<'a>(
@@ -87,19 +100,18 @@ impl<W> Server<W> {
         db: usize,
         tags: impl Iterator<Item = &'a [u8]>,
         scope: Scope,
-        soft: bool,
-        epoch: Epoch,
+        soft_since: Option<Epoch>,
     ) -> usize {
-        match soft {
-            true => self.index.soften(db, tags, scope, epoch),
-            false => self.index.kill(db, tags, scope),
+        match soft_since {
+            Some(since) => self.index.soften(db, tags, scope, since),
+            None => self.index.kill(db, tags, scope),
         }
     }
 
     /// A softly invalidated entry ends at `ends_ms` or earlier: from now on a mark in it says that it is stale. The
     /// deadline of its key is to be corrected.
     pub fn shortened(&mut self, db: usize, entry: Entry, ends_ms: u64) {
-        if entry.is_linked() {
+        if self.index.lists(db, entry.id(), entry) {
             self.index.shortened(db, entry, ends_ms);
         }
     }

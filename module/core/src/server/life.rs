@@ -3,6 +3,7 @@
 use std::hash::Hash;
 
 use super::{Edge, Server};
+use crate::entry::{Attributes, Entry, UNLINKED};
 use crate::epoch::Epoch;
 use crate::lease::Wake;
 
@@ -30,6 +31,13 @@ impl<W: Copy + Eq + Hash> Server<W> {
     /// It was read, or could not be.
     pub fn load_ended(&mut self) {
         self.loading = false;
+        self.search_again();
+    }
+
+    /// The data set that was loaded beside is the one that is served from now on.
+    pub fn loaded_beside(&mut self) {
+        self.index.complete_staging();
+        self.search_again();
     }
 
     /// A replica reached its primary: the invalidations since its file was written are delivered, or the whole data
@@ -52,6 +60,7 @@ impl<W: Copy + Eq + Hash> Server<W> {
     /// Two databases were exchanged.
     pub fn swapped(&mut self, first: usize, second: usize, now_ms: u64) -> Vec<Wake<W>> {
         self.index.swap(first, second);
+        self.search_again();
         self.fills.refuse_all(now_ms);
         self.feed.flushed(Some(first as u32));
         self.feed.flushed(Some(second as u32));
@@ -73,9 +82,49 @@ impl<W: Copy + Eq + Hash> Server<W> {
         self.look_again(None, now_ms)
     }
 
-    /// A bug was caught half-way through a change: nothing that was stored can be trusted.
+    /// A bug was caught half-way through a change: nothing that was stored can be trusted, nor what is known of it. The index
+    /// begins anew, and what the keyspace holds from before is dead, though the index names none of it: the edge is to search
+    /// the keyspace for it ([`Server::search`]) and to look after what waits in line ([`Server::is_behind`]).
     pub fn repaired(&mut self, now_ms: u64) {
-        self.forget_everything(now_ms);
+        // First of all, so that whatever panics in turn finds nothing that points anywhere.
+        self.index.begin_anew();
+        self.pending = None;
+        self.searches += 1;
+        self.is_searching = true;
+        let floor = self.fills.new_floor(now_ms);
+        self.index.set_new_floor(floor);
+        self.untold_floor = Some(floor);
+        self.feed.floor_raised();
+        self.leases.clear(None);
+    }
+
+    /// The number of the search for entries in the keyspace that no index names, if there is one to go on with: every
+    /// database, from the first one on. With another number it begins again.
+    pub fn search(&self) -> Option<u64> {
+        let is_still = !self.loading && !self.index.is_staging();
+        (self.is_searching && is_still).then_some(self.searches)
+    }
+
+    /// The search with this number came to the end.
+    pub fn search_ended(&mut self, number: u64) {
+        self.is_searching &= number != self.searches;
+    }
+
+    /// Keys that the search has not seen may stand where it has been.
+    fn search_again(&mut self) {
+        self.searches += 1;
+    }
+
+    /// What is to take the place of an entry that the search found under a key: a husk, which reclaim removes, on replicas as
+    /// well. `None` if the index names the entry. The entry may be freed once it was replaced.
+    pub fn astray(&mut self, db: usize, key: &[u8], mut entry: Entry) -> Option<Entry> {
+        if self.index.lists(db, entry.id(), entry) {
+            return None;
+        }
+        entry.set_id(UNLINKED);
+        let husk = Entry::new(key, b"", Attributes::HUSK, &[]);
+        self.index.adopt(db, husk, std::iter::empty(), false);
+        Some(husk)
     }
 
     /// Makes everything stored so far dead and refuses every fill under way.

@@ -99,6 +99,10 @@ pub struct Server<W> {
     unconfirmed: bool,
     /// A floor that replicas have not been told of.
     untold_floor: Option<Epoch>,
+    /// After a bug the keyspace may hold entries that the index does not name.
+    is_searching: bool,
+    /// How many searches for them began.
+    searches: u64,
     pending: Option<Pending>,
     awaited: &'static Awaited,
     /// The timer for the next end of a lease or of a wait.
@@ -131,6 +135,8 @@ impl<W: Copy + Eq + Hash> Server<W> {
             loads_as_replica: false,
             unconfirmed: false,
             untold_floor: None,
+            is_searching: false,
+            searches: 0,
             pending: None,
             awaited,
             alarm: None,

@@ -19,7 +19,7 @@ impl<W: Copy + Eq + Hash> Server<W> {
                 epoch: entry.birth(),
             },
         };
-        match self.travels(entry, now_ms) {
+        match self.travels(entry) {
             Some(attributes) => {
                 let tags = self.index.names(entry);
                 (encode::encode(attributes, saved, tags), true)
@@ -31,28 +31,31 @@ impl<W: Copy + Eq + Hash> Server<W> {
         }
     }
 
-    /// What is kept of an entry where the dead have nothing but their key: attributes and tags.
+    /// Bytes that an entry takes beside its own allocation; none for one that the index does not name.
+    pub fn bytes_beside(&self, db: usize, entry: &Entry) -> usize {
+        match self.index.lists(db, entry.id(), *entry) {
+            true => self.index.bytes_beside(entry),
+            false => 0,
+        }
+    }
+
+    /// The names of an entry's tags, as far as they are known: of one that the index does not name none is.
+    pub fn tags(&self, db: usize, entry: &Entry) -> Vec<Vec<u8>> {
+        match self.index.lists(db, entry.id(), *entry) {
+            true => self.index.names(entry).map(<[u8]>::to_vec).collect(),
+            false => Vec::new(),
+        }
+    }
+
+    /// What is kept of an entry where the dead have nothing but their key, in files as in `DEBUG DIGEST`: attributes and tags.
+    /// Primary and replicas have the same, whenever nothing is under way between them: an entry that waits for reclaim counts
+    /// as what it is about to become.
     pub fn kept<'a>(
         &'a self,
         entry: &'a Entry,
-        now_ms: u64,
     ) -> Option<(Attributes, impl ExactSizeIterator<Item = &'a [u8]>)> {
-        let attributes = self.travels(entry, now_ms)?;
+        let attributes = self.travels(entry)?;
         Some((attributes, self.index.names(entry)))
-    }
-
-    /// What `DEBUG DIGEST` is made of: what is kept, without the end of a softly invalidated entry, which the
-    /// primary decides by its clock when reclaim comes to it.
-    pub fn digested<'a>(
-        &'a self,
-        entry: &'a Entry,
-        now_ms: u64,
-    ) -> Option<(Attributes, impl ExactSizeIterator<Item = &'a [u8]>)> {
-        let (mut attributes, tags) = self.kept(entry, now_ms)?;
-        if attributes.softened {
-            attributes.ends_ms = 0;
-        }
-        Some((attributes, tags))
     }
 }
 
@@ -102,7 +105,7 @@ mod tests {
         let vouched = saved(&mut server);
         assert_eq!(vouched.incarnation, 7);
         assert!(vouched.epoch > birth);
-        server.left(0, entry, || 0);
+        server.left(0, entry);
         Entry::free_all([entry]);
     }
 }

@@ -2,7 +2,7 @@
 
 use super::{Condition, Edge, Server};
 use crate::command::{OnlyIf, Set};
-use crate::entry::{Attributes, Entry, NEVER};
+use crate::entry::{Attributes, Entry, NEVER, UNLINKED};
 use crate::fills::Refusal;
 
 /// What a SET stores, once it is decided that it does.
@@ -138,13 +138,16 @@ impl<W> Server<W> {
         } = store;
         self.feed.key_changed(key, false);
         let Server { index, records, .. } = self;
-        index.resolve_like(db, tags, attributes.manual, present, records);
+        let listed = present.filter(|old| index.lists(db, old.id(), *old));
+        index.resolve_like(db, tags, attributes.manual, listed, records);
         let Some(mut old) = present else {
             let new = Entry::new(key, value, attributes, records);
             index.link(db, new);
             return Stored::New(new);
         };
-        if !old.is_linked() {
+        if listed.is_none() {
+            // Whatever number it had was another index's.
+            old.set_id(UNLINKED);
             let new = Entry::new(key, value, attributes, records);
             index.link(db, new);
             return Stored::Replaced(new);
@@ -275,7 +278,17 @@ mod tests {
             panic!("nothing tells reclaim of what is overwritten in place");
         };
         assert!(server.index.has_pending());
-        server.left(0, husk, || 0);
-        Entry::free_all([alive, husk]);
+        server.left(0, husk);
+        assert_eq!(server.index.next_task(), None);
+        let Stored::New(first) = store(&mut server, Attributes::HUSK, None) else {
+            panic!("there is none");
+        };
+        let task = crate::index::Task::Delete {
+            db: 0,
+            entry: first,
+        };
+        assert_eq!(server.index.next_task(), Some(task));
+        server.left(0, first);
+        Entry::free_all([alive, husk, first]);
     }
 }

@@ -9,7 +9,7 @@ mod replication;
 
 use std::collections::{BTreeMap, HashMap};
 
-use mcache_core::command::{OnlyIf, Set};
+use mcache_core::command::{OnlyIf, ReplInvalidate, Set};
 use mcache_core::entry::{Attributes, Entry};
 use mcache_core::epoch::{Epoch, Token};
 use mcache_core::fills::Fills;
@@ -328,12 +328,16 @@ impl Server {
         let invalidated = self
             .core
             .invalidate(DB, names, scope, soft, inline_max, now_ms);
+        let replicated = ReplInvalidate {
+            epoch: invalidated.epoch,
+            ahead_ms: invalidated.ahead_ms,
+            what: invalidation.command(),
+        };
         for task in invalidated.at_once {
             self.perform(task, now_ms);
         }
         if invalidated.later > 0 {
-            self.log
-                .push(Op::Invalidate(invalidation, invalidated.epoch));
+            self.log.push(Op::Invalidate(replicated, tag));
         }
     }
 
@@ -420,7 +424,7 @@ impl Server {
             return false;
         };
         // What is removed here is never announced under another name.
-        self.core.left(DB, held.entry, || u64::MAX);
+        self.core.left(DB, held.entry);
         // SAFETY: it is out of keyspace and index.
         unsafe { held.entry.free() };
         true
@@ -444,12 +448,12 @@ impl Server {
                     assert!(!listed, "the index names what the keyspace does not hold");
                 }
             }
-            Task::Shorten { db, entry, epoch } => {
+            Task::Shorten { db, entry, since } => {
                 let key = entry.key()[0];
                 if self.open(key, now_ms) != Some(entry) {
                     return;
                 }
-                let ends_ms = server::softened_end_ms(&entry, epoch, now_ms);
+                let ends_ms = server::softened_end_ms(&entry, since);
                 self.core.shortened(db, entry, ends_ms);
                 self.correct_deadline(key);
                 self.log.push(Op::Shorten { key, ends_ms });

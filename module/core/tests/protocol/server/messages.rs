@@ -1,5 +1,6 @@
 //! What servers, clients and replicas send each other.
 
+use mcache_core::command::{Invalidate, ReplInvalidate};
 use mcache_core::entry::Attributes;
 use mcache_core::epoch::{Epoch, Token};
 use mcache_core::index::Scope;
@@ -45,6 +46,16 @@ impl Invalidation {
     pub(super) fn scope(&self) -> Scope {
         if self.auto { Scope::Auto } else { Scope::All }
     }
+
+    /// What it says in words.
+    pub(super) fn command(&self) -> Invalidate {
+        Invalidate {
+            scope: self.scope(),
+            soft: self.soft,
+            near: false,
+            tags_from: 0,
+        }
+    }
 }
 
 /// What it is told.
@@ -75,7 +86,7 @@ pub enum Op {
     /// RESTORE, as it came.
     Restore(Dump, u64),
     Unlink(Key),
-    Invalidate(Invalidation, Epoch),
+    Invalidate(ReplInvalidate, Tag),
     Shorten {
         key: Key,
         ends_ms: u64,

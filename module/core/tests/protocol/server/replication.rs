@@ -104,12 +104,12 @@ impl Server {
             Op::Unlink(key) => {
                 self.remove(*key);
             }
-            Op::Invalidate(invalidation, epoch) => {
-                let (name, scope) = (name(invalidation.tag), invalidation.scope());
-                let (names, soft) = (std::iter::once(&name[..]), invalidation.soft);
+            Op::Invalidate(replicated, tag) => {
+                let name = name(*tag);
+                let names = std::iter::once(&name[..]);
                 let moment = self.moment(now_ms, 0);
                 self.core
-                    .invalidate_replicated(DB, names, scope, soft, *epoch, &moment);
+                    .invalidate_replicated(DB, names, *replicated, &moment);
             }
             Op::Shorten { key, ends_ms } => {
                 if let Some(held) = self.keyspace.get(key) {
@@ -133,7 +133,7 @@ impl Server {
     /// What `DEBUG DIGEST` sees: every key that is there, with what is kept of its entry.
     pub fn digest(&mut self) -> BTreeMap<Key, Option<Kept>> {
         let kept = |held: &Held| {
-            let (attributes, tags) = self.core.digested(&held.entry, u64::MAX)?;
+            let (attributes, tags) = self.core.kept(&held.entry)?;
             let tags = tags.map(<[u8]>::to_vec).collect();
             Some((attributes, held.entry.value().to_vec(), tags))
         };
