@@ -1,5 +1,5 @@
-//! What is promised to threads, by compiling, and that no number of connections or duration panics before a server is asked.
-//! What follows with a server is in the suite, `postgres::delivery`.
+//! What is promised to threads, by compiling, and that no number of connections or duration panics before a server is
+//! asked. What follows with a server is in the suite, `postgres::delivery`.
 
 use std::{fmt::Debug, sync::Arc, time::Duration};
 

@@ -18,7 +18,10 @@ use super::{FieldNames, Name};
 /// use mcache_graph::{Entity, Relation, Schema};
 ///
 /// let schema = Schema::builder()
-///     .entity(Entity::new("Product").relation(Relation::has_many("variants", "Variant", "product_id").ordered_by("sku")))
+///     .entity(
+///         Entity::new("Product")
+///             .relation(Relation::has_many("variants", "Variant", "product_id").ordered_by("sku")),
+///     )
 ///     .entity(Entity::new("Variant").fields(["sku", "product_id"]))
 ///     .build()?;
 /// let variants = schema.entity("Product").unwrap().get_relation("variants").unwrap();
