@@ -1,7 +1,7 @@
 //! Every size, count and duration at both ends: none makes a call, or a task behind it, panic.
 //!
-//! Options of the cache and of entries on a provider in this process are in `loading/options.rs`; those of a server that answers
-//! in the suite, `client::bad_quarter`.
+//! Options of the cache and of entries on a provider in this process are in `loading/options.rs`; those of a server that
+//! answers in the suite, `client::bad_quarter`.
 
 use std::{
     panic,

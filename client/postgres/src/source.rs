@@ -111,8 +111,8 @@ pub(super) struct Page {
     pub(super) after: (String, i64),
 }
 
-/// What acknowledges a batch of an [`OutboxSource`]. An [`Invalidator`](mcache::change::Invalidator) gives it back; only
-/// a program that drives the source itself sees one.
+/// What acknowledges a batch of an [`OutboxSource`]. An [`Invalidator`](mcache::change::Invalidator) gives it back;
+/// only a program that drives the source itself sees one.
 ///
 /// ```no_run
 /// # async fn f(mut source: mcache_postgres::OutboxSource) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {

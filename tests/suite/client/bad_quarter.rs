@@ -204,8 +204,8 @@ fn what_the_server_cannot_take_at_all_is_as_much_as_it_can_take() {
     });
 }
 
-/// Too little time for anything, and all the time there is; no connection that waits, and as many as there can be; a near
-/// cache without room, and with all the room there is.
+/// Too little time for anything, and all the time there is; no connection that waits, and as many as there can be; a
+/// near cache without room, and with all the room there is.
 #[test]
 fn options_of_the_connection_at_both_ends_serve_every_caller() {
     let server = Server::builder().feed(1_000).start();
