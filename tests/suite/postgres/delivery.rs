@@ -509,10 +509,12 @@ fn a_source_whose_options_are_at_either_end_delivers() {
             .look_interval(duration)
             .backlog_max(count);
         let _invalidator = shop.invalidator_with(source, &recorder, |builder| builder);
-        for _ in 0..3 {
+        for round in 0..3 {
             let before = recorder.calls();
-            let change = "INSERT INTO product (id) VALUES ('p1') ON CONFLICT (id) DO UPDATE SET title = 'again'";
-            shop.postgres.psql(change);
+            shop.postgres.psql(&format!(
+                "INSERT INTO product (id, title) VALUES ('p1', '{round}')
+                 ON CONFLICT (id) DO UPDATE SET title = excluded.title"
+            ));
             wait::until("a change is told", || recorder.calls() > before);
         }
         wait::until("acknowledged", || shop.waiting() == 0);
