@@ -1,7 +1,7 @@
 //! Every size, count and duration at both ends: none makes a call, or a task behind it, panic.
 //!
-//! Options of the cache and of entries on a provider in this process are in `loading/options.rs`; those of a server that
-//! answers in the suite, `client::bad_quarter`.
+//! Options of the cache and of entries on a provider in this process are in `loading/options.rs`; those of a server
+//! that answers in the suite, `client::bad_quarter`.
 
 use std::{
     panic,
@@ -28,7 +28,7 @@ const CLOSED: &str = "redis://127.0.0.1:1";
 
 static PANICS: AtomicUsize = AtomicUsize::new(0);
 
-/// Counts what panics from now on, in whatever task.
+/// Counts the panics from now on, in every task.
 fn count_panics() {
     let before = panic::take_hook();
     panic::set_hook(Box::new(move |info| {

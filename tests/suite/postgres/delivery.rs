@@ -497,7 +497,7 @@ fn a_source_whose_options_are_at_either_end_delivers() {
         let shop = Shop::open_with(&[("fsync", "off")], |outbox| {
             let outbox = outbox.rows_max(count).bytes_max(count);
             match duration {
-                // A consumer that is held for no time at all is expired by whoever looks first.
+                // A consumer that is held for no time at all is expired by the first look.
                 Duration::ZERO => outbox,
                 hold => outbox.hold(hold),
             }
