@@ -51,6 +51,7 @@ watch: ## the program mcache-watch, optimised: target/release/mcache-watch
 .PHONY: medusa
 medusa: build watch ## a real Medusa server with the package: every kind of change, races, outages, processes, SQL; goes on where it was cut short
 	@.ci/setup npm
+	@benches/medusa/medusa.sh types
 	@benches/medusa/medusa.sh check
 	@benches/medusa/medusa.sh watch
 	@benches/medusa/medusa.sh split
@@ -68,6 +69,10 @@ test-unit: ## tests that start no server
 .PHONY: mutants
 mutants: ## small faults in core, each of which must make a test of core fail; NAME=... picks some (module/core/mutants)
 	$(CARGO) run -q -p mcache-core --example mutants -- $(NAME)
+
+.PHONY: mutants-near
+mutants-near: ## small faults in the client's half of the near cache (client/mutants/near), each of which must make a unit test fail
+	$(CARGO) run -q -p mcache-core --example mutants -- --client $(NAME)
 
 .PHONY: mutants-plain
 mutants-plain: ## small faults in the script of the provider without the module (client/mutants/plain), each of which must make a test fail
@@ -156,8 +161,8 @@ bench-servers: build ## GET, FETCH and SET on the installed Redis and on newer s
 		MCACHE_REDIS_BIN=$$(.ci/servers --where)/$$name/bin $(CARGO) run --release -p mcache-benches --bin server-bench -- --this-server || exit; done
 
 .PHONY: bench-near
-bench-near: build ## a hit in the near cache beside quick_cache and moka, settling beside PUBLISH, FEED's cost; prints the tables
-	$(CARGO) run --release -p mcache-benches --bin near-bench
+bench-near: build ## a hit in the near cache beside quick_cache and moka, settling beside PUBLISH, FEED's cost; PART=settling picks
+	PART=$(PART) $(CARGO) run --release -p mcache-benches --bin near-bench
 
 .PHONY: bench-ir
 bench-ir: build ## instructions per operation, counted by valgrind; adds to benches/RESULTS.md
@@ -165,7 +170,7 @@ bench-ir: build ## instructions per operation, counted by valgrind; adds to benc
 	$(CARGO) run --release -p mcache-benches --bin server-bench -- --instructions
 
 .PHONY: dist
-dist: ## the module as .deb, tarball and the zip for Redis Software, in target/dist
+dist: ## the module as .deb, tarball and the zip for Redis Software, mcache-watch, the package for Medusa, in target/dist
 	@.ci/setup
 	@packaging/dist
 

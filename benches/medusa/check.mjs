@@ -270,12 +270,13 @@ async function bySql() {
     if (done.has(kind) || (args.only && !kind.includes(args.only))) continue
     try {
       const started = Date.now()
-      const hit = await warm(READS)
+      const reads = args.related ? related(kind.replace("psql: ", "")) : READS
+      const hit = await warm(reads)
       psql(statement(w, tools().n))
       // It is told apart from "noticed too late" by asking whether everything committed has been acknowledged.
       const ends = Date.now() + 10_000
       while (psql("SELECT count(*) FROM mcache.outbox") !== "0" && Date.now() < ends) await pause(5)
-      record(kind, { ...(await compare(READS, hit)), ms: Date.now() - started })
+      record(kind, { ...(await compare(reads, hit)), ms: Date.now() - started })
     } catch (error) {
       record(kind, { failed: error.message.slice(0, 300) })
     }

@@ -1,12 +1,14 @@
 #!/usr/bin/env bash
 # A real Medusa server with a seeded shop: brought up, compared with a server without a cache, measured.
 #
+#   medusa.sh types                           what a shop writes in TypeScript (types/), compiled against the package's types and Medusa's
 #   medusa.sh check [options of check.mjs]    every kind of change, races, outages, two processes; 0 stale is expected
 #   medusa.sh watch [options of check.mjs]    changes by SQL, noticed by mcache-watch
 #   medusa.sh split [options of check.mjs]    two server processes and a worker, events over Redis
 #   medusa.sh bench [local|hop] [order|browse|hot]   the table of docs/results/medusa.md, one mix and distance at a time; ROUNDS, FLOWS
 #                                             and WARMUP say how much; rounds that are there are kept
 #   medusa.sh profile                         which statements each request sends to the database, without a cache and with the package
+#   medusa.sh calls                           what each request asks the cache for: messages, and shapes with what became of them
 #   medusa.sh near                            what a near cache inside Node could save of a hot page, at most
 #   medusa.sh up KIND NAME                    one server: off, official, provider, module
 #   medusa.sh down                            stops everything it started
@@ -70,7 +72,7 @@ start_redis() { # NAME [module]
 install_package() {
     local at=$dir/app/node_modules/medusa-mcache
     rm -rf "$at" && mkdir -p "$at"
-    (cd "$root/client/medusa" && cp -r package.json index.js index.d.ts provider.js provider.d.ts src "$at/")
+    (cd "$root/client/medusa" && cp -r package.json LICENSE README.md index.js index.d.ts provider.js provider.d.ts src "$at/")
 }
 
 setup() {
@@ -141,7 +143,7 @@ start_watch() { # NAME
         setsid "$watch" "$root/packaging/watch/medusa.toml" > "$dir/watch.log" 2>&1 < /dev/null &
     echo $! > "$dir/watch.pid"
     for _ in $(seq 1 60); do
-        grep -q "watching" "$dir/watch.log" && return
+        grep -qs "watching" "$dir/watch.log" && return
         kill -0 "$(cat "$dir/watch.pid")" 2>/dev/null || break
         sleep 1
     done
@@ -173,6 +175,15 @@ arm() {
 
 main() {
 case ${1:-} in
+types)
+    setup
+    cp -r "$here/types" "$dir/app/"
+    # Medusa's own types have faults that are not ours to report.
+    (cd "$dir/app" && node_modules/.bin/tsc --noEmit --strict --target ES2021 --module Node16 --moduleResolution Node16 --esModuleInterop \
+        --types node types/shop.ts) > "$dir/types.log" || true
+    ! grep -E '^(types/|node_modules/medusa-mcache/)|error TS(2307|5|6)' "$dir/types.log" || give_up "the package's types are wrong"
+    say "the types are right"
+    ;;
 check)
     shift
     setup
@@ -230,6 +241,13 @@ profile)
     wait "$profiling"
     for name in profile-off profile-module; do stop "$name"; done
     ;;
+calls)
+    shift
+    setup
+    database calls
+    up module calls calls calls
+    node "$here/calls.mjs" "$dir/seed.json" "$(port calls)" "$(port redis-calls)" | tee "$dir/calls.md"
+    ;;
 near)
     shift
     setup
@@ -280,10 +298,9 @@ up)
     up "$2" "$3" "$3" "$3"
     ;;
 down) down ;;
-*) sed -n '2,18p' "$0" ;;
+*) sed -n '2,20p' "$0" ;;
 esac
 }
 
-# Read as a whole before it runs, so that an edit of this file does not disturb a run.
-main "$@"
-exit
+# Read as a whole before it runs, this line included, so that an edit of this file does not disturb a run.
+main "$@"; exit

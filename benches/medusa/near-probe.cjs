@@ -12,7 +12,10 @@ const v8 = require("node:v8")
 
 const root = path.join(process.cwd(), "node_modules/medusa-mcache/src")
 let mode = "redis"
-let used = { calls: 0, waitedMs: 0, opened: 0, openMs: 0 }
+const NOTHING = { calls: 0, rounds: 0, waitedMs: 0, opened: 0, openMs: 0 }
+let used = { ...NOTHING }
+/** Messages under way: one that is sent while there is none begins a round. */
+let underWay = 0
 let cpu = process.cpuUsage()
 
 if (process.env.NEAR_PROBE_PORT && require("node:fs").existsSync(root)) {
@@ -27,8 +30,14 @@ if (process.env.NEAR_PROBE_PORT && require("node:fs").existsSync(root)) {
       return Promise.resolve(name === "MCACHE.GET" ? bytes.get(key) : [Buffer.from("hit"), bytes.get(key), null])
     }
     const began = performance.now()
+    if (isRead) {
+      if (underWay === 0) used.rounds += 1
+      underWay += 1
+    }
     const answer = call.call(this, key, name, ...rest)
     if (!isRead) return answer
+    const ended = () => (underWay -= 1)
+    answer.then(ended, ended)
     return answer.then((reply) => {
       used.calls += 1
       used.waitedMs += performance.now() - began
@@ -71,7 +80,7 @@ if (process.env.NEAR_PROBE_PORT && require("node:fs").existsSync(root)) {
       const { user, system } = process.cpuUsage(cpu)
       response.end(JSON.stringify({ ...used, cpuMs: (user + system) / 1000 }))
       mode = request.url.slice(1)
-      used = { calls: 0, waitedMs: 0, opened: 0, openMs: 0 }
+      used = { ...NOTHING }
       cpu = process.cpuUsage()
     })
     .listen(Number(process.env.NEAR_PROBE_PORT), "127.0.0.1")

@@ -1,17 +1,10 @@
 // report.mjs RESULTS OUT: the table of docs/results/medusa.md from all rounds that are there.
 import { existsSync, readdirSync, readFileSync, writeFileSync } from "node:fs"
 import os from "node:os"
+import { PUBLISHED } from "./published.mjs"
 
 const [results, out] = process.argv.slice(2)
 const ARMS = ["off", "official", "module"]
-/** What Medusa publishes for its cache: time with it by time without. */
-const PUBLISHED = {
-  "GET /store/products": 0.23, "GET /store/product-categories": 0.58, "GET /store/products/:id": 0.76, "GET /store/regions": 0.57,
-  "POST /store/carts/:id/line-items": 0.61, "POST /store/carts/:id/shipping-methods": 0.67, "POST /store/carts/:id/promotions": 0.67,
-  "GET /store/carts/:id": 0.67, "POST /store/carts/:id": 0.72, "POST /store/carts": 0.74, "POST /store/carts/:id/complete": 0.75,
-  "GET /store/orders/:id": 0.68, "GET /store/shipping-options": 0.64, "POST /store/payment-collections": 0.67,
-  "POST /store/payment-collections/:id/payment-sessions": 0.67,
-}
 const NAMES = { local: "database on the same machine", hop: "database a network hop away", order: "every visit orders", browse: "5 % of the visits order, 3 % of the requests are back-office writes", hot: "the same reads again and again" }
 
 const median = (list) => [...list].sort((one, other) => one - other)[Math.floor(list.length / 2)]

@@ -1,8 +1,8 @@
 //! What a hit in the near cache costs beside the in-process caches people use, what settling costs beside PUBLISH and
 //! with a process that is stopped, and what the feed costs the server.
 //!
-//! `make bench-near`. Everything is measured in turns within one run, because a machine is not as fast at one moment as
-//! at another; each figure is the median of its turns.
+//! `make bench-near`, or with PART=hits, settling, stopped or feed only that. Everything is measured in turns within
+//! one run, because a machine is not as fast at one moment as at another; each figure is the median of its turns.
 
 mod feed;
 mod hits;
@@ -24,12 +24,22 @@ fn main() {
     if stopped::is_subscriber(&runtime) {
         return;
     }
+    let wanted = std::env::var("PART").unwrap_or_default();
+    let is_wanted = |part: &str| wanted.is_empty() || wanted == part;
     let server = Server::builder().feed(5_000).tcp().start();
     server.session().await_predecessors();
-    hits::run(&runtime, &server);
-    settling::run(&runtime, &server);
-    stopped::run(&runtime);
-    feed::run(&runtime);
+    if is_wanted("hits") {
+        hits::run(&runtime, &server);
+    }
+    if is_wanted("settling") {
+        settling::run(&runtime, &server);
+    }
+    if is_wanted("stopped") {
+        stopped::run(&runtime);
+    }
+    if is_wanted("feed") {
+        feed::run(&runtime);
+    }
 }
 
 /// A near cache that may serve.

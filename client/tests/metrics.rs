@@ -1,83 +1,12 @@
 //! What is counted and measured, as a collector sees it.
 
-use std::{
-    collections::BTreeMap,
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+#[path = "support/book.rs"]
+mod book;
 
+use std::time::Duration;
+
+use book::Book;
 use mcache::{Cache, Error, Loaded, MemoryProvider};
-use metrics::{
-    Counter, CounterFn, Gauge, Histogram, HistogramFn, Key, KeyName, Metadata, Recorder,
-    SharedString, Unit,
-};
-
-/// Writes down everything, under names like `reads{outcome=hit}`.
-#[derive(Clone, Default)]
-struct Book(Arc<Mutex<BTreeMap<String, Vec<f64>>>>);
-
-struct Line(Book, String);
-
-impl Book {
-    fn line(&self, key: &Key) -> Arc<Line> {
-        let labels = key.labels();
-        let labels: Vec<String> = labels
-            .map(|label| format!("{}={}", label.key(), label.value()))
-            .collect();
-        let name = format!("{}{{{}}}", key.name(), labels.join(","));
-        Arc::new(Line(self.clone(), name))
-    }
-
-    fn of(&self, name: &str) -> Vec<f64> {
-        let book = self.0.lock().unwrap();
-        book.get(name).cloned().unwrap_or_default()
-    }
-
-    fn names(&self) -> Vec<String> {
-        self.0.lock().unwrap().keys().cloned().collect()
-    }
-}
-
-impl Line {
-    fn write(&self, value: f64) {
-        let mut book = self.0.0.lock().unwrap();
-        book.entry(self.1.clone()).or_default().push(value);
-    }
-}
-
-impl CounterFn for Line {
-    fn increment(&self, value: u64) {
-        self.write(value as f64);
-    }
-
-    fn absolute(&self, value: u64) {
-        self.write(value as f64);
-    }
-}
-
-impl HistogramFn for Line {
-    fn record(&self, value: f64) {
-        self.write(value);
-    }
-}
-
-impl Recorder for Book {
-    fn describe_counter(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
-    fn describe_gauge(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
-    fn describe_histogram(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
-
-    fn register_counter(&self, key: &Key, _: &Metadata<'_>) -> Counter {
-        Counter::from_arc(self.line(key))
-    }
-
-    fn register_gauge(&self, _: &Key, _: &Metadata<'_>) -> Gauge {
-        Gauge::noop()
-    }
-
-    fn register_histogram(&self, key: &Key, _: &Metadata<'_>) -> Histogram {
-        Histogram::from_arc(self.line(key))
-    }
-}
 
 /// Runs it in virtual time, with a book of its own.
 fn written(run: impl AsyncFnOnce(Cache)) -> Book {

@@ -6,7 +6,9 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use mcache_core::entry::Entry;
-use mcache_core::feed::{Feed, HashKey, Identity, Named, NearData, SlotSet, Standing, Wake};
+use mcache_core::feed::{
+    Feed, HashKey, Identity, Named, NearData, SlotSet, Standing, Wake, hears_majority,
+};
 use mcache_core::server::fresh_ms;
 
 use crate::redis::global::MainThread;
@@ -72,11 +74,21 @@ pub fn standing(ctx: Ctx<'_>) -> Standing {
     if SEEN.with(|seen| seen.again_us <= now_us || seen.at_us > now_us) {
         let writes_allowed = redis::would_execute_writes(ctx);
         let (cluster_ok, slots) = match flags.is_cluster() {
-            false => (true, None),
+            false => {
+                // To make another server the primary while this one stands still is a takeover by force.
+                state::with(|s| s.feed.elected_after(u64::MAX));
+                (true, None)
+            }
             true => {
-                let slots = SlotSet::of_myself(&redis::cluster_nodes(ctx)).unwrap_or_default();
-                let ok = redis::cluster_state_is_ok(ctx) && !slots.is_empty();
-                (ok, Some(slots))
+                let nodes = redis::cluster_nodes(ctx);
+                let slots = SlotSet::of_myself(&nodes).unwrap_or_default();
+                // Where CONFIG has another name, the state alone decides.
+                let timeout_ms = redis::cluster_node_timeout_ms(ctx);
+                let elected_us = timeout_ms.map_or(0, |ms| ms.saturating_mul(1_000));
+                state::with(|s| s.feed.elected_after(elected_us));
+                let ok = redis::cluster_state_is_ok(ctx)
+                    && hears_majority(&nodes, timeout_ms.unwrap_or(u64::MAX), redis::now_ms());
+                (ok && !slots.is_empty(), Some(slots))
             }
         };
         let took_us = redis::boot_us() - now_us;

@@ -110,6 +110,9 @@ function readOptions(given = {}, known = []) {
         "Medusa projects usually set it to process.env.CACHE_REDIS_URL; is that variable set?",
     )
   }
+  if (!options.cluster && redis.sentinels && !options.redisUrl && !redis.name) {
+    throw new OptionError('redisOptions.name is required beside sentinels: the name under which they know the primary, for example "mymaster".')
+  }
   return options
 }
 

@@ -252,6 +252,11 @@ class Store {
     return this.clears.add([this.names.key(key)], KEY)
   }
 
+  /** Whether entries lie on several servers, which are cleared one after another. */
+  get isSpread() {
+    return Boolean(this.options.cluster)
+  }
+
   /** Settles when the clears so far are on their way. */
   sent() {
     return this.clears.sent()

@@ -2,7 +2,7 @@
 /** The module in place of Medusa's, with a small shop around it, on a real server. */
 const { test } = require("node:test")
 const assert = require("node:assert")
-const { TestRedis } = require("./support/redis")
+const { TestRedis, startCluster } = require("./support/redis")
 const { listener } = require("./support/provider")
 const { until } = require("./support/until")
 const { schemaOf, TYPES, CONFIGS, Bus, Rows, queryClasses } = require("./support/shop")
@@ -11,7 +11,7 @@ const { tapQueries } = require("../src/module/taps")
 const { inRequest } = require("../src/module/context")
 
 async function startShop(t, options = {}, { priceLists = [], rows: shared } = {}) {
-  const redis = options.redisUrl ? undefined : await TestRedis.start(t)
+  const redis = options.redisUrl || options.cluster ? undefined : await TestRedis.start(t)
   const bus = new Bus()
   const shop = { redis, bus, others: {}, rows: shared ?? new Rows(bus), logger: listener() }
   const cradle = { event_bus: bus, logger: shop.logger }
@@ -270,6 +270,40 @@ test("reads between modules", async (t) => {
     assert.ok(call.hits > 0 && call.tags.includes("Product:prod_1"))
   })
   shop.rows.beforeReply = plain
+})
+
+test("a result that is made anew takes what is asked for again and again from the cache, and is cleared with it", async (t) => {
+  const shop = await startShop(t)
+  for (const id of ["prod_1", "prod_2"]) await shop.rows.createProducts(product(id))
+  const part = { entity: "Product", fields: ["part"], filters: { id: "prod_2" } }
+  // The small shop's queries read a module like Medusa's: through the method that is watched.
+  const page = (n) => ({ entity: "Region", fields: [`page ${n}`], filters: { id: `reg_${n}` }, nested: part })
+  const made = async (n) => {
+    const shape = { ...page(n), fields: ["page"] }
+    return await shop.readsOf(() => shop.ask(shape))
+  }
+  assert.deepEqual([await made(1), await made(1)], [1, 1], "learned, and stored as a whole; the part is asked for the first time")
+  assert.equal(await made(1), 0, "the whole is served")
+  assert.equal(await made(2), 1, "the part is asked for again, and stored")
+  await until("the part is stored", async () => shop.caching.explain("product.listProducts")[0].fills > 0)
+  assert.equal(await made(3), 0, "made with the part from the cache")
+  assert.ok(shop.caching.explain("Region [page]")[0].tags.includes("Product:prod_2"))
+  await shop.rows.updateProducts("prod_1", { title: "other" })
+  assert.equal(await made(3), 0, "another product concerns neither")
+  await shop.rows.updateProducts("prod_2", { title: "new" }, { silent: true })
+  assert.equal(await made(3), 1, "the whole that was made with a cached part went with it")
+})
+
+test("in a cluster a result is made without cached parts, since its server may have been cleared before theirs", async (t) => {
+  const nodes = await startCluster(t, 3)
+  const cluster = nodes.map(({ port }) => ({ host: "127.0.0.1", port }))
+  const shop = await startShop(t, { cluster, commandTimeout: 2_000 })
+  await shop.rows.createProducts(product("prod_2"))
+  const part = { entity: "Product", fields: ["part"], filters: { id: "prod_2" } }
+  const made = (n) => shop.readsOf(() => shop.ask({ entity: "Region", fields: ["page"], filters: { id: `reg_${n}` }, nested: part }))
+  const reads = []
+  for (let n = 0; n < 6; n += 1) reads.push(await made(n))
+  assert.deepEqual(reads, [1, 1, 1, 1, 1, 1])
 })
 
 test("what comes back of a call has its dates; what is more than rows is not stored", async () => {

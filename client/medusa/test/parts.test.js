@@ -75,6 +75,7 @@ for (const [what, given, expected] of [
   ["a ttl that is no number", { redisUrl: "redis://h", ttl: "1h" }, /ttl must be a number/],
   ["a negative ttl", { redisUrl: "redis://h", ttl: -1 }, /ttl must be a number of at least 0/],
   ["a cluster without nodes", { cluster: [] }, /cluster must be a list/],
+  ["Sentinels without the primary's name", { redisOptions: { sentinels: [{ host: "h", port: 1 }] } }, /redisOptions\.name is required beside sentinels/],
   ["a timeout of nothing", { redisUrl: "redis://h", commandTimeout: 0 }, /commandTimeout must be at least 1/],
 ]) {
   test(`${what}: the error says what was expected`, () => {

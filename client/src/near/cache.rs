@@ -1,8 +1,9 @@
 //! The near cache of one provider: what it holds, and the one step in which that changes.
 //!
-//! A value is put away or forgotten under one lock, together with the view that decides it. Readers
-//! do not take that lock. A reader takes a value from the store first and reads the clock afterwards; so it serves only
-//! what was not forgotten when its call began, under a lease that lasts when it serves.
+//! A value is put away or forgotten under one lock, together with the view that decides it. Readers do not take that
+//! lock. A reader takes a value from the store first, reads the clock and the lease afterwards, and then asks whether
+//! the value has left the store. So it serves only what was not forgotten when its call began, under a lease that
+//! lasts when it serves, and that did not come with what made the value go.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
@@ -112,7 +113,9 @@ impl Near {
         // After the value was found, and within this call: the process may have been stopped until now.
         let now_ms = clock::now_ms();
         let serves = now_ms < held.origin.lease_until_ms.load(Acquire) && now_ms < held.end_ms;
-        if !serves {
+        // The lease may have been over when this call began, and be renewed by now, together with what concerns the
+        // value.
+        if !serves || held.is_gone() {
             return None;
         }
         self.counts.hits.fetch_add(1, Relaxed);
@@ -128,8 +131,8 @@ impl Near {
         Some(Asking { origin, asked })
     }
 
-    /// Puts a value away that was read or stored, unless something concerns it. `fill`: how long a fill takes, if it is
-    /// to be refreshed early.
+    /// Puts a value away that was read or stored, unless something concerns it. `fill`: how long a fill takes, if it
+    /// is to be refreshed early.
     pub(super) fn put(
         &self,
         asking: &Asking,
@@ -329,8 +332,17 @@ impl Near {
             telemetry::near_feed_age(now_ms.saturating_sub(heard_ms));
         }
         self.refused(origin, None);
-        telemetry::near_lease(until_ms.saturating_sub(now_ms));
+        self.tell_lease();
         telemetry::near_bytes(self.store.bytes());
+    }
+
+    /// Tells a collector how long the near cache may serve without hearing from its primaries again: of the lease that
+    /// ends first. To be told also while no answer comes, or a collector would not see that it serves nothing.
+    pub(super) fn tell_lease(&self) {
+        let origins = self.origins();
+        let leases = origins.values().map(|it| it.lease_until_ms.load(Acquire));
+        let left_ms = leases.min().unwrap_or(0).saturating_sub(clock::now_ms());
+        telemetry::near_lease(left_ms);
     }
 
     /// Values that came from it are not served any more, even under a lease that runs.
@@ -384,6 +396,12 @@ impl Near {
         }
     }
 
+    /// The primaries that are followed.
+    #[cfg(test)]
+    pub(super) fn origins_now(&self) -> Vec<Arc<Origin>> {
+        self.origins().values().cloned().collect()
+    }
+
     fn origins(&self) -> std::sync::RwLockReadGuard<'_, HashMap<Node, Arc<Origin>>> {
         self.origins.read().unwrap_or_else(PoisonError::into_inner)
     }
@@ -393,3 +411,6 @@ impl Near {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -139,6 +139,7 @@ async fn follow_one(
         if let (Ended::Failed | Ended::Refused, Some(near)) = (ended, near.upgrade()) {
             // There may be another primary by now.
             near.redis.look_again();
+            near.tell_lease();
         }
         tokio::select! {
             () = sleep(pause.mul_f64(0.5 + fastrand::f64() / 2.0)) => {}
@@ -200,3 +201,6 @@ async fn ask_on(
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

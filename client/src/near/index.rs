@@ -135,7 +135,7 @@ impl Index {
 
     /// How many entries there are.
     #[cfg(test)]
-    fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.rows.len() - self.free.len()
     }
 }

@@ -63,3 +63,6 @@ impl NearOptions {
         self
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -92,3 +92,6 @@ impl Near {
 
 /// For positions that are passed on.
 pub(crate) type Position = Arc<[u8]>;
+
+#[cfg(test)]
+mod tests;

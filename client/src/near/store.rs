@@ -3,6 +3,7 @@
 //! It is a quick_cache; `docs/near.md` says why that one. Readers take no lock but that of a shard.
 
 use std::any::Any;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
@@ -28,6 +29,8 @@ pub(crate) struct Held {
     /// Its number in the index.
     pub(super) id: u32,
     weight: u64,
+    /// It left the store. Who found it before and sees the lease that came afterwards sees this too.
+    gone: AtomicBool,
 }
 
 impl Held {
@@ -45,7 +48,19 @@ impl Held {
             end_ms,
             id,
             weight,
+            gone: AtomicBool::new(false),
         }
+    }
+
+    /// It is not to be served any more, under no lease that comes: said before that lease can be seen.
+    pub(super) fn leave(&self) {
+        self.gone.store(true, Relaxed);
+    }
+
+    /// To be asked after the lease was seen.
+    #[inline]
+    pub(super) fn is_gone(&self) -> bool {
+        self.gone.load(Relaxed)
     }
 
     /// The stored bytes.
@@ -130,11 +145,15 @@ impl Store {
 
     /// Returns the values that were evicted for it, perhaps the new one itself. The key must not be in the map yet.
     pub(super) fn insert(&self, key: Arc<[u8]>, held: Arc<Held>) -> Vec<Arc<Held>> {
-        self.0.insert_with_lifecycle(key, held)
+        let gone = self.0.insert_with_lifecycle(key, held);
+        gone.iter().for_each(|held| held.leave());
+        gone
     }
 
     pub(super) fn remove(&self, key: &[u8]) {
-        self.0.remove(key);
+        if let Some((_, held)) = self.0.remove(key) {
+            held.leave();
+        }
     }
 
     pub(super) fn len(&self) -> usize {

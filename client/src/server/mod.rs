@@ -18,6 +18,8 @@ mod cluster;
 mod command;
 mod dial;
 mod discovery;
+#[cfg(test)]
+pub(crate) mod fake;
 mod large;
 mod link;
 mod near;

@@ -438,3 +438,26 @@ fn read_found(
     };
     read_many(answer, expected, asked)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_said_beside_a_value_is_read_as_it_is_written() {
+        let beside = |life, manual, digests: &[u8]| {
+            let digests = Value::BulkString(digests.to_vec());
+            let (life, manual) = (Value::Int(life), Value::Int(manual));
+            read_near(Value::Array(vec![Value::Int(7), life, manual, digests]))
+        };
+        let digests = [1, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 128];
+        let near = beside(-1, 1, &digests).expect("read").expect("near");
+        assert_eq!((near.data.number, near.data.manual), (7, true));
+        assert_eq!(near.data.digests, [0x0201, 1 << 63]);
+        assert_eq!(near.life_ms, None, "it does not end");
+        let near = beside(0, 0, &[]).expect("read").expect("near");
+        assert_eq!((near.data.manual, near.life_ms), (false, Some(0)));
+        assert!(beside(1, 0, &[1, 2]).is_err(), "half a digest");
+        assert!(read_near(Value::Nil).expect("read").is_none());
+    }
+}

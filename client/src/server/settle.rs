@@ -288,3 +288,6 @@ impl Settlers {
         *self.line.lock().unwrap_or_else(PoisonError::into_inner) = Some(line);
     }
 }
+
+#[cfg(test)]
+mod tests;

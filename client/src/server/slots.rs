@@ -22,6 +22,15 @@ impl Node {
         }
     }
 
+    /// One that exists in name only.
+    #[cfg(test)]
+    pub(crate) fn named(host: &str) -> Self {
+        Self {
+            host: host.to_owned(),
+            port: 1,
+        }
+    }
+
     /// From `host:port`, as redirections name nodes; an empty host means the one who redirects.
     pub(super) fn parse(text: &str, redirected_by: &Self) -> Option<Self> {
         let (host, port) = text.rsplit_once(':')?;

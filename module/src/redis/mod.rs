@@ -40,7 +40,8 @@ use redis_module::raw;
 pub use ctx::{Ctx, is_replica, server_flags, writes_are_paused};
 pub use key::{Held, Key, Mode};
 pub use node::{
-    cluster_nodes, cluster_state_is_ok, redirection, unlink, users, would_execute_writes,
+    cluster_node_timeout_ms, cluster_nodes, cluster_state_is_ok, redirection, unlink, users,
+    would_execute_writes,
 };
 pub use replicate::{is_heard, set_heard};
 pub use reply::prepare as prepare_replies;

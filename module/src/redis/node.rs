@@ -63,6 +63,38 @@ pub fn cluster_state_is_ok(ctx: Ctx<'_>) -> bool {
         .any(|line| line.trim_ascii() == b"cluster_state:ok")
 }
 
+/// `cluster-node-timeout`; `None` where CONFIG cannot be asked.
+pub fn cluster_node_timeout_ms(ctx: Ctx<'_>) -> Option<u64> {
+    // SAFETY: valid context; the format names two C strings.
+    let reply = unsafe {
+        rm!(RedisModule_Call)(
+            ctx.raw(),
+            c"CONFIG".as_ptr(),
+            c"cc".as_ptr(),
+            c"GET".as_ptr(),
+            c"cluster-node-timeout".as_ptr(),
+        )
+    };
+    let reply = Reply(reply);
+    if reply.kind() != raw::REDISMODULE_REPLY_ARRAY as u32 {
+        return None;
+    }
+    // SAFETY: an array that is not freed yet, which owns its element; null if it has no such element.
+    let value = unsafe {
+        let element = rm!(RedisModule_CallReplyArrayElement)(reply.0, 1);
+        if element.is_null() {
+            return None;
+        }
+        let mut len = 0;
+        let start = rm!(RedisModule_CallReplyStringPtr)(element, &mut len);
+        if start.is_null() {
+            return None;
+        }
+        std::slice::from_raw_parts(start.cast(), len)
+    };
+    std::str::from_utf8(value).ok()?.parse().ok()
+}
+
 /// The error for a client whose key is in a slot that this server does not have: where to go instead.
 pub fn redirection(ctx: Ctx<'_>, slot: u16) -> String {
     mcache_core::feed::redirection(&cluster_nodes(ctx), slot)

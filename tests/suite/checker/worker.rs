@@ -29,6 +29,8 @@ pub const ENVIRONMENT: [&str; 5] = [
 const READERS: usize = 60;
 /// Reads of a near cache after one question for what must not be undercut: it holds for all that come later.
 const BURST: usize = 2_000;
+/// Such questions about one key, one after the other, as long as it is near.
+const BURSTS: usize = 8;
 /// Writers in a process.
 const WRITERS: usize = 3;
 
@@ -181,12 +183,18 @@ async fn read(store: String, caching: Caching, mut rng: fastrand::Rng) {
             );
             truth.ask(&report).await;
         }
-        if caching.near(key).is_some() {
+        let mut near = 0;
+        for _ in 0..BURSTS {
+            if caching.near(key).is_none() {
+                break;
+            }
             let Some(floors) = truth.floors(key).await else {
                 break;
             };
+            near += read_near(&mut truth, &caching, key, floors).await;
+        }
+        if near > 0 {
             // Told at once: the history goes on until there are enough.
-            let near = read_near(&mut truth, &caching, key, floors).await;
             truth.ask(&format!("count {near} near")).await;
         }
         if rng.u8(..4) == 0 {

@@ -31,6 +31,9 @@ fn the_feed_is_off_unless_it_is_switched_on() {
 #[test]
 fn a_replica_grants_nothing_and_a_promoted_one_has_predecessors() {
     let mut servers = Replicated::start_with(1, Server::builder().feed(5_000));
+    // What the successor is set to says nothing of what the primary grants.
+    let short = "CONFIG SET mcache.near-lease-ms 100";
+    servers.replicas[0].session().ok(short);
     let mut near = Process::subscribed(&servers.primary);
     near.redis.ok("MCACHE.SET k 0 v TAGS t");
     assert!(near.read("k"));

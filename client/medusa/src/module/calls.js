@@ -2,10 +2,16 @@
 /**
  * Reads between modules. A cart's query is never stored as a whole, but it reads its region, its variants and their
  * prices each time anew. Inside requests of the store, what the reading methods of catalogue and configuration modules
- * return is cached call by call: not within a transaction, and not within a query that is stored as a whole.
+ * return is cached call by call, but not within a transaction.
+ *
+ * Within a query that is stored as a whole, only calls that are asked for again and again are served and stored: a
+ * product's page that is made anew need not read the shop's channels and places anew. What is made of them carries
+ * their tags too, so whatever clears such a call clears the whole. Servers of a cluster are cleared one after another,
+ * so there a whole is made without them: the call could still be served by one server when the other, which keeps the
+ * whole, has been cleared already.
  */
 const { keyOf } = require("./keys")
-const { isWhole } = require("./context")
+const { isPart, isFresh } = require("./context")
 const { describe, rowsOf, tagsOf } = require("./reads")
 const { MODULES, TYPES } = require("./policy")
 
@@ -14,6 +20,9 @@ const READS = /^(list|listAndCount|retrieve)(?=[A-Z]|$)/
 const CALCULATE = "calculatePrices"
 /** Modules of which only some types are read here. */
 const FURTHER = new Set(["fulfillment"])
+
+/** So many keys of calls are remembered, to tell which are asked for again. */
+const ASKED_MAX = 4_000
 
 /** Ends of links that are written by the back office only, although their modules have rows that shoppers change. */
 const ENDS = new Set([...FURTHER, "payment", "inventory"])
@@ -120,6 +129,8 @@ class Calls {
    */
   constructor({ store, policy, schema, current, ttl, contexts }) {
     Object.assign(this, { store, policy, schema, current, ttl, contexts })
+    /** Keys of calls that were asked for, the latest at the end. @type {Set<string>} */
+    this.asked = new Set()
   }
 
   /** Wraps the reading methods of a service. */
@@ -129,13 +140,24 @@ class Calls {
       const calls = this
       service[method] = function served(...args) {
         const scope = calls.current()
-        if (!scope?.isStore || isWhole(scope)) return original.apply(this, args)
-        return calls.#serve(name, method, args, () => original.apply(this, args))
+        if (!scope?.isStore || isFresh(scope)) return original.apply(this, args)
+        const whole = isPart(scope) ? scope : undefined
+        if (whole && (method === CALCULATE || calls.store.isSpread)) return original.apply(this, args)
+        return calls.#serve(name, method, args, () => original.apply(this, args), whole)
       }
     }
   }
 
-  async #serve(service, method, args, run) {
+  /** Whether the call was asked for before, as far as is remembered. */
+  #isAskedAgain(key) {
+    const isAgain = this.asked.delete(key)
+    if (this.asked.size >= ASKED_MAX) this.asked.delete(this.asked.keys().next().value)
+    this.asked.add(key)
+    return isAgain
+  }
+
+  /** `whole`: the scope of the query that is stored as a whole, if the call is part of one. */
+  async #serve(service, method, args, run, whole) {
     const { given, context } = split(args)
     if (context && (context.transactionManager || context.manager)) return await run()
     const shape = this.policy.named(shapeOfCall(service, method, given))
@@ -147,9 +169,14 @@ class Calls {
     if (shape.objection || !this.policy.isReadAgain(shape)) return await run()
     const { asked, mark } = await this.#asked(method, given)
     const key = keyOf({ call: service, method, given: asked, mark })
+    if (!this.#isAskedAgain(key) && whole) return await run()
     const found = await this.store.get(key)
     if (found) {
       shape.hits += 1
+      if (whole) {
+        read.addRows(this.schema, rowsOf(found.value))
+        whole.note(read)
+      }
       return found.value
     }
     const began = Date.now()

@@ -37,11 +37,20 @@ class Scope {
   }
 }
 
-/** Whether single reads in the scope are left alone: an outer query is stored whole, or nothing may be cached. */
-function isWhole(scope) {
-  for (let at = scope; at; at = at.parent) if (at.isFilling || at.isFresh) return true
+/** Whether the scope, or one around it, is so. */
+function isAny(scope, what) {
+  for (let at = scope; at; at = at.parent) if (at[what]) return true
   return false
 }
+
+/** Whether a result is being made around it that will be stored as a whole. */
+const isPart = (scope) => isAny(scope, "isFilling")
+
+/** Whether nothing around it may be read from the cache. */
+const isFresh = (scope) => isAny(scope, "isFresh")
+
+/** Whether the rows of single reads are of interest to what is around them. */
+const isWhole = (scope) => isPart(scope) || isFresh(scope)
 
 const current = () => storage.getStore()
 
@@ -62,4 +71,4 @@ function outside(run) {
   return storage.run(undefined, run)
 }
 
-module.exports = { current, isWhole, inRequest, inQuery, outside, Scope }
+module.exports = { current, isWhole, isPart, isFresh, inRequest, inQuery, outside, Scope }

@@ -7,6 +7,7 @@
  * the first one on a new connection, ends that. Reads that come meanwhile are told at once.
  */
 const { serverName } = require("../options")
+const { lacking, wrongSetting, whereItIsSet, field } = require("./diagnosis")
 
 /** A server that has not answered for so long is given a new connection. */
 const GIVE_UP_MS = 5_000
@@ -14,11 +15,6 @@ const RETRY_MIN_MS = 50
 const RETRY_MAX_MS = 2_000
 /** How the one server of a standalone setup is called where others have a node's address. */
 const ALONE = "server"
-/** How servers refuse a user or a password. */
-const REFUSED = /NOAUTH|WRONGPASS|invalid username-password|invalid password|without any password/i
-/** Modules load from this version on. */
-const OLDEST = "7.0.5"
-
 /** The server could not be asked, or did not answer in time. */
 class Away extends Error {
   constructor(text) {
@@ -32,14 +28,6 @@ class SetupError extends Error {
     super(`medusa-mcache: ${text}`)
     this.name = "SetupError"
   }
-}
-
-function isOlder(version, than) {
-  const [one, other] = [version, than].map((text) => text.split(".").map(Number))
-  for (let i = 0; i < 3; i += 1) {
-    if ((one[i] ?? 0) !== (other[i] ?? 0)) return (one[i] ?? 0) < (other[i] ?? 0)
-  }
-  return false
 }
 
 class Server {
@@ -124,7 +112,7 @@ class Server {
     const refused = new Promise((_, reject) => {
       this.client.on("error", (error) => {
         refusal = error?.lastNodeError?.message ?? error?.message ?? ""
-        if (REFUSED.test(refusal)) reject(error)
+        if (wrongSetting(refusal, this.name)) reject(error)
       })
     })
     try {
@@ -132,14 +120,15 @@ class Server {
     } catch (error) {
       refusal ||= error?.lastNodeError?.message ?? error?.message ?? ""
     }
-    if (REFUSED.test(refusal)) {
+    const wrong = wrongSetting(refusal, this.name)
+    if (wrong) {
       this.close()
-      throw new SetupError(`${this.name} refuses user or password (${refusal}). Look at redisUrl and redisOptions.`)
+      throw new SetupError(wrong)
     }
     if (this.client.status !== "ready") {
       this.log.warn(
         `${this.name} cannot be reached (${refusal || "no answer"}). The shop runs without its cache until it can; ` +
-          "if that does not pass by itself, look at redisUrl.",
+          `if that does not pass by itself, look at ${whereItIsSet(this.options)}.`,
       )
       return
     }
@@ -160,16 +149,13 @@ class Server {
       let found
       try {
         found = await this.at(node, "COMMAND", ["INFO", "MCACHE.FETCH", "MCACHE.INVALIDATE", "MCACHE.CLEAR", "MCACHE.SETTLE"], limit)
-        if (!found[0] || !found[1]) {
-          const info = String(await this.at(node, "INFO", ["server"], limit))
-          const version = /^(?:valkey|redis)_version:(\S+)/m.exec(info)?.[1] ?? "unknown"
-          const where = node === ALONE ? this.name : `${node} of ${this.name}`
-          lacks = isOlder(version, OLDEST)
-            ? `${where} is Redis ${version}; the mcache module needs ${OLDEST} or later. Upgrade it, or use Medusa's own ` +
-              "provider (@medusajs/caching-redis) with this one."
-            : `${where} (version ${version}) has not loaded the mcache module. Start it with ` +
-              "--loadmodule /path/to/libmcache.so. If it is a service that loads no modules, run a small Redis of your " +
-              "own for the cache, or use Medusa's own provider (@medusajs/caching-redis)."
+        const info = await this.#allowed(node, "INFO", [], limit)
+        const where = node === ALONE ? this.name : `${node} of ${this.name}`
+        const isNode = !this.options.cluster && field(info, "cluster_enabled") === "1"
+        const size = isNode ? field(await this.#allowed(node, "CLUSTER", ["INFO"], limit), "cluster_size") : 0
+        lacks ??= lacking({ where, info, hasModule: Boolean(found[0] && found[1]), clusterSize: Number(size ?? 0) })
+        if (!lacks && node === ALONE && field(info, "role") === "slave") {
+          this.log.once("replica", `${this.name} is a replica, which takes no writes; nothing is cached while it is. Look at redisUrl.`)
         }
       } catch (error) {
         // A user who may not ask for commands may still be allowed to use them; if not, each refusal is logged.
@@ -182,6 +168,16 @@ class Server {
     this.lacks = lacks
     this.hasClear = hasClear && !lacks
     this.hasSettle = hasSettle && !lacks
+  }
+
+  /** What the server answers to a question that a user may be forbidden to ask: empty then. */
+  async #allowed(node, name, args, ms) {
+    try {
+      return String(await this.at(node, name, args, ms))
+    } catch (error) {
+      if (/^NOPERM/.test(error.message)) return ""
+      throw error
+    }
   }
 
   async #ready() {
@@ -337,4 +333,4 @@ function opened(client, limitMs) {
   })
 }
 
-module.exports = { Server, Away, SetupError, within, opened, isOlder }
+module.exports = { Server, Away, SetupError, within, opened }

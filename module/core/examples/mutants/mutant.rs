@@ -1,4 +1,4 @@
-//! A mutant: a small fault, written as a text file in `module/core/mutants`.
+//! A mutant: a small fault, written as a text file in `module/core/mutants` or `client/mutants`.
 //!
 //! ```text
 //! A sentence or more: what a server with this fault would do.
@@ -71,10 +71,10 @@ impl Mutant {
     }
 
     /// Makes the change in a copy of the crate; returns the files as they were.
-    pub fn apply(&self, core: &Path) -> Outcome<Vec<(PathBuf, String)>> {
+    pub fn apply(&self, subject: &Path) -> Outcome<Vec<(PathBuf, String)>> {
         let mut originals = Vec::new();
         for Edit { file, from, to } in &self.edits {
-            let path = core.join(file);
+            let path = subject.join(file);
             let text = fs::read_to_string(&path).map_err(|e| format!("{file}: {e}"))?;
             let occurrences = text.matches(&**from).count();
             if occurrences != 1 {
@@ -98,9 +98,9 @@ pub fn restore(originals: Vec<(PathBuf, String)>) -> Outcome<()> {
     Ok(())
 }
 
-/// The files of all mutants, by name.
-pub fn all(core: &Path) -> Outcome<Vec<PathBuf>> {
-    let mut paths = fs::read_dir(core.join("mutants"))?
+/// The files of all mutants in a folder, by name.
+pub fn all(folder: &Path) -> Outcome<Vec<PathBuf>> {
+    let mut paths = fs::read_dir(folder)?
         .map(|entry| Ok(entry?.path()))
         .collect::<Outcome<Vec<_>>>()?;
     paths.retain(|path| path.extension().is_some_and(|it| it == "txt"));

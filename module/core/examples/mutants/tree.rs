@@ -8,11 +8,6 @@ use std::process::{Command, Stdio};
 
 use crate::mutant::{Mutant, Outcome, restore};
 
-/// Test targets that find most, quickest first; the others follow by name.
-const FIRST: [&str; 4] = ["lib", "arrivals", "model", "protocol"];
-/// It compares the mutants with the sources, which a mutant changes.
-const NOT_A_FINDER: &str = "mutants";
-
 /// How tests are compiled. One test that fails soon takes longer to optimise than to run.
 #[derive(Clone, Copy)]
 enum Build {
@@ -20,8 +15,51 @@ enum Build {
     Optimised,
 }
 
+/// A crate into which faults are put.
+#[derive(Clone, Copy)]
+pub struct Subject {
+    package: &'static str,
+    /// Where it is in the workspace.
+    folder: &'static str,
+    /// What is copied beside it, because it is built on that.
+    beside: &'static [&'static str],
+    /// Where its mutants are.
+    pub mutants: &'static str,
+    /// Test targets that find most, quickest first; the others follow by name if they are wanted.
+    first: &'static [&'static str],
+    others: bool,
+    /// How all of its tests are compiled.
+    whole: Build,
+}
+
+/// The logic of the server, with all its tests.
+pub const CORE: Subject = Subject {
+    package: "mcache-core",
+    folder: "module/core",
+    beside: &[],
+    mutants: "module/core/mutants",
+    first: &["lib", "arrivals", "model", "protocol"],
+    others: true,
+    whole: Build::Optimised,
+};
+
+/// The client, with its unit tests.
+pub const CLIENT: Subject = Subject {
+    package: "mcache",
+    folder: "client",
+    beside: &["module/core"],
+    mutants: "client/mutants/near",
+    first: &["lib"],
+    others: false,
+    whole: Build::Quick,
+};
+
+/// It compares the mutants with the sources, which a mutant changes.
+const NOT_A_FINDER: &str = "mutants";
+
 /// The copy.
 pub struct Tree {
+    subject: Subject,
     root: PathBuf,
     /// Every test target of the crate, in the order in which they are tried.
     targets: Vec<String>,
@@ -29,28 +67,37 @@ pub struct Tree {
 
 impl Tree {
     /// Copies the crate to `target/mutants`.
-    pub fn copy(workspace: &Path) -> Outcome<Tree> {
+    pub fn copy(workspace: &Path, subject: Subject) -> Outcome<Tree> {
         let root = workspace.join("target/mutants/tree");
         if root.exists() {
             fs::remove_dir_all(&root)?;
         }
-        copy_tree(&workspace.join("module/core"), &root.join("module/core"))?;
-        // Tests may read the file of another folder, but no other crate: the workspace has this one member.
+        let folders = subject.beside.iter().chain([&subject.folder]);
+        for folder in folders.clone() {
+            copy_tree(&workspace.join(folder), &root.join(folder))?;
+        }
+        // Tests may read the file of another folder, but no other crate: the workspace has no other members.
+        let folders: Vec<_> = folders.map(|folder| format!("\"{folder}\"")).collect();
+        let members = format!("members = [{}]", folders.join(", "));
         let manifest = fs::read_to_string(workspace.join("Cargo.toml"))?;
-        let members = manifest
+        let manifest = manifest
             .lines()
             .filter(|line| !line.starts_with("[profile.dev.package.") && *line != "opt-level = 0")
             .map(|line| match line.starts_with("members") {
-                true => "members = [\"module/core\"]",
+                true => &*members,
                 false => line,
             });
         fs::write(
             root.join("Cargo.toml"),
-            members.collect::<Vec<_>>().join("\n"),
+            manifest.collect::<Vec<_>>().join("\n"),
         )?;
         fs::copy(workspace.join("Cargo.lock"), root.join("Cargo.lock"))?;
-        let targets = targets(&workspace.join("module/core"))?;
-        Ok(Tree { root, targets })
+        let targets = targets(workspace, &subject)?;
+        Ok(Tree {
+            subject,
+            root,
+            targets,
+        })
     }
 
     /// Runs every test as the crate is.
@@ -59,7 +106,7 @@ impl Tree {
     /// A test fails.
     pub fn try_without_any(&self) -> Outcome<()> {
         for target in &self.targets {
-            let executable = self.build(target, Build::Optimised)?;
+            let executable = self.build(target, self.subject.whole)?;
             if let Some(test) = run(&executable, None)? {
                 return Err(format!("a test fails without any mutant: {target}: {test}").into());
             }
@@ -69,7 +116,7 @@ impl Tree {
 
     /// The target and the test that find a mutant; `None` if none does.
     pub fn found_by(&self, mutant: &Mutant) -> Outcome<Option<String>> {
-        let originals = mutant.apply(&self.root.join("module/core"))?;
+        let originals = mutant.apply(&self.root.join(self.subject.folder))?;
         let found = self.failing_test(mutant);
         restore(originals)?;
         found
@@ -84,7 +131,7 @@ impl Tree {
         }
         // A test that was the hint once failed to find it; its target may find it still.
         for target in &self.targets {
-            let executable = self.build(target, Build::Optimised)?;
+            let executable = self.build(target, self.subject.whole)?;
             if let Some(test) = run(&executable, None)? {
                 return Ok(Some(format!("{target} {test}")));
             }
@@ -107,7 +154,7 @@ impl Tree {
             .env("CARGO_TARGET_DIR", self.root.join(folder))
             .env("CARGO_PROFILE_DEV_OPT_LEVEL", level)
             .env("CARGO_PROFILE_DEV_DEBUG", "0")
-            .args(["test", "-p", "mcache-core", "--no-run"])
+            .args(["test", "-p", self.subject.package, "--no-run"])
             .args(target)
             .output()?;
         let said = String::from_utf8_lossy(&output.stderr);
@@ -159,9 +206,13 @@ fn run(executable: &Path, test: Option<&str>) -> Outcome<Option<String>> {
     })
 }
 
-fn targets(core: &Path) -> Outcome<Vec<String>> {
+fn targets(workspace: &Path, subject: &Subject) -> Outcome<Vec<String>> {
+    let first = subject.first.iter().copied().map(str::to_owned);
+    if !subject.others {
+        return Ok(first.collect());
+    }
     let mut others = Vec::new();
-    for entry in fs::read_dir(core.join("tests"))? {
+    for entry in fs::read_dir(workspace.join(subject.folder).join("tests"))? {
         let path = entry?.path();
         if path.extension().is_some_and(|it| it == "rs") || path.join("main.rs").exists() {
             let name = path.file_stem().ok_or("a name")?;
@@ -169,8 +220,8 @@ fn targets(core: &Path) -> Outcome<Vec<String>> {
         }
     }
     others.sort();
-    others.retain(|name| name != NOT_A_FINDER && !FIRST.contains(&name.as_str()));
-    Ok(FIRST.map(str::to_owned).into_iter().chain(others).collect())
+    others.retain(|name| name != NOT_A_FINDER && !subject.first.contains(&name.as_str()));
+    Ok(first.chain(others).collect())
 }
 
 fn copy_tree(from: &Path, to: &Path) -> Outcome<()> {
@@ -179,7 +230,7 @@ fn copy_tree(from: &Path, to: &Path) -> Outcome<()> {
         let entry = entry?;
         let target = to.join(entry.file_name());
         if entry.file_type()?.is_dir() {
-            if entry.file_name() != "target" {
+            if entry.file_name() != "target" && entry.file_name() != "node_modules" {
                 copy_tree(&entry.path(), &target)?;
             }
         } else {

@@ -61,11 +61,25 @@ pub(super) struct Grants {
     none_until_us: u64,
     /// Until then a predecessor's leases may run.
     predecessors_until_us: u64,
+    /// A successor is elected no sooner than this after the server has stopped running.
+    elected_after_us: u64,
 }
 
-/// A server that did not run for less than this was busy, not frozen. Nothing can have been granted by a successor that
-/// soon: it waits for its predecessors first, and the cron runs ten times a second.
+/// A server that did not run for less than this was busy, not frozen: the cron runs ten times a second, and no
+/// successor is elected that soon.
 const BUSY_US: u64 = 300_000;
+
+/// A server that did not run for so long may have a successor that has not waited long enough.
+///
+/// The successor waits for its predecessors from when it takes over. A lease that is granted upon waking, before the
+/// server has heard of the successor, ends in time if standing still and the lease together are no longer than that.
+/// So the longer the lease, the shorter it may stand still. `elected_after_us`: so much later the successor begins to
+/// wait.
+fn frozen_us(lease_ms: u64, elected_after_us: u64) -> u64 {
+    let spare_us = lease::predecessors_us().saturating_sub(lease::server_us(lease_ms));
+    let spare_us = spare_us.saturating_add(elected_after_us);
+    (lease_ms * 1_000).min(spare_us).max(BUSY_US)
+}
 
 impl Grants {
     pub fn new(now_us: u64) -> Self {
@@ -73,14 +87,19 @@ impl Grants {
             ran_us: now_us,
             none_until_us: 0,
             predecessors_until_us: 0,
+            elected_after_us: 0,
         }
+    }
+
+    /// A successor is elected no sooner than this after the server has stopped running.
+    pub fn elected_after(&mut self, us: u64) {
+        self.elected_after_us = us;
     }
 
     /// The server runs. To be said at least ten times a second, and before anything is granted.
     pub fn run(&mut self, lease_ms: u64, now_us: u64) {
-        let lease_us = lease_ms * 1_000;
-        if now_us.saturating_sub(self.ran_us) >= lease_us.max(BUSY_US) {
-            self.none_until_us = now_us + lease_us;
+        if now_us.saturating_sub(self.ran_us) >= frozen_us(lease_ms, self.elected_after_us) {
+            self.none_until_us = now_us + lease_ms * 1_000;
         }
         self.ran_us = now_us;
     }
@@ -170,6 +189,21 @@ mod tests {
         grants.run(1_000, 1_900_000);
         assert_eq!(grants.may(Standing::GOOD, 2_899_999), Err(Refusal::Frozen));
         assert_eq!(grants.may(Standing::GOOD, 2_900_000), Ok(()));
+    }
+
+    #[test]
+    fn standing_still_and_the_lease_after_it_fit_in_what_a_successor_waits() {
+        for lease_ms in (lease::SHORTEST_MS..=lease::LONGEST_MS).step_by(50) {
+            let still_us = frozen_us(lease_ms, 0);
+            assert!(still_us >= BUSY_US);
+            let fits = still_us + lease::server_us(lease_ms) <= lease::predecessors_us();
+            assert!(fits || still_us == BUSY_US, "{lease_ms}");
+            assert!(still_us <= BUSY_US.max(lease_ms * 1_000), "{lease_ms}");
+        }
+        assert_eq!(frozen_us(1_000, 0), 1_000_000);
+        assert_eq!(frozen_us(5_000, 0), BUSY_US);
+        assert_eq!(frozen_us(5_000, 2_000_000), 2_100_000);
+        assert_eq!(frozen_us(5_000, u64::MAX), 5_000_000);
     }
 
     #[test]

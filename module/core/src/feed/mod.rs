@@ -6,9 +6,9 @@
 //! So a near cache that is stopped, cut off or dead delays a settling by one lease and never serves what was
 //! invalidated.
 //!
-//! Pure: the time comes in as microseconds of a monotonic clock, what the server is comes in as a [`Standing`], and who
-//! is to be woken goes out as [`Wake`]s. `W` is what the edge knows a parked client by. Every structure is bounded, and
-//! while the log does not run nothing is written: [`Feed::is_running`] is all that a command asks.
+//! Pure: the time comes in as microseconds of a monotonic clock, what the server is comes in as a [`Standing`], and
+//! who is to be woken goes out as [`Wake`]s. `W` is what the edge knows a parked client by. Every structure is
+//! bounded, and while the log does not run nothing is written: [`Feed::is_running`] is all that a command asks.
 //!
 //! - this file: the parts, and when the log begins and ends
 //! - `call.rs`: FEED · `tell.rs`: what becomes an event · `read.rs`: values for near caches · `wait.rs`: SETTLE ·
@@ -47,7 +47,7 @@ pub use position::{Named, Position};
 pub use prefixes::{MAX_PREFIXES, Prefixes};
 pub use read::{NearData, Reader};
 pub use settle::{MAX_SETTLES, MAX_WAITS, Settled, Unsettled};
-pub use slots::{SLOTS, SlotSet, redirection};
+pub use slots::{SLOTS, SlotSet, hears_majority, redirection};
 pub use wait::{Settling, Waits};
 
 use call::Subscription;
@@ -220,6 +220,12 @@ impl<W: Copy + Ord> Feed<W> {
             self.grants.resumed(now_us);
             self.succeed(now_us);
         }
+    }
+
+    /// Where a successor is elected by itself: no sooner than this after the server has stopped running. Elsewhere
+    /// `u64::MAX`.
+    pub fn elected_after(&mut self, us: u64) {
+        self.grants.elected_after(us);
     }
 
     /// From now on leases of predecessors may run, if the feed is on here and hence everywhere.

@@ -1,4 +1,4 @@
-//! The hash slots that this server owns in a cluster, and what changed.
+//! The hash slots that this server owns in a cluster, what changed, and from whom of the cluster it has heard.
 
 /// Slots of a cluster.
 pub const SLOTS: usize = 16_384;
@@ -74,6 +74,8 @@ struct Line<'a> {
     /// `host:port@bus-port`, behind which names may stand.
     address: &'a [u8],
     flags: &'a [u8],
+    /// When it last answered, in milliseconds of the wall clock here; 0: never.
+    heard_ms: u64,
     slots: SlotSet,
 }
 
@@ -82,8 +84,12 @@ impl<'a> Line<'a> {
         let mut fields = line.split(|byte| *byte == b' ');
         let (address, flags) = (fields.nth(1)?, fields.next()?);
         let number = |text: &[u8]| std::str::from_utf8(text).ok()?.trim().parse::<u16>().ok();
+        let heard = fields
+            .nth(2)
+            .and_then(|text| std::str::from_utf8(text).ok());
+        let heard_ms = heard.and_then(|text| text.parse().ok()).unwrap_or(0);
         let mut slots = SlotSet::default();
-        for range in fields.skip(5).filter(|range| !range.starts_with(b"[")) {
+        for range in fields.skip(2).filter(|range| !range.starts_with(b"[")) {
             let mut ends = range.splitn(2, |byte| *byte == b'-');
             let first = ends.next().and_then(number);
             let last = ends.next().map_or(first, number);
@@ -94,13 +100,18 @@ impl<'a> Line<'a> {
         Some(Line {
             address,
             flags,
+            heard_ms,
             slots,
         })
     }
 
-    fn is_myself(&self) -> bool {
+    fn is(&self, what: &[u8]) -> bool {
         let mut flags = self.flags.split(|byte| *byte == b',');
-        flags.any(|flag| flag == b"myself")
+        flags.any(|flag| flag == what)
+    }
+
+    fn is_myself(&self) -> bool {
+        self.is(b"myself")
     }
 }
 
@@ -113,6 +124,26 @@ impl SlotSet {
     pub fn of_myself(nodes: &[u8]) -> Option<SlotSet> {
         lines(nodes).find(Line::is_myself).map(|line| line.slots)
     }
+}
+
+/// A node whose answer lies so far in the future was not heard: the wall clock was set back.
+const AHEAD_MS: u64 = 1_000;
+
+/// Whether most primaries that have slots answered this server less than `timeout_ms` ago, by a reply of CLUSTER
+/// NODES. `timeout_ms` is `cluster-node-timeout`.
+///
+/// The others elect a successor no sooner than `timeout_ms` after they were cut off from this server, and the last
+/// answer that it has of them is from before that. What Redis itself counts from is its next question, up to half of
+/// `timeout_ms` later: so long a server that is cut off would go on granting beside its successor.
+pub fn hears_majority(nodes: &[u8], timeout_ms: u64, now_ms: u64) -> bool {
+    let (mut heard, mut all) = (0, 0);
+    for line in lines(nodes).filter(|line| line.is(b"master") && !line.slots.is_empty()) {
+        let is_recent = line.heard_ms <= now_ms.saturating_add(AHEAD_MS)
+            && now_ms.saturating_sub(line.heard_ms) < timeout_ms;
+        all += 1;
+        heard += usize::from(line.is_myself() || is_recent);
+    }
+    heard > all / 2
 }
 
 /// What a client is told whose key is in a slot that this server does not have, by a reply of CLUSTER NODES: where it
@@ -142,6 +173,35 @@ mod tests {
         assert_eq!(*slots.ranges().expect("few"), [5_460, 6_000 << 32 | 6_000]);
         assert!(SlotSet::of_myself(b"nonsense\n\n a b").is_none());
         assert!(SlotSet::of_myself(b"a b myself - 0 0 1 connected").is_some_and(|s| s.is_empty()));
+    }
+
+    #[test]
+    fn a_primary_hears_the_majority_while_most_of_those_with_slots_have_answered_in_time() {
+        let nodes = |second: u64, third: u64| {
+            format!(
+                "a 127.0.0.1:1@2 myself,master - 0 0 1 connected 0-5\n\
+                 b 127.0.0.1:2@3 master - 0 {second} 2 connected 6-10\n\
+                 c 127.0.0.1:3@4 master - 7 {third} 3 connected 11-16383\n\
+                 d 127.0.0.1:4@5 master - 0 100000 4 connected\n\
+                 e 127.0.0.1:5@6 slave a 0 100000 1 connected\n"
+            )
+        };
+        let hears = |second, third| hears_majority(nodes(second, third).as_bytes(), 2_000, 100_000);
+        assert!(hears(99_000, 98_500));
+        assert!(hears(98_001, 0), "itself and one more are two of three");
+        assert!(!hears(98_000, 0), "to the millisecond");
+        assert!(!hears(98_000, 98_000));
+        assert!(
+            hears(101_000, 0),
+            "clocks of one machine may differ a little"
+        );
+        assert!(!hears(101_001, 0), "the wall clock was set back");
+        assert!(hears_majority(
+            b"a b myself,master - 0 0 1 connected 0-5",
+            1,
+            100_000
+        ));
+        assert!(!hears_majority(b"nonsense\n\n a b", 2_000, 100_000));
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! Who grants leases.
 
+use mcache_core::feed::Settings;
+
 use super::{T, V};
 use crate::node::Reply;
 use crate::stage::*;
@@ -37,6 +39,39 @@ fn a_frozen_server_that_wakes_grants_nothing_for_one_lease() {
     let sent = client.sent(wakes + 999_999);
     assert!(client.executed(&sent, &mut node, wakes + 999_999).is_none());
     client.feed(&mut node, wakes + SECOND);
+}
+
+/// Its successor waits for the longest lease from when it took over, not from when this one wakes.
+#[test]
+fn a_server_with_long_leases_that_stood_still_for_less_than_one_grants_nothing_either() {
+    let long = Settings {
+        lease_ms: 5_000,
+        ..SETTINGS
+    };
+    let mut old = server(1);
+    old.feed.configure(long, T);
+    let mut client = Client::subscribed(&mut old, 1, T);
+    client.fill(&mut old, 0, V, T);
+    // It stands still from here on, and is replaced half a second later, by one that is to grant the shortest leases.
+    let took_over = T + 500_000;
+    let mut new = server(2);
+    let short = Settings {
+        lease_ms: 100,
+        ..SETTINGS
+    };
+    new.feed.configure(short, T);
+    pass(&mut new, BEGINNING, took_over);
+    new.demote();
+    new.promote(old.cache.clone(), old.slots.clone(), took_over);
+    invalidate(&mut new, &[0], took_over + 1_000);
+    assert_eq!(settle(&mut new, 7, took_over + 1_000), None);
+    let wakes = T + 4_900_000;
+    let sent = client.sent(wakes);
+    assert!(client.executed(&sent, &mut old, wakes).is_none());
+    pass(&mut new, took_over + 1_000, took_over + 5_200_000);
+    let settled_at = took_over + 5_200_001;
+    assert!(settled(&mut new, 7, settled_at).is_some());
+    assert_eq!(client.get(0, settled_at), None);
 }
 
 #[test]

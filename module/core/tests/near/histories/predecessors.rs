@@ -48,6 +48,30 @@ fn predecessors_of_a_server_that_is_promoted_are_waited_for() {
 }
 
 #[test]
+fn predecessors_with_longer_leases_are_waited_for() {
+    let lease = |lease_ms| Settings {
+        lease_ms,
+        ..crate::stage::SETTINGS
+    };
+    let mut old = server(1);
+    old.feed.configure(lease(5_000), T);
+    let mut client = Client::subscribed(&mut old, 1, T);
+    client.fill(&mut old, 0, V, T);
+    let mut new = server(2);
+    new.feed.configure(lease(100), T);
+    pass(&mut new, BEGINNING, T + 1_000);
+    new.demote();
+    new.promote(old.cache.clone(), old.slots.clone(), T + 1_000);
+    invalidate(&mut new, &[0], T + 2_000);
+    assert_eq!(settle(&mut new, 7, T + 2_000), None);
+    pass(&mut new, T + 2_000, T + 5_100_000);
+    assert_eq!(client.get(0, T + 4_999_000), Some(V), "it has not heard");
+    assert_eq!(settled(&mut new, 7, T + 5_100_001), None);
+    assert!(settled(&mut new, 7, T + 1_000 + LONGEST).is_some());
+    assert_eq!(client.get(0, T + 1_000 + LONGEST), None);
+}
+
+#[test]
 fn slots_that_leave_a_server_that_lives_are_told_and_waited_for() {
     let mut from = server(1);
     let mut client = Client::subscribed(&mut from, 1, T);

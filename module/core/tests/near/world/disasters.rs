@@ -44,7 +44,12 @@ impl World {
             Disaster::FreezeAndReplace => {
                 if let Some(shard) = self.change_a_shard() {
                     let node = self.primary[shard];
-                    let thaws_us = self.now_us + self.rng.u64(5_300_000..9_000_000);
+                    // Until it is settled at the successor, or for nearly one of the longest leases.
+                    let still_us = match self.rng.bool() {
+                        true => self.rng.u64(5_300_000..9_000_000),
+                        false => self.rng.u64(1_000_000..5_300_000),
+                    };
+                    let thaws_us = self.now_us + still_us;
                     self.servers[node].frozen_until_us = thaws_us;
                     let promoted_us = self.rng.u64(20_000..300_000);
                     self.after(promoted_us, Event::Promote(shard));
