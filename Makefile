@@ -138,9 +138,10 @@ fuzz: ## coverage-guided fuzzing of parser, encoding and patterns, TIME=60 secon
 	@.ci/fuzz $(NAME)
 
 .PHONY: lint
-lint: ## formatting, clippy and rustdoc, warnings are errors
+lint: ## formatting, clippy (each published crate also without features and with each alone) and rustdoc, warnings are errors
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets --features mcache-postgres/watch -- -D warnings
+	@CARGO=$(CARGO) .ci/lint-features
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps
 
 .PHONY: bench

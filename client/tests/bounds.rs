@@ -4,7 +4,8 @@ use std::{collections::HashMap, fmt::Debug, time::Duration};
 
 use mcache::{
     Batch, Builder, Cache, Entry, Error, ErrorKind, Filling, Invalidation, Json, Loaded,
-    MemoryProvider, Policy, RedisProvider, Served, Settled, ShutdownReport, Source, Tags, Target,
+    MemoryProvider, NearDrops, NearOptions, NearPrimary, NearStats, PlainRedisProvider, Policy,
+    RedisProvider, Served, Settled, ShutdownReport, Source, Tags, Target,
     change::{
         Backoff, Bus, BusReceipt, BusSource, ChangeEvent, ChangeSource, Changes, Contact, Delivery,
         EventError, EventTags, InvalidationTarget, Invalidator, InvalidatorBuilder,
@@ -12,7 +13,7 @@ use mcache::{
     },
     memory::MemoryBuilder,
     provider::{EntryState, FetchOptions, Inspection, Lookup, Mode, Provider, Store, Token},
-    server::RedisOptions,
+    server::{PlainBuilder, RedisOptions},
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -43,6 +44,8 @@ fn types_can_be_shared_and_shown() {
     is_shared::<(Loaded<u8>, Served<u8>, Source)>();
     is_shared::<(Error, ErrorKind, Settled, ShutdownReport, Invalidation)>();
     is_shared::<(RedisProvider, RedisOptions, MemoryProvider, MemoryBuilder)>();
+    is_shared::<(PlainRedisProvider, PlainBuilder, NearOptions)>();
+    is_shared::<(NearStats, NearDrops, NearPrimary)>();
     is_shared::<(EntryState, FetchOptions, Inspection, Lookup, Mode, Token)>();
     is_shared::<(Bus, Delivery, Undelivered, Contact, Backoff, Operation)>();
     is_shared::<(ChangeEvent, EventError, Changes<u8>, Invalidator)>();
@@ -79,6 +82,8 @@ async fn futures_can_be_polled_by_any_thread() {
     drop(sendable(entry().get_or_load_tagged(value)));
     drop(sendable(entry().get_or_load_optional(optional)));
     drop(sendable(entry().get_or_load_bytes(bytes)));
+    drop(sendable(entry().get_arc::<u8>()));
+    drop(sendable(entry().get_or_load_arc(plain)));
     drop(sendable(entry().get_or_load_shared(plain)));
     drop(sendable(entry().get_or_load_detached(plain)));
     drop(sendable(entry().load(value)));

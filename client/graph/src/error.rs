@@ -9,6 +9,20 @@ use super::schema::Entity;
 pub type ResolverError = Box<dyn Error + Send + Sync>;
 
 /// Why a query has no result.
+///
+/// ```
+/// use std::sync::Arc;
+/// use mcache_graph::{Entity, Graph, GraphError, GraphOptions, GraphQuery, MemoryResolver, QueryError, Schema};
+///
+/// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+/// let schema = Arc::new(Schema::builder().entity(Entity::new("Product").field("title")).build()?);
+/// let graph = Graph::builder(schema.clone(), MemoryResolver::new(schema)).build();
+/// let query = GraphQuery::new("product").fields(["titel"]);
+/// let error = graph.query(&query, &GraphOptions::default()).await.unwrap_err();
+/// assert!(matches!(error, GraphError::Query(QueryError::UnknownField { .. })));
+/// assert_eq!(error.to_string(), "query: Product has no field \"titel\"");
+/// # Ok::<(), mcache_graph::SchemaError>(()) }).unwrap();
+/// ```
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum GraphError {
@@ -63,6 +77,17 @@ impl GraphError {
 }
 
 /// How a query does not fit the schema.
+///
+/// ```
+/// use mcache_graph::{Entity, Filter, QueryError, Schema};
+/// use serde_json::json;
+///
+/// let schema = Schema::builder().entity(Entity::new("Product").field("title")).build()?;
+/// let product = schema.entity("Product").unwrap();
+/// let error = Filter::parse(&schema, product, &json!({ "title": { "$near": "x" } })).unwrap_err();
+/// assert!(matches!(error, QueryError::Filter { .. }), "{error}");
+/// # Ok::<(), mcache_graph::SchemaError>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum QueryError {

@@ -14,6 +14,17 @@ const DEPTH_MAX: usize = 16;
 /// Three-valued, as in SQL: a comparison with a null field is unknown, and a row is in the result
 /// only if the whole is true. [`Compare`](Self::Compare), [`In`](Self::In) and [`InTuples`](Self::InTuples) never hold
 /// nulls.
+///
+/// ```
+/// use mcache_graph::{Comparison, Entity, Field, Filter, Schema};
+/// use serde_json::json;
+///
+/// let schema = Schema::builder().entity(Entity::new("Product").field(Field::integer("rank"))).build()?;
+/// let product = schema.entity("Product").unwrap();
+/// let filter = Filter::parse(&schema, product, &json!({ "rank": { "$gte": 3 } })).unwrap();
+/// assert_eq!(filter, Filter::Compare("rank".into(), Comparison::Gte, json!(3)));
+/// # Ok::<(), mcache_graph::SchemaError>(())
+/// ```
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum Filter {
@@ -55,7 +66,23 @@ pub enum Filter {
     },
 }
 
-/// How a field compares with a value.
+/// How a field compares with a value. An order has no others, so a resolver may match them without a rest.
+///
+/// ```
+/// use mcache_graph::Comparison;
+///
+/// fn sql(comparison: Comparison) -> &'static str {
+///     match comparison {
+///         Comparison::Eq => "=",
+///         Comparison::Ne => "<>",
+///         Comparison::Gt => ">",
+///         Comparison::Gte => ">=",
+///         Comparison::Lt => "<",
+///         Comparison::Lte => "<=",
+///     }
+/// }
+/// assert_eq!(sql(Comparison::Gte), ">=");
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Comparison {
     /// Equal.

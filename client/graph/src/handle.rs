@@ -27,7 +27,24 @@ use mcache::{Cache, Codec, Json, Served};
 
 /// Answers graph queries through a resolver, and keeps the answers until the data they were made from changes.
 ///
-/// Cheap to clone. See the [crate](crate) for an example.
+/// Cheap to clone.
+///
+/// ```
+/// use std::sync::Arc;
+/// use mcache::{Cache, MemoryProvider, Source};
+/// use mcache_graph::{Entity, Graph, GraphOptions, GraphQuery, MemoryResolver, Schema};
+///
+/// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+/// let schema = Arc::new(Schema::builder().entity(Entity::new("Product").field("title")).build()?);
+/// let cache = Cache::builder_with(MemoryProvider::default()).caching(true).build().await?;
+/// let graph = Graph::builder(schema.clone(), MemoryResolver::new(schema)).cache(cache).build();
+/// let query = GraphQuery::new("product").fields(["title"]);
+/// graph.query(&query, &GraphOptions::cached()).await?;
+/// let served = graph.serve(&query, &GraphOptions::cached()).await?;
+/// assert_eq!(served.source, Source::Hit);
+/// assert_eq!(graph.stats().loads, 1);
+/// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+/// ```
 #[derive(Clone)]
 pub struct Graph<C = Json> {
     schema: Arc<Schema>,
@@ -48,6 +65,16 @@ struct Counters {
 }
 
 /// What a graph has done since it was built.
+///
+/// ```
+/// use mcache_graph::GraphStats;
+///
+/// /// Worth a look at [`TagLimits`](mcache_graph::TagLimits) when it is often true.
+/// fn is_coarse(stats: &GraphStats) -> bool {
+///     stats.collapsed * 10 > stats.loads
+/// }
+/// assert!(!is_coarse(&GraphStats::default()));
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct GraphStats {
@@ -60,6 +87,19 @@ pub struct GraphStats {
 }
 
 /// Configures a [`Graph`].
+///
+/// ```
+/// # use std::sync::Arc;
+/// # use mcache_graph::{Entity, Graph, MemoryResolver, Precision, Schema, TagLimits};
+/// # let schema = Arc::new(Schema::builder().entity(Entity::new("Product")).build()?);
+/// # let resolver = MemoryResolver::new(schema.clone());
+/// let graph = Graph::builder(schema, resolver)
+///     .precision(Precision::Compatible)
+///     .limits(TagLimits::default().rows_max(200))
+///     .build();
+/// # let _ = graph;
+/// # Ok::<(), mcache_graph::SchemaError>(())
+/// ```
 #[derive(Debug)]
 pub struct GraphBuilder<C = Json> {
     graph: Graph<C>,
@@ -444,7 +484,21 @@ impl<C> fmt::Debug for Graph<C> {
     }
 }
 
-/// The rows a query was answered with, not yet made into a result.
+/// The rows a query was answered with, not yet made into a result: see [`Graph::load`].
+///
+/// ```
+/// # use std::sync::Arc;
+/// # use mcache_graph::{Entity, Graph, GraphOptions, GraphQuery, MemoryResolver, Schema};
+/// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+/// # let schema = Arc::new(Schema::builder().entity(Entity::new("Product").field("title")).build()?);
+/// # let graph = Graph::builder(schema.clone(), MemoryResolver::new(schema)).build();
+/// let query = GraphQuery::new("product").fields(["title"]);
+/// let answer = graph.load(&query, &GraphOptions::default()).await?;
+/// // A list without rows depends on every product that may come.
+/// assert!(!answer.tags().tags.is_empty());
+/// assert!(answer.into_result().data.is_empty());
+/// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+/// ```
 #[derive(Debug)]
 pub struct Answer<'g, C = Json> {
     graph: &'g Graph<C>,

@@ -44,6 +44,8 @@
 //!
 //! What tags say and why that is enough: `docs/graph.md`.
 
+#![warn(missing_debug_implementations)]
+
 mod assemble;
 mod compare;
 mod cover;

@@ -5,6 +5,16 @@ use std::time::Duration;
 use mcache::{Policy, Target};
 
 /// Options of a query beside what it asks for.
+///
+/// ```
+/// use std::time::Duration;
+/// use mcache_graph::{CacheOptions, GraphOptions};
+///
+/// let options = GraphOptions::default()
+///     .cache(CacheOptions::enabled().ttl(Duration::from_secs(600)))
+///     .locale("de-AT");
+/// assert!(options.cache.is_enabled());
+/// ```
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct GraphOptions {

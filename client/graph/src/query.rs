@@ -101,6 +101,13 @@ impl GraphQuery {
 }
 
 /// Which part of the rows, in which order.
+///
+/// ```
+/// use mcache_graph::{Direction, Pagination};
+///
+/// let second_page = Pagination::new().skip(20).take(20).order("title", Direction::Asc);
+/// assert_eq!(second_page.order, [("title".to_owned(), Direction::Asc)]);
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[non_exhaustive]
@@ -150,7 +157,14 @@ impl Pagination {
 }
 
 /// A direction of sorting. Nulls are last in [`Asc`](Self::Asc) and first in [`Desc`](Self::Desc),
-/// as in PostgreSQL.
+/// as in PostgreSQL. There is no third.
+///
+/// ```
+/// use mcache_graph::Direction;
+///
+/// assert_eq!(serde_json::to_string(&Direction::Desc)?, r#""DESC""#);
+/// # Ok::<(), serde_json::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Direction {
     /// Smallest first.
@@ -162,6 +176,19 @@ pub enum Direction {
 }
 
 /// What a query returns; this is what is cached.
+///
+/// ```
+/// use mcache_graph::GraphResult;
+/// use serde_json::json;
+///
+/// // As Medusa writes it.
+/// let result: GraphResult = serde_json::from_value(json!({
+///     "data": [{ "title": "Shirt" }],
+///     "metadata": { "count": 41, "skip": 0, "take": 1 },
+/// }))?;
+/// assert_eq!(result.data[0]["title"], "Shirt");
+/// # Ok::<(), serde_json::Error>(())
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct GraphResult {
@@ -173,6 +200,21 @@ pub struct GraphResult {
 }
 
 /// Where a page is among all matching rows.
+///
+/// ```
+/// # use std::sync::Arc;
+/// # use mcache_graph::{Entity, Graph, GraphOptions, GraphQuery, MemoryResolver, Pagination, Schema};
+/// # use serde_json::json;
+/// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+/// # let schema = Arc::new(Schema::builder().entity(Entity::new("Product").field("title")).build()?);
+/// # let store = Arc::new(MemoryResolver::new(schema.clone()));
+/// # for number in 0..3 { store.put("Product", json!({ "id": format!("p{number}") }))?; }
+/// # let graph = Graph::builder(schema, store).build();
+/// let query = GraphQuery::new("product").fields(["title"]).pagination(Pagination::new().skip(1).take(1));
+/// let page = graph.query(&query, &GraphOptions::default()).await?.metadata.unwrap();
+/// assert_eq!((page.count, page.skip, page.take), (3, 1, Some(1)));
+/// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Metadata {

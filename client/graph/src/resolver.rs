@@ -38,7 +38,7 @@ pub type Row = Map<String, Value>;
 ///
 /// # Example
 ///
-/// [`MemoryResolver`](super::MemoryResolver) is a complete implementation.
+/// [`MemoryResolver`](super::MemoryResolver) is a complete implementation; [`Fetch`] shows the shape of one.
 pub trait Resolver: Send + Sync {
     /// Reads the rows of one level.
     ///
@@ -95,6 +95,26 @@ impl<R: Resolver + ?Sized> Resolver for std::sync::Arc<R> {
 }
 
 /// A request for rows of one entity.
+///
+/// ```
+/// use mcache_graph::{BoxFuture, Fetch, Resolver, ResolverError, Rows, Select};
+///
+/// struct Api;
+///
+/// impl Resolver for Api {
+///     fn fetch<'a>(&'a self, fetch: Fetch<'a>) -> BoxFuture<'a, Result<Rows, ResolverError>> {
+///         Box::pin(async move {
+///             match fetch.select {
+///                 // The rows of the query itself: filtered, sorted and cut as `list` says.
+///                 Select::List(list) if list.take == Some(0) => Ok(Rows::new(Vec::new()).counted(0)),
+///                 // The rows behind a level of parents: all whose `field` is among `values`.
+///                 Select::Keys { values, .. } if values.is_empty() => Ok(Rows::default()),
+///                 _ => Err(format!("{} is not served yet", fetch.entity.name()).into()),
+///             }
+///         })
+///     }
+/// }
+/// ```
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct Fetch<'a> {
@@ -114,6 +134,19 @@ pub struct Fetch<'a> {
 }
 
 /// Which rows a fetch is for.
+///
+/// ```
+/// use mcache_graph::Select;
+///
+/// fn describe(select: Select<'_>) -> String {
+///     match select {
+///         Select::List(list) => format!("at most {:?}", list.take),
+///         Select::Keys { field, values, .. } => format!("{} values of {field}", values.len()),
+///         _ => "others".to_owned(),
+///     }
+/// }
+/// # let _ = describe;
+/// ```
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub enum Select<'a> {
@@ -143,6 +176,18 @@ pub enum Select<'a> {
 }
 
 /// The rows of a query's first level.
+///
+/// ```
+/// use mcache_graph::List;
+///
+/// fn limit(list: List<'_>) -> String {
+///     match list.take {
+///         Some(take) => format!("LIMIT {take} OFFSET {}", list.skip),
+///         None => format!("OFFSET {}", list.skip),
+///     }
+/// }
+/// # let _ = limit;
+/// ```
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct List<'a> {
@@ -160,6 +205,15 @@ pub struct List<'a> {
 }
 
 /// What a fetch found.
+///
+/// ```
+/// use mcache_graph::{Row, Rows};
+/// use serde_json::json;
+///
+/// let row: Row = serde_json::from_value(json!({ "id": "p1", "title": "Shirt" }))?;
+/// assert_eq!(Rows::new(vec![row]).counted(41).count, Some(41));
+/// # Ok::<(), serde_json::Error>(())
+/// ```
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct Rows {

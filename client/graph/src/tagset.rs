@@ -11,6 +11,14 @@ use hashbrown::hash_table::Entry;
 use xxhash_rust::xxh3::xxh3_64;
 
 /// Tags without repetition, in the order of their first insertion.
+///
+/// ```
+/// use mcache_graph::TagSet;
+///
+/// let mut tags = TagSet::new();
+/// tags.extend(["Product:p1", "Product:list:*", "Product:p1"]);
+/// assert_eq!(tags.iter().collect::<Vec<_>>(), ["Product:p1", "Product:list:*"]);
+/// ```
 #[derive(Clone, Default)]
 pub struct TagSet {
     text: String,

@@ -7,8 +7,8 @@ use tokio::time::Instant;
 
 use super::error::PostgresError;
 use super::install::SWEEP_ROWS;
-use super::session::in_time;
 use super::source::{OutboxReceipt, OutboxSource};
+use super::timing::in_time;
 
 impl OutboxSource {
     /// Stores that batches are acknowledged: at once, or with those that follow while there is much to do.

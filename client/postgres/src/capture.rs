@@ -23,7 +23,7 @@
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
-use super::interest::Form;
+use super::form::Form;
 use super::sql::{TEXT_SETTINGS, dollar_quoted, identifier, literal, shortened, text_in};
 
 /// Texts longer than this are captured as a digest: enough to see that they changed.

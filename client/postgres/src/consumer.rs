@@ -19,6 +19,17 @@ use super::sql::identifier;
 ///
 /// Made from a [`Cache`], it is its namespace and where it is, so that two caches are two consumers. A name given by
 /// hand must do the same: everything that reads and writes the same entries, and nothing else, has the same name.
+///
+/// ```
+/// use mcache::{Cache, MemoryProvider};
+/// use mcache_postgres::ConsumerName;
+///
+/// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+/// let cache = Cache::builder_with(MemoryProvider::default()).namespace("store-eu").caching(true).build().await?;
+/// assert!(ConsumerName::from(&cache).as_str().contains("store-eu"));
+/// assert_eq!(ConsumerName::from("reports").as_str(), "reports");
+/// # Ok::<(), mcache::Error>(()) }).unwrap();
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConsumerName(String);
 
@@ -52,7 +63,17 @@ impl ConsumerName {
     }
 }
 
-/// How one consumer is doing.
+/// How one consumer is doing: see [`Outbox::status`](crate::Outbox::status).
+///
+/// ```
+/// use mcache_postgres::ConsumerStatus;
+///
+/// /// No process of it works, or it does not keep up.
+/// fn is_alarming(status: &ConsumerStatus) -> bool {
+///     status.expired || status.oldest_ms > 60_000
+/// }
+/// # let _ = is_alarming;
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ConsumerStatus {

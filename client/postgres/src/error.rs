@@ -1,10 +1,27 @@
 //! What can go wrong between this crate and PostgreSQL.
 
+use std::sync::Arc;
+
 use mcache_graph::Name;
 use tokio_postgres::error::SqlState;
 
 /// Why something about PostgreSQL did not succeed.
-#[derive(Debug, thiserror::Error)]
+///
+/// Cheap to clone. Its text says everything there is to say, what the server said included; it has no
+/// [source](std::error::Error::source), so that a chain of errors does not print it twice.
+///
+/// ```
+/// use std::sync::Arc;
+/// use mcache_graph::{Entity, Schema};
+/// use mcache_postgres::{Mapping, PostgresError, Table};
+///
+/// let schema = Arc::new(Schema::builder().entity(Entity::new("Product")).build()?);
+/// let error = Mapping::builder(schema).table("Prodcut", Table::named("product")).build().unwrap_err();
+/// assert!(matches!(error, PostgresError::Unknown { .. }));
+/// assert_eq!(error.to_string(), "mapping: the schema has no entity Prodcut");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum PostgresError {
     /// The mapping names something the schema does not have.
@@ -42,13 +59,12 @@ pub enum PostgresError {
         known: i32,
     },
     /// A statement failed.
-    #[error("{doing}: {}", describe(.source))]
+    #[error("{doing}: {}", describe(.cause))]
     Sql {
         /// What was being done.
         doing: &'static str,
         /// What failed.
-        #[source]
-        source: tokio_postgres::Error,
+        cause: Arc<tokio_postgres::Error>,
     },
     /// Sessions are shared by a pooler where one of our own is needed.
     #[error("{what} needs a session of its own, and a pooler shares them: {advice}")]
@@ -86,10 +102,10 @@ pub enum PostgresError {
     },
     /// No connection could be had from the pool.
     #[error("no connection: {0}")]
-    Pool(#[from] deadpool_postgres::PoolError),
+    Pool(Arc<deadpool_postgres::PoolError>),
     /// The pool of connections could not be made.
     #[error("no pool of connections: {0}")]
-    Build(#[from] deadpool_postgres::BuildError),
+    Build(Arc<deadpool_postgres::BuildError>),
     /// The server did not answer in time.
     #[error("{doing}: no answer in time")]
     Timeout {
@@ -101,17 +117,32 @@ pub enum PostgresError {
 impl PostgresError {
     /// Whether the database does not have a table or schema that was named.
     pub(super) fn is_undefined(&self) -> bool {
-        let Self::Sql { source, .. } = self else {
+        let Self::Sql { cause, .. } = self else {
             return false;
         };
-        source.code().is_some_and(|code| {
+        cause.code().is_some_and(|code| {
             *code == SqlState::UNDEFINED_TABLE || *code == SqlState::INVALID_SCHEMA_NAME
         })
     }
 
     /// For `map_err`: what was being done when a statement failed.
     pub(super) fn sql(doing: &'static str) -> impl FnOnce(tokio_postgres::Error) -> Self {
-        move |source| Self::Sql { doing, source }
+        move |cause| Self::Sql {
+            doing,
+            cause: Arc::new(cause),
+        }
+    }
+}
+
+impl From<deadpool_postgres::PoolError> for PostgresError {
+    fn from(error: deadpool_postgres::PoolError) -> Self {
+        Self::Pool(Arc::new(error))
+    }
+}
+
+impl From<deadpool_postgres::BuildError> for PostgresError {
+    fn from(error: deadpool_postgres::BuildError) -> Self {
+        Self::Build(Arc::new(error))
     }
 }
 

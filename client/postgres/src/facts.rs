@@ -10,8 +10,8 @@ use tokio_postgres::{Client, SimpleQueryMessage};
 
 use super::error::PostgresError;
 use super::mapping::{Mapping, stored_fields};
-use super::session::in_time;
 use super::sql::quoted_text;
+use super::timing::in_time;
 
 /// How values of a column compare.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

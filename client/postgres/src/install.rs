@@ -12,11 +12,13 @@ use super::catalogue::INSTALLING;
 use super::consumer::Registering;
 use super::error::{PostgresError, describe};
 use super::facts::Facts;
-use super::interest::{self, Form, Interest};
+use super::form::Form;
+use super::interest::{self, Interest};
 use super::keys::weak_keys;
 use super::layout::{LAYOUT, WAKE};
 use super::outbox::{Outbox, Pruned};
 use super::sql::identifier;
+use super::timing::milliseconds;
 
 /// Number of the oldest server that has everything: `xid8`, transition tables, `CREATE TRIGGER` semantics tested here.
 const SERVER_VERSION_MIN: i32 = 140_000;
@@ -48,9 +50,7 @@ impl Outbox {
             schema: &self.schema,
             name: &name,
             base: self.consumer.as_str(),
-            hold_ms: i64::try_from(self.hold.as_millis())
-                .unwrap_or(i64::MAX)
-                .min(HOLD_MS_MAX),
+            hold_ms: milliseconds(self.hold),
             notify: self.notify,
             rows_max: self.rows_max,
             bytes_max: self.bytes_max,
@@ -458,9 +458,6 @@ impl Outbox {
         Ok(pruned)
     }
 }
-
-/// A hundred years: what an `interval` and arithmetic with it can hold.
-const HOLD_MS_MAX: i64 = 100 * 366 * 24 * 3_600 * 1_000;
 
 /// How much of a table is captured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -10,7 +10,17 @@ use tokio_postgres::GenericClient;
 use super::error::PostgresError;
 use super::mapping::Mapping;
 
-/// A key of the schema that the database does not keep.
+/// A key of the schema that the database does not keep: see [`OutboxStatus`](crate::OutboxStatus).
+///
+/// ```
+/// use mcache_postgres::{OutboxStatus, WeakKey};
+///
+/// fn warn(status: &OutboxStatus) {
+///     // "Product, key (sku): no unique index backs it, so rows that share it are not told apart"
+///     status.weak_keys.iter().for_each(|key: &WeakKey| eprintln!("{key}"));
+/// }
+/// # let _ = warn;
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct WeakKey {

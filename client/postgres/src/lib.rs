@@ -8,6 +8,8 @@
 //! One [`Mapping`] says where the entities of a schema are stored; both halves use it, so that what a change event says
 //! of a row is what a query reads of it.
 
+#![warn(missing_debug_implementations)]
+
 mod acknowledge;
 mod capture;
 mod catalogue;
@@ -15,6 +17,7 @@ mod consumer;
 mod decode;
 mod error;
 mod facts;
+mod form;
 mod install;
 mod interest;
 mod keys;
@@ -34,7 +37,11 @@ mod settings;
 mod source;
 mod sql;
 mod statement;
+mod timing;
 mod value;
+
+/// What this crate's functions take and its errors hold: connections, their configuration, pools.
+pub use {deadpool_postgres, tokio_postgres};
 
 pub use consumer::{ConsumerName, ConsumerStatus};
 pub use error::PostgresError;

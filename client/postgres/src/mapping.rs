@@ -120,6 +120,16 @@ pub(super) fn stored_fields(entity: &Entity) -> impl Iterator<Item = &Field> {
 }
 
 /// Collects the differences from the default names.
+///
+/// ```
+/// # use std::sync::Arc;
+/// # use mcache_graph::{Entity, Schema};
+/// # use mcache_postgres::Mapping;
+/// # let schema = Arc::new(Schema::builder().entity(Entity::new("Product")).build()?);
+/// let mapping = Mapping::builder(schema).default_schema("tenant_7").build()?;
+/// assert_eq!(mapping.table_of("Product"), Some(r#""tenant_7"."product""#));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
 pub struct MappingBuilder {
     schema: Arc<Schema>,
@@ -189,6 +199,17 @@ impl MappingBuilder {
 }
 
 /// How an entity's table differs from the default names.
+///
+/// ```
+/// # use std::sync::Arc;
+/// # use mcache_graph::{Entity, Schema};
+/// # use mcache_postgres::{Mapping, Table};
+/// # let schema = Arc::new(Schema::builder().entity(Entity::new("Product").field("title")).build()?);
+/// let table = Table::named("products").in_schema("catalog").column("title", "name");
+/// let mapping = Mapping::builder(schema).table("Product", table).build()?;
+/// assert_eq!(mapping.table_of("Product"), Some(r#""catalog"."products""#));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Debug, Default)]
 pub struct Table {
     schema: Option<String>,

@@ -54,6 +54,14 @@ pub struct Outbox {
 }
 
 /// What waits in an outbox.
+///
+/// ```no_run
+/// # use tokio_postgres::Client;
+/// # async fn f(outbox: mcache_postgres::Outbox, client: Client) -> Result<(), Box<dyn std::error::Error>> {
+/// let status = outbox.status(&client).await?;
+/// println!("{} waiting, the oldest for {} ms", status.events, status.oldest_ms);
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct OutboxStatus {
@@ -70,6 +78,14 @@ pub struct OutboxStatus {
 }
 
 /// What [`Outbox::prune`] has done.
+///
+/// ```no_run
+/// # use tokio_postgres::Client;
+/// # async fn f(outbox: mcache_postgres::Outbox, mut client: Client) -> Result<(), Box<dyn std::error::Error>> {
+/// let pruned = outbox.prune(&mut client).await?;
+/// println!("no consumer needs {:?} any more", pruned.released);
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Pruned {

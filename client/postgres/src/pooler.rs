@@ -8,7 +8,7 @@
 use tokio_postgres::{Client, SimpleQueryMessage};
 
 use super::error::PostgresError;
-use super::session::in_time;
+use super::timing::in_time;
 
 /// Whether the connection goes through a pooler that shares sessions.
 ///

@@ -29,8 +29,12 @@ use super::facts::Facts;
 use super::mapping::Mapping;
 use super::param::Param;
 use super::pooler::shares_sessions;
-use super::session::{Connect, connector, in_time};
+use super::session::{Connect, connector};
 use super::settings::{Settings, search_path};
+use super::timing::in_time;
+
+/// More connections than any server takes; the pool makes room for as many as it is told.
+const CONNECTIONS_MAX: usize = 65_536;
 
 /// How long a fetch waits for a connection, and a connection for the server.
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(5);
@@ -110,7 +114,7 @@ impl Reader {
             })
         });
         let pool = Pool::builder(Manager::from_config(config, tls, recycling))
-            .max_size(connections)
+            .max_size(connections.clamp(1, CONNECTIONS_MAX))
             // The last one used has prepared what is asked most; in turn, every connection would have to.
             .queue_mode(QueueMode::Lifo)
             .runtime(Runtime::Tokio1)

@@ -13,10 +13,8 @@ use super::decode;
 use super::error::PostgresError;
 use super::install::SWEEP_ROWS;
 use super::replicas::{Position, position};
-use super::session::in_time;
-use super::source::{
-    OutboxReceipt, OutboxSource, Page, Reading, Receipt, get, milliseconds, snapshot,
-};
+use super::source::{OutboxReceipt, OutboxSource, Page, Reading, Receipt, get, snapshot};
+use super::timing::{in_time, milliseconds};
 
 /// Rows of the outbox in one batch, at most.
 const BATCH_MAX: i64 = 256;
@@ -29,7 +27,9 @@ impl OutboxSource {
     /// hold, deleting what a crash left over.
     pub(super) async fn housekeeping(&mut self) -> Result<(), PostgresError> {
         let now = Instant::now();
-        let due = |last: Option<Instant>, every| last.is_none_or(|last| now >= last + every);
+        let due = |last: Option<Instant>, every| {
+            last.is_none_or(|last| now.saturating_duration_since(last) >= every)
+        };
         if due(self.looked, self.look_every) {
             let session = self.session()?;
             let interval = milliseconds(self.look_every / 2);

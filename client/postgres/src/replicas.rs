@@ -13,7 +13,8 @@ use tokio::task::JoinHandle;
 use mcache::change::Backoff;
 
 use super::error::PostgresError;
-use super::session::{Connect, Link, in_time};
+use super::session::{Connect, Link};
+use super::timing::in_time;
 
 /// Between two looks at a replica that is behind.
 const LOOK_EVERY: Duration = Duration::from_millis(20);

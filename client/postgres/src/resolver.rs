@@ -241,10 +241,10 @@ impl PostgresResolver {
                 // Of no rows: executed, not only prepared, which would leave something behind in a shared session.
                 match self.reader.run(&client, &sql, &params, &context).await {
                     Ok(_) => {}
-                    Err(PostgresError::Sql { source, .. }) if source.as_db_error().is_some() => {
+                    Err(PostgresError::Sql { cause, .. }) if cause.as_db_error().is_some() => {
                         return Err(PostgresError::Mismatch {
                             entity: entity.name().into(),
-                            reason: super::error::describe(&source),
+                            reason: super::error::describe(&cause),
                         });
                     }
                     Err(error) => return Err(error),
@@ -265,7 +265,7 @@ impl PostgresResolver {
     async fn answer(&self, fetch: &Fetch<'_>) -> Result<Rows, PostgresError> {
         match self.try_answer(fetch).await {
             // The connection was closed while it lay in the pool: the server was restarted, say. A new one is made.
-            Err(PostgresError::Sql { source, .. }) if source.is_closed() => {
+            Err(PostgresError::Sql { cause, .. }) if cause.is_closed() => {
                 self.try_answer(fetch).await
             }
             outcome => outcome,

@@ -2,10 +2,7 @@
 //!
 //! Owns connecting, the session's settings and the prepared statements. It must not know what becomes of the rows.
 
-use std::future::Future;
-use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
@@ -19,9 +16,7 @@ use super::layout::{Layout, WAKE};
 use super::pooler::shares_sessions;
 use super::settings::Settings;
 use super::sql::identifier;
-
-/// How long any one statement, or connecting, may take before the connection counts as broken.
-const STATEMENT_TIMEOUT: Duration = Duration::from_secs(10);
+use super::timing::in_time;
 
 /// A connection whose notifications wake a task.
 pub(super) struct Link {
@@ -78,17 +73,6 @@ where
             })
         })
     })
-}
-
-/// `work`, or an error that says what was being done.
-pub(super) async fn in_time<T>(
-    doing: &'static str,
-    work: impl Future<Output = Result<T, tokio_postgres::Error>>,
-) -> Result<T, PostgresError> {
-    match tokio::time::timeout(STATEMENT_TIMEOUT, pin!(work)).await {
-        Ok(outcome) => outcome.map_err(PostgresError::sql(doing)),
-        Err(_elapsed) => Err(PostgresError::Timeout { doing }),
-    }
 }
 
 /// A connection that listens for one consumer, with every statement its source needs.

@@ -8,8 +8,8 @@ use futures_util::future::join5;
 use tokio_postgres::{Client, SimpleQueryMessage};
 
 use super::error::PostgresError;
-use super::session::in_time;
 use super::sql::{TEXT_SETTINGS, quoted_text};
+use super::timing::in_time;
 
 const SETTING_UP: &str = "setting up a session and reading it back";
 

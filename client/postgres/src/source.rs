@@ -23,7 +23,8 @@ use super::outbox::Outbox;
 use super::pace::{AWAKE, Pace, STORE_PAUSE};
 use super::position::{Ledger, Snapshot};
 use super::replicas::{Position, Replicas};
-use super::session::{Asks, Connect, Session, connector, in_time};
+use super::session::{Asks, Connect, Session, connector};
+use super::timing::{in_time, milliseconds};
 
 /// How long the holder of the lease may be silent before another source takes over.
 const LEASE: Duration = Duration::from_secs(3);
@@ -37,6 +38,21 @@ const STANDBY: Duration = Duration::from_millis(200);
 /// Several processes of a consumer may each drive one: they share a lease, one of them works and the others take over
 /// when it ends, at once if its connection is gone, after three seconds if it is stuck. Other consumers are not
 /// concerned.
+///
+/// ```no_run
+/// # use mcache_graph::Graph;
+/// # async fn f(outbox: mcache_postgres::Outbox, graph: Graph) -> Result<(), Box<dyn std::error::Error>> {
+/// use std::time::Duration;
+/// use mcache::change::Invalidator;
+/// use tokio_postgres::NoTls;
+///
+/// let mut source = outbox
+///     .source("host=/run/postgresql dbname=shop".parse()?, NoTls)
+///     .look_interval(Duration::from_secs(30));
+/// source.check().await?;
+/// let invalidator = Invalidator::builder(source, graph.change_tags()).spawn();
+/// # Ok(()) }
+/// ```
 pub struct OutboxSource {
     outbox: Outbox,
     /// The consumer's name, and the part of it that all its releases share.
@@ -95,7 +111,20 @@ pub(super) struct Page {
     pub(super) after: (String, i64),
 }
 
-/// What acknowledges a batch of an [`OutboxSource`].
+/// What acknowledges a batch of an [`OutboxSource`]. An [`Invalidator`](mcache::change::Invalidator) gives it back;
+/// only a program that drives the source itself sees one.
+///
+/// ```no_run
+/// # async fn f(mut source: mcache_postgres::OutboxSource) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+/// use mcache::change::ChangeSource;
+/// use mcache_postgres::OutboxReceipt;
+///
+/// let changes = source.next().await?;
+/// // Here every cache is told of `changes.events`.
+/// let mut receipts: Vec<OutboxReceipt> = vec![changes.receipt];
+/// source.acknowledge(&mut receipts).await?;
+/// # Ok(()) }
+/// ```
 #[derive(Debug)]
 pub struct OutboxReceipt {
     pub(super) what: Receipt,
@@ -322,7 +351,7 @@ impl OutboxSource {
         let now = Instant::now();
         let is_due = self
             .cleared_unregistered
-            .is_none_or(|last| now >= last + self.look_every);
+            .is_none_or(|last| now.saturating_duration_since(last) >= self.look_every);
         if !self.unregistered || !is_due {
             return None;
         }
@@ -528,10 +557,6 @@ pub(super) fn get<'a, T: tokio_postgres::types::FromSql<'a>>(
 ) -> Result<T, PostgresError> {
     row.try_get(column)
         .map_err(PostgresError::sql("reading a row of the outbox"))
-}
-
-pub(super) fn milliseconds(duration: Duration) -> i64 {
-    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }
 
 /// A snapshot as the server wrote it.

@@ -5,7 +5,7 @@
 
 use mcache_graph::FieldType;
 
-use super::interest::Form;
+use super::form::Form;
 
 /// Length of an identifier that PostgreSQL keeps; longer ones it cuts off silently, so that two can become one.
 pub(super) const IDENTIFIER_BYTES_MAX: usize = 63;

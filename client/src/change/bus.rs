@@ -201,6 +201,19 @@ impl ChangeSource for BusSource {
     }
 }
 
-/// Who waits for a batch of a [`BusSource`].
+/// Who waits for a batch of a [`BusSource`]: given back to it when all caches were told.
+///
+/// ```
+/// use mcache::change::{BusReceipt, ChangeEvent, ChangeSource, Operation, bus};
+///
+/// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+/// let (bus, mut source) = bus();
+/// let told = bus.publish([ChangeEvent::new("Product", Operation::Updated, ["p1"])]).await?;
+/// let changes = source.next().await.unwrap();
+/// let mut receipts: Vec<BusReceipt> = vec![changes.receipt];
+/// source.acknowledge(&mut receipts).await.unwrap();
+/// told.acknowledged().await?;
+/// # Ok::<(), mcache::change::Undelivered>(()) }).unwrap();
+/// ```
 #[derive(Debug)]
 pub struct BusReceipt(Vec<oneshot::Sender<()>>);

@@ -52,7 +52,7 @@ pub(crate) struct Near {
     /// The namespace: what is told and settled begins so.
     pub(super) prefix: Bytes,
     store: Store,
-    state: Mutex<State>,
+    state: Mutex<Followed>,
     origins: RwLock<HashMap<Node, Arc<Origin>>>,
     counts: Counts,
     /// Whether the feed is to be given up.
@@ -60,7 +60,7 @@ pub(crate) struct Near {
 }
 
 #[derive(Default)]
-struct State {
+struct Followed {
     views: HashMap<u32, View>,
     index: Index,
     /// What this process has begun to change and is not acknowledged, with its number at each primary.
@@ -199,13 +199,13 @@ impl Near {
     }
 
     /// Under the lock: from index and store.
-    fn remove(&self, state: &mut State, id: u32) {
+    fn remove(&self, state: &mut Followed, id: u32) {
         if let Some(row) = state.index.remove(id) {
             self.store.remove(&row.key);
         }
     }
 
-    fn apply(&self, state: &mut State, origin: &Origin, changes: &[Change], own: bool) {
+    fn apply(&self, state: &mut Followed, origin: &Origin, changes: &[Change], own: bool) {
         for change in changes {
             let concerned = state.index.concerned(origin.id, change);
             for id in &concerned {
@@ -407,7 +407,7 @@ impl Near {
     }
 
     /// Never held across an await. Where both are taken, before the primaries.
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, Followed> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

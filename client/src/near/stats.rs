@@ -4,6 +4,14 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 /// A near cache at one moment: see [`Cache::near_stats`](crate::Cache::near_stats).
+///
+/// ```
+/// # fn f(cache: &mcache::Cache) {
+/// for near in cache.near_stats() {
+///     println!("{}: {} entries, {} hits, serving: {}", near.provider, near.entries, near.hits, near.is_serving());
+/// }
+/// # }
+/// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct NearStats {
@@ -34,6 +42,16 @@ impl NearStats {
 }
 
 /// Why entries left a near cache.
+///
+/// ```
+/// use mcache::NearDrops;
+///
+/// /// More room would help.
+/// fn is_too_small(drops: &NearDrops, kept: u64) -> bool {
+///     drops.evicted * 2 > kept
+/// }
+/// assert!(!is_too_small(&NearDrops::default(), 1));
+/// ```
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct NearDrops {
@@ -56,6 +74,16 @@ pub struct NearDrops {
 }
 
 /// One primary that a near cache follows.
+///
+/// ```
+/// use mcache::{NearPrimary, NearStats};
+///
+/// /// Why nothing is served from memory, in the servers' words.
+/// fn refusals(stats: &NearStats) -> Vec<&str> {
+///     stats.primaries.iter().filter_map(|primary: &NearPrimary| primary.refusal.as_deref()).collect()
+/// }
+/// assert!(refusals(&NearStats::default()).is_empty());
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct NearPrimary {

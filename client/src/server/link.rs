@@ -39,7 +39,7 @@ const HEARTBEAT: Duration = Duration::from_secs(1);
 
 /// See the module.
 pub(super) struct Link {
-    dialer: Dialer,
+    dialer: Arc<Dialer>,
     options: LinkOptions,
     breaker: Breaker,
     shared: Mutex<Slot>,
@@ -82,6 +82,7 @@ pub(super) enum Urgency {
 
 impl Link {
     pub(super) fn new(dialer: Dialer, options: LinkOptions) -> Arc<Self> {
+        let dialer = Arc::new(dialer);
         Arc::new(Self {
             breaker: Breaker::new(
                 options.breaker_failures,
@@ -89,12 +90,12 @@ impl Link {
                 Instant::now(),
             ),
             parked: Arc::new(Parked::new(options.parked_max, options.parked_idle_max)),
+            settlers: Arc::new(Settlers::new(dialer.clone(), options.clone())),
             dialer,
             options,
             shared: Mutex::new(Slot::Empty),
             bulk: Mutex::new(Slot::Empty),
             timeouts_in_a_row: AtomicU32::new(0),
-            settlers: Arc::default(),
         })
     }
 
@@ -152,7 +153,10 @@ impl Link {
             return Err(CallError::Resting);
         }
         let mebibytes = u32::try_from(bytes >> 20).unwrap_or(u32::MAX);
-        let deadline = self.options.command_deadline.saturating_mul(1 + mebibytes);
+        let deadline = self
+            .options
+            .command_deadline
+            .saturating_mul(mebibytes.saturating_add(1));
         let mut generation = None;
         let call = async {
             let mut connection = self.connection(Lane::Bulk).await?;

@@ -369,12 +369,12 @@ impl RedisProvider {
                     let answer = link.call(&cmd, Urgency::MustArrive).await?;
                     let one = read_invalidated(answer)?;
                     entries += one.entries;
-                    settling.add(link, one, prefix);
+                    settling.add(link.settlers(), one, prefix);
                 }
                 Topology::Cluster(cluster) => {
                     for (link, one) in cluster.call_primaries(&cmd, read_invalidated).await? {
                         entries += one.entries;
-                        settling.add(&link, one, prefix);
+                        settling.add(link.settlers(), one, prefix);
                     }
                 }
             }
@@ -386,11 +386,13 @@ impl RedisProvider {
     pub(crate) async fn settling(&self, prefix: &Bytes) -> Settling {
         let mut settling = Settling::default();
         match &self.topology {
-            Topology::Single(link) => settling.add(link, Acknowledged::unknown(), prefix),
+            Topology::Single(link) => {
+                settling.add(link.settlers(), Acknowledged::unknown(), prefix)
+            }
             Topology::Cluster(cluster) => {
                 // Primaries that are not known are waited for by time.
                 for link in cluster.primaries().await.unwrap_or_default() {
-                    settling.add(&link, Acknowledged::unknown(), prefix);
+                    settling.add(link.settlers(), Acknowledged::unknown(), prefix);
                 }
                 if settling.is_settled() {
                     settling.by_time_alone();

@@ -14,7 +14,7 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak},
     time::Duration,
 };
 
@@ -29,7 +29,8 @@ use tokio::{
 
 use super::{
     command::{read_count, unexpected},
-    link::Link,
+    dial::Dialer,
+    options::LinkOptions,
 };
 use crate::{Error, ErrorKind, Result};
 
@@ -86,11 +87,15 @@ impl std::fmt::Debug for Settling {
 }
 
 impl Settling {
-    pub(super) fn add(&mut self, link: &Arc<Link>, acknowledged: Acknowledged, prefix: &Bytes) {
+    pub(super) fn add(
+        &mut self,
+        settlers: &Arc<Settlers>,
+        acknowledged: Acknowledged,
+        prefix: &Bytes,
+    ) {
         let settle = acknowledged.settle;
         if settle.step(now_ms()) != Step::Settled {
-            self.parts
-                .push((Some(link.settlers().get(link, prefix)), settle));
+            self.parts.push((Some(settlers.get(prefix)), settle));
         }
     }
 
@@ -125,7 +130,7 @@ impl Settling {
 
 /// The SETTLE of one primary and namespace.
 pub(super) struct Settler {
-    link: std::sync::Weak<Link>,
+    settlers: Weak<Settlers>,
     prefix: Bytes,
     state: Mutex<Turns>,
     /// The last turn that confirmed.
@@ -158,18 +163,17 @@ impl Settler {
     }
 
     async fn run(self: Arc<Self>) {
-        let settlers = |link: &Arc<Link>| link.settlers().clone();
         let mut connection = self
-            .link
+            .settlers
             .upgrade()
-            .and_then(|link| settlers(&link).take_line());
+            .and_then(|settlers| settlers.take_line());
         loop {
             let turn = {
                 let mut turns = self.lock();
                 if !std::mem::replace(&mut turns.wanted, false) {
                     turns.running = false;
-                    if let (Some(line), Some(link)) = (connection, self.link.upgrade()) {
-                        settlers(&link).keep_line(line);
+                    if let (Some(line), Some(settlers)) = (connection, self.settlers.upgrade()) {
+                        settlers.keep_line(line);
                     }
                     return;
                 }
@@ -194,16 +198,19 @@ impl Settler {
 
     /// Whether no process has to be waited for any more.
     async fn ask(&self, connection: &mut Option<MultiplexedConnection>) -> Result<bool> {
-        let link = self.link.upgrade().ok_or(ErrorKind::Unavailable)?;
+        let settlers = self.settlers.upgrade().ok_or(ErrorKind::Unavailable)?;
+        let Settlers {
+            dialer, options, ..
+        } = &*settlers;
         let line = match connection {
             Some(line) => line,
-            None => connection.insert(link.dial_apart("settle").await.map_err(refused)?),
+            None => connection.insert(dialer.dial(options, "settle").await.map_err(refused)?),
         };
         let mut cmd = redis::cmd("MCACHE.SETTLE");
         cmd.arg(WAIT.as_millis() as u64);
         cmd.arg("PREFIX").arg(&self.prefix[..]);
         let asked = line.send_packed_command(&cmd);
-        let answer = timeout(WAIT.saturating_add(link.command_deadline()), asked).await;
+        let answer = timeout(WAIT.saturating_add(options.command_deadline), asked).await;
         let answer = answer.map_err(|_| Error::from(ErrorKind::Timeout))?;
         let answer = answer.map_err(refused)?;
         match answer.extract_error() {
@@ -235,14 +242,24 @@ fn refused(error: redis::RedisError) -> Error {
 }
 
 /// The settlers of one primary, by what they ask for, and the connection they share.
-#[derive(Default)]
 pub(super) struct Settlers {
+    dialer: Arc<Dialer>,
+    options: LinkOptions,
     by_prefix: Mutex<HashMap<Bytes, Arc<Settler>>>,
     line: Mutex<Option<MultiplexedConnection>>,
 }
 
 impl Settlers {
-    pub(super) fn get(&self, link: &Arc<Link>, prefix: &Bytes) -> Arc<Settler> {
+    pub(super) fn new(dialer: Arc<Dialer>, options: LinkOptions) -> Self {
+        Self {
+            dialer,
+            options,
+            by_prefix: Mutex::default(),
+            line: Mutex::default(),
+        }
+    }
+
+    fn get(self: &Arc<Self>, prefix: &Bytes) -> Arc<Settler> {
         let mut settlers = self
             .by_prefix
             .lock()
@@ -251,7 +268,7 @@ impl Settlers {
             return settler.clone();
         }
         let settler = Arc::new(Settler {
-            link: Arc::downgrade(link),
+            settlers: Arc::downgrade(self),
             prefix: prefix.clone(),
             state: Mutex::default(),
             confirmed: watch::Sender::new(0),
@@ -260,14 +277,14 @@ impl Settlers {
         settler
     }
 
-    pub(super) fn take_line(&self) -> Option<MultiplexedConnection> {
+    fn take_line(&self) -> Option<MultiplexedConnection> {
         self.line
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .take()
     }
 
-    pub(super) fn keep_line(&self, line: MultiplexedConnection) {
+    fn keep_line(&self, line: MultiplexedConnection) {
         *self.line.lock().unwrap_or_else(PoisonError::into_inner) = Some(line);
     }
 }

@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 
 use harness::{Proxy, Server, wait};
 use mcache::{
-    Cache, Error, ErrorKind, Loaded, Provider, RedisProvider, Source, server::RedisOptions,
+    Cache, Error, ErrorKind, Loaded, NearOptions, PlainRedisProvider, Provider, RedisProvider,
+    Source, server::RedisOptions,
 };
 use tokio::time::sleep;
 
@@ -200,5 +201,52 @@ fn what_the_server_cannot_take_at_all_is_as_much_as_it_can_take() {
             assert_eq!(entry.get_or_load(load).await.expect("loaded"), 1);
         }
         assert_eq!(cache.key("k").get::<u32>().await.expect("read"), Some(1));
+    });
+}
+
+/// Too little time for anything, and all the time there is; no connection that waits, and as many as there can be; a
+/// near cache without room, and with all the room there is.
+#[test]
+fn options_of_the_connection_at_both_ends_serve_every_caller() {
+    let server = Server::builder().feed(1_000).start();
+    run(async {
+        for (duration, count) in [
+            (Duration::ZERO, 0),
+            (Duration::from_nanos(1), 1),
+            (Duration::MAX, usize::MAX),
+        ] {
+            let options = RedisOptions::default()
+                .connect_timeout(duration)
+                .command_deadline(duration)
+                .breaker(u32::try_from(count).unwrap_or(u32::MAX), duration)
+                .parked_max(count)
+                .parked_idle_max(duration);
+            let near = NearOptions::new().bytes(u64::try_from(count).expect("64 bits"));
+            let plain = PlainRedisProvider::builder(server.url())
+                .redis(options.clone().id("plain"))
+                .spread(count)
+                .remembered_tags(count)
+                .tags_max(count)
+                .lease(duration);
+            let cache = Cache::builder(server.url())
+                .redis(options)
+                .near(near)
+                .provider(plain.build().expect("a provider"))
+                .caching(true)
+                .build()
+                .await
+                .expect("a cache");
+            for provider in ["redis", "plain"] {
+                let entry = || cache.key("k").providers([provider]).tags(["t"]);
+                let load = || async { Ok::<_, Error>(1) };
+                for _ in 0..2 {
+                    assert_eq!(entry().get_or_load(load).await.expect("loaded"), 1);
+                }
+                if duration == Duration::MAX {
+                    assert_eq!(entry().get::<u32>().await.expect("read"), Some(1));
+                }
+            }
+            cache.shutdown(Duration::from_millis(1)).await;
+        }
     });
 }

@@ -489,3 +489,34 @@ fn while_there_is_much_to_do_commits_need_not_notify() {
     recorder.wait_for(&["Product:p1001"]);
     drop(listener);
 }
+
+/// All the time there is, and none; no rows, and as many as can be said.
+#[test]
+fn a_source_whose_options_are_at_either_end_delivers() {
+    for (duration, count) in [(Duration::MAX, u32::MAX), (Duration::ZERO, 0)] {
+        let shop = Shop::open_with(&[("fsync", "off")], |outbox| {
+            let outbox = outbox.rows_max(count).bytes_max(count);
+            match duration {
+                // A consumer that is held for no time at all is expired by the first look.
+                Duration::ZERO => outbox,
+                hold => outbox.hold(hold),
+            }
+        });
+        let recorder = Recorder::new();
+        let source = shop
+            .source()
+            .poll_interval(duration)
+            .look_interval(duration)
+            .backlog_max(count);
+        let _invalidator = shop.invalidator_with(source, &recorder, |builder| builder);
+        for round in 0..3 {
+            let before = recorder.calls();
+            shop.postgres.psql(&format!(
+                "INSERT INTO product (id, title) VALUES ('p1', '{round}')
+                 ON CONFLICT (id) DO UPDATE SET title = excluded.title"
+            ));
+            wait::until("a change is told", || recorder.calls() > before);
+        }
+        wait::until("acknowledged", || shop.waiting() == 0);
+    }
+}

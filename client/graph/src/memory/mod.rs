@@ -58,7 +58,23 @@ pub struct MemoryResolver {
     computed: HashMap<(String, String), Box<Compute>>,
 }
 
-/// The rows of each entity, by key.
+/// The rows of each entity, by key: what a [computed field](MemoryResolver::compute) is computed from.
+///
+/// ```
+/// use std::sync::Arc;
+/// use mcache_graph::{Dependency, Entity, Field, MemoryResolver, Schema, Tables};
+/// use serde_json::json;
+///
+/// let schema = Schema::builder()
+///     .entity(Entity::new("Shelf").field(Field::computed("books").depends_on(Dependency::on("Book"))))
+///     .entity(Entity::new("Book").field("title"))
+///     .build()?;
+/// let count = |tables: &Tables| json!(tables.rows("Book").count());
+/// let resolver = MemoryResolver::new(Arc::new(schema))
+///     .compute("Shelf", "books", move |tables, _row, _context| count(tables));
+/// # let _ = resolver;
+/// # Ok::<(), mcache_graph::SchemaError>(())
+/// ```
 #[derive(Debug, Default)]
 pub struct Tables {
     rows: HashMap<String, BTreeMap<String, Row>>,
@@ -94,6 +110,17 @@ impl Tables {
 }
 
 /// A row that a table cannot hold.
+///
+/// ```
+/// # use std::sync::Arc;
+/// # use mcache_graph::{Entity, MemoryError, MemoryResolver, Schema};
+/// # use serde_json::json;
+/// # let schema = Schema::builder().entity(Entity::new("Product").field("title")).build()?;
+/// let store = MemoryResolver::new(Arc::new(schema));
+/// let error = store.put("Product", json!({ "title": "without an id" })).unwrap_err();
+/// assert!(matches!(error, MemoryError::Row { .. }));
+/// # Ok::<(), mcache_graph::SchemaError>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum MemoryError {

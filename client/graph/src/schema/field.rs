@@ -12,6 +12,15 @@ use super::{Dependency, FieldIndex};
 pub type Name = Arc<str>;
 
 /// What the values of a field are: which filters make sense, and when two values are the same.
+///
+/// ```
+/// use mcache_graph::FieldType;
+/// use serde_json::json;
+///
+/// let text = |value| FieldType::Number.canonical_text(&value).map(|text| text.into_owned());
+/// assert_eq!(text(json!("12.50")), text(json!(12.5)));
+/// assert_ne!(FieldType::Text.identity(&json!("a")), FieldType::Text.identity(&json!("A")));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum FieldType {

@@ -89,6 +89,15 @@ impl Schema {
 }
 
 /// Collects entities; [`build`](Self::build) checks them.
+///
+/// ```
+/// use mcache_graph::{Entity, Schema, SchemaBuilder};
+///
+/// let builder: SchemaBuilder = Schema::builder().entity(Entity::new("Product").field("title"));
+/// let (first, second) = (Schema::builder().version("1").build()?, builder.version("2").build()?);
+/// assert_ne!(first.fingerprint(), second.fingerprint());
+/// # Ok::<(), mcache_graph::SchemaError>(())
+/// ```
 #[derive(Debug, Default)]
 pub struct SchemaBuilder {
     version: String,
@@ -442,6 +451,14 @@ fn snake_case(name: &str) -> String {
 }
 
 /// Why a schema could not be built.
+///
+/// ```
+/// use mcache_graph::{Entity, Relation, Schema, SchemaError};
+///
+/// let product = Entity::new("Product").relation(Relation::has_many("variants", "Variant", "product_id"));
+/// let error = Schema::builder().entity(product).build().unwrap_err();
+/// assert!(matches!(error, SchemaError::Unknown { ref name, .. } if name == "Variant"));
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum SchemaError {

@@ -13,6 +13,21 @@ use super::{FieldNames, Name};
 ///
 /// Where the [key](super::Entity::key) has several fields, so has what refers to it, in the same order: `["tenant_id",
 /// "order_id"]`. All of them must be equal; null in one of them refers to nothing.
+///
+/// ```
+/// use mcache_graph::{Entity, Relation, Schema};
+///
+/// let schema = Schema::builder()
+///     .entity(
+///         Entity::new("Product")
+///             .relation(Relation::has_many("variants", "Variant", "product_id").ordered_by("sku")),
+///     )
+///     .entity(Entity::new("Variant").fields(["sku", "product_id"]))
+///     .build()?;
+/// let variants = schema.entity("Product").unwrap().get_relation("variants").unwrap();
+/// assert!(variants.is_many() && variants.target() == "Variant");
+/// # Ok::<(), mcache_graph::SchemaError>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct Relation {
     pub(crate) name: Name,
@@ -27,6 +42,20 @@ pub struct Relation {
 }
 
 /// The link entity of a relation and its two keys, seen from the entity the relation belongs to.
+///
+/// ```
+/// use mcache_graph::{Entity, Relation, Schema};
+///
+/// let schema = Schema::builder()
+///     .entity(Entity::new("Product").relation(Relation::linked_many("channels", "Channel", "ProductChannel")))
+///     .entity(Entity::new("Channel").field("name"))
+///     .entity(Entity::link("ProductChannel", ("product_id", "Product"), ("channel_id", "Channel")))
+///     .build()?;
+/// let channels = schema.entity("Product").unwrap().get_relation("channels").unwrap();
+/// let through = channels.through().unwrap();
+/// assert_eq!((&*through.near[0], &*through.far[0]), ("product_id", "channel_id"));
+/// # Ok::<(), mcache_graph::SchemaError>(())
+/// ```
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Through {

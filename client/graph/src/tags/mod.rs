@@ -22,6 +22,12 @@ use mcache::Tags;
 use mcache::change::{BoxError, ChangeEvent, EventTags};
 
 /// How much the tags of a result say about it.
+///
+/// ```
+/// use mcache_graph::Precision;
+///
+/// assert_eq!(Precision::default(), Precision::Precise);
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Precision {
@@ -98,7 +104,14 @@ impl TagLimits {
     }
 }
 
-/// The tags of a result.
+/// The tags of a result: see [`Answer::tags`](crate::Answer::tags).
+///
+/// ```
+/// use mcache_graph::ResultTags;
+///
+/// let none = ResultTags::default();
+/// assert!(none.tags.is_empty() && none.collapsed == 0);
+/// ```
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct ResultTags {
@@ -193,8 +206,20 @@ fn put_compatible(event: &ChangeEvent, tags: &mut impl TagSink) {
 }
 
 /// The schema does not have the entity of a change.
+///
+/// ```
+/// use std::sync::Arc;
+/// use mcache::change::{ChangeEvent, Operation};
+/// use mcache_graph::{ChangeTags, Schema};
+///
+/// let tags = ChangeTags::new(Arc::new(Schema::builder().build()?));
+/// let change = ChangeEvent::new("Order", Operation::Created, ["o1"]);
+/// assert_eq!(tags.of(&change).unwrap_err().entity, "Order");
+/// # Ok::<(), mcache_graph::SchemaError>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("change of {entity:?}, which the schema does not have")]
+#[non_exhaustive]
 pub struct UnknownEntity {
     /// The entity as the event names it.
     pub entity: String,

@@ -58,7 +58,7 @@ impl WatchError {
             Self::Database(error) => error
                 .as_db_error()
                 .is_none_or(|said| may_pass(said.code().code())),
-            Self::Capture(PostgresError::Sql { source, .. }) => source
+            Self::Capture(PostgresError::Sql { cause, .. }) => cause
                 .as_db_error()
                 .is_none_or(|said| may_pass(said.code().code())),
             Self::Capture(PostgresError::Timeout { .. }) => true,

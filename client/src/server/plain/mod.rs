@@ -103,6 +103,17 @@ pub struct PlainRedisProvider {
 }
 
 /// Configures a [`PlainRedisProvider`].
+///
+/// ```
+/// use mcache::PlainRedisProvider;
+///
+/// let provider = PlainRedisProvider::builder("redis://127.0.0.1:6379")
+///     .namespace("store-eu")
+///     .remembered_tags(1 << 20)
+///     .build()?;
+/// # let _ = provider;
+/// # Ok::<(), mcache::Error>(())
+/// ```
 #[derive(Debug, Clone)]
 pub struct PlainBuilder {
     url: String,

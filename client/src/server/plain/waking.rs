@@ -35,11 +35,11 @@ const PAUSE: Duration = Duration::from_millis(250);
 /// Those of one process who wait in one room.
 #[derive(Default)]
 pub(super) struct Waking {
-    state: Mutex<State>,
+    state: Mutex<Waiters>,
 }
 
 #[derive(Default)]
-struct State {
+struct Waiters {
     waiting: HashMap<Bytes, (Arc<Notify>, usize)>,
     /// Whether the task runs that listens.
     running: bool,
@@ -94,7 +94,7 @@ impl Waking {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, Waiters> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

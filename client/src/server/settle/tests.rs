@@ -22,7 +22,7 @@ fn settling(provider: &RedisProvider, leases: u64, longest_ms: u64) -> Settling 
     };
     let mut settling = Settling::default();
     let acknowledged = Acknowledged::now(1, leases, longest_ms);
-    settling.add(link, acknowledged, &Bytes::from_static(b"t:"));
+    settling.add(link.settlers(), acknowledged, &Bytes::from_static(b"t:"));
     settling
 }
 
@@ -93,7 +93,7 @@ async fn who_comes_while_one_is_under_way_waits_for_the_next() {
     let Topology::Single(link) = &provider.topology else {
         panic!("one server");
     };
-    let settler = link.settlers().get(link, &Bytes::from_static(b"t:"));
+    let settler = link.settlers().get(&Bytes::from_static(b"t:"));
     until("they wait", || settler.confirmed.receiver_count() == 11).await;
     released.store(1, Ordering::Relaxed);
     soon(async { first.await.expect("no panic") }).await;
