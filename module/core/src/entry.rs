@@ -176,11 +176,31 @@ impl Entry {
     /// # Panics
     /// When a part exceeds [`MAX_TAGS`], [`MAX_KEY_BYTES`] or [`MAX_BYTES`].
     pub fn new(key: &[u8], value: &[u8], attributes: Attributes, tags: &[u32]) -> Entry {
+        let mut entry = Entry::with_room(key, value, attributes, tags.len());
+        entry.fill_tags(tags);
+        entry
+    }
+
+    /// An entry of so many tags whose records are not known yet.
+    pub(crate) fn without_records(
+        key: &[u8],
+        value: &[u8],
+        attributes: Attributes,
+        tags: usize,
+    ) -> Entry {
+        let entry = Entry::with_room(key, value, attributes, tags);
+        // SAFETY: the part of tags has this very length.
+        unsafe { entry.part(0).write_bytes(0, tags * size_of::<u32>()) };
+        entry
+    }
+
+    /// An entry with room for so many records, which the caller fills.
+    fn with_room(key: &[u8], value: &[u8], attributes: Attributes, tags: usize) -> Entry {
         assert!(
-            tags.len() <= MAX_TAGS && Entry::fits(key, value),
+            tags <= MAX_TAGS && Entry::fits(key, value),
             "entry too large"
         );
-        let at = tags.len() * 8 + key.len();
+        let at = tags * 8 + key.len();
         let layout = layout(at, value.len(), attributes.swr_ms > 0);
         // SAFETY: the size is never zero: it includes the header.
         let memory = unsafe { alloc(layout) };
@@ -191,7 +211,7 @@ impl Entry {
         unsafe {
             header.write(Header {
                 birth: attributes.birth,
-                end_and_tags: end_and_tags(attributes, tags.len()),
+                end_and_tags: end_and_tags(attributes, tags),
                 checked: 0,
                 id: UNLINKED,
                 value_len: value.len() as u32,
@@ -202,8 +222,7 @@ impl Entry {
         // SAFETY: the parts lie one behind the other inside the allocation, as `layout` computed; the sources are
         // borrowed slices and so cannot overlap memory that was allocated just now.
         unsafe {
-            copy_nonoverlapping(tags.as_ptr(), entry.part(0).cast(), tags.len());
-            copy_nonoverlapping(key.as_ptr(), entry.part(tags.len() * 8), key.len());
+            copy_nonoverlapping(key.as_ptr(), entry.part(tags * 8), key.len());
             copy_nonoverlapping(value.as_ptr(), entry.part(at), value.len());
         }
         entry.write_swr(attributes.swr_ms);

@@ -314,7 +314,7 @@ fn forbidden(ctx: Ctx<'_>, key: Str) -> bool {
     let arriving = || {
         state::with(|s| {
             let arriving = s.arriving()?;
-            let tags: Vec<_> = arriving.tags.iter().map(|tag| OwnedStr::new(tag)).collect();
+            let tags: Vec<_> = arriving.tags.iter().map(OwnedStr::new).collect();
             Some((tags, arriving.copied_from.map(OwnedStr::new)))
         })
     };

@@ -73,16 +73,15 @@ impl Index {
         self.settle();
         let staging = if loading { self.staging.as_mut() } else { None };
         let home = grow(staging.unwrap_or(&mut self.dbs), db);
-        let mut records = Vec::new();
         resolve_in(
             &mut self.tags,
             &mut home.names,
             names,
             entry.is_manual(),
             &[],
-            &mut records,
+            &mut self.adopted,
         );
-        entry.fill_tags(&records);
+        entry.fill_tags(&self.adopted);
         link_in(&mut self.tags, home, entry, self.kills, self.floor);
     }
 

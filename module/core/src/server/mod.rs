@@ -33,7 +33,7 @@ use crate::index::Index;
 use crate::lease::Leases;
 use crate::slots::Exports;
 
-use arrive::Pending;
+use arrive::{Pending, Spare};
 use life::Phase;
 
 pub use arrive::{Arriving, Renamed};
@@ -100,6 +100,7 @@ pub struct Server<W> {
     /// A floor that replicas have not been told of.
     untold_floor: Option<Epoch>,
     pending: Option<Pending>,
+    spare: Spare,
     awaited: &'static Awaited,
     /// The timer for the next end of a lease or of a wait.
     alarm: Option<Alarm>,
@@ -132,6 +133,7 @@ impl<W: Copy + Eq + Hash> Server<W> {
             unconfirmed: false,
             untold_floor: None,
             pending: None,
+            spare: Spare::default(),
             awaited,
             alarm: None,
             records: Vec::new(),
