@@ -76,6 +76,8 @@ pub struct Index {
     just_left: Option<Entry>,
     /// Record ids of the entry that is being adopted; kept to be reused.
     adopted: Vec<u32>,
+    /// The hashes of its names.
+    hashes: Vec<u64>,
     /// Dead and soft records in all databases; 0 means that no entry can be anything but alive by its tags.
     doubtful_records: usize,
     /// Counts invalidations that left members to reclaim. An entry that was alive at this count still is.
@@ -112,6 +114,7 @@ impl Index {
             limbo_db: 0,
             just_left: None,
             adopted: Vec::new(),
+            hashes: Vec::new(),
             doubtful_records: 0,
             kills: 0,
             trusted: 0,
