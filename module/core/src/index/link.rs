@@ -76,7 +76,8 @@ impl Index {
         let home = grow(staging.unwrap_or(&mut self.dbs), db);
         // A file names its tags in no order, so each look-up is one into memory that is in no cache: they wait together.
         self.hashes.clear();
-        self.hashes.extend(names.clone().map(|name| self.tags.hash(name)));
+        self.hashes
+            .extend(names.clone().map(|name| self.tags.hash(name)));
         home.names.touch(&self.hashes);
         let mut hashes = self.hashes.iter();
         resolve_in(

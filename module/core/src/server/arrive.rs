@@ -29,7 +29,10 @@ pub(super) struct Spare {
 
 impl Spare {
     fn take(&mut self) -> (Vec<u8>, Vec<u8>) {
-        (std::mem::take(&mut self.key), std::mem::take(&mut self.names))
+        (
+            std::mem::take(&mut self.key),
+            std::mem::take(&mut self.names),
+        )
     }
 
     fn keep(&mut self, pending: Pending) {
@@ -253,7 +256,11 @@ impl<W> Server<W> {
         };
         let (value, attributes, tags): (&[u8], _, TagNames<'_>) = match worth {
             None => (b"", Attributes::HUSK, TagNames::default()),
-            Some(attributes) => (entry.value(), attributes, self.index.names(&entry).collect()),
+            Some(attributes) => (
+                entry.value(),
+                attributes,
+                self.index.names(&entry).collect(),
+            ),
         };
         if !Entry::fits(key, value) {
             return Renamed::TooLong;
