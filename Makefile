@@ -30,7 +30,7 @@ storefront: build ## a store on PostgreSQL with a live page: off, cache, cache a
 
 .PHONY: storefront-bench
 storefront-bench: build ## the store without the cache, with it and with a near cache, in alternating rounds; writes docs/results/storefront.*
-	$(CARGO) run --release -p mcache-examples --bin storefront-bench
+	$(CARGO) run --release -p mcache-benches --bin storefront-bench
 
 .PHONY: test
 test: build ## every test: pure logic, client, real servers, the store's page in a browser, the package for Medusa
@@ -84,6 +84,20 @@ miri: ## the unsafe part of core under Miri, where it is installed
 .PHONY: msrv
 msrv: ## builds with the oldest Rust that Cargo.toml promises, where it is installed
 	@.ci/msrv
+
+.PHONY: deny
+deny: ## licences, bans and sources of dependencies, as deny.toml says; needs cargo-deny. CHECK=advisories asks its database
+	@.ci/need cargo-deny
+	$(CARGO) deny check $(or $(CHECK),licenses bans sources)
+
+.PHONY: coverage
+coverage: ## which lines of core its tests run; needs cargo-tarpaulin. The report is target/coverage/tarpaulin-report.html
+	@.ci/need cargo-tarpaulin
+	$(CARGO) tarpaulin --engine ptrace -p mcache-core --target-dir target/coverage --out html --output-dir target/coverage
+
+.PHONY: semver
+semver: ## compares the crates' public API with the newest tag, or with SINCE=v0.1.0; needs cargo-semver-checks
+	@SINCE=$(SINCE) .ci/semver
 
 .PHONY: test-server
 test-server: build ## tests on real servers, one file per property; NAME=... picks some

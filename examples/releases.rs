@@ -1,8 +1,8 @@
 //! `make releases`: two services on one database, one of which is released and rolled back while both run.
 //!
-//! Starts a PostgreSQL and a Redis with the module of its own. After each statement it asks every running process each of
-//! its queries, twice: through its cache, and past it. It prints what was still cached, what had been cleared, and how
-//! many answers differed. It ends with status 1 if one did.
+//! Starts a PostgreSQL and a Redis with the module of its own. After each statement it asks every running process each
+//! of its queries, twice: through its cache, and past it. It prints what was still cached, what had been cleared, and
+//! how many answers differed. It ends with status 1 if one did.
 
 use std::error::Error;
 use std::io::{self, Write};
@@ -238,7 +238,7 @@ impl<W: Write> Street<'_, W> {
         self.compare().await
     }
 
-    /// Waits until every process that runs has acknowledged whatever is committed.
+    /// Waits until every process that runs has acknowledged all committed changes.
     async fn settle(&self) -> Result<()> {
         let began = Instant::now();
         // A change for every consumer: behind it a process that had something to clear at its start has done that, too.

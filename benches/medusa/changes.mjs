@@ -1,5 +1,6 @@
-// Every kind of change that the back office, or an order, makes to what the store shows. Each is a name and what is done;
-// `admin` is the server on which it is done, `w` the world (see world.mjs), `n` a number of this run, for unique names.
+// Every kind of change that the back office, or an order, makes to what the store shows. Each is a name and what is
+// done; `admin` is the server on which it is done, `w` the world (see world.mjs), `n` a number of this run, for unique
+// names.
 const price = (amount) => [{ amount, currency_code: "eur" }]
 
 export const CHANGES = [

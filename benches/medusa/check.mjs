@@ -1,12 +1,14 @@
 // Every kind of change followed by the store's reads, against a server without a cache on the same database.
 //
-//   node check.mjs --off 7361 --on 7362,7363 --seed seed.json --rng 1 --out check.jsonl [--only part] [--rounds 24] [--redis 7352]
+//   node check.mjs --off 7361 --on 7362,7363 --seed seed.json --rng 1 --out check.jsonl
+//     [--only part] [--rounds 24] [--redis 7352]
 //                  [--without changes,races,outages] [--psql CONNINFO] [--worker yes]
 //                  [--related yes]    only the reads that the kind of change may concern; [--show yes] what differs
 //
-// Before a change each read is asked for twice of the cached servers, so that it is in the cache; a comparison counts only if
-// the second of these was a hit. A difference right after the change is `late` if it is gone within 400 ms, else `stale`. What
-// is done is written to the file, one line a kind, and a later run with the same seed goes on behind it.
+// Before a change each read is asked for twice of the cached servers, so that it is in the cache; a comparison counts
+// only if the second of these was a hit. A difference right after the change is `late` if it is gone within 400 ms,
+// else `stale`. What is done is written to the file, one line a kind, and a later run with the same seed goes on behind
+// it.
 import { execFileSync, spawn } from "node:child_process"
 import { appendFileSync, existsSync, readFileSync } from "node:fs"
 import { Server, randomOf } from "./api.mjs"

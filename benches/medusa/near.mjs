@@ -1,5 +1,6 @@
-// near.mjs SEED PORT PROBEPORT: what a near cache inside Node could save of a hot page, at most (near-probe.cjs says how). Modes take
-// turns in short blocks; processor time is compared as well as time, since it depends less on what else the machine does.
+// near.mjs SEED PORT PROBEPORT: what a near cache inside Node could save of a hot page, at most (near-probe.cjs says
+// how). Modes take turns in short blocks; processor time is compared as well as time, since it depends less on what
+// else the machine does.
 import { readFileSync } from "node:fs"
 import { Server } from "./api.mjs"
 import { hotReads } from "./visits.mjs"

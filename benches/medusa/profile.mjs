@@ -1,8 +1,9 @@
-// profile.mjs OUT SEED PGPORT NAME=PORT:PROXYPORT ...: which statements each request sends to the database, without a cache and with one.
+// profile.mjs OUT SEED PGPORT NAME=PORT:PROXYPORT ...: which statements each request sends to the database, without a
+// cache and with one.
 //
-// Each server reaches PostgreSQL through a proxy in this process, which reads the statements on their way. One visitor makes one
-// request at a time, so each statement belongs to the request under way. Counts do not depend on how busy the machine is; with the
-// database a network hop away they are what a request's time is made of.
+// Each server reaches PostgreSQL through a proxy in this process, which reads the statements on their way. One visitor
+// makes one request at a time, so each statement belongs to the request under way. Counts do not depend on how busy the
+// machine is; with the database a network hop away they are what a request's time is made of.
 import net from "node:net"
 import { readFileSync, writeFileSync } from "node:fs"
 import { Server, randomOf } from "./api.mjs"

@@ -36,7 +36,7 @@ const lines = [
   "# Medusa with and without the package",
   "",
   "Written by `make medusa-bench`. A Medusa 2.21 server with a seeded shop; the three servers take turns request by request, so that",
-  `whatever else runs disturbs all alike. Median milliseconds a request; ${os.cpus()[0]?.model.trim() ?? "unknown"}, ${os.cpus().length} cores, Node ${process.versions.node}.`,
+  `other programs on the machine disturb all three alike. Median milliseconds a request; ${os.cpus()[0]?.model.trim() ?? "unknown"}, ${os.cpus().length} cores, Node ${process.versions.node}.`,
   "The ratios are medians of pairs: the same request on two servers, one right after the other. *Published* is what Medusa publishes for its",
   "cache, time with it by time without.",
   "",

@@ -1,5 +1,5 @@
-// Changes that never reach Medusa: SQL by another program. mcache-watch has to notice them. Each is a name and a statement, made
-// from the world (world.mjs) and a number of this run.
+// Changes that never reach Medusa: SQL by another program. mcache-watch has to notice them. Each is a name and a
+// statement, made from the world (world.mjs) and a number of this run.
 const text = (value) => `'${String(value).replaceAll("'", "''")}'`
 
 export const SQL = [

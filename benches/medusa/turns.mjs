@@ -1,4 +1,4 @@
-// Several servers take turns, request by request, so that whatever else runs on the machine disturbs all alike.
+// Several servers take turns, request by request, so that other programs on the machine disturb all alike.
 //   turns.mjs OUT ROUND NAME=PORT:PID[:REDISPORT] ... -- JSON      the JSON: what each visitor does (visitor.mjs)
 import { fork } from "node:child_process"
 import { mkdirSync } from "node:fs"

@@ -1,5 +1,5 @@
-// What a visitor asks for, as the starter storefront does, and what the back office writes meanwhile. `call` carries out one
-// request under a name; the same random numbers make the same visits on every server.
+// What a visitor asks for, as the starter storefront does, and what the back office writes meanwhile. `call` carries
+// out one request under a name; the same random numbers make the same visits on every server.
 const LIST_FIELDS = encodeURIComponent("*variants.calculated_price,+variants.inventory_quantity,+metadata,+tags")
 const CATEGORY_FIELDS = "*category_children,*parent_category,*parent_category.parent_category"
 const COUNTRY = { eur: "de", usd: "us", gbp: "gb" }

@@ -1,7 +1,7 @@
 //! What the feed costs the server while none, one and a hundred near caches subscribe, beside a server that has none.
 //!
-//! Server CPU of one SET and one INVALIDATE that concerns it, as INFO counts it: what the near caches do in this process is not
-//! in it, what waking and answering them costs the server is.
+//! Server CPU of one SET and one INVALIDATE that concerns it, as INFO counts it: what the near caches do in this
+//! process is not in it, what waking and answering them costs the server is.
 
 use std::time::{Duration, Instant};
 

@@ -96,8 +96,8 @@ async fn fill(cache: &Cache, names: &[String], value: &str) {
     }
 }
 
-/// The place of the next read. Chained, it depends on the value of this one, as in a program that uses what it read: the
-/// processor cannot begin the next look-up before this one has ended.
+/// The place of the next read. Chained, it depends on the value of this one, as in a program that uses what it read:
+/// the processor cannot begin the next look-up before this one has ended.
 fn next(at: usize, value: &str, chained: bool) -> usize {
     at + if chained { value.len() - VALUE + 1 } else { 1 }
 }

@@ -1,8 +1,8 @@
-//! What a hit in the near cache costs beside the in-process caches people use, what settling costs beside PUBLISH and with a
-//! process that is stopped, and what the feed costs the server.
+//! What a hit in the near cache costs beside the in-process caches people use, what settling costs beside PUBLISH and
+//! with a process that is stopped, and what the feed costs the server.
 //!
-//! `make bench-near`. Everything is measured in turns within one run, because a machine is not as fast at one moment as at
-//! another; each figure is the median of its turns.
+//! `make bench-near`. Everything is measured in turns within one run, because a machine is not as fast at one moment as
+//! at another; each figure is the median of its turns.
 
 mod feed;
 mod hits;

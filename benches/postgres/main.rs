@@ -1,9 +1,9 @@
 //! `make bench-postgres`: what capturing changes costs those who write, with no consumer, one, and ten.
 //!
-//! Three databases of one server hold the same table: one without an outbox, one whose changes one consumer is told of, one
-//! whose changes ten are. Four connections write to one of them at a time, in turns, so that whatever else the machine does
-//! hits all three. Beside commits a second stands the processor time of the server's processes, which such a machine does
-//! not change: of those that write, and of those that consumers read with.
+//! Three databases of one server hold the same table: one without an outbox, one whose changes one consumer is told of,
+//! one whose changes ten are. Four connections write to one of them at a time, in turns, so that other work of the
+//! machine hits all three. Beside commits a second stands the processor time of the server's processes, which such a
+//! machine does not change: of those that write, and of those that consumers read with.
 
 #[allow(dead_code, reason = "shared with server-bench, which uses all of it")]
 #[path = "../server/results.rs"]

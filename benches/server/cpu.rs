@@ -1,7 +1,7 @@
 //! Server CPU per operation.
 //!
 //! Owns the measurement: INFO's `used_cpu_user + used_cpu_sys` around a load. Two loads are compared in alternation, so
-//! that whatever else the machine does hits both; the ratio is that of the medians. It must not know what is compared.
+//! that other work of the machine hits both; the ratio is that of the medians. It must not know what is compared.
 
 use harness::{Server, Session};
 

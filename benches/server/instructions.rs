@@ -1,8 +1,9 @@
 //! Instructions per operation, counted by callgrind.
 //!
-//! A server runs under valgrind, which counts nothing while the server is filled and while the load runs for the first time,
-//! so that what is allocated at first use is not among it. Then `callgrind_control` has it count. Repeatable to two per cent
-//! (keys fall into other buckets in each run), and blind to cache misses, which is what the CPU rows are for.
+//! A server runs under valgrind, which counts nothing while the server is filled and while the load runs for the first
+//! time, so that what is allocated at first use is not among it. Then `callgrind_control` has it count. Repeatable to
+//! two per cent (keys fall into other buckets in each run), and blind to cache misses, which is what the CPU rows are
+//! for.
 
 use std::fs;
 use std::os::unix::net::UnixStream;

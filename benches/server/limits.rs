@@ -1,7 +1,7 @@
 //! `make bench-limits`: what a very large cache costs, and what holds it up.
 //!
-//! Fills one server with entries as a shop has them, then invalidates, reclaims, saves, flushes and reloads them. The number
-//! of entries is an argument: ten million take about 6 GB and a quarter of an hour, 200,000 a minute.
+//! Fills one server with entries as a shop has them, then invalidates, reclaims, saves, flushes and reloads them. The
+//! number of entries is an argument: ten million take about 6 GB and a quarter of an hour, 200,000 a minute.
 
 use std::io::Write;
 use std::os::unix::net::UnixStream;

@@ -29,8 +29,8 @@ impl Load {
 
     /// A load of operations that take several commands each, `pipeline` operations at a time.
     ///
-    /// With a pipeline of one there are 50 connections, as with redis-benchmark, else 4: the server is busy all the time
-    /// either way.
+    /// With a pipeline of one there are 50 connections, as with redis-benchmark, else 4: the server is busy all the
+    /// time either way.
     pub fn grouped(operations: impl IntoIterator<Item = Vec<Command>>, pipeline: usize) -> Self {
         let mut operations = operations.into_iter().peekable();
         let mut batches = Vec::new();

@@ -1,9 +1,9 @@
 //! `make bench`: what mcache costs, beside plain Redis and beside rivals done well.
 //!
-//! Each part measures on servers of its own and renews its part of `benches/RESULTS.md`. Without arguments all parts run
-//! but the counted instructions, which need valgrind (`--instructions`), the limits, which need memory
-//! (`--limits <entries>`), and the rows of one server version (`--this-server`); `--only <part>` picks one. With `--compare` nothing is
-//! written: what became worse than the stored figures is said, and the program fails if anything did.
+//! Each part measures on servers of its own and renews its part of `benches/RESULTS.md`. Without arguments all parts
+//! run but the counted instructions, which need valgrind (`--instructions`), the limits, which need memory (`--limits
+//! <entries>`), and the rows of one server version (`--this-server`); `--only <part>` picks one. With `--compare`
+//! nothing is written: what became worse than the stored figures is said, and the program fails if anything did.
 
 mod against_plain;
 mod client;

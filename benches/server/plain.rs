@@ -1,7 +1,7 @@
 //! Section 5: what the provider without the module costs a server, beside the module and beside plain GET and SET.
 //!
-//! All sides run through the client, over one connection with 32 calls under way, so that the server is met by the same traffic; counted is
-//! what the server spends.
+//! All sides run through the client, over one connection with 32 calls under way, so that the server is met by the same
+//! traffic; counted is what the server spends.
 
 use std::pin::Pin;
 use std::time::Duration;

@@ -1,7 +1,7 @@
 //! `benches/RESULTS.md`.
 //!
-//! Owns its layout: one table a part, each between two marks, so that parts are renewed one by one. It must not know how
-//! a figure came about.
+//! Owns its layout: one table a part, each between two marks, so that parts are renewed one by one. It must not know
+//! how a figure came about.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -135,7 +135,7 @@ impl Part {
         self.write_on(&version(server));
     }
 
-    /// The same, of whatever server it was measured on.
+    /// The same, for a server of the named version.
     pub fn write_on(&self, version: &str) {
         let path = path();
         let file = fs::read_to_string(&path).unwrap_or_else(|_| HEADER.to_owned());

@@ -60,8 +60,8 @@ pub fn invalidate(tag: &str) -> Command {
     Command::new(["MCACHE.INVALIDATE", "TAGS", tag])
 }
 
-/// The tag cache that people write in Lua: value and index in one atomic step, a set of keys per tag. Done as cheaply as
-/// it can be: sets are not cleaned of keys that lost the tag, which is why theirs drift and ours does not.
+/// The tag cache that people write in Lua: value and index in one atomic step, a set of keys per tag. Done as cheaply
+/// as it can be: sets are not cleaned of keys that lost the tag, which is why theirs drift and ours does not.
 const LUA_SET: &str = "redis.call('SET', KEYS[1], ARGV[1], 'EX', ARGV[2]) \
     for i = 2, #KEYS do redis.call('SADD', KEYS[i], KEYS[1]) redis.call('EXPIRE', KEYS[i], ARGV[2]) end";
 

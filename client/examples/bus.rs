@@ -14,7 +14,8 @@ pub(crate) async fn main() -> Result<(), BoxError> {
         .build()
         .await?;
     let (bus, changes) = bus();
-    // With the crate mcache-graph its `change_tags()` know the tags; here a product clears its own and every list of them.
+    // With the crate mcache-graph its `change_tags()` know the tags; here a product clears its own and every list of
+    // them.
     let tags = |event: &ChangeEvent| -> Result<Vec<String>, BoxError> {
         let own = event.ids.iter().map(|id| format!("{}:{id}", event.entity));
         Ok(own.chain([format!("{}:list:*", event.entity)]).collect())

@@ -81,9 +81,10 @@ impl<'c, K: AsRef<[u8]>, C: Codec> Batch<'c, K, C> {
 
     /// The cached values, and those the loader has for the rest, which are then kept.
     ///
-    /// The loader is called once with all keys that are neither cached nor being loaded, and returns what it found; keys it
-    /// leaves out have no value, which is remembered only with [`negative_ttl`](Self::negative_ttl). Values that another
-    /// caller is loading are waited for; only if nothing comes of that, the loader is called again, for what is then left.
+    /// The loader is called once with all keys that are neither cached nor being loaded, and returns what it found;
+    /// keys it leaves out have no value, which is remembered only with [`negative_ttl`](Self::negative_ttl). Values
+    /// that another caller is loading are waited for; only if nothing comes of that, the loader is called again, for
+    /// what is then left.
     ///
     /// ```
     /// # use std::collections::HashMap;
@@ -103,8 +104,8 @@ impl<'c, K: AsRef<[u8]>, C: Codec> Batch<'c, K, C> {
     ///
     /// # Errors
     ///
-    /// Only the loader's own. It is not the answer where all keys that the loader was called for have a value at hand that may
-    /// be served instead: [due](Self::early_refresh), or stale with [`stale_if_error`](Self::stale_if_error).
+    /// Only the loader's own. It is not the answer where all keys that the loader was called for have a value at hand
+    /// that may be served instead: [due](Self::early_refresh), or stale with [`stale_if_error`](Self::stale_if_error).
     pub async fn get_or_load_many<T, E, F, Fut>(self, loader: F) -> Result<HashMap<K, T>, E>
     where
         K: Eq + Hash + Clone,
@@ -146,10 +147,10 @@ impl<'c, K: AsRef<[u8]>, C: Codec> Batch<'c, K, C> {
         Ok(values)
     }
 
-    /// As [`get_or_load_many`](Self::get_or_load_many), with the loader in tasks of its own, which are finished whether or not
-    /// their caller still waits. Keys of which a [stale](Self::swr) value or one that is [due](Self::early_refresh) is at hand
-    /// are refreshed in the background, by one call of the loader for all of them; the caller gets what is at hand, and waits
-    /// only for keys that have nothing.
+    /// As [`get_or_load_many`](Self::get_or_load_many), with the loader in tasks of its own, which are finished whether
+    /// or not their caller still waits. Keys of which a [stale](Self::swr) value or one that is
+    /// [due](Self::early_refresh) is at hand are refreshed in the background, by one call of the loader for all of
+    /// them; the caller gets what is at hand, and waits only for keys that have nothing.
     ///
     /// ```
     /// # use std::{collections::HashMap, time::Duration};

@@ -1,5 +1,5 @@
-//! The handle that callers hold: what concerns the cache as a whole. What concerns one key is in `entry`, several keys in
-//! `batch`; what they share is in `core`.
+//! The handle that callers hold: what concerns the cache as a whole. What concerns one key is in `entry`, several keys
+//! in `batch`; what they share is in `core`.
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -94,7 +94,7 @@ impl<C: Codec> Cache<C> {
         self.keys(keys).get_many().await
     }
 
-    /// Removes one entry, whatever its options, from every provider.
+    /// Removes one entry, with any options, from every provider.
     ///
     /// Meant for housekeeping: a fill of the same key that is under way may store its value afterwards. What must not
     /// be served any more is invalidated by a tag.
@@ -112,9 +112,10 @@ impl<C: Codec> Cache<C> {
     /// Makes every entry dead that carries any of these tags, in every provider.
     ///
     /// When this returns an [acknowledged](Invalidation::is_acknowledged) invalidation, no server serves any more what
-    /// was loaded before the call; when it is [settled](Invalidation::is_settled), nor does any [near cache](Builder::near) of
-    /// any process. It waits for that, usually a millisecond, and where a process with a near cache is stopped or cut off for as
-    /// long as that one's lease lasts: a second, unless the server says otherwise. [`Builder::settle`] turns the waiting off.
+    /// was loaded before the call; when it is [settled](Invalidation::is_settled), nor does any [near
+    /// cache](Builder::near) of any process. It waits for that, usually a millisecond, and where a process with a near
+    /// cache is stopped or cut off for as long as that one's lease lasts: a second, unless the server says otherwise.
+    /// [`Builder::settle`] turns the waiting off.
     ///
     /// If a provider cannot be reached within its deadline, the invalidation is *pending*:
     /// it is sent again in the background until it is acknowledged or no entry it concerns can still be alive. Until
@@ -194,8 +195,8 @@ impl<C: Codec> Cache<C> {
     ///
     /// # Errors
     ///
-    /// As the provider's, [unavailable](crate::Error::is_unavailable) included: unlike a read, an inspection has no source to
-    /// fall back to.
+    /// As the provider's, [unavailable](crate::Error::is_unavailable) included: unlike a read, an inspection has no
+    /// source to fall back to.
     pub async fn inspect(&self, key: impl AsRef<[u8]>) -> Result<Option<Inspection>> {
         let namespace = &self.handle.core.namespace;
         let key = namespace.qualify(key.as_ref());
@@ -222,8 +223,9 @@ impl<C: Codec> Cache<C> {
             .sum()
     }
 
-    /// Waits until what goes on in the background is done: stores, refreshes, invalidations that were not acknowledged. To be
-    /// called before the process ends, once nothing uses the cache any more; it does not keep others from using it.
+    /// Waits until what goes on in the background is done: stores, refreshes, invalidations that were not acknowledged.
+    /// To be called before the process ends, once nothing uses the cache any more; it does not keep others from using
+    /// it.
     ///
     /// Returns when all is done, or after `patience` with what is not: the end of the process loses that.
     ///
@@ -282,8 +284,8 @@ impl<C: Codec> Cache<C> {
         providers.filter_map(stats).collect()
     }
 
-    /// What tells this cache from others: its namespace and where its providers keep entries. Two processes with one name
-    /// read and write the same entries.
+    /// What tells this cache from others: its namespace and where its providers keep entries. Two processes with one
+    /// name read and write the same entries.
     pub fn name(&self) -> String {
         let core = &self.handle.core;
         let namespace = core.namespace.everything();
@@ -317,8 +319,8 @@ impl<C: Codec> Cache<C> {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ShutdownReport {
-    /// Tags and keys that a provider has not acknowledged. Entries they concern may be served to other processes until they
-    /// expire.
+    /// Tags and keys that a provider has not acknowledged. Entries they concern may be served to other processes until
+    /// they expire.
     pub invalidations: usize,
     /// Stores and refreshes under way. They cost nothing but the entries.
     pub tasks: usize,

@@ -8,8 +8,8 @@ use std::{
 
 use crate::{Error, ErrorKind, telemetry};
 
-/// How many different complaints are remembered. Beyond it nothing new is said: a reader with so many kinds of trouble has heard
-/// enough.
+/// How many different complaints are remembered. Beyond it nothing new is said: a reader with so many kinds of trouble
+/// has heard enough.
 const COMPLAINTS_MAX: usize = 256;
 
 /// The longest name of a family taken from a key.

@@ -94,8 +94,9 @@ impl<C: Codec> Builder<C> {
         self
     }
 
-    /// Put before every key and tag as `<namespace>:`, so that environments sharing a server do not see each other, however
-    /// keys and tags are spelled: colons and percent signs in the name itself are written as `%3A` and `%25`. Default: `mc`.
+    /// Put before every key and tag as `<namespace>:`, so that environments sharing a server do not see each other,
+    /// however keys and tags are spelled: colons and percent signs in the name itself are written as `%3A` and `%25`.
+    /// Default: `mc`.
     #[must_use]
     pub fn namespace(mut self, namespace: impl Into<String>) -> Self {
         self.namespace = namespace.into();
@@ -134,26 +135,27 @@ impl<C: Codec> Builder<C> {
         self
     }
 
-    /// The version of the caller's types. Default: 0. A release that changes a type raises it instead of clearing the cache.
-    /// Each version has entries of its own, so two releases that run side by side do not overwrite each other's; tags are the
-    /// same, so an invalidation by either concerns both. [`Cache::clear`] removes the entry of its own version.
+    /// The version of the caller's types. Default: 0. A release that changes a type raises it instead of clearing the
+    /// cache. Each version has entries of its own, so two releases that run side by side do not overwrite each other's;
+    /// tags are the same, so an invalidation by either concerns both. [`Cache::clear`] removes the entry of its own
+    /// version.
     #[must_use]
     pub fn schema_version(mut self, version: u16) -> Self {
         self.schema_version = version;
         self
     }
 
-    /// Larger values are served but not kept, which is said once for each [family](crate::Entry::family) of keys. Default:
-    /// 1 MiB. Large values hold up others on the way: from 64 KiB on they travel on a connection of their own, as far as
-    /// their size is known beforehand.
+    /// Larger values are served but not kept, which is said once for each [family](crate::Entry::family) of keys.
+    /// Default: 1 MiB. Large values hold up others on the way: from 64 KiB on they travel on a connection of their own,
+    /// as far as their size is known beforehand.
     #[must_use]
     pub fn value_bytes_max(mut self, bytes: usize) -> Self {
         self.value_bytes_max = bytes;
         self
     }
 
-    /// By what part of it, at most, the time to live of an entry is shortened: drawn anew for each, so that what was stored
-    /// together does not expire together. Default: 0. From 0 to 1; 0.1 makes an hour 54 to 60 minutes.
+    /// By what part of it, at most, the time to live of an entry is shortened: drawn anew for each, so that what was
+    /// stored together does not expire together. Default: 0. From 0 to 1; 0.1 makes an hour 54 to 60 minutes.
     #[must_use]
     pub fn ttl_jitter(mut self, part: f64) -> Self {
         self.ttl_jitter = if part.is_nan() {
@@ -164,8 +166,8 @@ impl<C: Codec> Builder<C> {
         self
     }
 
-    /// After a loader failed or took too long while a stale value was at hand: how long that value is served before the source
-    /// is asked again, by one caller. Default: 1 second. Zero: it is asked again at once.
+    /// After a loader failed or took too long while a stale value was at hand: how long that value is served before the
+    /// source is asked again, by one caller. Default: 1 second. Zero: it is asked again at once.
     #[must_use]
     pub fn failure_pause(mut self, pause: Duration) -> Self {
         self.failure_pause = pause;
@@ -199,13 +201,15 @@ impl<C: Codec> Builder<C> {
 
     /// Keeps values in this process as well, in front of every provider that has a feed: those on Redis. Default: off.
     ///
-    /// A hit then costs a fraction of a microsecond instead of a trip to the server, and nothing is given up for it: once an
-    /// invalidation of any process is [settled](crate::Invalidation::is_settled), no caller is served from here what it concerns.
-    /// That holds while this process is stopped or cut off as well, because it serves under a lease that it has to renew.
+    /// A hit then costs a fraction of a microsecond instead of a trip to the server, and nothing is given up for it:
+    /// once an invalidation of any process is [settled](crate::Invalidation::is_settled), no caller is served from here
+    /// what it concerns. That holds while this process is stopped or cut off as well, because it serves under a lease
+    /// that it has to renew.
     ///
     /// The server must have `mcache.feed yes`; while it has not, nothing is kept, the log says so once, and
     /// [`Cache::near_stats`] names the reason. [`Entry::get_arc`](crate::Entry::get_arc) and
-    /// [`Entry::get_or_load_arc`](crate::Entry::get_or_load_arc) share decoded values without a copy. See `docs/near.md`.
+    /// [`Entry::get_or_load_arc`](crate::Entry::get_or_load_arc) share decoded values without a copy. See
+    /// `docs/near.md`.
     ///
     /// ```no_run
     /// # use mcache::{Cache, NearOptions};
@@ -222,16 +226,17 @@ impl<C: Codec> Builder<C> {
         self
     }
 
-    /// Whether `invalidate`, its variants, `clear` and `clear_all` wait until no near cache of any process serves what they
-    /// concern. Default: yes. It costs nothing where no process has a near cache; off, they return when the servers have
-    /// acknowledged, and [`Invalidation::settled`](crate::Invalidation::settled) waits for the rest.
+    /// Whether `invalidate`, its variants, `clear` and `clear_all` wait until no near cache of any process serves what
+    /// they concern. Default: yes. It costs nothing where no process has a near cache; off, they return when the
+    /// servers have acknowledged, and [`Invalidation::settled`](crate::Invalidation::settled) waits for the rest.
     #[must_use]
     pub fn settle(mut self, settle: bool) -> Self {
         self.settles = settle;
         self
     }
 
-    /// How long one attempt to connect to the server may take: see [`RedisOptions::connect_timeout`]. Default: 2 seconds.
+    /// How long one attempt to connect to the server may take: see [`RedisOptions::connect_timeout`]. Default: 2
+    /// seconds.
     #[must_use]
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.redis = self.redis.connect_timeout(timeout);
@@ -260,8 +265,8 @@ impl<C: Codec> Builder<C> {
         self
     }
 
-    /// How many bytes the unacknowledged tags and keys of one provider may take, by the cache's own count and that of the callers that wait
-    /// for them. Default: 4 MiB. Beyond it they become one [`Cache::clear_all`], as with
+    /// How many bytes the unacknowledged tags and keys of one provider may take, by the cache's own count and that of
+    /// the callers that wait for them. Default: 4 MiB. Beyond it they become one [`Cache::clear_all`], as with
     /// [`pending_invalidations_max`](Self::pending_invalidations_max).
     #[must_use]
     pub fn pending_invalidations_bytes_max(mut self, bytes: usize) -> Self {
@@ -270,8 +275,8 @@ impl<C: Codec> Builder<C> {
     }
 
     /// How long an unacknowledged invalidation is retried at least. Default: 24 hours. Longer if this cache has stored
-    /// entries that live longer; for ever if some do not expire. Must not be shorter than the longest life (time to live
-    /// and stale window) that any process gives to entries of the namespace.
+    /// entries that live longer; for ever if some do not expire. Must not be shorter than the longest life (time to
+    /// live and stale window) that any process gives to entries of the namespace.
     #[must_use]
     pub fn retry_invalidations_min(mut self, duration: Duration) -> Self {
         self.retry_min = duration;

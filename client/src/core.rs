@@ -1,4 +1,5 @@
-//! What all clones of a cache share, and what every operation on it needs: which providers to use, how values become bytes.
+//! What all clones of a cache share, and what every operation on it needs: which providers to use, how values become
+//! bytes.
 //!
 //! Knows nothing of the builders of operations (`entry`, `batch`) nor of the public handle (`cache`).
 
@@ -33,7 +34,7 @@ pub(crate) struct Core {
     pub(crate) background: Background,
     pub(crate) throttle: Throttle,
     pub(crate) complaints: Complaints,
-    /// By what part of it a time to live is shortened at most.
+    /// The largest part of a time to live by which chance shortens it.
     pub(crate) ttl_jitter: f64,
     /// Whether invalidations are waited for until no near cache serves what they concern.
     pub(crate) settles: bool,
@@ -47,18 +48,18 @@ const SWR_MAX: Duration = Duration::from_secs(u32::MAX as u64 / 1000);
 #[derive(Clone)]
 pub(crate) struct Chosen {
     pub(crate) provider: Arc<dyn Provider>,
-    /// What it has still to be told.
+    /// Invalidations and clears that this provider has not confirmed yet.
     pub(crate) pending: Pending,
     /// The time to live asked for this provider in particular.
     pub(crate) ttl: Option<Duration>,
     /// The near cache in front of it.
     pub(crate) near: Option<Arc<Near>>,
-    /// The operation does not read from the near cache, nor is anything put away for it.
+    /// The operation neither reads from the near cache nor puts anything into it.
     pub(crate) bypass_near: bool,
 }
 
 impl Chosen {
-    /// The near cache that this operation reads from and puts away into.
+    /// The near cache that this operation reads from and puts values into.
     pub(crate) fn near(&self) -> Option<&Arc<Near>> {
         self.near.as_ref().filter(|_| !self.bypass_near)
     }
@@ -68,7 +69,7 @@ impl Chosen {
         let near = self.near()?;
         match self.pending.is_open() {
             true => near.get(key),
-            // What is pending may concern it.
+            // A pending invalidation may concern the key.
             false => None,
         }
     }
@@ -97,7 +98,8 @@ impl Chosen {
         }
     }
 
-    /// As [`Provider::store`], of a fill, through the near cache. `fill`: how long one takes, if it is to be refreshed early.
+    /// As [`Provider::store`], of a fill, through the near cache. `fill`: how long one takes, if it is to be refreshed
+    /// early.
     pub(crate) async fn store(&self, entry: Store<'_>, fill: Duration) -> Result<bool> {
         match self.near() {
             Some(near) => boxed(near.store_through(entry, fill)).await,
@@ -106,7 +108,8 @@ impl Chosen {
     }
 }
 
-/// As the providers' own: the compiler looks into a future of another type, which would make users' own so deep that it gives up.
+/// Boxed, as the futures of providers are. Otherwise these futures are part of the types of users' futures, and those
+/// become so deep that the compiler gives up.
 fn boxed<'a, T>(future: impl Future<Output = T> + Send + 'a) -> BoxFuture<'a, T> {
     Box::pin(future)
 }
@@ -147,7 +150,7 @@ impl Core {
         swr.min(SWR_MAX)
     }
 
-    /// What keys like this one are called in the log.
+    /// The name of this key's family in the log.
     pub(crate) fn family_of(&self, full_key: &[u8], policy: &Policy) -> String {
         match policy.family_label() {
             Some(family) => family.to_string(),
@@ -193,7 +196,7 @@ impl Core {
 }
 
 impl<C: Codec> Handle<C> {
-    /// The value's bytes; `None`, counted and said once, if it cannot be kept.
+    /// The value's bytes; `None`, counted and logged once for each family, if it cannot be kept.
     pub(crate) fn seal<T: Serialize + ?Sized>(
         &self,
         value: &T,
@@ -213,7 +216,7 @@ impl<C: Codec> Handle<C> {
         }
     }
 
-    /// As [`seal`](Self::seal), for callers who are told; `None` is a value that is too large.
+    /// As [`seal`](Self::seal), but the caller gets the error of the codec; `None`: the value is too large.
     pub(crate) fn try_seal<T: Serialize + ?Sized>(
         &self,
         value: &T,
@@ -261,7 +264,7 @@ impl<C: Codec> Handle<C> {
         }
     }
 
-    /// What the bytes held; `None`, counted, if they cannot be read.
+    /// The value in these bytes; `None`, and counted, if they cannot be read.
     pub(crate) fn open<T: DeserializeOwned>(&self, sealed: &Bytes) -> Option<Opened<T>> {
         match self.core.envelope.open(sealed) {
             Ok(Payload::Absent) => Some(Opened::Absent),
@@ -288,7 +291,7 @@ pub(crate) enum Opened<T> {
 }
 
 impl<T> Opened<T> {
-    /// For readers who did not ask whether there is something: absence is a miss to them.
+    /// For callers that do not tell a stored absence from a miss.
     pub(crate) fn value(self) -> Option<T> {
         match self {
             Self::Value(value) => Some(value),

@@ -130,8 +130,8 @@ impl<'c, C: Codec> Entry<'c, C> {
         }
     }
 
-    /// As [`set`](Self::set), of bytes as they are: no codec writes them, so they take no more room than they have. They are
-    /// compressed like other values, and read with [`get_bytes`](Self::get_bytes) only.
+    /// As [`set`](Self::set), of bytes as they are: no codec writes them, so they take no more room than they have.
+    /// They are compressed like other values, and read with [`get_bytes`](Self::get_bytes) only.
     ///
     /// ```
     /// # use mcache::{Cache, MemoryProvider};
@@ -200,8 +200,8 @@ impl<'c, C: Codec> Entry<'c, C> {
         outcome
     }
 
-    /// Begins a fill by hand: what is [stored](Filling::store) later is refused if one of its tags was invalidated after
-    /// this call. Must be called before the source is read.
+    /// Begins a fill by hand: what is [stored](Filling::store) later is refused if one of its tags was invalidated
+    /// after this call. Must be called before the source is read.
     ///
     /// ```
     /// # use mcache::{Cache, MemoryProvider};
@@ -237,10 +237,11 @@ impl<'c, C: Codec> Entry<'c, C> {
     ///
     /// # Errors
     ///
-    /// Only the loader's own, in its own type; it is not cached. Callers who waited for a loader that failed call their own,
-    /// one after the other, each as soon as the one before has failed: a source in trouble is not asked by all at once. Where
-    /// errors can be cloned, [`get_or_load_shared`](Self::get_or_load_shared) gives all who waited the one error instead. A
-    /// cache that is away, slow or talks nonsense is as if nothing were cached; an unknown provider is logged and left out.
+    /// Only the loader's own, in its own type; it is not cached. Callers who waited for a loader that failed call their
+    /// own, one after the other, each as soon as the one before has failed: a source in trouble is not asked by all at
+    /// once. Where errors can be cloned, [`get_or_load_shared`](Self::get_or_load_shared) gives all who waited the one
+    /// error instead. A cache that is away, slow or talks nonsense is as if nothing were cached; an unknown provider is
+    /// logged and left out.
     ///
     /// # Cancel safety
     ///
@@ -336,9 +337,9 @@ impl<'c, C: Codec> Entry<'c, C> {
         Ok(served.value)
     }
 
-    /// As [`get_or_load`](Self::get_or_load), where the error of a loader goes to all callers of this process who waited for
-    /// it: the source is asked once, whether it succeeds or fails. An error that cannot be cloned can be put into an
-    /// [`Arc`](std::sync::Arc): `.map_err(Arc::new)`.
+    /// As [`get_or_load`](Self::get_or_load), where the error of a loader goes to all callers of this process who
+    /// waited for it: the source is asked once, whether it succeeds or fails. An error that cannot be cloned can be put
+    /// into an [`Arc`](std::sync::Arc): `.map_err(Arc::new)`.
     ///
     /// ```
     /// # use std::sync::Arc;
@@ -381,9 +382,9 @@ impl<'c, C: Codec> Entry<'c, C> {
         self.load_with(loader, Errors::shared()).await
     }
 
-    /// As [`get_or_load`](Self::get_or_load), with the loader in a task of its own, which is finished whether or not its
-    /// caller still waits. If a [stale](Self::swr) value or one that is [due](Self::early_refresh) is at hand, the caller gets
-    /// that at once, and the refresh goes on in the background.
+    /// As [`get_or_load`](Self::get_or_load), with the loader in a task of its own, which is finished whether or not
+    /// its caller still waits. If a [stale](Self::swr) value or one that is [due](Self::early_refresh) is at hand, the
+    /// caller gets that at once, and the refresh goes on in the background.
     ///
     /// ```
     /// # use std::time::Duration;

@@ -72,8 +72,8 @@ impl<V> Fill<V> {
         }
     }
 
-    /// The loader takes longer than others can be asked to wait: they look again. What is loaded may still be kept, by its
-    /// token.
+    /// The loader takes longer than others can be asked to wait: they look again. What is loaded may still be kept, by
+    /// its token.
     pub(crate) fn overrun(&mut self, core: &Core, key: &Bytes) {
         self.grants.give_back_leases();
         self.leader = None;
@@ -82,8 +82,8 @@ impl<V> Fill<V> {
         }
     }
 
-    /// There is no value. Who waits is told; where another value is at hand, the next caller, here and in other processes,
-    /// is served that for a while: the lease is kept so long.
+    /// There is no value. Callers that wait are told; where another value is at hand, the next caller, here and in
+    /// other processes, is served that for a while: the lease is kept so long.
     pub(crate) fn fail(self, core: &Core, key: &Bytes, error: Option<SharedError>) {
         if let Some(leader) = self.leader {
             leader.finish(Outcome::Failed(error));

@@ -38,8 +38,8 @@ impl<C: Codec> Filling<'_, C> {
         self
     }
 
-    /// Keeps the value. `false`: a provider refused it because a tag was invalidated since the fill began, or none could
-    /// be reached when it began, or it is too large.
+    /// Keeps the value. `false`: a provider refused it because a tag was invalidated since the fill began, or none
+    /// could be reached when it began, or it is too large.
     ///
     /// # Errors
     ///

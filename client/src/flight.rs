@@ -7,10 +7,10 @@
 //! ```
 //!
 //! A result may be older than a follower: A began, data changed and was invalidated, B came. So B takes A's value only
-//! if that is known to be harmless: the provider accepted it with its token after B had come (*confirmed*), and had heard
-//! of all invalidations that B may know of; or A's loader was called after B had come. Otherwise B looks again. For
-//! the same reason a flight takes no more followers once the value is on its way to the provider: it may be accepted,
-//! and invalidated again, before they come.
+//! if that is known to be harmless: the provider accepted it with its token after B had come (*confirmed*), and had
+//! heard of all invalidations that B may know of; or A's loader was called after B had come. Otherwise B looks again.
+//! For the same reason a flight takes no more followers once the value is on its way to the provider: it may be
+//! accepted, and invalidated again, before they come.
 //!
 //! A leader that is dropped takes no follower with it: its followers find that out and one of them leads.
 //!
@@ -52,8 +52,8 @@ struct Flight {
 /// How a fill ended, for those who waited for it.
 #[derive(Debug, Clone)]
 pub(crate) enum Outcome {
-    /// The value was loaded from this moment on, and the provider accepted it: it was good when the last of the followers
-    /// came, as far as the provider knew.
+    /// The value was loaded from this moment on, and the provider accepted it: it was good when the last of the
+    /// followers came, as far as the provider knew.
     Confirmed { value: Bytes, began: Instant },
     /// The same, but it is not confirmed.
     Unconfirmed { value: Bytes, began: Instant },
@@ -81,7 +81,7 @@ impl fmt::Debug for SharedError {
     }
 }
 
-/// When a caller came, and what he could know then.
+/// When a caller came, and what it could know then.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Arrival {
     pub(crate) at: Instant,
@@ -143,8 +143,9 @@ impl Flights {
         }
     }
 
-    /// Be the one who fills this key, because the provider said so. The one before is slower than its lease, or waits
-    /// for it and is told that he is [overtaken](Leader::overtaken); later callers wait for the new one.
+    /// Makes the caller the one who fills this key, because the provider said so. The leader before it is slower than
+    /// its lease or waits for it, and is told that it is [overtaken](Leader::overtaken); later callers wait for the new
+    /// leader.
     pub(crate) fn lead(self: &Arc<Self>, key: &Bytes) -> Leader {
         self.insert(&mut self.shard(key), key)
     }

@@ -1,4 +1,5 @@
-//! Several keys loaded together: what is there, what another caller is filling, and one call of the loader for the rest.
+//! Several keys loaded together: what is there, what another caller is filling, and one call of the loader for the
+//! rest.
 //!
 //! ```text
 //!                                     ┌─ there ────────────────────────────────────────────▶ values
@@ -32,8 +33,8 @@ use crate::{
     telemetry,
 };
 
-/// How often what is left is looked at as a whole, after one of it was waited for. Each time another caller filled some and
-/// others are still being filled; beyond that each is waited for by itself.
+/// How often what is left is looked at as a whole, after one of it was waited for. Each time another caller filled some
+/// and others are still being filled; beyond that each is waited for by itself.
 const ROUNDS_MAX: usize = 8;
 
 /// One caller's way to several values.
@@ -142,8 +143,8 @@ impl<C: Codec> Gathering<'_, C> {
         self.go_on(looked, values, &loader).await
     }
 
-    /// As [`run`](Self::run), with the loads in tasks of their own: they are finished whether or not the caller waits for
-    /// them. For what is at hand he does not.
+    /// As [`run`](Self::run), with the loads in tasks of their own: they are finished whether or not the caller waits
+    /// for them. The caller does not wait for loads where a stale value is at hand.
     pub(crate) async fn run_detached<K, T, E, F, Fut>(
         self,
         keys: &[K],
@@ -207,7 +208,7 @@ impl<C: Codec> Gathering<'_, C> {
         K: Eq + Hash + Clone,
         T: DeserializeOwned,
     {
-        // It cannot tell who is to refresh early.
+        // The provider cannot tell which caller is to refresh early.
         if items.len() < 2 || !self.policy.early.is_zero() {
             return items;
         }
@@ -269,8 +270,8 @@ impl<C: Codec> Gathering<'_, C> {
                 let ours = std::mem::take(&mut looked.ours);
                 values.extend(self.fill_all(ours, loader).await?);
             }
-            // One is waited for, over one connection. The others are mostly filled by the same caller at the same time: then
-            // they are there, or all of them are ours.
+            // One is waited for, over one connection. The others are mostly filled by the same caller at the same time:
+            // then they are there, or all of them are ours.
             let Some(one) = looked.others.pop() else {
                 break;
             };
@@ -280,8 +281,8 @@ impl<C: Codec> Gathering<'_, C> {
             }
             looked = self.look(looked.others, &mut values).await;
         }
-        // All of them stall, or they are invalidated as fast as they are filled: an end in bounded time matters more now than
-        // connections and calls of the loader.
+        // All of them stall, or they are invalidated as fast as they are filled: an end in bounded time matters more
+        // now than connections and calls of the loader.
         let rest = looked.others.into_iter();
         for found in join_all(rest.map(|item| self.wait_for(item, loader))).await {
             values.extend(found?);

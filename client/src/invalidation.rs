@@ -78,8 +78,9 @@ impl Invalidation {
         join_all(unsettled.into_iter().map(Settling::settled)).await;
     }
 
-    /// It is acknowledged, and no [near cache](crate::Builder::near) of any process serves what it concerns to a call that begins
-    /// from now on. Where [`Builder::settle`](crate::Builder::settle) is on, as it is by default, what is acknowledged is settled.
+    /// It is acknowledged, and no [near cache](crate::Builder::near) of any process serves what it concerns to a call
+    /// that begins from now on. Where [`Builder::settle`](crate::Builder::settle) is on, as it is by default, what is
+    /// acknowledged is settled.
     pub fn is_settled(&self) -> bool {
         self.is_acknowledged() && self.unsettled.is_empty()
     }
@@ -94,7 +95,8 @@ impl Invalidation {
         self.entries
     }
 
-    /// Waits until every provider has acknowledged, or need not any more, and until no near cache serves what was acknowledged.
+    /// Waits until every provider has acknowledged, or need not any more, and until no near cache serves what was
+    /// acknowledged.
     ///
     /// Cancel-safe: the retries go on whether or not the caller waits.
     pub async fn settled(mut self) -> Settled {

@@ -41,20 +41,20 @@
 //! - **One load.** Of all callers in all processes that miss the same key, one calls its
 //!   [loader](Entry::get_or_load); the others get its result. If it fails, is dropped or takes too long, the next one
 //!   in line takes over.
-//! - **Near and not stale.** With [`Builder::near`] values are kept in this process as well, and once an invalidation is
-//!   [settled](Invalidation::is_settled) none of them is served that it concerns: not by a process that was stopped, cut off or
-//!   told nothing, because it serves under a lease.
+//! - **Near and not stale.** With [`Builder::near`] values are kept in this process as well, and once an invalidation
+//!   is [settled](Invalidation::is_settled) none of them is served that it concerns: not by a process that was stopped,
+//!   cut off or told nothing, because it serves under a lease.
 //! - **Never the application's problem.** A server that is down, hangs, is full or talks nonsense is as if nothing were
 //!   cached. Each call has a [deadline](Builder::command_deadline), and a server that misses several is left alone for
 //!   a while. Loaders' errors come back in the caller's own type and are not cached.
 //! - **No invalidation is lost.** One that cannot be delivered is sent again until it is acknowledged by every shard of
-//!   every provider, or until nothing it concerns can still be alive; [`Invalidation::settled`] tells which. Meanwhile this
-//!   process does not read from that provider what it may concern; once the server answers, what is new does not prolong
-//!   that.
-//! - **One caller asks a source in trouble.** Those who waited for a loader that failed take turns or share its error; where
-//!   a stale value is at hand the source is left alone for a moment.
-//! - **Nothing is silently uncached.** A server without the module, values too large, too many tags: one line of the log for
-//!   each kind and [family](Entry::family) of keys.
+//!   every provider, or until nothing it concerns can still be alive; [`Invalidation::settled`] tells which. Meanwhile
+//!   this process does not read from that provider what it may concern; once the server answers, what is new does not
+//!   prolong that.
+//! - **One caller asks a source in trouble.** Those who waited for a loader that failed take turns or share its error;
+//!   where a stale value is at hand the source is left alone for a moment.
+//! - **Nothing is silently uncached.** A server without the module, values too large, too many tags: one line of the
+//!   log for each kind and [family](Entry::family) of keys.
 //! - **Off until turned on.** Without [`caching(true)`](Builder::caching) or `MEDUSA_FF_CACHING=true` every call goes
 //!   straight through and nothing is contacted; a line at INFO says so when the cache is built.
 //!

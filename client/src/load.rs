@@ -11,12 +11,12 @@
 //!                └───────────── the others, if nothing came of it ◀──────┘
 //! ```
 //!
-//! Whatever the cache does or fails to do, the loader is reached within a bounded time: calls have deadlines, waiting
-//! ends after two loader timeouts (three where another caller of this process tries at last), and the rounds are counted.
-//! A fill's token is taken before the loader is called.
+//! The loader is reached within a bounded time, also when the cache does not answer or fails: calls have deadlines,
+//! waiting ends after two loader timeouts (three where another caller of this process tries at last), and the rounds
+//! are counted. A fill's token is taken before the loader is called.
 //!
-//! A source that fails is asked by one caller at a time: those who waited either get the error or take turns. While a stale
-//! value is at hand it is not asked at all for a moment.
+//! A source that fails is asked by one caller at a time: those who waited either get the error or take turns. While a
+//! stale value is at hand it is not asked at all for a moment.
 
 use std::{fmt, pin::pin, sync::Arc, time::Duration};
 
@@ -37,8 +37,8 @@ use crate::{
     telemetry,
 };
 
-/// How often a caller looks again before loading on its own. Each round but the last has waited for another caller, so this
-/// is reached only by a key that is invalidated as fast as it can be filled.
+/// How often a caller looks again before loading on its own. Each round but the last has waited for another caller, so
+/// this is reached only by a key that is invalidated as fast as it can be filled.
 const ROUNDS_MAX: usize = 8;
 
 /// How many loader timeouts a caller waits for others before it loads on its own. More than one: when a holder of the
@@ -162,8 +162,8 @@ impl Loading<'_> {
                         None => None,
                     },
                     Asked::Busy => self.core.flights.enter(self.key),
-                    // No call takes that long by itself: this process did not run meanwhile, which says nothing of the server,
-                    // and by now another process may have filled the key.
+                    // No call takes that long by itself: this process did not run meanwhile, which says nothing of the
+                    // server, and by now another process may have filled the key.
                     Asked::Away if asked_at.elapsed() >= self.core.loader_timeout => None,
                     Asked::Away => match self.core.flights.enter(self.key) {
                         Some(leader) => return Look::Fill(self.fill_without_cache(leader)),
@@ -176,8 +176,8 @@ impl Loading<'_> {
             let asked = select! {
                 biased;
                 asked = Box::pin(self.ask(patience(), open)) => asked,
-                // Another caller of this process already holds the lease; stop waiting. If it stops, this one would be given
-                // the next lease as well.
+                // Another caller of this process already holds the lease; stop waiting. If it stops, this one would be
+                // given the next lease as well.
                 () = leader.overtaken() => continue,
             };
             match asked {
@@ -197,8 +197,9 @@ impl Loading<'_> {
         Box::pin(self.look_at_last(arrival, open, shares_errors)).await
     }
 
-    /// Waiting has led to nothing, for all callers that came when this one did: one of this process loads without regard to
-    /// other processes, or all would at once, and the source that keeps them waiting would have to bear that too.
+    /// Waiting has led to nothing, for all callers that came when this one did: one of this process loads without
+    /// regard to other processes, or all would at once, and the source that keeps them waiting would have to bear that
+    /// too.
     async fn look_at_last<V>(
         &self,
         arrival: Arrival,
@@ -294,8 +295,8 @@ impl Loading<'_> {
         }
     }
 
-    /// The fill these grants allow; `None` if another caller of this process is filling already and they do not say that it is
-    /// our turn.
+    /// The fill these grants allow; `None` if another caller of this process is filling already and they do not say
+    /// that it is our turn.
     pub(crate) fn take_off<V>(
         &self,
         grants: Grants,
@@ -431,8 +432,8 @@ impl OwnedLoading {
         }
     }
 
-    /// As [`Loading::run`], with the load in a task of its own: it is finished whether or not the caller waits for it, and if
-    /// a value is at hand the caller does not.
+    /// As [`Loading::run`], with the load in a task of its own: it is finished whether or not the caller waits for it,
+    /// and if a value is at hand the caller does not.
     pub(crate) async fn run_detached<V, E, Fut>(
         self,
         open: impl Fn(&Bytes) -> Option<V>,

@@ -55,8 +55,9 @@ impl<T> Loaded<T> {
         self
     }
 
-    /// Ends the entry at this moment at the latest, whatever its time to live, and does not serve it stale afterwards: for
-    /// a value that changes without a write, like the prices of a list that starts tomorrow. Said again, the earlier counts.
+    /// Ends the entry at this moment at the latest, even if its time to live is longer, and does not serve it stale
+    /// afterwards: for a value that changes without a write, like the prices of a list that starts tomorrow. Said
+    /// again, the earlier counts.
     ///
     /// The moment is by the clock of this process; one that is past means that the value is not kept.
     #[must_use]

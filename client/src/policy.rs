@@ -6,8 +6,8 @@ use tokio::time::Instant;
 
 use crate::{Loaded, Tags};
 
-/// How entries are to be kept, said once and used for many: [`Entry`](crate::Entry) and [`Batch`](crate::Batch) take one
-/// over with `policy`, and have the same setters.
+/// How entries are to be kept, said once and used for many: [`Entry`](crate::Entry) and [`Batch`](crate::Batch) take
+/// one over with `policy`, and have the same setters.
 ///
 /// ```
 /// use std::{sync::Arc, time::Duration};
@@ -168,15 +168,15 @@ macro_rules! policy_setters {
         }
 
         /// Stale-while-revalidate: how long after its time to live, or after a
-        /// [soft invalidation](crate::Cache::soft_invalidate), an entry may still be served while one caller refreshes it.
-        /// Default: zero. An entry that never expires has no such window. At most 49 days; longer is as long.
+        /// [soft invalidation](crate::Cache::soft_invalidate), an entry may still be served while one caller refreshes
+        /// it. Default: zero. An entry that never expires has no such window. At most 49 days; longer is as long.
         pub fn swr(mut self, window: Duration) -> Self {
             self$(.$field)?.swr = window;
             self
         }
 
         /// Early refresh: shortly before an entry expires one of its readers loads it anew while the others are still
-        /// served, so that a key under load never expires. Who does is drawn by lot, the likelier the nearer the end
+        /// served, so that a key under load never expires. That reader is drawn by lot, the likelier the nearer the end
         /// (XFetch); `load` is how long a load takes, more refreshes earlier. If that load fails, its caller gets the
         /// value that is still live. Default: zero, never.
         pub fn early_refresh(mut self, load: Duration) -> Self {
@@ -184,9 +184,9 @@ macro_rules! policy_setters {
             self
         }
 
-        /// If the source fails, or takes longer than the [loader timeout](crate::Builder::loader_timeout), while a stale
-        /// value is at hand, serves that. There is one only within the [stale window](Self::swr). Default: no, the
-        /// loader's error is the answer.
+        /// If the source fails, or takes longer than the [loader timeout](crate::Builder::loader_timeout), while a
+        /// stale value is at hand, serves that. There is one only within the [stale window](Self::swr). Default: no,
+        /// the loader's error is the answer.
         pub fn stale_if_error(mut self, stale_if_error: bool) -> Self {
             self$(.$field)?.stale_if_error = stale_if_error;
             self
@@ -202,8 +202,8 @@ macro_rules! policy_setters {
             self
         }
 
-        /// Automatic invalidation ([`Cache::invalidate_auto`](crate::Cache::invalidate_auto)) spares the entry. Default: it
-        /// does not.
+        /// Automatic invalidation ([`Cache::invalidate_auto`](crate::Cache::invalidate_auto)) spares the entry.
+        /// Default: it does not.
         pub fn manual(mut self, manual: bool) -> Self {
             self$(.$field)?.manual = manual;
             self
@@ -216,14 +216,15 @@ macro_rules! policy_setters {
             self
         }
 
-        /// What keys of this kind are called together, in metrics and in the log: `product`, not `product:42`. Default: no
-        /// label; in the log what is before the first colon of the key. Use a bounded number of them.
+        /// What keys of this kind are called together, in metrics and in the log: `product`, not `product:42`. Default:
+        /// no label; in the log what is before the first colon of the key. Use a bounded number of them.
         pub fn family(mut self, family: impl Into<std::sync::Arc<str>>) -> Self {
             self$(.$field)?.family = Some(family.into());
             self
         }
 
-        /// Asks the server although the [near cache](crate::Builder::near) has the value, and puts nothing away. Default: no.
+        /// Asks the server although the [near cache](crate::Builder::near) has the value, and puts nothing away.
+        /// Default: no.
         pub fn bypass_near(mut self) -> Self {
             self$(.$field)?.bypass_near = true;
             self

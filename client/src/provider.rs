@@ -48,9 +48,9 @@ pub trait Provider: Send + Sync + 'static {
         self.id()
     }
 
-    /// The server whose feed a [near cache](crate::Builder::near) in front of this provider follows, and which is asked whether
-    /// invalidations are settled. A provider that wraps a [`RedisProvider`](crate::RedisProvider) and changes neither keys nor
-    /// values passes on its. Default: there is none, and no near cache.
+    /// The server whose feed a [near cache](crate::Builder::near) in front of this provider follows, and which is asked
+    /// whether invalidations are settled. A provider that wraps a [`RedisProvider`](crate::RedisProvider) and changes
+    /// neither keys nor values passes on its. Default: there is none, and no near cache.
     fn near(&self) -> Option<&crate::RedisProvider> {
         None
     }
@@ -82,14 +82,15 @@ pub trait Provider: Send + Sync + 'static {
     /// Gives a lease back without a value, so that the next caller in line may try. `false`: the token held none.
     fn release<'a>(&'a self, key: &'a [u8], token: &'a Token) -> BoxFuture<'a, Result<bool>>;
 
-    /// Removes one entry, whatever its options. `true` if there was one.
+    /// Removes one entry, with any options. `true` if there was one.
     fn clear<'a>(&'a self, key: &'a [u8]) -> BoxFuture<'a, Result<bool>>;
 
     /// Makes every entry dead (or stale, see [`Mode`]) that carries any of the tags. `Ok` means that every
     /// shard has acknowledged; the number is how many entries it was.
     fn invalidate<'a>(&'a self, tags: &'a Tags, mode: Mode) -> BoxFuture<'a, Result<u64>>;
 
-    /// Whether [`invalidate`](Provider::invalidate) knows how many entries it met. `false`: it answers 0. Default: it does.
+    /// Whether [`invalidate`](Provider::invalidate) knows how many entries it met. `false`: it answers 0. Default: it
+    /// does.
     fn counts_invalidated(&self) -> bool {
         true
     }

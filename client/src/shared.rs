@@ -1,4 +1,4 @@
-//! Values that all who ask for them share: reads of one key that decode nothing where the near cache has it.
+//! Values that are shared by their readers: reads of one key that decode nothing where the near cache has it.
 
 use std::sync::Arc;
 
@@ -7,8 +7,8 @@ use serde::{Serialize, de::DeserializeOwned};
 use crate::{Codec, Entry, Result, Served, Source, core::Opened, telemetry};
 
 impl<C: Codec> Entry<'_, C> {
-    /// As [`get`](Self::get), shared: what is in the [near cache](crate::Builder::near) is neither decoded again nor copied, and
-    /// nothing is allocated for it. Without a near cache it is `get` and an [`Arc`].
+    /// As [`get`](Self::get), shared: what is in the [near cache](crate::Builder::near) is neither decoded again nor
+    /// copied, and nothing is allocated for it. Without a near cache it is `get` and an [`Arc`].
     ///
     /// ```no_run
     /// # use std::sync::Arc;
@@ -49,8 +49,8 @@ impl<C: Codec> Entry<'_, C> {
     }
 
     /// What the [near cache](crate::Builder::near) of the first provider serves at this moment, shared as in
-    /// [`get_arc`](Self::get_arc). Asks no server and waits for nothing. For layers that have their own way of asking for what is
-    /// not near.
+    /// [`get_arc`](Self::get_arc). Asks no server and waits for nothing. For layers that have their own way of asking
+    /// for what is not near.
     pub fn near<T>(&self) -> Option<Served<Arc<T>>>
     where
         T: DeserializeOwned + Send + Sync + 'static,

@@ -152,8 +152,8 @@ const FORM: u8 = b'#';
 const EVERYTHING: u8 = b'*';
 
 impl Namespace {
-    /// `codec` and `schema` say how values are written: two ways of writing do not overwrite each other's entries. JSON of
-    /// schema 0 is the usual way.
+    /// `codec` and `schema` say how values are written: two ways of writing do not overwrite each other's entries. JSON
+    /// of schema 0 is the usual way.
     pub(crate) fn new(name: &str, codec: u8, schema: u16) -> Self {
         // A colon ends the name, so the name has none: `a` with the key `b:k` is not `a:b` with the key `k`.
         let name = name.replace('%', "%25").replace(':', "%3A");

@@ -1,4 +1,5 @@
-//! Keys whose source failed a moment ago, while a value is at hand: it is served, and the source is left alone for a while.
+//! Keys whose source failed a moment ago, while a value is at hand: it is served, and the source is left alone for a
+//! while.
 
 use std::{
     collections::HashMap,
@@ -9,7 +10,8 @@ use std::{
 use bytes::Bytes;
 use tokio::time::Instant;
 
-/// How many keys are remembered. When there are more, the oldest make way: their source is asked again a little earlier.
+/// How many keys are remembered. When there are more, the oldest make way: their source is asked again a little
+/// earlier.
 const KEYS_MAX: usize = 4096;
 
 pub(crate) struct Throttle {

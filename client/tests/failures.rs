@@ -522,8 +522,8 @@ async fn a_cache_that_is_switched_off_says_so_once_when_it_is_built() {
     );
 }
 
-/// As after SIGSTOP or in a machine that was suspended: the calls that were under way are over their deadline when the process
-/// goes on, while the server was well all the time.
+/// As after SIGSTOP or in a machine that was suspended: the calls that were under way are over their deadline when the
+/// process goes on, while the server was well all the time.
 #[tokio::test(start_paused = true)]
 async fn a_process_that_stood_still_looks_again_before_it_loads_without_the_cache() {
     let line = Line::new("line");

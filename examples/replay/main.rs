@@ -23,7 +23,8 @@ use shop::Shop;
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    // Being asked to stop ends the replay and the waiting alike; the server is stopped on the way out, with its directory.
+    // Being asked to stop ends the replay and the waiting alike; the server is stopped on the way out, with its
+    // directory.
     tokio::select! {
         outcome = run() => match outcome {
             Ok(true) => ExitCode::SUCCESS,

@@ -1,8 +1,8 @@
 //! What a write of our own clears, before its caller hears that it was done.
 //!
 //! The outbox would clear all of it a few milliseconds later, as it does for changes by `psql`. Telling the cache at
-//! once buys one thing: a user who changed something sees it with the next request. If Redis is away the cache keeps the
-//! order and sends it again; if this process ends first, the outbox still has it.
+//! once buys one thing: a user who changed something sees it with the next request. If Redis is away the cache keeps
+//! the order and sends it again; if this process ends first, the outbox still has it.
 
 use mcache::change::{ChangeEvent, Operation};
 use serde_json::{Map, Value};

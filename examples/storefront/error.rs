@@ -13,7 +13,7 @@ pub enum ApiError {
     /// The request makes no sense: 400.
     #[error("{0}")]
     Invalid(String),
-    /// Who asks is not known: 401.
+    /// The caller is not known: 401.
     #[error("{0}")]
     Unauthorized(&'static str),
     /// What is asked for does not exist: 404.

@@ -7,18 +7,17 @@
 //! | a cached read, and the header that tells where it came from | [`reads`] |
 //! | a write, and what it clears | `api/admin.rs`, `api/complete.rs`, [`changes`] |
 //! | what happens to bad input | [`error`], `input.rs` |
-//! | visitors, measurements, the checker | [`load`], [`mod@bench`] |
+//! | a page that compares three stores while visitors come | [`live`] |
 //!
-//! `docs/storefront.md` tells how to run it and what it showed.
+//! `docs/storefront.md` tells how to run it and what it showed. Visitors, measurements and the checker that looks for
+//! stale answers are in `benches/storefront`.
 
 pub mod api;
-pub mod bench;
 pub mod changes;
 pub mod config;
 pub mod error;
 mod input;
 pub mod live;
-pub mod load;
 pub mod reads;
 pub mod schema;
 pub mod seed;

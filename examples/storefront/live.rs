@@ -1,5 +1,5 @@
-//! The page at `/`: the table, filling while a built-in load runs against a store without the cache, one with it and one with a
-//! near cache as well.
+//! The page at `/`: the table, filling while a built-in load runs against a store without the cache, one with it and
+//! one with a near cache as well.
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -8,10 +8,9 @@ use axum::response::Html;
 use axum::routing::get;
 use axum::{Json, Router};
 use serde_json::{Value, json};
+use storefront_load::{Mix, PUBLISHED, Recorder, Visitor};
 use tokio::task::JoinSet;
 
-use crate::bench::PUBLISHED;
-use crate::load::{Mix, Recorder, Visitor};
 use crate::reads::Totals;
 use crate::serve::Server;
 use crate::servers::Servers;

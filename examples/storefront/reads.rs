@@ -1,7 +1,7 @@
 //! What a handler reads with: the graphs, and a count of where the answers came from.
 //!
-//! The count becomes two headers: `X-Cache: near|hit|stale|miss|bypass`, the least cached of what went into the response,
-//! and `X-Cache-Reads`, how many of each.
+//! The count becomes two headers: `X-Cache: near|hit|stale|miss|bypass`, the least cached of what went into the
+//! response, and `X-Cache-Reads`, how many of each.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -123,8 +123,8 @@ impl Reads {
         Ok(served.value)
     }
 
-    /// The rows with each of these values, in their order. Each value's rows are kept by themselves: what one page showed
-    /// of a product or a variant is there for all others that show it.
+    /// The rows with each of these values, in their order. Each value's rows are kept by themselves: what one page
+    /// showed of a product or a variant is there for all others that show it.
     ///
     /// # Errors
     ///

@@ -32,8 +32,8 @@ pub struct Store {
 }
 
 impl Store {
-    /// Connects everything. With caching on, changes made by any program are captured in the database and invalidated from
-    /// here on; what was cached before changes were captured is thrown away.
+    /// Connects everything. With caching on, changes made by any program are captured in the database and invalidated
+    /// from here on; what was cached before changes were captured is thrown away.
     ///
     /// # Errors
     ///

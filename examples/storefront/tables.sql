@@ -49,7 +49,7 @@ CREATE TABLE price (
     id text PRIMARY KEY DEFAULT 'price_' || replace(gen_random_uuid()::text, '-', ''),
     variant_id text NOT NULL REFERENCES product_variant, currency_code text NOT NULL,
     amount bigint NOT NULL CHECK (amount >= 0), UNIQUE (variant_id, currency_code));
--- Overselling is impossible whatever a cache says: no reservation beyond what is there is ever committed.
+-- Overselling is impossible even if a cache is wrong: no reservation beyond what is there is ever committed.
 CREATE TABLE inventory_level (
     id text PRIMARY KEY DEFAULT 'ilev_' || replace(gen_random_uuid()::text, '-', ''),
     variant_id text NOT NULL REFERENCES product_variant, location_id text NOT NULL REFERENCES stock_location,

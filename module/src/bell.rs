@@ -1,9 +1,9 @@
 //! Asks Redis's event loop for rounds: there is work that was left for later. What is done in a round is `rounds.rs`.
 //!
 //! While there is something to do, a file descriptor that is always readable is registered with Redis's event loop,
-//! so the loop serves every client that is ready, does one piece, and comes round again without sleeping. An idle server
-//! thus goes on all the time; a module timer would rest a millisecond between pieces. A round of the loop without
-//! clients takes 5 us.
+//! so the loop serves every client that is ready, does one piece, and comes round again without sleeping. An idle
+//! server thus goes on all the time; a module timer would rest a millisecond between pieces. A round of the loop
+//! without clients takes 5 us.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 

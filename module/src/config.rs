@@ -185,11 +185,11 @@ pub static INVALIDATION_MEMORY_TAGS: Number = Number::new(
 )
 .changing(apply_invalidation_memory);
 
-/// Most bytes of the feed's log. Who is further behind than that forgets everything and begins anew.
+/// Most bytes of the feed's log. A subscription that is further behind than that forgets everything and begins anew.
 pub static FEED_BYTES: Number =
     Number::new("feed-bytes", 1 << 20, 16 << 10, 1 << 30).changing(apply_feed);
-/// How long a near cache may serve without having heard from the server, and how long an invalidation waits for one that is
-/// gone.
+/// How long a near cache may serve without having heard from the server, and how long an invalidation waits for one
+/// that is gone.
 pub static NEAR_LEASE_MS: Number = Number::new(
     "near-lease-ms",
     1_000,
@@ -365,8 +365,8 @@ pub fn on_promote() -> OnPromote {
 
 const ACCEPT: &str = "accept-valkey-8-1";
 
-/// Whether the module is to be loaded into a Valkey whose MOVE and COPY ... DB, while a module hears of keys, leave clients in
-/// the wrong database (8.1.0 to 8.1.8): for those who use neither.
+/// Whether the module is to be loaded into a Valkey whose MOVE and COPY ... DB, while a module hears of keys, leave
+/// clients in the wrong database (8.1.0 to 8.1.8): for those who use neither.
 static ACCEPT_VALKEY_8_1: AtomicBool = AtomicBool::new(false);
 
 /// [`ACCEPT_VALKEY_8_1`].

@@ -2,7 +2,8 @@
 //!
 //! - `callbacks/`: what Redis calls, loading the module included (the roof)
 //! - `commands/`: one file a command: parse, ask core, apply, reply
-//! - `rounds.rs`, `parking.rs`, `near.rs`, `reclaim.rs`, `bell.rs`, `listeners.rs`, `info.rs`, `config.rs`: what goes on beside commands
+//! - `rounds.rs`, `parking.rs`, `near.rs`, `reclaim.rs`, `bell.rs`, `listeners.rs`, `info.rs`, `config.rs`: what goes
+//!   on beside commands
 //! - `state.rs`: the one global
 //! - `redis/`: what the module calls (the floor)
 //!

@@ -1,5 +1,5 @@
-//! Near caches: the edge of `mcache_core::feed`. Who may be granted leases, who is woken when, and what a read says for a near
-//! cache beside the value.
+//! Near caches: the edge of `mcache_core::feed`. Who may be granted leases, who is woken when, and what a read says for
+//! a near cache beside the value.
 //!
 //! While no near cache subscribes, nothing here does anything: [`turn`] asks one question.
 
@@ -13,8 +13,8 @@ use crate::redis::global::MainThread;
 use crate::redis::{self, Blocked, Ctx, Key, Told, Watcher};
 use crate::{config, state};
 
-/// How old what is known of the cluster may be, at least and at most, in microseconds: looking takes longer in large ones. The
-/// longest lease of predecessors is waited for so much longer (`mcache_core::feed::lease`).
+/// How old what is known of the cluster may be, at least and at most, in microseconds: looking takes longer in large
+/// ones. The longest lease of predecessors is waited for so much longer (`mcache_core::feed::lease`).
 const LOOK_US: (u64, u64) = (10_000, mcache_core::feed::lease::LOOK_US);
 /// Looking may take this part of the time.
 const LOOK_PART: u64 = 20;
@@ -110,15 +110,15 @@ pub fn slots_here(ctx: Ctx<'_>) -> Option<SlotSet> {
     SEEN.with(|seen| seen.slots.clone())
 }
 
-/// For how many milliseconds a live entry may be served: until it is no longer fresh, or until Redis removes its key, which EXPIRE
-/// may have brought forward. `None`: without end.
+/// For how many milliseconds a live entry may be served: until it is no longer fresh, or until Redis removes its key,
+/// which EXPIRE may have brought forward. `None`: without end.
 pub fn life_ms(key: &Key<'_>, entry: &Entry) -> Option<u64> {
     let now_ms = redis::now_ms();
     let kept_ms = key.deadline_ms().map(|at_ms| at_ms.saturating_sub(now_ms));
     fresh_ms(entry, now_ms).into_iter().chain(kept_ms).min()
 }
 
-/// Does what is due, if there is anything to do at all. Called by whatever may have told the feed something.
+/// Does what is due, if there is anything to do at all. Called after each step that may have told the feed something.
 #[inline]
 pub fn turn(ctx: Ctx<'_>) {
     if !state::with(|s| s.feed.is_idle()) {
@@ -145,9 +145,9 @@ pub fn tick(ctx: Ctx<'_>) {
 /// Whether Redis tells of keys.
 static WATCHING: AtomicBool = AtomicBool::new(false);
 
-/// The log has begun: Redis is asked to tell of keys that near caches may hold. Not before, so that where no near cache ever
-/// subscribes no command pays for it. What leaves a key without one of these events (MIGRATE) comes by the `unlink2` callback
-/// of the data type. Without it nothing is granted.
+/// The log has begun: Redis is asked to tell of keys that near caches may hold. Not before, so that where no near cache
+/// ever subscribes no command pays for it. What leaves a key without one of these events (MIGRATE) comes by the
+/// `unlink2` callback of the data type. Without it nothing is granted.
 pub fn watch(ctx: Ctx<'_>) -> bool {
     if !WATCHING.load(Ordering::Relaxed) {
         WATCHING.store(redis::watch_keys::<Keys>(ctx), Ordering::Relaxed);
@@ -248,8 +248,8 @@ pub fn give(
     })
 }
 
-/// Replies what a near cache is told: the number, life left in milliseconds (-1: it does not end), 1 if MANUAL, and the digests
-/// of the tags, eight bytes each; or nil.
+/// Replies what a near cache is told: the number, life left in milliseconds (-1: it does not end), 1 if MANUAL, and the
+/// digests of the tags, eight bytes each; or nil.
 pub fn reply(ctx: Ctx<'_>, near: Option<Near>) {
     let Some(near) = near else {
         ctx.reply_null();

@@ -3,8 +3,8 @@
 //! A parked client is woken by being told to look again, to fill, or that it has waited long enough; what it then
 //! replies is decided at that moment (`commands::fetch`), so nothing that was invalidated meanwhile is served.
 //!
-//! One module timer stands at the next end of a lease or of a client's patience: Redis's own timeouts of blocked clients
-//! are looked at only when the event loop happens to turn.
+//! One module timer stands at the next end of a lease or of a client's patience: Redis's own timeouts of blocked
+//! clients are looked at only when the event loop happens to turn.
 
 use mcache_core::epoch::Token;
 use mcache_core::lease::{Answer, Released, Waiter, Wake};
@@ -78,8 +78,8 @@ pub fn leave(blocked: Blocked) {
     }
 }
 
-/// In a cluster, as often as Redis looks after its own blocked clients: those that wait for keys of slots that went to another
-/// server are sent there.
+/// In a cluster, as often as Redis looks after its own blocked clients: those that wait for keys of slots that went to
+/// another server are sent there.
 pub fn follow_slots(ctx: Ctx<'_>) {
     if ctx.flags().is_cluster()
         && anybody_waits()

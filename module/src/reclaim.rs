@@ -1,8 +1,8 @@
 //! Freeing dead entries in slices, so that no command waits for it.
 //!
 //! While there is something to free, each round of the event loop runs one slice (`rounds`). A slice lasts at most
-//! `mcache.reclaim-budget-us`, and how long the loop took since the last slice tells whether clients are being served: then
-//! slices shrink to a quarter of it. Short slices cost little: a round of the loop without clients takes 5 us.
+//! `mcache.reclaim-budget-us`, and how long the loop took since the last slice tells whether clients are being served:
+//! then slices shrink to a quarter of it. Short slices cost little: a round of the loop without clients takes 5 us.
 //!
 //! Only a primary deletes; replicas and the append-only file get the same deletions as UNLINK.
 
@@ -23,8 +23,8 @@ pub fn is_wanted(ctx: Ctx<'_>) -> bool {
     state::with(|s| s.index.has_pending()) && may_run(ctx)
 }
 
-/// A script or a load may be letting the event loop turn while it is half done: nothing may vanish under it. And while a
-/// failover has paused writes, a deletion would keep the replica from ever catching up.
+/// A script or a load may be letting the event loop turn while it is half done: nothing may vanish under it. And while
+/// a failover has paused writes, a deletion would keep the replica from ever catching up.
 fn may_run(ctx: Ctx<'_>) -> bool {
     let flags = ctx.flags();
     flags.is_primary() && !flags.is_loading() && !flags.is_script() && !writes_are_paused()
@@ -97,8 +97,8 @@ pub fn run(ctx: Ctx<'_>, end_ns: Option<u64>) -> usize {
     freed
 }
 
-/// A task, with the name of its key: whatever was called in Redis since the task was handed out may have freed the entry,
-/// so from then on the entry is compared and not looked at, unless the key still holds it.
+/// A task, with the name of its key: the functions of Redis called since the task was handed out may have freed the
+/// entry, so from then on the entry is compared and not looked at, unless the key still holds it.
 pub struct Job {
     /// The database, to be selected.
     db: usize,
@@ -126,8 +126,8 @@ impl Job {
         }
     }
 
-    /// Does it: the names of deleted keys are added to `deleted`, to be replicated. False if the entry is gone. The database
-    /// is selected.
+    /// Does it: the names of deleted keys are added to `deleted`, to be replicated. False if the entry is gone. The
+    /// database is selected.
     pub fn perform(self, ctx: Ctx<'_>, deleted: &mut Vec<OwnedStr>) -> bool {
         let mut key = ctx.open(self.name.as_raw(), Mode::Write);
         let mut trimmed = false;
@@ -140,8 +140,8 @@ impl Job {
         }
         if !key.holds(self.entry) {
             drop(key);
-            // Mostly it expired when the key was opened, and Redis deleted and replicated that by itself. But while writes
-            // are paused what expired is hidden and stays.
+            // Mostly it expired when the key was opened, and Redis deleted and replicated that by itself. But while
+            // writes are paused what expired is hidden and stays.
             if !writes_are_paused() && state::with(|s| s.absent(self.db, self.id, self.entry)) {
                 redis::log_warning(
                     "mcache: the index named an entry that the keyspace does not hold; please report it",

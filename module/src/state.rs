@@ -1,8 +1,8 @@
 //! The module's one global: what core's [`Server`] knows.
 //!
-//! It belongs to the main thread. Redis calls back while a command of ours is deleting or overwriting a key, so the rule
-//! is: take the state, have core decide, let go, then call Redis. A nested [`with`] panics instead of handing out two
-//! `&mut`, and the guard at the boundary turns that into an error reply.
+//! It belongs to the main thread. Redis calls back while a command of ours is deleting or overwriting a key, so the
+//! rule is: take the state, have core decide, let go, then call Redis. A nested [`with`] panics instead of handing out
+//! two `&mut`, and the guard at the boundary turns that into an error reply.
 
 use mcache_core::fills::Fills;
 use mcache_core::hash::Key;
@@ -17,7 +17,7 @@ pub type State = Server<Blocked>;
 
 static STATE: MainThread<State> = MainThread::new();
 
-/// Told of every entry that is freed, from whatever thread frees it; the one thing here that other threads may touch.
+/// Told of every entry that is freed, by the thread that frees it; the one thing here that other threads may touch.
 pub static AWAITED: Awaited = Awaited::new();
 
 /// Begins with nothing; called once, when the module is loaded.

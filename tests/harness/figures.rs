@@ -30,8 +30,8 @@ impl fmt::Display for Worse {
     }
 }
 
-/// The figure of a row in one part of a file: between `<!-- begin part -->` and `<!-- end part -->`, the second column of the row
-/// whose first says `what`.
+/// The figure of a row in one part of a file: between `<!-- begin part -->` and `<!-- end part -->`, the second column
+/// of the row whose first says `what`.
 pub fn stored(file: &str, part: &str, what: &str) -> Option<f64> {
     let (_, rest) = file.split_once(&format!("<!-- begin {part} -->\n"))?;
     let (table, _) = rest.split_once(&format!("<!-- end {part} -->"))?;

@@ -1,7 +1,7 @@
 //! Which server the tests run on, and what it cannot do.
 //!
-//! Owns the question put to the server's program, once, and the note of what was left out. The rules about servers are the
-//! module's own.
+//! Owns the question put to the server's program, once, and the note of what was left out. The rules about servers are
+//! the module's own.
 
 use std::io::Write;
 use std::process::{Command, Stdio};
@@ -95,8 +95,8 @@ impl Program {
             .contains(&command.to_lowercase())
     }
 
-    /// Whether it was built with TLS. Those built without know the directives as well; asked for a port, one with TLS ends
-    /// for want of a certificate, one without for want of TLS.
+    /// Whether it was built with TLS. Those built without know the directives as well; asked for a port, one with TLS
+    /// ends for want of a certificate, one without for want of TLS.
     pub fn has_tls(&self) -> bool {
         static TLS: OnceLock<bool> = OnceLock::new();
         *TLS.get_or_init(|| {
@@ -111,8 +111,8 @@ impl Program {
     }
 }
 
-/// Whether MOVE, COPY ... DB and DEBUG RELOAD leave a client in the wrong database, which is a fault of this server: it is
-/// then noted as the reason why the running test, or a part of it, is left out.
+/// Whether MOVE, COPY ... DB and DEBUG RELOAD leave a client in the wrong database, which is a fault of this server: it
+/// is then noted as the reason why the running test, or a part of it, is left out.
 pub fn loses_the_database() -> bool {
     let loses = !program().is_accepted();
     if loses {
@@ -121,7 +121,8 @@ pub fn loses_the_database() -> bool {
     loses
 }
 
-/// Notes that the running test has nothing to show on this server, or not all: said in the last line of `make test-servers`.
+/// Notes that the running test has nothing to show on this server, or not all: said in the last line of
+/// `make test-servers`.
 pub fn skip(why: &str) {
     let thread = std::thread::current();
     let test = thread.name().unwrap_or("a test");

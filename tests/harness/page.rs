@@ -42,8 +42,8 @@ const WORDS: [&str; 16] = [
 const FULL_ROW_BYTES: usize = 420;
 
 impl Page {
-    /// The result that fill number `fill` stored for query `key`, of exactly `json_bytes` bytes of JSON where that is possible (an
-    /// empty result has 11, one row at least 30).
+    /// The result that fill number `fill` stored for query `key`, of exactly `json_bytes` bytes of JSON where that is
+    /// possible (an empty result has 11, one row at least 30).
     pub fn new(key: u32, fill: u32, json_bytes: usize) -> Self {
         let mut page = Self { rows: Vec::new() };
         let mut used = page.json_bytes();

@@ -244,7 +244,8 @@ impl Postgres {
             let _ = kill_process(pid, Signal::KILL);
         }
         child.wait().expect("a child can be waited for");
-        // A process that is left is adopted by another process and gone when that has reaped it, or a zombie: it holds no memory.
+        // A process that is left is adopted by another process and gone when that has reaped it, or a zombie: it holds
+        // no memory.
         wait::until("its processes have ended", || {
             children.iter().all(|pid| {
                 let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();

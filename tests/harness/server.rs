@@ -1,7 +1,7 @@
 //! One redis-server with the module.
 //!
 //! Owns the process, its directory and its end: a test that leaves a server whose index and keyspace disagree, that
-//! crashed or whose module panicked has failed, whatever it asserted. It must not know about other servers.
+//! crashed or whose module panicked has failed, even if all its assertions held. It must not know about other servers.
 
 use std::fs;
 use std::net::TcpListener;
@@ -43,7 +43,8 @@ impl ServerBuilder {
         self
     }
 
-    /// Sets a variable of the server's environment: the module is to panic. Default: those of the test, and a panic fails it.
+    /// Sets a variable of the server's environment: the module is to panic. Default: those of the test, and a panic
+    /// fails it.
     pub fn env(mut self, name: &str, value: &str) -> Self {
         self.environment.push((name.to_owned(), value.to_owned()));
         self
@@ -80,7 +81,8 @@ impl ServerBuilder {
         self
     }
 
-    /// Leaves it to the module whether it loads into this server. Default: where only an option stands between the two, it is set.
+    /// Leaves it to the module whether it loads into this server. Default: where only an option stands between the two,
+    /// it is set.
     pub fn as_it_is(mut self) -> Self {
         self.accepted = false;
         self

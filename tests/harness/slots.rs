@@ -1,6 +1,7 @@
 //! Whole slots that move at once, from one primary of a cluster to another, on servers that can do that.
 //!
-//! Owns a cluster of two primaries, and the commands with which Redis 8.4 and Valkey 9 move slots, which have nothing in common.
+//! Owns a cluster of two primaries, and the commands with which Redis 8.4 and Valkey 9 move slots, which have nothing
+//! in common.
 
 use std::ops::RangeInclusive;
 
@@ -231,8 +232,8 @@ fn fields(job: &Value) -> Vec<(String, String)> {
     }
 }
 
-/// Waits until index and keyspace agree: a server hides keys of slots that have left, or have not arrived yet, until it has
-/// deleted them, or owns them.
+/// Waits until index and keyspace agree: a server hides keys of slots that have left, or have not arrived yet, until it
+/// has deleted them, or owns them.
 pub fn await_agreement(server: &Server) {
     let mut session = server.session();
     wait::until_some("index and keyspace agree", || {

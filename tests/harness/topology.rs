@@ -221,8 +221,8 @@ impl Sentinels {
     }
 }
 
-/// A cluster whose nodes can be cut off from each other: each knows the others by the addresses of proxies, and tells by
-/// the loopback address it comes from who it is.
+/// A cluster whose nodes can be cut off from each other: each knows the others by the addresses of proxies, and tells
+/// by the loopback address it comes from who it is.
 pub struct DividableCluster {
     /// The nodes; [`Server::session`] goes past the proxies.
     pub cluster: Cluster,

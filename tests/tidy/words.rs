@@ -3,8 +3,18 @@
 use crate::documents::documents;
 use crate::tree::{File, files, none};
 
-/// Words that hide what acts: the caller, the command, another process, a replica.
-const HIDING: [&str; 5] = ["nobody", "somebody", "anybody", "everybody", "whoever"];
+/// Words that hide what acts or what is meant: the caller, the command, another process, a replica.
+const HIDING: [&str; 6] = [
+    "nobody",
+    "somebody",
+    "anybody",
+    "everybody",
+    "whoever",
+    "whatever",
+];
+
+/// Words for people: a caller is a program, so it is "it" or "they".
+const PEOPLE: [&str; 6] = ["he", "him", "his", "himself", "she", "her"];
 
 /// The text that people read: comments of code, and documents outside of code.
 fn prose(file: &'static File) -> impl Iterator<Item = (usize, &'static str)> {
@@ -27,7 +37,7 @@ fn prose(file: &'static File) -> impl Iterator<Item = (usize, &'static str)> {
 fn prose_names_what_acts() {
     let mut looked_at = 0;
     let mut wrong = Vec::new();
-    for file in files(&[".rs", ".js"]).chain(documents()) {
+    for file in files(&[".rs", ".js", ".mjs"]).chain(documents()) {
         // Where the rule names its words.
         if ["tests/tidy/words.rs", "CONTRIBUTING.md"].contains(&&*file.path) {
             continue;
@@ -37,11 +47,15 @@ fn prose_names_what_acts() {
             let words = text
                 .split(|c: char| !c.is_alphanumeric() && c != '_')
                 .map(str::to_lowercase);
-            for word in words.filter(|word| HIDING.contains(&word.as_str())) {
+            let refused = |word: &str| HIDING.contains(&word) || PEOPLE.contains(&word);
+            for word in words.filter(|word| refused(word)) {
                 wrong.push(format!("{}:{n}: {word}", file.path));
             }
         }
     }
     assert!(looked_at > 10_000, "only {looked_at} lines were looked at");
-    none(wrong, "comments and documents name what acts");
+    none(
+        wrong,
+        "comments and documents name what acts, and a caller is no person",
+    );
 }

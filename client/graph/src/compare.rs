@@ -1,5 +1,5 @@
 //! The order of values, for sorting rows and for filters. A total order: sorting never meets a
-//! contradiction, whatever a resolver returns.
+//! contradiction, also when a resolver returns values of several types.
 
 use std::cmp::Ordering;
 

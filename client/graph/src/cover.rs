@@ -76,8 +76,8 @@ impl Cover {
         }
     }
 
-    /// Any one condition covers the conjunction, and so do those that say together what a tuple is; the most selective is
-    /// the best choice.
+    /// Any one condition covers the conjunction, and so do those that say together what a tuple is; the most selective
+    /// is the best choice.
     fn of_all(schema: &Schema, entity: &Entity, all: &[Filter]) -> Self {
         let covers = all.iter().map(|filter| {
             let cover = Self::of(schema, entity, filter);
@@ -195,7 +195,7 @@ impl Cover {
 
     fn of_values(entity: &Entity, name: &Name, values: &[Value]) -> Self {
         let Some(index) = lookup(entity, std::slice::from_ref(name)) else {
-            // An empty list finds nothing whatever the field.
+            // An empty list finds nothing, for every field.
             return match values {
                 [] => Self::nothing(),
                 _ => Self::ANYTHING,

@@ -48,13 +48,13 @@ impl Hash for Each {
 }
 
 impl<C: Codec> Graph<C> {
-    /// Answers a query for each of these values of a field: the same as asking [`query`](Self::query) as often, each time
-    /// with `field: value` added to the filters, but with one look into the cache for all of them and one load for all that are
-    /// not there.
+    /// Answers a query for each of these values of a field: the same as asking [`query`](Self::query) as often, each
+    /// time with `field: value` added to the filters, but with one look into the cache for all of them and one load for
+    /// all that are not there.
     ///
-    /// Each answer is an entry of its own, under the same key and with the same tags as if it had been asked for alone. A set
-    /// of values that no caller has asked for before is answered from the entries of others, and a change clears the
-    /// answers it concerns and not the whole set.
+    /// Each answer is an entry of its own, under the same key and with the same tags as if it had been asked for alone.
+    /// A set of values that no caller has asked for before is answered from the entries of others, and a change clears
+    /// the answers it concerns and not the whole set.
     ///
     /// The results are in the order of the values. A value that no row has gives a result without rows.
     ///
@@ -100,9 +100,9 @@ impl<C: Codec> Graph<C> {
     ///
     /// # Errors
     ///
-    /// As [`query`](Self::query), and [`QueryError::Each`] if the fields are neither the key nor a [lookup](super::Field::lookup)
-    /// (what relations match is one), if the query is one for a page, if its filters name them already, if a value is not a single
-    /// one for each field, and if the options give a key.
+    /// As [`query`](Self::query), and [`QueryError::Each`] if the fields are neither the key nor a
+    /// [lookup](super::Field::lookup) (what relations match is one), if the query is one for a page, if its filters
+    /// name them already, if a value is not a single one for each field, and if the options give a key.
     ///
     /// # Cancel safety
     ///
@@ -148,8 +148,8 @@ impl<C: Codec> Graph<C> {
         Ok(results)
     }
 
-    /// As [`serve_each`](Self::serve_each), shared as in [`serve_shared`](Self::serve_shared): each result that is near is neither
-    /// decoded again nor copied, and only the others are looked up.
+    /// As [`serve_each`](Self::serve_each), shared as in [`serve_shared`](Self::serve_shared): each result that is near
+    /// is neither decoded again nor copied, and only the others are looked up.
     ///
     /// # Errors
     ///

@@ -12,7 +12,8 @@ const DEPTH_MAX: usize = 16;
 /// A condition on a row of one entity.
 ///
 /// Three-valued, as in SQL: a comparison with a null field is unknown, and a row is in the result
-/// only if the whole is true. [`Compare`](Self::Compare), [`In`](Self::In) and [`InTuples`](Self::InTuples) never hold nulls.
+/// only if the whole is true. [`Compare`](Self::Compare), [`In`](Self::In) and [`InTuples`](Self::InTuples) never hold
+/// nulls.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum Filter {
@@ -28,8 +29,8 @@ pub enum Filter {
     Compare(Name, Comparison, Value),
     /// The field equals one of the values; does not hold if there are none.
     In(Name, Vec<Value>),
-    /// The fields, taken together, equal one of the tuples; does not hold if there are none. Only where the schema has keys
-    /// of several fields.
+    /// The fields, taken together, equal one of the tuples; does not hold if there are none. Only where the schema has
+    /// keys of several fields.
     InTuples {
         /// The fields, two or more.
         fields: Vec<Name>,

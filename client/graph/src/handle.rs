@@ -1,4 +1,4 @@
-//! The handle callers hold: a query in, a result out, from the cache if it may and can be.
+//! [`Graph`], the handle that callers hold: it takes a query and returns a result, from the cache where possible.
 //!
 //! Only wires the parts together: plan, load, tags, assemble, cache.
 
@@ -103,7 +103,7 @@ impl<C> GraphBuilder<C> {
         }
     }
 
-    /// Sets how much tags say. Default: [`Precision::Precise`].
+    /// Sets how precise tags are. Default: [`Precision::Precise`].
     #[must_use]
     pub fn precision(mut self, precision: Precision) -> Self {
         self.graph.precision = precision;
@@ -126,13 +126,13 @@ impl<C> GraphBuilder<C> {
 impl<C: Codec> Graph<C> {
     /// Answers a query.
     ///
-    /// If the options ask for caching and there is a cache, from the cache or into it; concurrent
-    /// callers share one load. A cache that is away is passed by.
+    /// If the options ask for caching and the graph has a cache, the result comes from the cache, or it is loaded and
+    /// stored there; concurrent callers share one load. While the cache does not answer, the resolver does.
     ///
     /// # Errors
     ///
     /// [`GraphError`]: the query does not fit the schema, or the resolver failed. Errors are never
-    /// cached. A query answered from the cache was checked when it was put there.
+    /// cached. A query answered from the cache was checked against the schema when its result was stored.
     ///
     /// # Cancel safety
     ///
@@ -163,8 +163,9 @@ impl<C: Codec> Graph<C> {
         self.serve_keyed(cache, &key, query, options).await
     }
 
-    /// As [`serve`](Self::serve), shared: what is in the [near cache](mcache::Builder::near) of this process is decoded once and
-    /// handed to all who ask. Where it is not, as `serve` and an [`Arc`].
+    /// As [`serve`](Self::serve), shared: a result in the [near cache](mcache::Builder::near) of this process is
+    /// decoded once and handed to all callers. A result that is not there is loaded as by `serve` and put into an
+    /// [`Arc`].
     ///
     /// ```
     /// # use std::sync::Arc;
@@ -223,7 +224,7 @@ impl<C: Codec> Graph<C> {
         })
     }
 
-    /// As [`serve`](Self::serve), once the entry is known.
+    /// As [`serve`](Self::serve), once the entry's key is known.
     async fn serve_keyed(
         &self,
         cache: &Cache<C>,
@@ -250,13 +251,13 @@ impl<C: Codec> Graph<C> {
             .await
     }
 
-    /// The cache, if these options ask for it and it is there and on.
+    /// The cache, if these options ask for it and the graph has one that is enabled.
     pub(super) fn cache_for(&self, options: &GraphOptions) -> Option<&Cache<C>> {
         let cache = self.cache.as_ref();
         cache.filter(|cache| cache.is_enabled() && options.cache.is_enabled())
     }
 
-    /// Loads a query without any cache: the result and the tags it would carry are then at hand.
+    /// Answers a query without any cache: the caller gets the result and the tags that its entry would carry.
     ///
     /// ```
     /// # use std::sync::Arc;
@@ -303,7 +304,8 @@ impl<C: Codec> Graph<C> {
             query,
             locale: options.locale.as_deref(),
         };
-        // From before: a boundary that is passed meanwhile ends the entry before it begins.
+        // Asked before the rows are loaded: if the boundary passes during the load, the entry has ended when it is
+        // stored.
         let asked = Instant::now();
         let boundary = self.boundary(plan).await?;
         let mut loaded = loader.load().await?;
@@ -329,7 +331,7 @@ impl<C: Codec> Graph<C> {
         Ok(compute_key(&self.schema, origin, query, options))
     }
 
-    /// Where the rows come from. Asked of the resolver until it answers.
+    /// Where the rows come from. The resolver is asked until it has answered once.
     pub(super) async fn origin(&self) -> Result<&str, GraphError> {
         let origin = self.origin.get_or_try_init(|| self.resolver.origin()).await;
         match origin {
@@ -340,7 +342,7 @@ impl<C: Codec> Graph<C> {
         }
     }
 
-    /// How long what is read now stays what it is without a write.
+    /// How long the rows that this plan reads stay the same if nothing is written; `None`: for ever.
     async fn boundary(&self, plan: &Plan) -> Result<Option<Duration>, GraphError> {
         let levels = plan.levels.iter();
         let read: BTreeSet<EntityIndex> = levels
@@ -364,8 +366,7 @@ impl<C: Codec> Graph<C> {
         Ok(nearest)
     }
 
-    /// What turns changes into the tags they clear, to be given to an
-    /// [`Invalidator`](mcache::change::Invalidator).
+    /// Turns changes into the tags that they clear, for an [`Invalidator`](mcache::change::Invalidator).
     pub fn change_tags(&self) -> ChangeTags {
         ChangeTags::new(self.schema.clone()).limits(self.limits)
     }

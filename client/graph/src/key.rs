@@ -105,7 +105,7 @@ fn write_option(out: &mut Vec<u8>, bytes: Option<&[u8]>) {
     }
 }
 
-/// Length before content: unlike escaping, it costs the same whatever is inside.
+/// Length before content: unlike escaping, its cost depends only on the length.
 fn write_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
     out.extend_from_slice(&(bytes.len() as u64).to_le_bytes());
     out.extend_from_slice(bytes);

@@ -68,11 +68,11 @@ pub struct CacheOptions {
     pub key: Option<String>,
     /// How long to keep the result. Zero: without end. Default: the cache's.
     pub ttl: Option<Duration>,
-    /// How long after its time to live, or after a soft invalidation, the result may still be served while it is loaded anew in
-    /// the background. Not one of Medusa's. Default: not at all.
+    /// How long after its time to live, or after a soft invalidation, the result may still be served while it is loaded
+    /// anew in the background. Not one of Medusa's. Default: not at all.
     pub swr: Option<Duration>,
-    /// Serve a stale result if the resolver fails; see [`Entry::stale_if_error`](mcache::Entry::stale_if_error). Not one of
-    /// Medusa's. Default false.
+    /// Serve a stale result if the resolver fails; see [`Entry::stale_if_error`](mcache::Entry::stale_if_error). Not
+    /// one of Medusa's. Default false.
     pub stale_if_error: Option<bool>,
     /// How long a load takes, to load the result anew in the background shortly before it expires; see
     /// [`Entry::early_refresh`](mcache::Entry::early_refresh). Not one of Medusa's. Default: not at all.

@@ -1,8 +1,8 @@
 //! Where rows come from: the one trait a graph needs implemented.
 //!
 //! A graph turns a query into one [`Fetch`] per level (entity reached by a path), each for all
-//! rows of that level at once, so a query costs as many round trips as it has levels whatever the
-//! number of rows. Levels of the same depth are fetched concurrently.
+//! rows of that level at once, so a query costs as many round trips as it has levels: their
+//! number does not grow with the rows. Levels of the same depth are fetched concurrently.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -29,8 +29,8 @@ pub type Row = Map<String, Value>;
 ///   inside a transaction with an older snapshot, breaks that; see `docs/graph.md`.
 /// - The answer depends on nothing but the fetch and the rows of the entity (and, for relation
 ///   filters and computed fields, on the entities these name or [depend on](super::Dependency)).
-/// - Every row has every field asked for. The key and the fields rows are matched by must be present and fit their type;
-///   others may be left out, which counts as `null`.
+/// - Every row has every field asked for. The key and the fields rows are matched by must be present and fit their
+///   type; others may be left out, which counts as `null`.
 ///
 /// # Cancel safety
 ///
@@ -47,9 +47,9 @@ pub trait Resolver: Send + Sync {
     /// What went wrong. The query fails with it and nothing is cached.
     fn fetch<'a>(&'a self, fetch: Fetch<'a>) -> BoxFuture<'a, Result<Rows, ResolverError>>;
 
-    /// Where the rows come from, and on whose behalf they are read: part of every key, so that two resolvers share entries
-    /// only if they would give the same answers. Asked once. Default: empty, which is right where a cache and a schema
-    /// belong to one source.
+    /// Where the rows come from, and on whose behalf they are read: part of every key, so that two resolvers share
+    /// entries only if they would give the same answers. Asked once. Default: empty, which is right where a cache and a
+    /// schema belong to one source.
     ///
     /// # Errors
     ///
@@ -58,9 +58,9 @@ pub trait Resolver: Send + Sync {
         Box::pin(std::future::ready(Ok(String::new())))
     }
 
-    /// How long until one of these [boundaries](Entity::boundary) of any row is passed, by the clock of where the rows are;
-    /// `None` if there is none ahead. A result that reads rows of the entity is kept no longer. Asked before the rows are
-    /// fetched, and only where the schema declares boundaries.
+    /// How long until one of these [boundaries](Entity::boundary) of any row is passed, by the clock of where the rows
+    /// are; `None` if there is none ahead. A result that reads rows of the entity is kept no longer. Asked before the
+    /// rows are fetched, and only where the schema declares boundaries.
     ///
     /// # Errors
     ///
@@ -126,10 +126,12 @@ pub enum Select<'a> {
         field: &'a Name,
         /// The values to match.
         values: &'a [Value],
-        /// What to sort by, the most significant first; nulls are last when ascending. Empty if the order does not matter.
+        /// What to sort by, the most significant first; nulls are last when ascending. Empty if the order does not
+        /// matter.
         order: &'a [(Name, Direction)],
     },
-    /// As [`Keys`](Self::Keys), of rows that several fields together match. Only where the schema has keys of several fields.
+    /// As [`Keys`](Self::Keys), of rows that several fields together match. Only where the schema has keys of several
+    /// fields.
     Tuples {
         /// The fields to match, two or more. They are among the fields wanted.
         fields: &'a [Name],

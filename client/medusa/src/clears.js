@@ -220,7 +220,7 @@ class Clears {
         if (!primaries.has(node) || (this.acknowledged.get(node) ?? 0) >= upTo) return
         this.counters.retried += items.size
         try {
-          // Reads need not wait until it is settled, and who asked for it was told long ago that it is late.
+          // Reads need not wait until it is settled, and its caller was told long ago that it is late.
           await this.#sendTo(node, items)
           this.acknowledged.set(node, upTo)
         } catch {

@@ -57,8 +57,8 @@ function encode(value, codec) {
 const decode = (bytes, codec) => (codec === CODEC_V8 ? v8.deserialize(bytes) : JSON.parse(bytes.toString("utf8")))
 
 /**
- * The bytes to store, or null for a value that has no JSON or is larger than is kept. The value is read before this returns:
- * what the caller changes in it later is not stored.
+ * The bytes to store, or null for a value that has no JSON or is larger than is kept. The value is read before this
+ * returns: what the caller changes in it later is not stored.
  * @param {unknown} value
  * @param {number} compressFrom values of at least so many bytes are compressed
  * @param {{ isExact?: boolean }} [how] exact: dates stay dates

@@ -2,9 +2,10 @@
 /**
  * Which loads are under way in this process, and with which token each of them began.
  *
- * A provider is told of a miss and later of a `set`, and nothing says which miss a set belongs to: two requests may load
- * the same key at the same time. So a set counts as begun when the *oldest* load of its key began that is still open,
- * and closes the newest. A result may thus be refused that could have been stored; it never counts as newer than it is.
+ * A provider is told of a miss and later of a `set`, and nothing says which miss a set belongs to: two requests may
+ * load the same key at the same time. So a set counts as begun when the *oldest* load of its key began that is still
+ * open, and closes the newest. A result may thus be refused that could have been stored; it never counts as newer than
+ * it is.
  */
 const LIFE_MS = 5 * 60 * 1000
 const KEYS_MAX = 50_000

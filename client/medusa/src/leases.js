@@ -2,8 +2,9 @@
 /**
  * How long a process asks to be the only one that fills a key, and for which keys it does not ask.
  *
- * Medusa does not say when a load failed: then nothing is stored, and its waiters are woken by the end of the lease only. So a lease lasts
- * as long as loads of late took, several times over; and a key whose load did not end is for a while read without one.
+ * Medusa does not say when a load failed: then nothing is stored, and its waiters are woken by the end of the lease
+ * only. So a lease lasts as long as loads of late took, several times over; and a key whose load did not end is for a
+ * while read without one.
  */
 const LEASE_MIN_MS = 1_000
 /** A load may take so many times the average before another process is asked to. */

@@ -24,7 +24,7 @@ const DEFAULTS = {
 }
 
 const NUMBERS = Object.keys(DEFAULTS).filter((name) => typeof DEFAULTS[name] === "number")
-/** Ours beside the numbers, and what Medusa gives every module; what else is at the top level are options of ioredis, as old versions of Medusa had them. */
+/** Options that are no numbers, and what Medusa gives every module. Any other name at the top level is for ioredis. */
 const OTHERS = ["prefix", "settle", "redisUrl", "redisOptions", "cluster", "clusterOptions", "database"]
 
 class OptionError extends Error {

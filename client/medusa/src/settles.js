@@ -1,10 +1,10 @@
 "use strict"
 /**
- * Waiting until no near cache serves what was cleared. Clients of other kinds may keep values of the same server inside their
- * processes; each serves them under a lease (docs/near.md). What the server has acknowledged is *settled* once each of them
- * has confirmed it or its lease is over.
+ * Waiting until no near cache serves what was cleared. Clients of other kinds may keep values of the same server inside
+ * their processes; each serves them under a lease (docs/near.md). What the server has acknowledged is *settled* once
+ * each of them has confirmed it or its lease is over.
  *
- * One SETTLE is under way for a primary at a time: who comes meanwhile waits for the next one, together. It waits inside the
+ * One SETTLE is under way for a primary at a time: callers that come meanwhile share the next one. It waits inside the
  * server, so it has a connection of its own. Without an answer, time settles: the lease that the server named, and
  * four percent for two clocks.
  */

@@ -109,8 +109,8 @@ class Store {
   async #wait(name, args, left, late, fetch) {
     const shared = this.waits.get(name)
     if (shared) {
-      // Another reader of this process waits for the same. What it gets was read before this one may have begun, so this
-      // one asks again, when there is something to get.
+      // Another reader of this process waits for the same. What it gets was read before this one may have begun, so
+      // this one asks again, when there is something to get.
       await shared.catch(() => {})
       return await fetch()
     }

@@ -13,7 +13,7 @@ test("a set counts from the miss before it, and only once", () => {
   assert.equal(fills.ended("k").from, undefined)
 })
 
-test("while several loads of a key are open, each set counts from the oldest, in whatever order they end", () => {
+test("while several loads of a key are open, each set counts from the oldest, in any order of their ends", () => {
   const fills = new Fills()
   for (const n of [1, 2, 3]) fills.began("k", token(n))
   // Which of the three ended is not known: it may have been the first.

@@ -128,7 +128,7 @@ test("clearing", async (t) => {
     return found
   }
   const cases = [
-    ["by key: that one, whatever its options", { key: "manual" }, ["auto", "default", "other"]],
+    ["by key: that one, with any options", { key: "manual" }, ["auto", "default", "other"]],
     ["by key and tags: the key decides", { key: "manual", tags: ["Q:1"] }, ["auto", "default", "other"]],
     ["by a key that is not there: nothing", { key: "none" }, [...keys, "other"]],
     ["by tag: all that carry it", { tags: ["P:1"] }, ["other"]],

@@ -10,7 +10,7 @@ const LEASE_MS = 5_000
 
 async function startFed(t) {
   const redis = await TestRedis.start(t, { args: ["--mcache.feed", "yes", "--mcache.near-lease-ms", String(LEASE_MS)] })
-  // A server that has just started waits for who may have been there before it.
+  // A server that has just started waits for leases that a server before it may have granted.
   await until("no predecessor is waited for", async () => (await number(redis, "near_predecessors_us")) === 0)
   return redis
 }

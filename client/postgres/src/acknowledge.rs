@@ -1,7 +1,7 @@
 //! Acknowledging: a consumer's position, and the rows that go with it.
 //!
-//! Owns when and how the position of an [`OutboxSource`] is stored, and the deletion of what all consumers have. What is
-//! handed out is in `reading.rs`.
+//! Owns when and how the position of an [`OutboxSource`] is stored, and the deletion of what all consumers have. What
+//! is handed out is in `reading.rs`.
 
 use tokio::time::Instant;
 

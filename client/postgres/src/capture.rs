@@ -2,22 +2,23 @@
 //!
 //! Owns the text of the trigger functions. It must not run anything: see `install.rs`.
 //!
-//! One statement of an application makes one row of the outbox, in the same transaction, whatever the number of
-//! consumers. It holds the rows as they were and as they are, without those that did not change, and every value that any
-//! consumer needs. What these rows are, which belong together and what happened to them is for each consumer to say: it
-//! knows its entities, their keys and their soft deletion.
+//! One statement of an application makes one row of the outbox, in the same transaction, for any number of
+//! consumers. It holds the rows as they were and as they are, without those that did not change, and every value that
+//! any consumer needs. What these rows are, which belong together and what happened to them is for each consumer to
+//! say: it knows its entities, their keys and their soft deletion.
 //!
 //! ```text
-//!   UPDATE product SET …                    outbox
-//!     │ old_rows, new_rows                   xid   id  relation             operation   rows
-//!     ▼                                      901   17  "public"."product"   update      {"old": [{"id": "p1", …}], "new": […]}
-//!   capture_product_5f3a…()  ─────────▶      905   19  "public"."product"   everything  NULL      (too many rows; TRUNCATE)
+//!   UPDATE product SET …               outbox
+//!     │ old_rows, new_rows              xid   id  relation            operation   rows
+//!     ▼                                 901   17  "public"."product"  update      {"old": [{"id": "p1"}], "new": […]}
+//!   capture_product_5f3a…()  ─────────▶ 905   19  "public"."product"  everything  NULL  (too many rows; TRUNCATE)
 //! ```
 //!
-//! Three things a trigger of ours must never do to the application's own write: fail (what goes wrong while the change is
-//! described becomes a change of the whole table with the reason beside it), become slow with the size of the statement
-//! (rows are counted first, up to a limit; old and new rows are told apart by hashing, because a join planned for one row
-//! would be reused for thousands), or use up transaction ids (nothing is written inside the exception block).
+//! Three things a trigger of ours must never do to the application's own write: fail (what goes wrong while the change
+//! is described becomes a change of the whole table with the reason beside it), become slow with the size of the
+//! statement (rows are counted first, up to a limit; old and new rows are told apart by hashing, because a join planned
+//! for one row would be reused for thousands), or use up transaction ids (nothing is written inside the exception
+//! block).
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -78,7 +79,7 @@ impl Capture<'_> {
         })
     }
 
-    /// Makes one trigger on one table, and makes it fire whatever `session_replication_role` says.
+    /// Makes one trigger on one table, and makes it fire for every value of `session_replication_role`.
     pub(super) fn create_trigger(
         schema: &str,
         relation: &str,
@@ -154,7 +155,8 @@ END
 ",
             relation = literal(self.relation),
         );
-        // A role that may write the table need not be allowed to write the outbox; texts must not depend on the session.
+        // A role that may write the table need not be allowed to write the outbox; texts must not depend on the
+        // session.
         let settings: String = TEXT_SETTINGS
             .iter()
             .map(|(name, value)| format!(" SET {name} = {}", literal(value)))
@@ -184,7 +186,8 @@ END
 
     /// The rows that changed, as they were and as they are. What is in both is left out.
     ///
-    /// One row is most often all there is, and comparing two rows takes a third of what comparing two sets of them does.
+    /// One row is most often all there is, and comparing two rows takes a third of what comparing two sets of them
+    /// does.
     fn both_images(&self) -> String {
         format!(
             "
@@ -250,8 +253,8 @@ fn document(columns: &BTreeSet<String>) -> String {
     }
 }
 
-/// The statement that waits until every transaction that wrote to a table has ended, and keeps others from beginning, so
-/// that none of them is described by a function that knows less than the one that replaces it.
+/// The statement that waits until every transaction that wrote to a table has ended, and keeps others from beginning,
+/// so that none of them is described by a function that knows less than the one that replaces it.
 pub(super) fn lock(relation: &str) -> String {
     format!("LOCK TABLE {relation} IN SHARE ROW EXCLUSIVE MODE")
 }

@@ -2,11 +2,12 @@
 //!
 //! Owns the SQL of the look and of the event trigger that takes one at once. It must not run anything.
 //!
-//! Data can change without a statement that fires a trigger: a table is renamed over another, a partition is attached or
-//! detached, a column is rewritten, a label of an enumeration is renamed, a policy is replaced, triggers are switched off
-//! and on. All of these write to the catalogue. So a look makes a fingerprint of what the catalogue says of each captured
-//! table, and where it differs from the last one the whole table has changed. Rows of the catalogue are recognised by
-//! `xmin`, the transaction that wrote them, which also tells that something was changed and changed back.
+//! Data can change without a statement that fires a trigger: a table is renamed over another, a partition is attached
+//! or detached, a column is rewritten, a label of an enumeration is renamed, a policy is replaced, triggers are
+//! switched off and on. All of these write to the catalogue. So a look makes a fingerprint of what the catalogue says
+//! of each captured table, and where it differs from the last one the whole table has changed. Rows of the catalogue
+//! are recognised by `xmin`, the transaction that wrote them, which also tells that something was changed and changed
+//! back.
 //!
 //! A table that is not fully captured (a new partition, a disabled trigger) counts as changed at every look until
 //! `install` has repaired it: nothing is stale longer than the interval between two looks.
@@ -110,7 +111,8 @@ END
     /// Compares each captured table with what was last seen of it; says what differs and what is not fully captured.
     fn look(&self) -> String {
         let schema = identifier(self.schema);
-        // A table whose row is locked is being looked at by another, or changed by a transaction that has looked itself.
+        // A table whose row is locked is being looked at by another, or changed by a transaction that has looked
+        // itself.
         let body = format!(
             "
 DECLARE
@@ -120,12 +122,14 @@ DECLARE
 BEGIN
   FOR wanted IN SELECT DISTINCT i.relation FROM {schema}.interest AS i JOIN {schema}.consumer AS c ON c.id = i.consumer
                 WHERE c.expired_at IS NULL ORDER BY 1 LOOP
-    SELECT * INTO is_now FROM {schema}.fingerprint(wanted);
     IF NOT EXISTS (SELECT FROM {schema}.seen AS s WHERE s.relation = wanted) THEN
-      INSERT INTO {schema}.seen VALUES (wanted, is_now.fingerprint, is_now.captured) ON CONFLICT DO NOTHING;
+      INSERT INTO {schema}.seen SELECT wanted, f.fingerprint, f.captured FROM {schema}.fingerprint(wanted) AS f
+        ON CONFLICT DO NOTHING;
     END IF;
     SELECT s.* INTO was FROM {schema}.seen AS s WHERE s.relation = wanted FOR UPDATE SKIP LOCKED;
     CONTINUE WHEN NOT FOUND;
+    -- Read after the lock was taken, so that it is never older than what the last holder of the lock wrote.
+    SELECT * INTO is_now FROM {schema}.fingerprint(wanted);
     IF was.fingerprint <> is_now.fingerprint OR NOT is_now.captured THEN
       INSERT INTO {schema}.outbox (relation, operation) VALUES (wanted, 'everything');
       RETURN QUERY SELECT wanted, is_now.captured;

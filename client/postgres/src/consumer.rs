@@ -1,6 +1,7 @@
 //! Consumers: who must be told of every change.
 //!
-//! Owns their names, and the SQL that registers one and says how all are doing. It must not know tables of the application.
+//! Owns their names, and the SQL that registers one and says how all are doing. It must not know tables of the
+//! application.
 //!
 //! A consumer is a namespace in a cache, read through one schema: its entries are known by tags that only this schema
 //! explains. Two releases of one service are two consumers, and so are two services, two namespaces and two tenants.
@@ -16,8 +17,8 @@ use super::sql::identifier;
 
 /// What a consumer is called, before the release.
 ///
-/// Made from a [`Cache`], it is its namespace and where it is, so that two caches are two consumers. A name given by hand
-/// must do the same: everything that reads and writes the same entries, and nothing else, has the same name.
+/// Made from a [`Cache`], it is its namespace and where it is, so that two caches are two consumers. A name given by
+/// hand must do the same: everything that reads and writes the same entries, and nothing else, has the same name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConsumerName(String);
 
@@ -63,7 +64,8 @@ pub struct ConsumerStatus {
     pub oldest_ms: i64,
     /// For how long no process of it has been there, in milliseconds; zero if one is.
     pub absent_ms: i64,
-    /// Whether it was absent for so long that it holds no rows any more. When it comes back it clears everything it has.
+    /// Whether it was absent for so long that it holds no rows any more. When it comes back it clears everything it
+    /// has.
     pub expired: bool,
 }
 
@@ -83,8 +85,8 @@ pub(super) struct Registering<'a> {
 impl Registering<'_> {
     /// Makes the consumer, or brings it up to date and back to life.
     ///
-    /// One that was expired has missed changes, so it clears everything it knows before it goes on; so does one of which
-    /// nothing is known where that proves nothing.
+    /// One that was expired has missed changes, so it clears everything it knows before it goes on; so does one of
+    /// which nothing is known where that proves nothing.
     pub(super) async fn register<'i>(
         &self,
         work: &Transaction<'_>,

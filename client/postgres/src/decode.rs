@@ -1,8 +1,8 @@
 //! From a row of the outbox to what it means to one consumer.
 //!
-//! Owns the meaning of what the trigger functions of `capture.rs` write: which rows belong together, which entities they
-//! are of, what happened to them. It must not fail: what it cannot read becomes an event of the whole entity, which is
-//! correct whatever the row said. What was not captured is unknown, never unchanged.
+//! Owns the meaning of what the trigger functions of `capture.rs` write: which rows belong together, which entities
+//! they are of, what happened to them. It must not fail: what it cannot read becomes an event of the whole entity,
+//! which is correct for every row. A value that was not captured counts as unknown, never as unchanged.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -287,8 +287,8 @@ impl Decoded {
             .map(|(field, _, _)| field.clone())
     }
 
-    /// The values as query results have them. A digest stands for a value that was not sent: it is left out, which means
-    /// "unknown".
+    /// The values as query results have them. A digest stands for a value that was not sent: it is left out, which
+    /// means "unknown".
     fn known_values(&self, captured: Captured) -> Map<String, Value> {
         let fields = self.fields.iter();
         fields

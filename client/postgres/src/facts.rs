@@ -1,7 +1,7 @@
 //! What the database says of the columns of a mapping.
 //!
-//! Owns one question: which values of a column are equal. It decides how a filter is written, and whether a field can be a
-//! key or a lookup, whose values become part of tags: equal values must then have one spelling.
+//! Owns one question: which values of a column are equal. It decides how a filter is written, and whether a field can
+//! be a key or a lookup, whose values become part of tags: equal values must then have one spelling.
 
 use std::collections::HashMap;
 

@@ -373,8 +373,9 @@ impl Outbox {
     /// Ends what consumers hold that are absent for too long, deletes what all others have acknowledged, and takes away
     /// what is captured for none: triggers of tables, and columns. Nothing else ever takes any of these away.
     ///
-    /// Sources delete acknowledged rows and notice absent consumers by themselves; call this after a release has ended for
-    /// good, or every night. What is left of an expired consumer is its name, by which it is known when it comes back.
+    /// Sources delete acknowledged rows and notice absent consumers by themselves; call this after a release has ended
+    /// for good, or every night. What is left of an expired consumer is its name, by which it is known when it comes
+    /// back.
     ///
     /// # Errors
     ///

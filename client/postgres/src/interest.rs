@@ -1,7 +1,7 @@
 //! What one consumer needs to know of a table, and what of it is the same for all.
 //!
-//! Owns the names of tables and captured values in the outbox. They come from the mapping and from nothing else, so that
-//! two consumers that need the same value of the same column find it under the same name. It must not make SQL.
+//! Owns the names of tables and captured values in the outbox. They come from the mapping and from nothing else, so
+//! that two consumers that need the same value of the same column find it under the same name. It must not make SQL.
 
 use std::collections::{BTreeMap, BTreeSet};
 

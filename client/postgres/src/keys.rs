@@ -1,7 +1,7 @@
 //! Whether the database keeps the keys of the schema: each names one row, and every row has one.
 //!
-//! Only asks and says so. What follows where it does not is in `docs/postgres.md`: results stay right, and changes clear
-//! more than they would have to.
+//! Only asks and says so. What follows where it does not is in `docs/postgres.md`: results stay right, and changes
+//! clear more than they would have to.
 
 use std::fmt;
 
@@ -18,7 +18,8 @@ pub struct WeakKey {
     pub entity: String,
     /// The columns of its key.
     pub columns: Vec<String>,
-    /// Whether a unique index keeps two rows from having one key: a valid one, of columns of the key only, without a condition.
+    /// Whether a unique index keeps two rows from having one key: a valid one, of columns of the key only, without a
+    /// condition.
     pub is_unique: bool,
     /// Those of the columns that may be null.
     pub nullable: Vec<String>,

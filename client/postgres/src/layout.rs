@@ -1,7 +1,7 @@
 //! The tables and functions that all consumers share.
 //!
-//! Owns their SQL. It must not run anything: see `install.rs`. What captures the changes of one table is in `capture.rs`,
-//! what compares the catalogue in `catalogue.rs`.
+//! Owns their SQL. It must not run anything: see `install.rs`. What captures the changes of one table is in
+//! `capture.rs`, what compares the catalogue in `catalogue.rs`.
 //!
 //! ```text
 //!   consumer ──1:1── position     how far it has acknowledged
@@ -41,8 +41,8 @@ impl Layout<'_> {
         } else {
             "UNLOGGED TABLE"
         };
-        // Rows live for milliseconds: whatever the outbox once grew to, vacuum comes by absolute numbers. The small ones
-        // are updated often: room in each page keeps their updates out of the indexes.
+        // Rows live for milliseconds: vacuum comes after a fixed number of dead rows, even if the outbox was once
+        // large. The small ones are updated often: room in each page keeps their updates out of the indexes.
         format!(
             "CREATE SCHEMA IF NOT EXISTS {schema};
              CREATE {table} IF NOT EXISTS {schema}.layout (
@@ -106,8 +106,9 @@ impl Layout<'_> {
     /// Wakes those consumers whom the change concerns, who listen and who are asleep.
     ///
     /// PostgreSQL lets transactions that notify commit one after the other, each waiting for its own write to the disk.
-    /// So nothing is notified that has said it is looking every few milliseconds anyway, as a source does while there is
-    /// much to do; nor a consumer that no process works for, which would make every commit of a busy hour notify in vain.
+    /// So nothing is notified that has said it is looking every few milliseconds anyway, as a source does while there
+    /// is much to do; nor a consumer that no process works for, which would make every commit of a busy hour notify in
+    /// vain.
     fn wake(&self) -> String {
         let schema = identifier(self.schema);
         let body = format!(
@@ -211,8 +212,8 @@ END
         self.function("sweep", "most bigint", "bigint", &body)
     }
 
-    /// The `xmax` up to which every consumer that counts has acknowledged: nothing from there on can be deleted. Null if
-    /// there is none. (`min` of an `xid8` is newer than PostgreSQL 14.)
+    /// The `xmax` up to which every consumer that counts has acknowledged: nothing from there on can be deleted. Null
+    /// if there is none. (`min` of an `xid8` is newer than PostgreSQL 14.)
     pub(super) fn slowest(schema: &str) -> String {
         let schema = identifier(schema);
         format!(
@@ -221,7 +222,7 @@ END
         )
     }
 
-    /// A function that runs as its owner, whatever the caller's settings.
+    /// A function that runs as its owner and ignores the caller's settings.
     pub(super) fn function(&self, name: &str, takes: &str, returns: &str, body: &str) -> String {
         format!(
             "CREATE OR REPLACE FUNCTION {schema}.{name}({takes}) RETURNS {returns} LANGUAGE plpgsql SECURITY DEFINER

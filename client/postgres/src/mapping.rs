@@ -81,8 +81,8 @@ impl Mapping {
         self.tables.get(entity).map(|table| table.quoted.as_str())
     }
 
-    /// A hash of the schema and of where its entities are stored: what tells one release, one tenant and one service from
-    /// another.
+    /// A hash of the schema and of where its entities are stored: what tells one release, one tenant and one service
+    /// from another.
     pub fn fingerprint(&self) -> u64 {
         let mut described = self.schema.fingerprint().to_le_bytes().to_vec();
         for (entity, table) in self.entities() {

@@ -39,7 +39,8 @@ use super::sql::{IDENTIFIER_BYTES_MAX, identifier};
 /// ```
 ///
 /// Any number of services, releases, namespaces and tenants share one: each is a [consumer](ConsumerName) with its own
-/// acknowledgement, its own lease among its processes and its own lag. What is captured is what all of them need together.
+/// acknowledgement, its own lease among its processes and its own lag. What is captured is what all of them need
+/// together.
 #[derive(Clone, Debug)]
 pub struct Outbox {
     pub(super) mapping: Arc<Mapping>,
@@ -123,8 +124,8 @@ impl Outbox {
         self
     }
 
-    /// For how long changes wait for this consumer when none of its processes is there. Then it is expired, and holds no
-    /// rows any more; when it comes back, it clears everything it has. Default: 24 hours.
+    /// For how long changes wait for this consumer when none of its processes is there. Then it is expired, and holds
+    /// no rows any more; when it comes back, it clears everything it has. Default: 24 hours.
     #[must_use]
     pub fn hold(mut self, time: Duration) -> Self {
         self.hold = time;
@@ -162,13 +163,13 @@ impl Outbox {
     /// Makes the outbox and the triggers, or brings them up to date with the mapping and these options.
     ///
     /// Run it at each start and after each migration: what is already right is left alone, and only a table that lacks
-    /// a trigger is locked (against writers, for as long as that takes; it gives up after five seconds of waiting for the
-    /// lock). It needs the right to create a schema, and to be the owner of the mapped tables.
+    /// a trigger is locked (against writers, for as long as that takes; it gives up after five seconds of waiting for
+    /// the lock). It needs the right to create a schema, and to be the owner of the mapped tables.
     ///
     /// # Errors
     ///
-    /// [`PostgresError::Mismatch`] if a mapped table or column does not exist; nothing is changed then, as with every other
-    /// error.
+    /// [`PostgresError::Mismatch`] if a mapped table or column does not exist; nothing is changed then, as with every
+    /// other error.
     pub async fn install(&self, client: &mut Client) -> Result<(), PostgresError> {
         let doing = PostgresError::sql("installing the outbox");
         if self.schema.is_empty() || self.schema.len() > IDENTIFIER_BYTES_MAX {

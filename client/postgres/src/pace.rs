@@ -4,7 +4,7 @@
 //!
 //! ```text
 //!             finds often                      tells commits
-//!   asleep ───────────────▶ busy ─────────────────────────────▶ awake until T: no commit notifies, looked at every 10 ms
+//!   asleep ───────────────▶ busy ─────────────────────────────▶ awake until T: no commit notifies, a look every 10 ms
 //!     ▲  woken by NOTIFY      │ finds nothing for a while              │
 //!     └───────────────────────┴────────────────────────────────────────┘ at T, and a grace later sleeps again
 //! ```
@@ -17,8 +17,8 @@ use tokio::time::Instant;
 const MUCH: usize = 50;
 const SECOND: Duration = Duration::from_secs(1);
 
-/// Between two looks while commits rely on it, and while there is much to do anyway: each look costs the server about as
-/// much as a commit, for each consumer.
+/// Between two looks while commits rely on it, and while there is much to do anyway: each look costs the server about
+/// as much as a commit, for each consumer.
 const ALERT_PAUSE: Duration = Duration::from_millis(10);
 
 /// Between two looks where commits never notify, and where they do.
@@ -31,8 +31,8 @@ pub(super) const AWAKE: Duration = Duration::from_secs(2);
 /// How much longer to look that often: a transaction may have seen us awake, and take that long to commit.
 const GRACE: Duration = Duration::from_secs(1);
 
-/// Between two acknowledgements while there is much to do: each is an update and a deletion, for each consumer. What was
-/// not acknowledged when a process dies is invalidated once more.
+/// Between two acknowledgements while there is much to do: each is an update and a deletion, for each consumer. What
+/// was not acknowledged when a process dies is invalidated once more.
 pub(super) const STORE_PAUSE: Duration = Duration::from_millis(200);
 
 /// The pace of one source.
@@ -100,8 +100,8 @@ impl Pace {
         self.busy_until.is_some_and(|until| until > now)
     }
 
-    /// When to look again after a look at `last` that has found something: not at once while there is much to do, so that
-    /// one look finds what many commits wrote.
+    /// When to look again after a look at `last` that has found something: not at once while there is much to do, so
+    /// that one look finds what many commits wrote.
     pub(super) fn again(&self, last: Instant, now: Instant) -> Instant {
         match self.is_busy(now) {
             true => last + ALERT_PAUSE.min(self.idle_pause),
@@ -178,7 +178,7 @@ mod tests {
         pace.found(1, now + MILLISECOND);
         assert_eq!(pace.again(now, now + MILLISECOND), now + ALERT_PAUSE);
         assert_eq!(pace.again(now, now + 2 * SECOND), now, "that is over");
-        // Who asked for more haste gets it.
+        // A source with a shorter idle pause looks again after that pause.
         pace.idle_pause = MILLISECOND;
         assert_eq!(pace.again(now, now + MILLISECOND), now + MILLISECOND);
     }

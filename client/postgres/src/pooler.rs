@@ -2,7 +2,7 @@
 //!
 //! Owns finding out whether a session is ours alone. It must not know what the session is used for.
 //!
-//! A pooler in transaction mode gives each transaction whatever session is free: settings, prepared statements and
+//! A pooler in transaction mode gives each transaction any session that is free: settings, prepared statements and
 //! `LISTEN` are lost or, worse, meet another program's work.
 
 use tokio_postgres::{Client, SimpleQueryMessage};
@@ -12,9 +12,9 @@ use super::session::in_time;
 
 /// Whether the connection goes through a pooler that shares sessions.
 ///
-/// The statements of a session are executed by one process of the server. Behind a pooler that shares sessions that holds
-/// only while nothing else uses the pool. So a second connection, made in the same way, begins a transaction: either it
-/// is given the process that was ours, or it takes it away.
+/// The statements of a session are executed by one process of the server. Behind a pooler that shares sessions that
+/// holds only while nothing else uses the pool. So a second connection, made in the same way, begins a transaction:
+/// either it is given the process that was ours, or it takes it away.
 pub(super) async fn shares_sessions(ours: &Client, second: &Client) -> Result<bool, PostgresError> {
     let before = process(ours, "SELECT pg_backend_pid()").await?;
     let Ok(theirs) = process(second, "BEGIN; SELECT pg_backend_pid()").await else {

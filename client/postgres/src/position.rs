@@ -4,8 +4,9 @@
 //! know connections, and the database alone decides which rows a snapshot leaves.
 //!
 //! Transactions commit in another order than they took their ids in, so "everything up to number n" is not a position.
-//! A snapshot is: it names the transactions that were still open when it was taken, and whatever they write is not behind
-//! it. It is stored in the database it speaks of, so a restore or a failover takes both back to the same moment.
+//! A snapshot is: it names the transactions that were still open when it was taken, and what these transactions write
+//! is not behind it. It is stored in the database it speaks of, so a restore or a failover takes both back to the same
+//! moment.
 
 use std::collections::BTreeMap;
 
@@ -39,7 +40,8 @@ impl Snapshot {
         &self.text
     }
 
-    /// No transaction from this id on had ended. What is not behind this snapshot is of these, or of the [`open`](Self::open).
+    /// No transaction from this id on had ended. What is not behind this snapshot is of these, or of the
+    /// [`open`](Self::open).
     pub(super) fn xmax(&self) -> String {
         self.xmax.to_string()
     }

@@ -6,8 +6,8 @@
 //! Two ways to have a setting hold for a statement:
 //!
 //! - *sessions of our own*: set once when a connection is made. The first use finds out whether a pooler shares them.
-//! - *transactions*: each statement is one, with its settings local to it. Three messages sent together, so one round trip.
-//!   This works over any pooler and over a pool that belongs to the caller, whose sessions stay as they are.
+//! - *transactions*: each statement is one, with its settings local to it. Three messages sent together, so one round
+//!   trip. This works over any pooler and over a pool that belongs to the caller, whose sessions stay as they are.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -86,8 +86,8 @@ impl Reader {
         let recycling = ManagerConfig {
             recycling_method: RecyclingMethod::Fast,
         };
-        // Not as options of the connection, which poolers refuse or drop. Each statement sees what was committed before it
-        // began, which is what makes a cached result trustworthy.
+        // Not as options of the connection, which poolers refuse or drop. Each statement sees what was committed before
+        // it began, which is what makes a cached result trustworthy.
         let session = Settings::of_connection(config.get_options())
             .with("default_transaction_isolation", "read committed");
         let known: Arc<OnceCell<Known>> = Arc::default();
@@ -185,8 +185,8 @@ impl Reader {
     ///
     /// # Errors
     ///
-    /// [`PostgresError::Pooler`] if sessions are shared and settings belong to sessions, [`PostgresError::Mismatch`] if a key
-    /// or lookup of the mapping cannot be one.
+    /// [`PostgresError::Pooler`] if sessions are shared and settings belong to sessions, [`PostgresError::Mismatch`] if
+    /// a key or lookup of the mapping cannot be one.
     pub(super) async fn known(&self, mapping: &Mapping) -> Result<&Known, PostgresError> {
         self.known.get_or_try_init(|| self.find_out(mapping)).await
     }
@@ -293,7 +293,7 @@ impl Reader {
             .iter()
             .map(|param| (param as &(dyn ToSql + Sync), Type::UNKNOWN))
             .collect();
-        // Sent in this order, before the first answer is awaited. Whatever fails, the transaction ends.
+        // Sent in this order, before the first answer is awaited. The transaction ends even if one of them fails.
         let (begun, rows, ended) = join3(
             client.batch_execute(&begin),
             client.query_typed(sql, &params),

@@ -1,6 +1,7 @@
 //! Reading the outbox, and what is done for all consumers on the way.
 //!
-//! Owns batches, pages and housekeeping of an [`OutboxSource`]. When to read, and what becomes of a batch, is in `source.rs`.
+//! Owns batches, pages and housekeeping of an [`OutboxSource`]. When to read, and what becomes of a batch, is in
+//! `source.rs`.
 
 use std::time::Duration;
 

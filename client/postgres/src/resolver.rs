@@ -25,8 +25,8 @@ use super::value::from_text;
 
 /// Answers graph queries from a PostgreSQL database, as a [`Mapping`] says.
 ///
-/// A query costs one statement per level, whatever the number of rows. Fields of type [`Text`](mcache_graph::FieldType::Text)
-/// are sorted by the collation of their column.
+/// A query costs one statement per level, for any number of rows. Fields of type
+/// [`Text`](mcache_graph::FieldType::Text) are sorted by the collation of their column.
 ///
 /// ```no_run
 /// # async fn f(schema: std::sync::Arc<mcache_graph::Schema>) -> Result<(), Box<dyn std::error::Error>> {
@@ -90,8 +90,8 @@ impl PostgresResolver {
         })
     }
 
-    /// A resolver over a pool that belongs to the caller. Its sessions stay as they are: every statement is a transaction of
-    /// its own with settings of its own, as with [`transaction_pooled`](Self::transaction_pooled).
+    /// A resolver over a pool that belongs to the caller. Its sessions stay as they are: every statement is a
+    /// transaction of its own with settings of its own, as with [`transaction_pooled`](Self::transaction_pooled).
     pub fn over_pool(pool: Pool, mapping: Arc<Mapping>) -> Self {
         Self {
             reader: Reader::over(pool, true),
@@ -108,8 +108,8 @@ impl PostgresResolver {
         self
     }
 
-    /// A setting every statement is executed under, such as the one a row-level security policy reads. It is part of every
-    /// key: two resolvers with different settings never share an entry.
+    /// A setting every statement is executed under, such as the one a row-level security policy reads. It is part of
+    /// every key: two resolvers with different settings never share an entry.
     ///
     /// # Errors
     ///
@@ -156,8 +156,8 @@ impl PostgresResolver {
     /// (the query's, as `jsonb`) and `locale` (`text`). Rows it does not return have `null`. The SQL is part of the
     /// application: never build it from what a user sent. Declare what it reads as dependencies of the field.
     ///
-    /// Where the [key](mcache_graph::Entity::key) has several fields, the statement also offers rows named `keys`, one for
-    /// each wanted: the fields of the key by name, and `row_id`, which stands for the id in what is returned.
+    /// Where the [key](mcache_graph::Entity::key) has several fields, the statement also offers rows named `keys`, one
+    /// for each wanted: the fields of the key by name, and `row_id`, which stands for the id in what is returned.
     ///
     /// ```no_run
     /// # fn f(resolver: mcache_postgres::PostgresResolver) -> Result<(), Box<dyn std::error::Error>> {
@@ -204,7 +204,7 @@ impl PostgresResolver {
     ///
     /// # Errors
     ///
-    /// [`PostgresError::Mismatch`] with the first that does not fit, or whatever keeps the server from answering.
+    /// [`PostgresError::Mismatch`] with the first that does not fit, or the error that kept the server from answering.
     pub async fn check(&self) -> Result<(), PostgresError> {
         let known = self.reader.known(&self.mapping).await?;
         let client = self.reader.client().await?;

@@ -169,8 +169,8 @@ impl Session {
             let client = &link.client;
             async move { in_time("preparing statements of the outbox", client.prepare(&sql)).await }
         };
-        // The process with the lease is the one that reads. It passes on at once when the holder's connection is gone, and
-        // after a while when the holder is stuck.
+        // The process with the lease is the one that reads. It passes on at once when the holder's connection is gone,
+        // and after a while when the holder is stuck.
         let lease = prepare(format!(
             "UPDATE {schema}.lease AS l
              SET holder = $1, pid = pg_backend_pid(), until = clock_timestamp() + $2::bigint * interval '1 millisecond'
@@ -211,8 +211,8 @@ impl Session {
              WHERE consumer = $1 AND pg_snapshot_xmax(acknowledged) <= pg_snapshot_xmax($2::text::pg_snapshot)"
         ))
         .await?;
-        // Each consumer tries to delete what it has acknowledged, after that is committed: the last one succeeds. What the
-        // slowest has not acknowledged is not even looked at.
+        // Each consumer tries to delete what it has acknowledged, after that is committed: the last one succeeds. What
+        // the slowest has not acknowledged is not even looked at.
         let delete = prepare(format!(
             "DELETE FROM {schema}.outbox WHERE ctid = ANY (ARRAY(
                SELECT o.ctid FROM {schema}.outbox AS o

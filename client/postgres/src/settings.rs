@@ -1,7 +1,7 @@
 //! What a session is set to, and whether it is.
 //!
-//! Owns the settings of a connection: those that the text of a value depends on, and those of its `options`. It must not
-//! know what is read. A pooler may drop startup parameters without a word and may forget what a statement sets, so
+//! Owns the settings of a connection: those that the text of a value depends on, and those of its `options`. It must
+//! not know what is read. A pooler may drop startup parameters without a word and may forget what a statement sets, so
 //! everything is set by a statement, read back by another, and refused by name if it is not what was asked for.
 
 use futures_util::future::join5;
@@ -41,7 +41,8 @@ impl Settings {
         self
     }
 
-    /// The statement that sets them all, for the session or for the transaction. Not `SET`, to which `app.user` is no name.
+    /// The statement that sets them all, for the session or for the transaction. Not `SET`, to which `app.user` is no
+    /// name.
     pub(super) fn statement(&self, local: bool) -> String {
         self.each(|name, value| format!("set_config({name}, {value}, {local})"))
     }

@@ -3,9 +3,9 @@
 //! Owns what was handed out and not yet acknowledged, the lease, and the way back after a lost connection. It must not
 //! know tags or caches.
 //!
-//! A row of the outbox is work to do. What a consumer has done is a position in the database itself (see `position.rs`),
-//! so nothing can disagree with it after a crash, a restore or a failover. Rows are deleted when the last consumer has
-//! acknowledged them.
+//! A row of the outbox is work to do. What a consumer has done is a position in the database itself (see
+//! `position.rs`), so nothing can disagree with it after a crash, a restore or a failover. Rows are deleted when the
+//! last consumer has acknowledged them.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,7 +35,8 @@ const STANDBY: Duration = Duration::from_millis(200);
 /// [`Invalidator`](mcache::change::Invalidator).
 ///
 /// Several processes of a consumer may each drive one: they share a lease, one of them works and the others take over
-/// when it ends, at once if its connection is gone, after three seconds if it is stuck. Other consumers are not concerned.
+/// when it ends, at once if its connection is gone, after three seconds if it is stuck. Other consumers are not
+/// concerned.
 pub struct OutboxSource {
     outbox: Outbox,
     /// The consumer's name, and the part of it that all its releases share.
@@ -48,8 +49,8 @@ pub struct OutboxSource {
     /// Names this source in the lease.
     holder: String,
     pub(super) session: Option<Session>,
-    /// Counts sessions: what was handed out in an earlier one is not acknowledged in a later one, which may be of another
-    /// server that never had it.
+    /// Counts sessions: what was handed out in an earlier one is not acknowledged in a later one, which may be of
+    /// another server that never had it.
     pub(super) generation: u64,
     contact: Contact,
     wake: Arc<Notify>,
@@ -162,8 +163,8 @@ impl OutboxSource {
         self
     }
 
-    /// If more rows than this wait when the source begins, the whole namespace is invalidated at once instead of reading them.
-    /// Default: 50,000.
+    /// If more rows than this wait when the source begins, the whole namespace is invalidated at once instead of
+    /// reading them. Default: 50,000.
     #[must_use]
     pub fn backlog_max(mut self, rows: u32) -> Self {
         self.backlog_max = i64::from(rows);

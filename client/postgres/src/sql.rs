@@ -20,7 +20,7 @@ pub(super) fn literal(name: &str) -> String {
     format!("'{}'", name.replace('\'', "''"))
 }
 
-/// A quoted string constant of any content, whatever `standard_conforming_strings` is.
+/// A quoted string constant of any content, for both values of `standard_conforming_strings`.
 pub(super) fn quoted_text(text: &str) -> String {
     format!("E'{}'", text.replace('\\', "\\\\").replace('\'', "''"))
 }
@@ -47,8 +47,8 @@ pub(super) fn shortened(name: &str) -> String {
     format!("{}_{hash:016x}", &name[..kept])
 }
 
-/// Every setting that the text of a value depends on, and what it is set to wherever texts are made: in trigger functions,
-/// in the resolver's sessions, in the source's. (The path of schemas is another matter: see `install.rs`.)
+/// Every setting that the text of a value depends on, and what it is set to wherever texts are made: in trigger
+/// functions, in the resolver's sessions, in the source's. (The path of schemas is another matter: see `install.rs`.)
 pub(super) const TEXT_SETTINGS: [(&str, &str); 6] = [
     ("timezone", "UTC"),
     ("datestyle", "ISO, MDY"),
@@ -58,8 +58,8 @@ pub(super) const TEXT_SETTINGS: [(&str, &str); 6] = [
     ("lc_monetary", "C"),
 ];
 
-/// The value of a column as text, in one spelling whatever the session's settings are, as long as those of
-/// [`TEXT_SETTINGS`] are.
+/// The value of a column as text, in a spelling that depends on no setting of the session but those of
+/// [`TEXT_SETTINGS`].
 ///
 /// The text is what [`value::from_text`](super::value::from_text) reads. Captured changes and query results go through
 /// this same pair, so that a filter evaluated on an event sees what a query saw.

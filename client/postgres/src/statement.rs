@@ -1,7 +1,7 @@
 //! From a fetch to one SQL statement.
 //!
-//! Owns the shape of the statements. Identifiers come from the mapping only; every value is a parameter, so that the text
-//! depends on the query's shape alone and its plan can be used again.
+//! Owns the shape of the statements. Identifiers come from the mapping only; every value is a parameter, so that the
+//! text depends on the query's shape alone and its plan can be used again.
 
 use std::fmt::Write as _;
 
@@ -388,8 +388,8 @@ impl Writer<'_> {
         Ok(())
     }
 
-    /// The fields, taken together, equal one of the tuples. One array a field, so that the text of the statement does not
-    /// depend on how many there are and an index on the columns can be used.
+    /// The fields, taken together, equal one of the tuples. One array a field, so that the text of the statement does
+    /// not depend on how many there are and an index on the columns can be used.
     fn one_of_tuples(
         &mut self,
         entity: &Entity,

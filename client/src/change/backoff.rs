@@ -34,8 +34,8 @@ impl Backoff {
 
     /// The pause after one more failure.
     ///
-    /// `jitter` is drawn by the caller from 0..=1; the pause lies between half of the nominal one and all of it, so that
-    /// many processes which failed together do not come back together.
+    /// `jitter` is drawn by the caller from 0..=1; the pause lies between half of the nominal one and all of it, so
+    /// that many processes which failed together do not come back together.
     pub fn after_failure(&mut self, jitter: f64) -> Duration {
         let doublings = self.failures.min(16);
         self.failures = self.failures.saturating_add(1);

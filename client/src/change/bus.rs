@@ -69,8 +69,8 @@ impl Bus {
     /// Announces changes that are committed: publishing earlier lets a reader fill the cache with the old state after
     /// the invalidation.
     ///
-    /// Returns as soon as they are queued; [`Delivery::acknowledged`] waits for the invalidation itself, for a caller who
-    /// must not answer its own user before stale results are gone.
+    /// Returns as soon as they are queued; [`Delivery::acknowledged`] waits for the invalidation itself, for a caller
+    /// who must not answer its own user before stale results are gone.
     ///
     /// # Errors
     ///

@@ -165,8 +165,8 @@ impl ChangeEvent {
     /// whose segment before that is the entity in any case, and `data`: an object (or an array of
     /// objects) whose `id` is a string, a number or an array of these.
     ///
-    /// A row whose key has several parts is named by `key`: `{ "key": ["tenant", 7] }`, the parts in the order in which the
-    /// schema declares them. (`id` as an array is several rows.)
+    /// A row whose key has several parts is named by `key`: `{ "key": ["tenant", 7] }`, the parts in the order in which
+    /// the schema declares them. (`id` as an array is several rows.)
     ///
     /// The entity becomes PascalCase: `product.updated`, `pricing.price-set.created` and
     /// `LinkProductSalesChannel.attached` name `Product`, `PriceSet` and `LinkProductSalesChannel`.

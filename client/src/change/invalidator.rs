@@ -157,7 +157,7 @@ impl Invalidator {
             Some(driver) => match driver.await {
                 Ok(outcome) => outcome,
                 Err(ended) if ended.is_panic() => std::panic::resume_unwind(ended.into_panic()),
-                // The runtime is shutting down: whatever was under way, we were not told of its end.
+                // The runtime is shutting down: batches may have been under way, and we were not told of their end.
                 Err(_cancelled) => Err(Unfinished { batches: 0 }),
             },
             None => Ok(()),

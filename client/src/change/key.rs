@@ -1,7 +1,7 @@
 //! How the key of a row is written as one text: in events, in tags.
 
-/// The one text of a key of several parts, given the text of each, in the order in which the key is declared. No two keys
-/// of as many parts have the same.
+/// The one text of a key of several parts, given the text of each, in the order in which the key is declared. No two
+/// keys of as many parts have the same.
 ///
 /// A key of one part is that part, unchanged. Of several, the parts stand between `|`, and `|` and `\` in them are
 /// preceded by `\`.

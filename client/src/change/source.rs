@@ -64,7 +64,7 @@ pub trait ChangeSource: Send + 'static {
     ///
     /// # Cancel safety
     ///
-    /// Dropped early, `receipts` still holds whatever is not known to be forgotten.
+    /// Dropped early, `receipts` still holds each receipt that is not known to be forgotten.
     fn acknowledge(
         &mut self,
         receipts: &mut Vec<Self::Receipt>,
@@ -142,7 +142,7 @@ pub struct Changes<R> {
     pub events: Vec<ChangeEvent>,
     /// Tags to be cleared as they are, beside what the changes clear.
     pub tags: Tags,
-    /// Everything in the cache's namespace is to be cleared, whatever it was made from: the source cannot say any more
+    /// Everything in the cache's namespace is to be cleared, under all tags: the source cannot say any more
     /// which changes and tags it was not able to hand out.
     pub everything: bool,
     /// How long ago the oldest of them was captured, by the clock that captured it.

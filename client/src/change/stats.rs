@@ -44,7 +44,7 @@ pub struct InvalidatorStats {
     pub targets: Vec<TargetStats>,
 }
 
-/// What concerns one target.
+/// The figures of one target.
 ///
 /// ```
 /// # use mcache::{Cache, MemoryProvider};
@@ -95,7 +95,7 @@ pub(super) struct Counters {
     pub(super) timing: Mutex<Timing>,
 }
 
-/// Kept together so that a reader sees them of one moment.
+/// Kept under one lock, so that a reader sees all of them as they were at one moment.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Timing {
     pub(super) oldest_outstanding: Option<Instant>,

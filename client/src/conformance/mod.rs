@@ -1,7 +1,7 @@
 //! The tests every [`Provider`] must pass (feature `conformance`).
 //!
-//! They speak to the provider only through its trait, use keys and tags of their own, and wait for conditions, so they run
-//! against anything, side by side and as often as one likes:
+//! They speak to the provider only through its trait, use keys and tags of their own, and wait for conditions, so they
+//! run against anything, side by side and as often as one likes:
 //!
 //! ```
 //! # tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap().block_on(async {

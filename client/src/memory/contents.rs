@@ -78,7 +78,7 @@ struct Entry {
     /// Live until then; `None`: for ever.
     expires_at: Option<Instant>,
     swr: Duration,
-    /// Set by a soft invalidation: stale until then, whatever the time to live.
+    /// Set by a soft invalidation: stale until then, even if the time to live is longer.
     soft_until: Option<Instant>,
     read_since: bool,
 }
@@ -314,7 +314,7 @@ impl Contents {
         let mut hit = 0;
         for tag in tags {
             for key in self.index.members(tag) {
-                hit += u64::from(self.strike(&key, mode, now));
+                hit += u64::from(self.invalidate_entry(&key, mode, now));
             }
         }
         hit
@@ -342,8 +342,8 @@ impl Contents {
         self.bytes
     }
 
-    /// One entry meets an invalidation; whether it changed.
-    fn strike(&mut self, key: &Bytes, mode: Mode, now: Instant) -> bool {
+    /// Invalidates one entry; whether that changed it.
+    fn invalidate_entry(&mut self, key: &Bytes, mode: Mode, now: Instant) -> bool {
         let Some(entry) = self.entries.get_mut(key) else {
             return false;
         };
@@ -448,7 +448,8 @@ impl Contents {
     }
 }
 
-/// What is remembered when a key is cleared: no tag of a cache looks like it, and if one did, a fill too many would be refused.
+/// What is remembered when a key is cleared: no tag of a cache looks like it, and if one did, a fill too many would be
+/// refused.
 fn mark_of(key: &[u8]) -> Vec<u8> {
     [&b"\0cleared\0"[..], key].concat()
 }

@@ -76,7 +76,7 @@ impl Default for MemoryBuilder {
 }
 
 impl MemoryBuilder {
-    /// The name callers choose it by. Default: `memory`.
+    /// The name by which callers choose it. Default: `memory`.
     #[must_use]
     pub fn id(mut self, id: impl Into<String>) -> Self {
         self.id = id.into();
@@ -169,7 +169,7 @@ impl MemoryProvider {
                 Fetched::Answer(lookup) => return lookup,
                 Fetched::Wait { .. } if now >= gives_up_at => return Lookup::Busy,
                 Fetched::Wait { changed, ends_at } => {
-                    // Told or not, the answer is in the state.
+                    // Whether or not it was told of a change: the next round looks.
                     let _ = timeout_at(ends_at.min(gives_up_at), changed).await;
                 }
             }

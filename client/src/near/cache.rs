@@ -1,8 +1,8 @@
 //! The near cache of one provider: what it holds, and the one step in which that changes.
 //!
-//! Whatever is put away or forgotten is put away or forgotten under one lock, together with the view that decides it. Readers
-//! do not take that lock. A reader takes a value from the store first and reads the clock afterwards; so it serves only what was
-//! not forgotten when its call began, under a lease that lasts when it serves.
+//! A value is put away or forgotten under one lock, together with the view that decides it. Readers
+//! do not take that lock. A reader takes a value from the store first and reads the clock afterwards; so it serves only
+//! what was not forgotten when its call began, under a lease that lasts when it serves.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
@@ -128,8 +128,8 @@ impl Near {
         Some(Asking { origin, asked })
     }
 
-    /// Puts a value away that was read or stored, unless something concerns it. `fill`: how long a fill takes, if it is to be
-    /// refreshed early.
+    /// Puts a value away that was read or stored, unless something concerns it. `fill`: how long a fill takes, if it is
+    /// to be refreshed early.
     pub(super) fn put(
         &self,
         asking: &Asking,
@@ -229,8 +229,8 @@ impl Near {
 
     // ---- changes of this process ----
 
-    /// This process is about to change something: what that concerns is forgotten now, and again when the guard is dropped,
-    /// and not put away in between.
+    /// This process is about to change something: what that concerns is forgotten now, and again when the guard is
+    /// dropped, and not put away in between.
     pub(crate) fn begin(self: &Arc<Self>, own: Own) -> OwnGuard {
         let mut state = self.lock();
         state.own_next += 1;
@@ -333,7 +333,7 @@ impl Near {
         telemetry::near_bytes(self.store.bytes());
     }
 
-    /// What came from it is not served any more, whatever lease there was.
+    /// Values that came from it are not served any more, even under a lease that runs.
     pub(super) fn forget(&self, origin: &Origin) {
         let mut state = self.lock();
         origin.lease_until_ms.store(0, Release);

@@ -1,11 +1,12 @@
 //! The clock by which leases are counted: one that goes on while the process is stopped and while the machine sleeps.
 //!
-//! It is read within each call that serves. A flag that a timer clears would still be set when a stopped process goes on.
+//! It is read within each call that serves. A flag that a timer clears would still be set when a stopped process goes
+//! on.
 
 /// Milliseconds since the machine started, sleep included, rounded down.
 ///
-/// Rounding down errs to the safe side: a lease that is counted from a moment rounded down ends earlier, and a moment rounded
-/// down is before a whole millisecond only if the moment itself is.
+/// Rounding down errs to the safe side: a lease that is counted from a moment rounded down ends earlier, and a moment
+/// rounded down is before a whole millisecond only if the moment itself is.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 #[inline]
 pub(super) fn now_ms() -> u64 {

@@ -1,7 +1,8 @@
 //! Following the primaries: one task that knows which there are, and one for each that asks what happened.
 //!
-//! A call of FEED is parked in the server until there is something to tell, for a third of the lease at most. One call is under
-//! way at a time. One that takes too long is given up together with its connection, so its answer cannot come later.
+//! A call of FEED is parked in the server until there is something to tell, for a third of the lease at most. One call
+//! is under way at a time. One that takes too long is given up together with its connection, so its answer cannot come
+//! later.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
@@ -36,8 +37,8 @@ impl Near {
         tokio::spawn(follow_all(Arc::downgrade(self), ending));
     }
 
-    /// Serves nothing any more, and tells the servers, so that no invalidation waits for this process. Returns when they are told, or
-    /// could not be.
+    /// Serves nothing any more, and tells the servers, so that no invalidation waits for this process. Returns when
+    /// they are told, or could not be.
     pub(crate) async fn end(&self) {
         self.ending.send_replace(true);
         // Each task holds a receiver until it has parted.

@@ -1,15 +1,16 @@
 //! Near caches: values inside this process, served only under a lease from the server that tells what was invalidated.
 //!
 //! ```text
-//!   reads ──▶ Near ──▶ Store      who holds the values; read without a lock of ours
+//!   reads ──▶ Near ──▶ Store      holds the values; read without a lock of ours
 //!              │  └──▶ Index      which entries a change concerns
 //!              │  └──▶ View       one for each primary: what may be served, kept, must be forgotten (mcache-core)
 //!              ▼
 //!            Feed       one task a primary: asks what happened, applies it, renews the lease
 //! ```
 //!
-//! - this file: options · `cache.rs`: the near cache of one provider · `reads.rs`: reads that go to the server and what is kept
-//!   of them · `feed.rs`: following the primaries · `store.rs`, `index.rs`, `clock.rs`: the parts · `stats.rs`: what is told of it
+//! - this file: options · `cache.rs`: the near cache of one provider · `reads.rs`: reads that go to the server and what
+//!   is kept of them · `feed.rs`: following the primaries · `store.rs`, `index.rs`, `clock.rs`: the parts · `stats.rs`:
+//!   what is told of it
 //!
 //! Every decision is `mcache_core::near`; nothing here compares numbers of events. What the promise is: `docs/near.md`.
 
@@ -52,9 +53,10 @@ impl NearOptions {
         Self::default()
     }
 
-    /// How much memory the entries may take, keys and index included, for each provider that has a feed. A value counts twice:
-    /// its bytes, and what they are decoded to when it is [shared](crate::Entry::get_arc). Default: 64 MiB. Beyond it the
-    /// entries that are used least make way. What is remembered of recent events, 300 KiB for each primary, is not counted.
+    /// How much memory the entries may take, keys and index included, for each provider that has a feed. A value counts
+    /// twice: its bytes, and what they are decoded to when it is [shared](crate::Entry::get_arc). Default: 64 MiB.
+    /// Beyond it the entries that are used least make way. What is remembered of recent events, 300 KiB for each
+    /// primary, is not counted.
     #[must_use]
     pub fn bytes(mut self, bytes: u64) -> Self {
         self.bytes = bytes.max(1 << 20);

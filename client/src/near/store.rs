@@ -1,6 +1,6 @@
-//! Where the values are: a bounded map that many read at once and one changes at a time.
+//! The values: a bounded map that many threads read at once and one thread changes at a time.
 //!
-//! quick_cache is below it; why that one is said in `docs/near.md`. Readers take no lock but that of a shard.
+//! It is a quick_cache; `docs/near.md` says why that one. Readers take no lock but that of a shard.
 
 use std::any::Any;
 use std::sync::{Arc, OnceLock};
@@ -10,7 +10,7 @@ use quick_cache::{DefaultHashBuilder, Lifecycle, OptionsBuilder, Weighter, sync:
 
 use super::Origin;
 
-/// An average entry, for how much the map prepares for.
+/// Bytes of an average entry: the map makes room for as many as fit of these.
 const USUAL_BYTES: u64 = 1_024;
 
 /// No shard is smaller than this, so that the largest values fit.
@@ -20,7 +20,7 @@ const SHARD_BYTES_MIN: u64 = 8 << 20;
 pub(crate) struct Held {
     /// As the provider keeps it.
     pub(super) bytes: Bytes,
-    /// What it was decoded to, by the first who asked for that.
+    /// The decoded value, once a caller has asked for it.
     decoded: OnceLock<Arc<dyn Any + Send + Sync>>,
     pub(super) origin: Arc<Origin>,
     /// When its life ends.
@@ -53,7 +53,8 @@ impl Held {
         &self.bytes
     }
 
-    /// The decoded value, shared by all who ask for this type. Who asks for another one gets a value of his own.
+    /// The decoded value, shared by all callers that ask for this type. A caller that asks for another type gets its
+    /// own value.
     #[inline]
     pub(crate) fn shared<T: Send + Sync + 'static>(
         &self,
@@ -80,7 +81,7 @@ impl Weighter<Arc<[u8]>, Arc<Held>> for Weigh {
     }
 }
 
-/// Collects what had to make way.
+/// Collects the values that are evicted.
 #[derive(Clone)]
 struct Collect;
 
@@ -127,7 +128,7 @@ impl Store {
         self.0.peek(key)
     }
 
-    /// Returns what had to make way, perhaps the new one itself. There must be none of the key.
+    /// Returns the values that were evicted for it, perhaps the new one itself. The key must not be in the map yet.
     pub(super) fn insert(&self, key: Arc<[u8]>, held: Arc<Held>) -> Vec<Arc<Held>> {
         self.0.insert_with_lifecycle(key, held)
     }

@@ -1,8 +1,8 @@
 //! What a provider has still to be told, and how far it has been told. Pure: no clock, no task, no lock.
 //!
-//! Each order gets a number. An item (one tag in one mode, or one key) is kept once, with the numbers of the first and of the
-//! last order that named it and is not confirmed; the oldest are sent first. So one number, below which everything is
-//! confirmed, answers all callers who wait, and a caller who waits costs nothing here.
+//! Each order gets a number. An item (one tag in one mode, or one key) is kept once, with the numbers of the first and
+//! of the last order that named it and is not confirmed; the oldest are sent first. So one number, below which
+//! everything is confirmed, answers all callers who wait, and a caller who waits costs nothing here.
 
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
@@ -15,7 +15,8 @@ use tokio::time::Instant;
 use super::Order;
 use crate::{Settled, Tags, provider::Mode};
 
-/// What one item takes beside its name: the two maps, the name's own allocation. An estimate that keeps the bound honest.
+/// What one item takes beside its name: the two maps, the name's own allocation. An estimate that keeps the bound
+/// honest.
 const ITEM_OVERHEAD_BYTES: usize = 200;
 
 /// Refusals that are remembered one by one for callers who have not asked yet.
@@ -198,7 +199,8 @@ impl Backlog {
         matches!(item, Item::Tag(_, tag) if *tag == self.everything)
     }
 
-    /// Everything becomes one item: the namespace, as hard as the hardest of what it replaces. `false` if it is one already.
+    /// Everything becomes one item: the namespace, as hard as the hardest of what it replaces. `false` if it is one
+    /// already.
     fn fold(&mut self) -> bool {
         if self.items.len() <= 1 {
             return false;
@@ -288,7 +290,7 @@ struct Refusal {
     last: u64,
 }
 
-/// What a caller holds who wants to know.
+/// Held by a caller that wants to know when its items are confirmed.
 #[derive(Debug)]
 pub(super) struct Ticket {
     number: u64,

@@ -13,12 +13,12 @@
 //! ```
 //!
 //! While something is in the backlog this process does not read what it concerns from the provider: see
-//! [`Pending::holds_back`]. That must end soon after the server answers again, at whatever rate invalidations go on. So only
-//! what was not confirmed goes into the backlog: as soon as one parcel is acknowledged, new orders make their own attempts,
-//! and parcels follow each other without a pause.
+//! [`Pending::holds_back`]. That must end soon after the server answers again, at any rate of further invalidations. So
+//! only what was not confirmed goes into the backlog: as soon as one parcel is acknowledged, new orders make their own
+//! attempts, and parcels follow each other without a pause.
 //!
-//! What must be sent is a set: repeating an invalidation does no harm. The set is bounded; when it is full it becomes the one
-//! invalidation that includes all others, that of the namespace.
+//! What must be sent is a set: repeating an invalidation does no harm. The set is bounded; when it is full it becomes
+//! the one invalidation that includes all others, that of the namespace.
 
 mod backlog;
 
@@ -53,7 +53,7 @@ use crate::{
 const PAUSE_MIN: Duration = Duration::from_millis(50);
 const PAUSE_MAX: Duration = Duration::from_secs(2);
 
-/// Items sent and confirmed in one go. A call has one deadline for all of them, whatever their number.
+/// Items sent and confirmed in one go. A call has one deadline for all of them.
 const PARCEL_ITEMS_MAX: usize = 1000;
 
 /// How much is remembered, and for how long.
@@ -74,7 +74,7 @@ struct Shared {
     provider: Arc<dyn Provider>,
     /// The near cache of this process in front of it.
     near: Option<Arc<Near>>,
-    /// What all names of the namespace begin with: who is asked whether something is settled.
+    /// The prefix of all names of the namespace: servers are asked by prefix whether invalidations are settled.
     prefix: Bytes,
     retry_min: Duration,
     background: Background,
@@ -82,8 +82,8 @@ struct Shared {
     longest_life_ms: AtomicU64,
     /// Who is held back: read on every lookup, so kept outside of the lock.
     gate: AtomicU8,
-    /// Odd: the server did not answer the last attempt; even: it did. It moves on with each change, so that an attempt which
-    /// began before the server came back does not count against it when it fails afterwards.
+    /// Odd: the server did not answer the last attempt; even: it did. It moves on with each change, so that an attempt
+    /// which began before the server came back does not count against it when it fails afterwards.
     silence: AtomicU64,
     /// Told when something is added.
     added: Notify,
@@ -91,7 +91,8 @@ struct Shared {
     state: Mutex<Work>,
 }
 
-/// How many orders in the backlog the near cache knows one by one; beyond that it keeps nothing until the backlog is empty.
+/// How many orders in the backlog the near cache knows one by one; beyond that it keeps nothing until the backlog is
+/// empty.
 const NEAR_ORDERS_MAX: usize = 1_000;
 
 struct Work {
@@ -195,8 +196,8 @@ impl Pending {
         }
     }
 
-    /// Whether an invalidation of this process that may concern the key is unacknowledged. What the provider holds may then
-    /// be older than something this process has already reported as changed, so it must not be asked.
+    /// Whether an invalidation of this process that may concern the key is unacknowledged. What the provider holds may
+    /// then be older than something this process has already reported as changed, so it must not be asked.
     pub(crate) fn holds_back(&self, key: &Bytes) -> bool {
         match self.shared.gate.load(Ordering::Acquire) {
             OPEN => false,
@@ -241,8 +242,9 @@ impl Pending {
 
     /// Sends, and keeps sending in the background if the provider cannot be reached.
     ///
-    /// While the server is silent the order joins the backlog without an attempt of its own: every write of the application
-    /// would otherwise cost a deadline for as long as the provider hangs. The task is told and tries at once.
+    /// While the server is silent the order joins the backlog without an attempt of its own: every write of the
+    /// application would otherwise cost a deadline for as long as the provider hangs. The task is told and tries at
+    /// once.
     ///
     /// Not cancelled with the caller: once polled, the order is carried out.
     ///
@@ -429,8 +431,8 @@ impl Shared {
         Some(state.backlog.parcel(PARCEL_ITEMS_MAX))
     }
 
-    /// Sends a parcel. What the provider refuses for good must not hold up the others, so an order that is refused as a whole
-    /// is sent again item by item.
+    /// Sends a parcel. What the provider refuses for good must not hold up the others, so an order that is refused as a
+    /// whole is sent again item by item.
     async fn deliver(&self, parcel: &Parcel) -> Result<()> {
         for (order, items) in orders_of(&parcel.items) {
             match self.send(&order).await {

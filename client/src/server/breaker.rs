@@ -8,8 +8,8 @@
 //!     └──────────────────────────────── it succeeded ──────────────────────┘
 //! ```
 //!
-//! Counted are moments, not calls: of a thousand calls that were under way when the server stopped to answer, all fail, and
-//! that is one failure. The next is one of a call that began after it.
+//! Counted are moments, not calls: of a thousand calls that were under way when the server stopped to answer, all fail,
+//! and that is one failure. The next is one of a call that began after it.
 //!
 //! A server that hangs would otherwise cost every request of the application a whole deadline. Lock-free, because it
 //! is on the path of every command; pure, the time is passed in.
@@ -67,7 +67,7 @@ impl Breaker {
                 .is_ok()
     }
 
-    /// The server answered, whatever it said.
+    /// The server answered: a value or an error, both count.
     pub(super) fn succeeded(&self) {
         // Read before write: in good times no thread dirties the cache line.
         if self.failures.load(Relaxed) != 0 {

@@ -83,7 +83,8 @@ impl Dialer {
             if let Some(name) = name {
                 let mut cmd = redis::cmd("CLIENT");
                 cmd.arg("SETNAME").arg(name);
-                // A user who may not give it a name may still use it; if the connection is broken, its first call tells.
+                // A user who may not give it a name may still use it; if the connection is broken, its first call
+                // tells.
                 let _ = connection.send_packed_command(&cmd).await;
             }
             Ok(connection)

@@ -27,8 +27,8 @@ use crate::{Error, ErrorKind, Result};
 /// How often the owners are asked for at most when redirections say that they changed.
 const REFRESH_PAUSE: Duration = Duration::from_millis(100);
 
-/// How many nodes are asked at a time how they see the cluster, and how long those are waited for who are slower than the
-/// first.
+/// How many nodes are asked at a time how they see the cluster, and how long those are waited for who are slower than
+/// the first.
 const ASKED_MAX: usize = 8;
 const STRAGGLERS: Duration = Duration::from_millis(50);
 
@@ -128,8 +128,8 @@ impl Discovery {
         });
     }
 
-    /// Asks several nodes how they see the cluster and believes the one that knows most: a node that was cut off does not
-    /// know that it was replaced. Which ones is drawn anew each time, so that no bad choice lasts.
+    /// Asks several nodes how they see the cluster and believes the one that knows most: a node that was cut off does
+    /// not know that it was replaced. Which ones is drawn anew each time, so that no bad choice lasts.
     async fn discover(self: &Arc<Self>) -> Result<Arc<Map>> {
         let mut nodes = self.acquaintances();
         fastrand::shuffle(&mut nodes);

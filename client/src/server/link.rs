@@ -140,8 +140,9 @@ impl Link {
             })
     }
 
-    /// One command that carries or asks for so many bytes, over a connection where it keeps no small ones waiting. It has the
-    /// more time the larger it is, and if that is not enough, only this connection is given up: others are not concerned.
+    /// One command that carries or asks for so many bytes, over a connection where it keeps no small ones waiting. It
+    /// has the more time the larger it is, and if that is not enough, only this connection is given up: others are not
+    /// concerned.
     pub(super) async fn call_bulk(
         self: &Arc<Self>,
         cmd: &Cmd,
@@ -203,8 +204,7 @@ impl Link {
     /// A command that may wait in the server, on a connection of its own: a parked client's later commands wait with
     /// it, so on the shared connection it would hold up all callers, and among them the one it waits for.
     ///
-    /// That the server still lives is asked now and then on the shared connection; if it does not, neither does the
-    /// one who is being waited for.
+    /// The shared connection asks now and then whether the server still lives; if it does not, the wait ends.
     pub(super) async fn call_parked(
         self: &Arc<Self>,
         cmd: &Cmd,

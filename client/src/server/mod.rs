@@ -151,8 +151,9 @@ impl RedisOptions {
         self
     }
 
-    /// What the server calls the connections, each with `:shared`, `:bulk` or `:wait` behind it for what it is used for; seen in
-    /// `CLIENT LIST`. Default: `mcache:` and the cache's namespace. What a name may not contain becomes `_`.
+    /// What the server calls the connections, each with `:shared`, `:bulk` or `:wait` behind it for what it is used
+    /// for; seen in `CLIENT LIST`. Default: `mcache:` and the cache's namespace. What a name may not contain becomes
+    /// `_`.
     #[must_use]
     pub fn client_name(mut self, name: impl AsRef<str>) -> Self {
         let allowed = |letter: char| {
@@ -189,8 +190,8 @@ impl RedisOptions {
         self
     }
 
-    /// Trusts servers whose certificate was issued by this authority (PEM) instead of the system's. Default: the system's;
-    /// the variable `SSL_CERT_FILE` names others.
+    /// Trusts servers whose certificate was issued by this authority (PEM) instead of the system's. Default: the
+    /// system's; the variable `SSL_CERT_FILE` names others.
     #[cfg(feature = "tls")]
     #[must_use]
     pub fn tls_root(mut self, certificate_pem: impl Into<Vec<u8>>) -> Self {
@@ -341,7 +342,7 @@ async fn has_module(link: &Arc<Link>) -> Result<()> {
         .call(&redis::cmd("MCACHE.HELP"), Urgency::Optional)
         .await;
     match asked.map_err(Error::from) {
-        // Who may not ask for help may still use it.
+        // A user that may not call MCACHE.HELP may still use the cache.
         Err(error) if error.is_refused() => Ok(()),
         asked => asked.map(drop),
     }

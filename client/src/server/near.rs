@@ -1,5 +1,5 @@
-//! What a near cache asks of the server: the feed, reads that say what they are worth, invalidations that say who must still
-//! hear of them. Spelling and reading without I/O first, then the calls.
+//! What a near cache asks of the server: the feed, reads that say what they are worth, invalidations that say who must
+//! still hear of them. Spelling and reading without I/O first, then the calls.
 
 use std::{sync::Arc, time::Duration};
 
@@ -143,7 +143,8 @@ fn read_many(value: Value, expected: usize, asked: usize) -> Result<Vec<Option<F
     values.into_iter().map(read).collect()
 }
 
-/// Count, leases to be waited for, for how many milliseconds. A server that knows of no near caches says the count alone.
+/// Count, leases to be waited for, for how many milliseconds. A server that knows of no near caches says the count
+/// alone.
 fn read_invalidated(value: Value) -> Result<Acknowledged> {
     let parts = match value {
         Value::Int(_) => return Ok(Acknowledged::settled(command::read_count(value)?)),

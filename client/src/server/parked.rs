@@ -121,8 +121,8 @@ impl Parked {
     }
 }
 
-/// Runs as long as a connection is idle. After a rush a service has as many connections as callers waited at once; the server
-/// counts them against its limit of clients.
+/// Runs as long as a connection is idle. After a rush a service has as many connections as callers waited at once; the
+/// server counts them against its limit of clients.
 async fn sweep(parked: Weak<Parked>, pause: Duration) {
     loop {
         sleep(pause.max(Duration::from_millis(1))).await;

@@ -1,4 +1,5 @@
-//! Waiting until no near cache serves what was invalidated: one SETTLE under way per primary and namespace for all that wait.
+//! Waiting until no near cache serves what was invalidated: one SETTLE under way per primary and namespace for all that
+//! wait.
 //!
 //! ```text
 //!   acknowledged ──▶ no leases ────────────────────────────────▶ settled
@@ -8,8 +9,8 @@
 //!                            └───── their leases are over ─────▶ settled
 //! ```
 //!
-//! A SETTLE says nothing of what was acknowledged after it was sent, so who comes while one is under way waits for the next.
-//! Whether and until when to wait is `mcache_core::near::Settle`.
+//! A SETTLE says nothing of what was acknowledged after it was sent, so a caller that comes while one is under way
+//! waits for the next. Whether and until when to wait is `mcache_core::near::Settle`.
 
 use std::{
     collections::HashMap,
@@ -38,7 +39,8 @@ const WAIT: Duration = Duration::from_secs(6);
 /// Before another SETTLE is sent after one that did not help.
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// Milliseconds by a clock that does not go back. That it stands still while the machine sleeps makes waiting longer, not shorter.
+/// Milliseconds by a clock that does not go back. That it stands still while the machine sleeps makes waiting longer,
+/// not shorter.
 fn now_ms() -> u64 {
     static START: OnceLock<Instant> = OnceLock::new();
     START.get_or_init(Instant::now).elapsed().as_millis() as u64

@@ -14,7 +14,7 @@ pub(crate) struct Node {
 }
 
 impl Node {
-    /// Where there is but one, whatever its address is at the moment.
+    /// The node where there is only one, at any address.
     pub(super) fn the_only() -> Self {
         Self {
             host: String::new(),

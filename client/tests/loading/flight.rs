@@ -169,7 +169,7 @@ async fn a_loader_that_overruns_gets_its_own_result_and_holds_nobody_up() {
     assert_eq!(
         line.count("release"),
         1,
-        "whatever the provider thinks of the lease"
+        "the lease is released once, even if the provider took it back before"
     );
     assert_eq!(slow.await.unwrap().unwrap(), 1);
     assert_eq!(slow_source.loads(), 1);

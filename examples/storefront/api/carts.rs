@@ -1,5 +1,5 @@
-//! Carts: made, filled, addressed. Each write is one statement that also checks what it rests on, so that nothing is ever
-//! half written and no two requests can slip past each other.
+//! Carts: made, filled, addressed. Each write is one statement that also checks what it rests on, so that nothing is
+//! ever half written and no two requests can slip past each other.
 
 use axum::Json;
 use axum::extract::Path;

@@ -1,8 +1,8 @@
 //! Products: lists and single ones, with calculated prices and stock.
 //!
-//! A list is a list of ids. Of each product three things are kept, by themselves because they change at different rates: what
-//! it is, what it costs in a currency, how many are there. All lists and the product's own page share them, and an order,
-//! which changes stock only, leaves the rest where it is.
+//! A list is a list of ids. Of each product three things are kept, by themselves because they change at different
+//! rates: what it is, what it costs in a currency, how many are there. All lists and the product's own page share them,
+//! and an order, which changes stock only, leaves the rest where it is.
 
 use std::collections::HashMap;
 

@@ -1,7 +1,8 @@
-//! Variants, their products, prices and stock: what lists, product pages and carts are made of, in ever new combinations.
+//! Variants, their products, prices and stock: what lists, product pages and carts are made of, in ever new
+//! combinations.
 //!
-//! Each variant, and each product's prices and stock, is kept once and shared: who adds a shirt to a cart finds the price that the
-//! shirt's page was made with, and a cart that no other visitor has is put together from what is there.
+//! Each variant, and each product's prices and stock, is kept once and shared: who adds a shirt to a cart finds the
+//! price that the shirt's page was made with, and a cart that no other visitor has is put together from what is there.
 
 use std::collections::HashMap;
 

@@ -1,7 +1,8 @@
-//! What must hold for any bytes: run by the fuzzer (`make fuzz`) on what it finds, and by `tests/fuzz.rs` on the corpus.
+//! What must hold for any bytes: run by the fuzzer (`make fuzz`) on what it finds, and by `tests/fuzz.rs` on the
+//! corpus.
 //!
-//! A corpus file of `command` is a command line, one argument a line; of `encode` the version and the bytes of an entry;
-//! of `text` a pattern and a text, divided by a line feed.
+//! A corpus file of `command` is a command line, one argument a line; of `encode` the version and the bytes of an
+//! entry; of `text` a pattern and a text, divided by a line feed.
 
 use mcache_core::Pattern;
 use mcache_core::command::{Fetch, Invalidate, Limits, Scan, Set};

@@ -40,7 +40,7 @@ impl<T: AsRef<[u8]>> Arguments for [T] {
 /// When a SET stores.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum OnlyIf {
-    /// Whatever is there.
+    /// With or without an entry under the key.
     Always,
     /// Only where no live entry is.
     Absent,
@@ -242,8 +242,8 @@ impl Invalidate {
     }
 }
 
-/// `MCACHE.REPLSET key end-ms birth attributes value [tag ...]`: a stored entry in append-only files that were rewritten; an end
-/// of -1 is none. The replication stream says the same in fewer words, see [`Packed`].
+/// `MCACHE.REPLSET key end-ms birth attributes value [tag ...]`: a stored entry in append-only files that were
+/// rewritten; an end of -1 is none. The replication stream says the same in fewer words, see [`Packed`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct ReplSet {
     /// When the entry ends, if it does, and so when its key is to expire.
@@ -260,7 +260,8 @@ impl ReplSet {
     /// Index of the first tag.
     pub const TAGS: usize = 6;
 
-    /// Parses; `None` for what no server writes. Limits of the configuration are not asked: they were, where it was decided.
+    /// Parses; `None` for what no server writes. Limits of the configuration are not asked: they were, where it was
+    /// decided.
     pub fn parse<A: Arguments + ?Sized>(args: &A) -> Option<ReplSet> {
         let read = Self::read(args.get(2), args.get(3), args.get(4))?;
         let mut tags = (Self::TAGS..args.len()).map(|at| args.get(at).len());
@@ -415,8 +416,8 @@ impl ReplInvalidate {
         })
     }
 
-    /// What is done instead of what cannot be read: everything named is invalidated, and an epoch that no server reaches is
-    /// taken for now.
+    /// What is done instead of what cannot be read: everything named is invalidated, and an epoch that no server
+    /// reaches is taken for now.
     pub fn doubtful(from: usize) -> ReplInvalidate {
         ReplInvalidate {
             epoch: Epoch::END,
@@ -435,7 +436,8 @@ pub fn floor_epoch(text: &[u8]) -> Epoch {
     integer(text).map_or(Epoch::END, Epoch)
 }
 
-/// When an entry ends that a primary dealt with, as `MCACHE.REPLSHORTEN key end-ms` says; at once, if that cannot be read.
+/// When an entry ends that a primary dealt with, as `MCACHE.REPLSHORTEN key end-ms` says; at once, if that cannot be
+/// read.
 pub fn shortened_end_ms(text: &[u8]) -> u64 {
     integer(text).unwrap_or(0)
 }
@@ -520,8 +522,8 @@ fn subscription<A: Arguments + ?Sized>(args: &A, at: usize) -> Result<Named, Err
     }
 }
 
-/// Checks the number of tags from `from` to the end, that none is empty, and that none has more than `longest` bytes. Looks
-/// at each once: reading an argument is a call.
+/// Checks the number of tags from `from` to the end, that none is empty, and that none has more than `longest` bytes.
+/// Looks at each once: reading an argument is a call.
 fn check_tags<A: Arguments + ?Sized>(
     args: &A,
     from: usize,

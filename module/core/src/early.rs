@@ -8,8 +8,8 @@
 
 /// Whether this reader is to refresh an entry that has `left_ms` to live.
 ///
-/// `fill_ms` is how long a fill takes, times `beta` if one wants it earlier (above 1) or later; 0 never refreshes early.
-/// `random` is any number, evenly distributed.
+/// `fill_ms` is how long a fill takes, times `beta` if one wants it earlier (above 1) or later; 0 never refreshes
+/// early. `random` is any number, evenly distributed.
 pub fn is_due(left_ms: u64, fill_ms: u64, random: u64) -> bool {
     fill_ms > 0 && ahead_ms(fill_ms, random) >= left_ms as f64
 }

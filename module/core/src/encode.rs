@@ -8,11 +8,11 @@
 //!   │ tags u32 │ { length u32 │ bytes } per tag
 //! version 1: the same without ends_ms: an entry ended with the deadline of its key.
 //! ```
-//! `saved` is the epoch at which the entry was written, and alive, by the run of a server called `incarnation`: a server that
-//! restores it needs to know of every invalidation since, or must not serve it.
+//! `saved` is the epoch at which the entry was written, and alive, by the run of a server called `incarnation`: a
+//! server that restores it needs to know of every invalidation since, or must not serve it.
 //! A dead entry is saved as a husk: birth 0, no tags, no payload. The key and the deadline are Redis's business.
 //!
-//! Whatever the version, an entry is two strings: so a reader that does not know the version still finds its end, and
+//! In every version an entry is two strings: so a reader that does not know the version still finds its end, and
 //! a file of a newer mcache loads, with dead entries in it.
 //!
 //! What is read here is what the sender says. What of it is believed is decided in `fills.rs` and `server/arrive.rs`.
@@ -39,8 +39,8 @@ pub struct Decoded<'a> {
     pub tags: TagNames<'a>,
 }
 
-/// Names of tags as they are encoded, one behind the other, each behind its length. Where they are read from a file they stay
-/// in the bytes that were read: a file of a million entries has millions of them.
+/// Names of tags as they are encoded, one behind the other, each behind its length. Where they are read from a file
+/// they stay in the bytes that were read: a file of a million entries has millions of them.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct TagNames<'a> {
     bytes: Cow<'a, [u8]>,
@@ -139,8 +139,8 @@ pub fn encode<'a>(
     bytes
 }
 
-/// Reads any version ever written; `None` for bytes that no version writes. Linear in the input, and never allocates more
-/// than a small multiple of it; nothing for an entry of few tags.
+/// Reads any version ever written; `None` for bytes that no version writes. Linear in the input, and never allocates
+/// more than a small multiple of it; nothing for an entry of few tags.
 pub fn decode(version: i32, mut bytes: &[u8]) -> Option<Decoded<'_>> {
     /// Up to here comparing with all is quicker than a table.
     const FEW: usize = 16;

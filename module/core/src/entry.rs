@@ -8,16 +8,16 @@
 //!   └────────────┴───────────────┴─────────────┴────────────┴──────────────┴────────────┘
 //! ```
 //!
-//! `positions[i]` is where the entry stands in the member list of `tags[i]`. The key is kept because the code that frees a
-//! dead entry has nothing but the entry, and Redis deletes by name. The SWR window stands behind the value, and only
-//! where there is one: most entries have none.
+//! `positions[i]` is where the entry stands in the member list of `tags[i]`. The key is kept because the code that
+//! frees a dead entry has nothing but the entry, and Redis deletes by name. The SWR window stands behind the value, and
+//! only where there is one: most entries have none.
 //!
 //! An entry knows its own end, apart from the deadline that Redis keeps of the key: EXPIRE and PERSIST move that
 //! deadline, and must not make a value fresh for longer than its fill said.
 //!
 //! This is the one file of the crate with `unsafe`: the layout above does not exist as a Rust type. An [`Entry`] is
-//! owned by the code that allocated it (in the server: by the keyspace, through the data type's callbacks); the index keeps
-//! copies of the pointer and must be told before the entry goes away.
+//! owned by the code that allocated it (in the server: by the keyspace, through the data type's callbacks); the index
+//! keeps copies of the pointer and must be told before the entry goes away.
 
 use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
 use std::ptr::{NonNull, copy_nonoverlapping};
@@ -25,15 +25,16 @@ use std::slice::from_raw_parts;
 
 use crate::epoch::Epoch;
 
-/// Most tags that an entry can carry, whatever the configuration says.
+/// Most tags that an entry can carry; the configuration cannot allow more.
 pub const MAX_TAGS: usize = u16::MAX as usize;
-/// Longest tag in bytes, whatever the configuration says.
+/// Longest tag in bytes; the configuration cannot allow more.
 pub const MAX_TAG_BYTES: usize = 65_536;
 /// Longest value in bytes (Redis's own default limit for a string is 512 MB).
 pub const MAX_BYTES: usize = u32::MAX as usize / 2;
 /// Longest key in bytes, as long as Redis's own default limit for a string.
 pub const MAX_KEY_BYTES: usize = 1 << 29;
-/// The end of an entry that has none: in milliseconds since 1970, in the year 6429. An end later than this is none, either.
+/// The end of an entry that has none: in milliseconds since 1970, in the year 6429. An end later than this is none,
+/// either.
 pub const NEVER: u64 = (1 << 47) - 1;
 
 /// Not linked into an index.
@@ -151,8 +152,8 @@ impl Attributes {
 /// A pointer to an entry: copyable, like the pointers that Redis itself keeps of a value.
 ///
 /// Every method but [`Entry::as_raw`] requires that the entry has not been freed. That is the contract of
-/// [`Entry::from_raw`] and [`Entry::free`], so the methods themselves are safe to call, and so is handing an entry to an
-/// index: the caller that frees it answers for its being linked in none.
+/// [`Entry::from_raw`] and [`Entry::free`], so the methods themselves are safe to call, and so is handing an entry to
+/// an index: the caller that frees it answers for its being linked in none.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Entry(NonNull<Header>);
 
@@ -465,7 +466,8 @@ impl Entry {
             attributes.manual,
             "the class decides about its records"
         );
-        // SAFETY: the rounded size is the same, so the new value fits behind the key; `value` is borrowed from elsewhere.
+        // SAFETY: the rounded size is the same, so the new value fits behind the key; `value` is borrowed from
+        // elsewhere.
         unsafe { copy_nonoverlapping(value.as_ptr(), self.part(at), value.len()) };
         let tags = self.tag_count();
         let header = self.header_mut();

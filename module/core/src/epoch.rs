@@ -12,8 +12,8 @@ impl Epoch {
     /// Before everything: an entry born here is dead.
     pub const ZERO: Epoch = Epoch(0);
 
-    /// No epoch is as late as this, in the year 6429. What claims to be is not believed: the clock goes on from the latest
-    /// epoch that it has seen, and must not come to its end.
+    /// No epoch is as late as this, in the year 6429. What claims to be is not believed: the clock goes on from the
+    /// latest epoch that it has seen, and must not come to its end.
     pub const END: Epoch = Epoch(1 << 63);
 
     /// The wall-clock part, in milliseconds since 1970.
@@ -49,7 +49,7 @@ impl Clock {
         self.now
     }
 
-    /// The next epoch: greater than every epoch given out or observed before, whatever the wall clock does.
+    /// The next epoch: greater than every epoch given out or observed before, also when the wall clock goes back.
     pub fn tick(&mut self, unix_ms: u64) -> Epoch {
         self.now = Epoch((self.now.0 + 1).max(unix_ms << 16));
         self.now

@@ -6,9 +6,9 @@
 //!          began                                    arrives
 //!                     ▲ an invalidation of one of the tags, a flush, a promotion: refused
 //! ```
-//! A fill begins when its token is given out. It counts if it began in this run of the server, not before the floors, and
-//! not before the last invalidation of any of its tags, whether or not an entry carries them. Entries that come from
-//! another server are held to the same rule.
+//! A fill begins when its token is given out. It counts if it began in this run of the server, not before the floors,
+//! and not before the last invalidation of any of its tags, whether or not an entry carries them. Entries that come
+//! from another server are held to the same rule.
 //!
 //! Pure: time and random numbers come in as arguments.
 
@@ -52,7 +52,7 @@ pub struct Fills {
     last: Epoch,
     /// When a key was last cleared.
     last_key: Epoch,
-    /// Fills that began before it are refused whatever their tags.
+    /// Fills that began before it are refused, with any tags.
     floor: Epoch,
 }
 
@@ -212,7 +212,7 @@ impl Fills {
         Some(self.any.last(self.key.hash(tag)).epoch).filter(|epoch| *epoch > Epoch::ZERO)
     }
 
-    /// Remembers that a key is cleared now: fills of it that are under way are refused, whatever their tags.
+    /// Remembers that a key is cleared now: fills of it that are under way are refused, with any tags.
     pub fn note_key(&mut self, key: &[u8], now_ms: u64) {
         let epoch = self.clock.tick(now_ms);
         self.last_key = epoch;
@@ -249,8 +249,9 @@ impl Fills {
     }
 
     /// Whether an entry that comes in by RESTORE or slot migration was, or may have been, invalidated since it was
-    /// written: by what this run remembers, and this run remembers nothing from before it began. Compared with its birth,
-    /// not with when it was written: in a cluster the invalidation may have been here before it was at the sender.
+    /// written: by what this run remembers, and this run remembers nothing from before it began. Compared with its
+    /// birth, not with when it was written: in a cluster the invalidation may have been here before it was at the
+    /// sender.
     pub fn may_have_missed_an_invalidation(&self, entry: &Decoded<'_>) -> bool {
         let (birth, saved) = (entry.attributes.birth, entry.saved);
         let tags = entry.tags.iter();
@@ -264,8 +265,8 @@ impl Fills {
             || self.may_have_been_invalidated_here(birth, entry.attributes.manual, tags)
     }
 
-    /// The same of an entry that comes with its slot, straight from a server that goes on telling what is invalidated there:
-    /// only what was invalidated here counts.
+    /// The same of an entry that comes with its slot, straight from a server that goes on telling what is invalidated
+    /// there: only what was invalidated here counts.
     pub fn may_have_been_invalidated_here<'a>(
         &self,
         birth: Epoch,

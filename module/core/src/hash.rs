@@ -1,21 +1,22 @@
 //! The keyed hash of tag names.
 //!
-//! A user who may store entries chooses tag names, so with a hash that is the same everywhere such a user could compute names
-//! that collide. A seed alone does not help: several quick hashes have names that collide under every seed. This one
-//! evaluates a polynomial at a secret point, modulo the prime 2^61 - 1:
+//! A user who may store entries chooses tag names, so with a hash that is the same everywhere such a user could compute
+//! names that collide. A seed alone does not help: several quick hashes have names that collide under every seed. This
+//! one evaluates a polynomial at a secret point, modulo the prime 2^61 - 1:
 //!
 //! ```text
 //!   c[1] r^k + c[2] r^(k-1) + ... + c[k] r + length        c: the name in pieces of 7 bytes, r: the secret point
 //! ```
 //!
-//! Two different names are two different polynomials (of the same length: another coefficient; of another length: another
-//! constant), and their difference has at most k roots. So for *any* two names, however they were chosen, at most k of the
-//! 2^59 points make them equal: 147 of 2^59 for the longest names under the default limit. That is a proof, and it is why
-//! this is not a faster mixing function whose resistance can only be believed. A multiplication by a secret odd factor
-//! spreads the result: for its upper bits, names collide with twice the chance of a perfect hash at most.
+//! Two different names are two different polynomials (of the same length: another coefficient; of another length:
+//! another constant), and their difference has at most k roots. So for *any* two names, however they were chosen, at
+//! most k of the 2^59 points make them equal: 147 of 2^59 for the longest names under the default limit. That is a
+//! proof, and it is why this is not a faster mixing function whose resistance can only be believed. A multiplication by
+//! a secret odd factor spreads the result: for its upper bits, names collide with twice the chance of a perfect hash at
+//! most.
 //!
-//! The key must not be learnt: a hash never leaves the process, is saved nowhere, and orders nothing that a client sees.
-//! Should it be learnt nevertheless, what a bucket can cost is bounded in `crate::tags`.
+//! The key must not be learnt: a hash never leaves the process, is saved nowhere, and orders nothing that a client
+//! sees. Should it be learnt nevertheless, what a bucket can cost is bounded in `crate::tags`.
 
 const PRIME: u64 = (1 << 61) - 1;
 /// 7 bytes: less than the prime, so that different pieces are different coefficients.
@@ -71,8 +72,8 @@ impl Key {
         }
     }
 
-    /// Spreads numbers over 64 bits: those of a random sequence whose beginning is secret. A multiplication alone would lay
-    /// numbers that are apart by a fixed distance side by side.
+    /// Spreads numbers over 64 bits: those of a random sequence whose beginning is secret. A multiplication alone would
+    /// lay numbers that are apart by a fixed distance side by side.
     #[inline]
     pub(crate) fn spread(&self, number: u32) -> u64 {
         mix(self.start.wrapping_add(u64::from(number)))

@@ -1,7 +1,8 @@
 //! Which server the module runs in, told by its name and version, and what follows from that.
 //!
-//! Owns what is known of servers: which are too old, which have a fault that cannot be borne, which move slots in a way that the
-//! module must take part in. Never told by which functions a server offers: these come and go for other reasons.
+//! Owns what is known of servers: which are too old, which have a fault that cannot be borne, which move slots in a way
+//! that the module must take part in. Never told by which functions a server offers: these come and go for other
+//! reasons.
 
 use std::fmt;
 

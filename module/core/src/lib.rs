@@ -4,8 +4,8 @@
 //! everything made from it before now is wrong. *Epochs* order fills and invalidations, a *token* carries the epoch at
 //! which a fill began to the client and back, and the *memory* of invalidations refuses a fill that began too early.
 //! The *index* knows which entries carry which tag; an invalidation marks the tag's *record* dead in constant time, and
-//! *reclaim* frees the dead entries later, a few at a time. The *server* puts them together: every decision of the module is
-//! one of its functions.
+//! *reclaim* frees the dead entries later, a few at a time. The *server* puts them together: every decision of the
+//! module is one of its functions.
 //!
 //! Two rules give the rest its shape. What an entry is worth is decided by the record it points to and the epoch it was
 //! born at, never by looking a key name up in a set. And the index follows the keyspace: it is told of every entry that

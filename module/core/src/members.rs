@@ -5,8 +5,8 @@
 //! tags it has this one. Entries of up to [`FEW`] tags are searched. For those with more the place is kept beside the
 //! id, in two bytes; a list without such members keeps none.
 //!
-//! Most tags have one member: that one lives in the record itself and no list exists. A member at position 0 never moves,
-//! so its place need not be known.
+//! Most tags have one member: that one lives in the record itself and no list exists. A member at position 0 never
+//! moves, so its place need not be known.
 
 use crate::alloc::class;
 
@@ -76,7 +76,8 @@ impl List {
         self.ids().get(pos)
     }
 
-    /// Adds a member if that takes no more memory, and returns its position; else nothing changes but a place beyond the end.
+    /// Adds a member if that takes no more memory, and returns its position; else nothing changes but a place beyond
+    /// the end.
     #[inline]
     pub(crate) fn push_within(&mut self, id: u32, place: Option<u16>) -> Option<u32> {
         match self {

@@ -162,8 +162,8 @@ impl Old {
     }
 }
 
-/// A table of last invalidations by tag hash. Its size changes by [`Memory::resize`] only, and then a bounded piece at a
-/// time, by [`Memory::migrate`].
+/// A table of last invalidations by tag hash. Its size changes by [`Memory::resize`] only, and then a bounded piece at
+/// a time, by [`Memory::migrate`].
 #[derive(Debug)]
 pub struct Memory {
     sets: Sets,
@@ -220,9 +220,9 @@ impl Memory {
         }
     }
 
-    /// Begins to change the size. At no moment it answers anything earlier than before: a set that is divided leaves a copy
-    /// in each part, sets that become one keep the latest of all and fold the rest, and what is not taken over yet is asked
-    /// as well.
+    /// Begins to change the size. At no moment it answers anything earlier than before: a set that is divided leaves a
+    /// copy in each part, sets that become one keep the latest of all and fold the rest, and what is not taken over yet
+    /// is asked as well.
     pub fn resize(&mut self, tags: usize) {
         let sets = rounded(tags.div_ceil(WAYS));
         if self.old.is_some() {
@@ -315,7 +315,7 @@ mod tests {
         assert!(wrong * 100 < asked, "{wrong} of {asked} refused wrongly");
     }
 
-    /// Whatever the order of notes and changes of size: never below the truth, and never below what was answered before.
+    /// In any order of notes and changes of size: never below the truth, and never below what was answered before.
     #[test]
     fn forgets_nothing_when_its_size_changes() {
         let mut rng = fastrand::Rng::with_seed(crate::seed::seed());

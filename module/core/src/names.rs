@@ -1,6 +1,6 @@
 //! The records of one database by name and class.
 //!
-//! The work of a look-up is bounded whatever the names are. Records keep 29 bits of a name's hash, and the table holds at
+//! The work of a look-up is bounded, for any names. Records keep 29 bits of a name's hash, and the table holds at
 //! most [`CROWD`] records with the same 29 bits; what exceeds that, which without knowledge of the hash's key does not
 //! happen, goes into an ordered map, where it takes a logarithm of comparisons.
 

@@ -6,8 +6,8 @@ use crate::work;
 /// No id.
 const FREE: u32 = u32::MAX;
 
-/// A set of record ids, made for one command and thrown away: a table with room for twice as many as are expected, in which
-/// one looks from where an id belongs to the next free place.
+/// A set of record ids, made for one command and thrown away: a table with room for twice as many as are expected, in
+/// which one looks from where an id belongs to the next free place.
 pub(crate) struct Seen {
     places: Vec<u32>,
     /// The upper bits of a spread id that say where it belongs.

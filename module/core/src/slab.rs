@@ -101,8 +101,8 @@ impl<T> Slab<T> {
             + class(self.open.capacity() * 4)
     }
 
-    /// Frees one chunk with all that is in it, for a caller that takes the slab apart and looks nothing up any more; true while
-    /// there are more.
+    /// Frees one chunk with all that is in it, for a caller that takes the slab apart and looks nothing up any more;
+    /// true while there are more.
     pub(crate) fn shed(&mut self) -> bool {
         if let Some(Some(chunk)) = self.chunks.pop() {
             self.len -= usize::from(chunk.live);
@@ -162,8 +162,8 @@ impl<T> Slab<T> {
         Some(value)
     }
 
-    /// The first id in use from `from` on. Unused ids are skipped 64 at a time, unused chunks at once; after `steps` such
-    /// skips it says where to go on.
+    /// The first id in use from `from` on. Unused ids are skipped 64 at a time, unused chunks at once; after `steps`
+    /// such skips it says where to go on.
     pub(crate) fn next_used(&self, from: u32, steps: &mut usize) -> Next {
         let (first, mut slot) = (from as usize / CHUNK, from as usize % CHUNK);
         for (at, chunk) in self.chunks.iter().enumerate().skip(first) {

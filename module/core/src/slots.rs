@@ -1,7 +1,7 @@
 //! The slots of a cluster: which one a key is in, and which ones are on their way to other servers.
 //!
-//! Owns the hash and the list of exports. It must not know how slots are moved: Redis and Valkey say when a migration begins and
-//! ends, this file remembers.
+//! Owns the hash and the list of exports. It must not know how slots are moved: Redis and Valkey say when a migration
+//! begins and ends, this file remembers.
 
 use std::ops::RangeInclusive;
 
@@ -55,8 +55,8 @@ pub fn key_in(slot: u16) -> [u8; 2] {
         .unwrap_or_default()
 }
 
-/// Sorts items by slot and hands out those of one slot at a time: a command that names keys of several slots cancels every
-/// migration of slots that is under way.
+/// Sorts items by slot and hands out those of one slot at a time: a command that names keys of several slots cancels
+/// every migration of slots that is under way.
 pub fn by_slot<T>(mut items: Vec<(u16, T)>, mut each: impl FnMut(&[(u16, T)])) {
     items.sort_by_key(|(slot, _)| *slot);
     items

@@ -17,7 +17,8 @@ const LOAD: usize = 192;
 /// Shards allocated together: the directory, too, grows in pieces.
 const BLOCK: usize = 16;
 
-/// Bytes that a table of small numbers takes for each, on average: a place and a control byte, half of the places in use.
+/// Bytes that a table of small numbers takes for each, on average: a place and a control byte, half of the places in
+/// use.
 pub(crate) const SLOT: usize = 11;
 
 pub(crate) struct Table<T> {
@@ -89,8 +90,8 @@ impl<T> Table<T> {
         })
     }
 
-    /// Looks where a value would be, and compares nothing: something of the memory that [`Table::find`] is about to read. Of
-    /// several hashes in a row the processor waits for their memory at the same time.
+    /// Looks where a value would be, and compares nothing: something of the memory that [`Table::find`] is about to
+    /// read. Of several hashes in a row the processor waits for their memory at the same time.
     #[inline]
     pub(crate) fn touch(&self, hash: u64) -> Option<&T> {
         let at = self.shard(hash);
@@ -223,7 +224,8 @@ impl<T> Table<T> {
         self.blocks.iter().flatten().flat_map(HashTable::iter)
     }
 
-    /// Takes a whole shard away, for a caller that takes the table apart a piece at a time and looks nothing up any more.
+    /// Takes a whole shard away, for a caller that takes the table apart a piece at a time and looks nothing up any
+    /// more.
     pub(crate) fn tear_off(&mut self) -> Option<HashTable<T>> {
         let shard = self.pop_shard()?;
         self.len -= shard.len();

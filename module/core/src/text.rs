@@ -48,7 +48,7 @@ const WORDS: usize = MAX_PATTERN_BYTES / 64 + 1;
 ///
 /// All ways in which the pattern could match are followed at once, as bits of a word: state `n` says that the first `n`
 /// units of the pattern match what was read so far, and a star in front of a unit lets its state stay. So a match takes
-/// one step per byte of the text and 64 units of the pattern, whatever they are, and there is nothing to go back to.
+/// one step per byte of the text and 64 units of the pattern, for any text and pattern, and it never goes back.
 pub struct Pattern {
     /// Words of a set of states.
     words: usize,

@@ -1,7 +1,7 @@
 //! A counter of work, so that tests can see how work grows without looking at a clock.
 //!
-//! What is counted are comparisons and visited members, inside the loops that do them: a test that stores, invalidates or
-//! lists compares the numbers of two cases and is exact on any machine. Counting is compiled into builds with debug
+//! What is counted are comparisons and visited members, inside the loops that do them: a test that stores, invalidates
+//! or lists compares the numbers of two cases and is exact on any machine. Counting is compiled into builds with debug
 //! assertions only; a release build does not contain it.
 
 #[cfg(debug_assertions)]

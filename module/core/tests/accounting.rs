@@ -1,5 +1,5 @@
-//! What the index says it takes is what the allocator sets aside for it, to the byte: while it grows, while it is full of
-//! dead and soft records, while it is buried, and when it is empty again.
+//! What the index says it takes is what the allocator sets aside for it, to the byte: while it grows, while it is full
+//! of dead and soft records, while it is buried, and when it is empty again.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
@@ -180,8 +180,8 @@ fn index_bytes_are_what_the_allocator_set_aside() {
     assert!(it.said() < 4_096);
 }
 
-/// The formula of docs/operations.md, for entries whose tags are one of all, one of a hundredth, and some of their own; names of
-/// 16 bytes.
+/// The formula of docs/operations.md, for entries whose tags are one of all, one of a hundredth, and some of their own;
+/// names of 16 bytes.
 #[test]
 fn index_bytes_follow_the_formula_of_the_documentation() {
     for (entries, own) in [(1_000, 1), (20_000, 1), (20_000, 10), (3_000, 100)] {

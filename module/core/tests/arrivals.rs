@@ -1,5 +1,5 @@
-//! Entries that Redis asked for and announces, announces wrongly, late or never: what was freed is never linked, what is not
-//! linked is never served, and what the keyspace does not hold does not stop reclaim.
+//! Entries that Redis asked for and announces, announces wrongly, late or never: what was freed is never linked, what
+//! is not linked is never served, and what the keyspace does not hold does not stop reclaim.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 

@@ -1,5 +1,5 @@
-//! Decisions of a server that neither model nor simulation comes to: who may not fill, what a file, an exchange or a promotion
-//! leaves of fills and entries, where a lease ends. Each was found by a mutant that no test noticed.
+//! Decisions of a server that neither model nor simulation comes to: who may not fill, what a file, an exchange or a
+//! promotion leaves of fills and entries, where a lease ends. Each was found by a mutant that no test noticed.
 
 use mcache_core::command::{OnlyIf, Set};
 use mcache_core::encode::Decoded;

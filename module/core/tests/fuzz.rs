@@ -1,5 +1,5 @@
-//! What comes from outside, mutated: command lines, entries as other servers write them, tokens. Nothing panics, nothing
-//! is believed that was not said, and what is understood means the same when it is written again.
+//! What comes from outside, mutated: command lines, entries as other servers write them, tokens. Nothing panics,
+//! nothing is believed that was not said, and what is understood means the same when it is written again.
 //! A failing seed is printed; `MCACHE_SEED` replays it, `MCACHE_LONG=1` goes on for minutes.
 
 #[path = "support/seed.rs"]

@@ -1,7 +1,8 @@
 //! Work grows with what a command names and with nothing else: not with how tags collide, in which order they come, how
 //! large they are, what was invalidated before, or how much waits to be freed.
 //!
-//! Work is counted in steps (`mcache_core::work`), so the tests are exact on any machine; a release build counts nothing.
+//! Work is counted in steps (`mcache_core::work`), so the tests are exact on any machine; a release build counts
+//! nothing.
 #![cfg(debug_assertions)]
 
 use mcache_core::Pattern;
@@ -114,8 +115,8 @@ fn assert_alike(hostile: u64, kind: u64) {
     );
 }
 
-/// Names of 32 bytes that have one and the same XXH3 for every other 24 bytes: without a seed its secret is public, and a
-/// piece that equals the secret makes its product zero. They cost what any other names do.
+/// Names of 32 bytes that have one and the same XXH3 for every other 24 bytes: without a seed its secret is public, and
+/// a piece that equals the secret makes its product zero. They cost what any other names do.
 #[test]
 fn tags_that_collide_under_a_public_hash_cost_as_much_as_others() {
     let secret: [u8; 8] = 0x396c_bd0e_a5e1_d8a4u64.to_le_bytes();
@@ -197,7 +198,7 @@ fn a_look_up_takes_as_many_comparisons_among_a_million_tags_as_among_a_thousand(
     assert!(many <= few * 3 / 2 + 500, "{many} beside {few}");
 }
 
-/// Storing into an index that grows moves one shard at most, whatever its size.
+/// Storing into an index that grows moves one shard at most, at any size.
 #[test]
 fn no_set_pays_for_the_growth_of_the_index() {
     let mut world = World::new();

@@ -1,5 +1,6 @@
-//! The key of the hash of tag names decides where a record stands in a table and nothing else: two servers with different keys
-//! that are told the same say the same, in the same order, with the same cursors, and save the same bytes.
+//! The key of the hash of tag names decides where a record stands in a table and nothing else: two servers with
+//! different keys that are told the same say the same, in the same order, with the same cursors, and save the same
+//! bytes.
 
 #[path = "support/seed.rs"]
 mod seed;
@@ -94,8 +95,8 @@ fn what_is_seen_of_an_index_does_not_depend_on_the_key() {
     }
 }
 
-/// Not with the key, nor without one: a fill that must be refused is refused, and one that must not be is stored as long as the
-/// memory of invalidations is large enough.
+/// Not with the key, nor without one: a fill that must be refused is refused, and one that must not be is stored as
+/// long as the memory of invalidations is large enough.
 #[test]
 fn which_fills_are_refused_does_not_depend_on_the_key() {
     for key in [Key::new([1, 2]), Key::new([3, 4])] {

@@ -1,4 +1,5 @@
-//! Every mutant of `module/core/mutants` still says lines that are there, once: else `make mutants` would find out too late.
+//! Every mutant of `module/core/mutants` still says lines that are there, once: else `make mutants` would find out too
+//! late.
 
 #[allow(dead_code)]
 #[path = "../examples/mutants/mutant.rs"]

@@ -1,6 +1,6 @@
-//! How often a fill is refused although none of its tags was invalidated since it began: measured against an exact memory,
-//! beside what the size of the table lets expect. `cargo test -p mcache-core --test refusals -- --nocapture` prints the
-//! table that `docs/operations.md` shows; `MCACHE_SEED` replays a run.
+//! How often a fill is refused although none of its tags was invalidated since it began: measured against an exact
+//! memory, beside what the size of the table lets expect. `cargo test -p mcache-core --test refusals -- --nocapture`
+//! prints the table that `docs/operations.md` shows; `MCACHE_SEED` replays a run.
 
 #[path = "support/seed.rs"]
 mod seed;

@@ -178,9 +178,9 @@ unsafe extern "C" fn unlink(ctx: *mut raw::RedisModuleKeyOptCtx, value: *const c
         true
     });
     if !has_left {
-        // Redis frees the entry although a bug kept it: whatever else is wrong now, the index must not name it. What it was
-        // worth no longer matters, for everything is dead; and one that has been taken out already is left alone.
-        // SAFETY: as above.
+        // Redis frees the entry although a bug kept it: other things may be wrong now, but the index must not name it.
+        // What it was worth no longer matters, for everything is dead; and one that has been taken out already is left
+        // alone. SAFETY: as above.
         guard((), || unsafe {
             state::with(|s| s.index.unlink(db, entry(value)));
         });
@@ -190,8 +190,8 @@ unsafe extern "C" fn unlink(ctx: *mut raw::RedisModuleKeyOptCtx, value: *const c
 unsafe extern "C" fn free(value: *mut c_void) {
     // This may be a background thread: nothing of the state is touched but the one pointer that may be.
     guard((), || {
-        // SAFETY: Redis frees each value once, after `unlink2`, after the FlushDB event that discarded the index, or before it
-        // was linked; and it is not linked afterwards, for that is what `AWAITED` is told.
+        // SAFETY: Redis frees each value once, after `unlink2`, after the FlushDB event that discarded the index, or
+        // before it was linked; and it is not linked afterwards, for that is what `AWAITED` is told.
         unsafe {
             let entry = entry(value);
             state::AWAITED.is_freed(entry);
@@ -258,8 +258,8 @@ unsafe extern "C" fn defrag(
     _: *mut raw::RedisModuleString,
     value: *mut *mut c_void,
 ) -> c_int {
-    // SAFETY: `value` points to a value of ours in the keyspace, where the address of the copy is to be put. Redis copies the
-    // bytes and frees the old ones: an entry is one allocation that does not refer to itself.
+    // SAFETY: `value` points to a value of ours in the keyspace, where the address of the copy is to be put. Redis
+    // copies the bytes and frees the old ones: an entry is one allocation that does not refer to itself.
     guard((), || unsafe {
         let old = entry(*value);
         let moved = rm!(RedisModule_DefragAlloc)(ctx, *value);

@@ -226,7 +226,7 @@ unsafe extern "C" fn on_cron(
 ) {
     guard((), || {
         panic_if_asked();
-        // The first one means that whatever was on disk has been read.
+        // The first one means that the files on disk, if any, have been read.
         state::with(|s| s.started());
         // SAFETY: valid during the callback.
         let ctx = unsafe { Ctx::new(ctx) };
@@ -255,8 +255,8 @@ unsafe extern "C" fn on_key(
             // SAFETY: alive during the callback.
             let name = unsafe { bytes(key) };
             let found = match state::with(|s| s.needs_the_deadline()) {
-                // The name that comes with this event is not a string that can be kept, so opening the key under it would
-                // crash the server.
+                // The name that comes with this event is not a string that can be kept, so opening the key under it
+                // would crash the server.
                 true => found(ctx, OwnedStr::new(name).as_raw()).1,
                 false => None,
             };
@@ -308,8 +308,8 @@ unsafe extern "C" fn on_key(
     raw::REDISMODULE_OK as c_int
 }
 
-/// Whether what arrives carries a tag that its sender may not write. Redis does not say who sent a RESTORE or COPY, so it must
-/// be allowed to every user that may have. Replicas take what their primary took.
+/// Whether what arrives carries a tag that its sender may not write. Redis does not say who sent a RESTORE or COPY, so
+/// it must be allowed to every user that may have. Replicas take what their primary took.
 fn forbidden(ctx: Ctx<'_>, key: Str) -> bool {
     let arriving = || {
         state::with(|s| {

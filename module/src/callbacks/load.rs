@@ -1,4 +1,5 @@
-//! Loading: the API, the options, the data type, the commands, the events. What any of them does is in the file of that name.
+//! Loading: the API, the options, the data type, the commands, the events. What any of them does is in the file of that
+//! name.
 
 use std::ffi::{CStr, c_int};
 

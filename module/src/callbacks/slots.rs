@@ -1,11 +1,11 @@
 //! Whole slots that move: what Redis 8.4 and Valkey 9 announce of it.
 //!
-//! A server that sends slots away sends what is replicated for their keys along. So while it does, there is a listener, and an
-//! invalidation, which has no key, goes under one of each migration's.
+//! A server that sends slots away sends what is replicated for their keys along. So while it does, there is a listener,
+//! and an invalidation, which has no key, goes under one of each migration's.
 //!
-//! Redis trims slots that have gone by detaching their tables and freeing them on another thread, entry by entry without a
-//! word. For a module that hears of trimmed keys it deletes key by key instead, which is all that the subscription is for. Where
-//! it does not (a debugging switch), the slots are taken out of the index before.
+//! Redis trims slots that have gone by detaching their tables and freeing them on another thread, entry by entry
+//! without a word. For a module that hears of trimmed keys it deletes key by key instead, which is all that the
+//! subscription is for. Where it does not (a debugging switch), the slots are taken out of the index before.
 
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::ops::RangeInclusive;
@@ -149,7 +149,8 @@ unsafe extern "C" fn on_redis_migration(
     const MIGRATE_FAILED: u64 = 4;
     const MIGRATE_COMPLETED: u64 = 5;
     guard((), || {
-        // SAFETY: the data of this event is a `RedisModuleClusterSlotMigrationInfo`, with the name and the slots of a task.
+        // SAFETY: the data of this event is a `RedisModuleClusterSlotMigrationInfo`, with the name and the slots of a
+        // task.
         let (name, slots) = unsafe {
             let info = &*data.cast::<RedisMigration>();
             (
@@ -176,8 +177,8 @@ unsafe extern "C" fn on_redis_trim(
         return;
     }
     guard((), || {
-        // SAFETY: the data of this event is a `RedisModuleClusterSlotMigrationTrimInfo`. The tables are detached afterwards, so
-        // every entry is still there.
+        // SAFETY: the data of this event is a `RedisModuleClusterSlotMigrationTrimInfo`. The tables are detached
+        // afterwards, so every entry is still there.
         let slots: Vec<_> = unsafe { redis_ranges((*data.cast::<RedisTrim>()).slots) }.collect();
         let mut set = SlotSet::default();
         for range in &slots {

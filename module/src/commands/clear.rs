@@ -13,7 +13,7 @@ pub fn clear(ctx: Ctx<'_>, args: Args<'_>) -> Result<(), Error> {
             s.clear(key, redis::now_ms());
         }
     });
-    // Events, tracking, replication and who waits for a fill: as with the command of Redis.
+    // Events, tracking, replication and callers that wait for a fill: as with the command of Redis.
     ctx.reply_integer(redis::unlink(ctx, args.tail(1)));
     near::turn(ctx);
     Ok(())

@@ -16,11 +16,11 @@ pub fn selfcheck(ctx: Ctx<'_>, _: Args<'_>) -> Result<(), Error> {
     Ok(())
 }
 
-/// `MCACHE.DEBUG DRAIN`: frees everything that is dead, however long it takes. A write: not for replicas, nor for scripts that
-/// only read, and it waits while writes are paused.
+/// `MCACHE.DEBUG DRAIN`: frees everything that is dead, however long it takes. A write: not for replicas, nor for
+/// scripts that only read, and it waits while writes are paused.
 pub fn drain(ctx: Ctx<'_>, _: Args<'_>) -> Result<(), Error> {
-    // Redis lets it through where it only seems to be a write, as in a script that began before the pause. What has expired
-    // is hidden then, and cannot be deleted: there would be no end.
+    // Redis lets it through where it only seems to be a write, as in a script that began before the pause. What has
+    // expired is hidden then, and cannot be deleted: there would be no end.
     if writes_are_paused() {
         return Err(Error::Paused);
     }
@@ -40,8 +40,8 @@ fn self_check(ctx: Ctx<'_>) -> Result<(), String> {
     result
 }
 
-/// `MCACHE.PANIC` and the two below exist only in a server that was started with this variable in its environment: so that tests can see
-/// what a bug in the module does, and no client of a shop ever can.
+/// `MCACHE.PANIC` and the two below exist only in a server that was started with this variable in its environment: so
+/// that tests can see what a bug in the module does, and no client of a shop ever can.
 pub const PANICS: &str = "MCACHE_TEST_PANICS";
 
 /// A bug in a command that changes what is stored.

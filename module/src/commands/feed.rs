@@ -1,5 +1,5 @@
-//! `MCACHE.FEED NEW|position [WAIT ms] [COUNT n] [PREFIX prefix ...]` and `MCACHE.FEED position END`: what near caches hear. What
-//! is answered when, core decides: `mcache_core::feed`.
+//! `MCACHE.FEED NEW|position [WAIT ms] [COUNT n] [PREFIX prefix ...]` and `MCACHE.FEED position END`: what near caches
+//! hear. What is answered when, core decides: `mcache_core::feed`.
 
 use mcache_core::error::Error;
 use mcache_core::feed::{Answer, CELL_BITS, Call, FeedCommand, Outcome, Prefixes, Refusal, Ticket};
@@ -30,7 +30,7 @@ pub fn feed(ctx: Ctx<'_>, args: Args<'_>) -> Result<(), Error> {
     };
     check_prefixes(ctx, &prefixes)?;
     let mut standing = near::standing(ctx);
-    // Who is not told of keys cannot tell of them.
+    // A server that Redis does not tell of changed keys cannot tell near caches of them.
     standing.writes_allowed &= !standing.primary || !config::feed_settings().on || near::watch(ctx);
     let may_wait = goes_on && !ctx.flags().denies_blocking();
     let call = Call {
@@ -54,8 +54,8 @@ pub fn feed(ctx: Ctx<'_>, args: Args<'_>) -> Result<(), Error> {
     Ok(())
 }
 
-/// Digests of tags are told to each user who may read the names that begin so. Redis 7.0 cannot be asked about a prefix, only about
-/// a key: the prefix itself must be a key that the user may read, as it is with `~prefix*`.
+/// Digests of tags are told to each user who may read the names that begin so. Redis 7.0 cannot be asked about a
+/// prefix, only about a key: the prefix itself must be a key that the user may read, as it is with `~prefix*`.
 fn check_prefixes(ctx: Ctx<'_>, prefixes: &Prefixes) -> Result<(), Error> {
     let Some(user) = ctx.user() else {
         return Ok(());

@@ -57,7 +57,7 @@ fn look(ctx: Ctx<'_>, args: Args<'_>, fetch: Fetch, may_wait: bool) -> Result<()
     Ok(())
 }
 
-/// A lease goes only to who may write the key: Redis has checked that the caller may read it.
+/// A lease goes only to a caller that may write the key: Redis has checked that it may read the key.
 fn may_write(ctx: Ctx<'_>, key: Str) -> bool {
     ctx.user().is_none_or(|user| user.may(Access::Write, key))
 }

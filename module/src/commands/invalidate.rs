@@ -13,8 +13,8 @@ use crate::redis::{self, Access, Args, Ctx};
 use crate::{bell, near, state};
 
 /// `MCACHE.INVALIDATE`. Replies how many entries it concerned; beyond `mcache.reclaim-inline-max` an entry that carries
-/// two of the tags counts twice, because the entries are not looked at. With NEAR also how many near leases may let what
-/// it concerns be served, and for how many milliseconds at most; before that, every slot that was gained counts.
+/// two of the tags counts twice, because the entries are not looked at. With NEAR also how many near leases may let
+/// what it concerns be served, and for how many milliseconds at most; before that, every slot that was gained counts.
 pub fn invalidate(ctx: Ctx<'_>, args: Args<'_>) -> Result<(), Error> {
     let invalidate = Invalidate::parse(&args, config::limits())?;
     let Invalidate {

@@ -1,6 +1,7 @@
 //! `MCACHE.REPLSET`, `MCACHE.REPLINVALIDATE`, `MCACHE.REPLINVALIDATEALONG`, `MCACHE.REPLSHORTEN`,
 //! `MCACHE.REPLFLOOR` and `MCACHE.REPLFLOORALONG`:
-//! what a primary decided, for its replicas, for the append-only file, and for the server that slots are on their way to.
+//! what a primary decided, for its replicas, for the append-only file, and for the server that slots are on their way
+//! to.
 //!
 //! They carry absolute deadlines and epochs and are applied without asking again: limits, permissions, conditions and
 //! tokens were checked where the decision was made. Only an entry that comes with its slot is held against what was
@@ -25,8 +26,8 @@ fn check_origin(ctx: Ctx<'_>, name: &'static str) -> Result<(), Error> {
     }
 }
 
-/// `MCACHE.REPLSET key value packed`, or `MCACHE.REPLSET key end-ms birth attributes value [tag ...]`; an end of -1 is none. What
-/// cannot be read, or is not to be served, is stored dead: what follows in the stream may name its key.
+/// `MCACHE.REPLSET key value packed`, or `MCACHE.REPLSET key end-ms birth attributes value [tag ...]`; an end of -1 is
+/// none. What cannot be read, or is not to be served, is stored dead: what follows in the stream may name its key.
 pub fn replset(ctx: Ctx<'_>, args: Args<'_>) -> Result<(), Error> {
     check_origin(ctx, "MCACHE.REPLSET")?;
     let got = args.bytes(ReplSet::KEY).len();
@@ -93,8 +94,9 @@ pub fn replinvalidate(ctx: Ctx<'_>, args: Args<'_>) -> Result<(), Error> {
     invalidate(ctx, args, 1)
 }
 
-/// `MCACHE.REPLINVALIDATEALONG key epoch mode tag [tag ...]`: the key takes the command to where its slot goes, and is not looked
-/// at. Entries of other slots die, too, if they carry the tags: the invalidation is on its way to this server anyhow.
+/// `MCACHE.REPLINVALIDATEALONG key epoch mode tag [tag ...]`: the key takes the command to where its slot goes, and is
+/// not looked at. Entries of other slots die, too, if they carry the tags: the invalidation is on its way to this
+/// server anyhow.
 pub fn replinvalidatealong(ctx: Ctx<'_>, args: Args<'_>) -> Result<(), Error> {
     check_origin(ctx, "MCACHE.REPLINVALIDATEALONG")?;
     invalidate(ctx, args, 2)
@@ -131,8 +133,8 @@ pub fn replfloor(ctx: Ctx<'_>, args: Args<'_>) -> Result<(), Error> {
     raise_floor(ctx, args, 1)
 }
 
-/// `MCACHE.REPLFLOORALONG key epoch`: the key takes the command to where its slot goes, and is not looked at. What this server
-/// has of its own dies, too: of what came with the slot it cannot be told apart.
+/// `MCACHE.REPLFLOORALONG key epoch`: the key takes the command to where its slot goes, and is not looked at. What this
+/// server has of its own dies, too: of what came with the slot it cannot be told apart.
 pub fn replflooralong(ctx: Ctx<'_>, args: Args<'_>) -> Result<(), Error> {
     check_origin(ctx, "MCACHE.REPLFLOORALONG")?;
     raise_floor(ctx, args, 2)

@@ -7,8 +7,8 @@ use crate::near;
 use crate::redis::{self, Args, Blocked, Ctx, Parked, Told};
 use crate::state;
 
-/// `MCACHE.SETTLE`. Replies how many subscriptions have confirmed, how many ran out of their lease, and how many are still
-/// waited for.
+/// `MCACHE.SETTLE`. Replies how many subscriptions have confirmed, how many ran out of their lease, and how many are
+/// still waited for.
 pub fn settle(ctx: Ctx<'_>, args: Args<'_>) -> Result<(), Error> {
     let command = SettleCommand::parse(&args)?;
     if !near::standing(ctx).primary {

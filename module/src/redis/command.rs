@@ -1,5 +1,5 @@
-//! Commands: what Redis is told of each, so that cluster clients route it, `redis-cli` hints at its arguments and ACL rules
-//! apply to it; and how Redis calls it.
+//! Commands: what Redis is told of each, so that cluster clients route it, `redis-cli` hints at its arguments and ACL
+//! rules apply to it; and how Redis calls it.
 
 use std::ffi::{CStr, CString, c_int};
 use std::ptr::{NonNull, null, null_mut};
@@ -142,7 +142,8 @@ unsafe extern "C" fn run<H: Handler, const CHANGES: bool>(
     argv: *mut Str,
     argc: c_int,
 ) -> c_int {
-    // SAFETY: the caller's promise; and a function item takes no bytes, so there is nothing to read (`function` made sure).
+    // SAFETY: the caller's promise; and a function item takes no bytes, so there is nothing to read (`function` made
+    // sure).
     let (ctx, args, handler) = unsafe {
         let handler = NonNull::<H>::dangling().read();
         (Ctx::new(ctx), Args::new(argv, argc), handler)
@@ -161,8 +162,8 @@ fn refuse(ctx: Ctx<'_>, error: &Error) {
     ctx.reply_error(&error.to_string());
 }
 
-/// The sizes of the structures below: Redis steps through them by these, so servers with shorter ones read them, too. The
-/// header defines this as a static of C, which the bindings declare but no library exports.
+/// The sizes of the structures below: Redis steps through them by these, so servers with shorter ones read them, too.
+/// The header defines this as a static of C, which the bindings declare but no library exports.
 static INFO_VERSION: raw::RedisModuleCommandInfoVersion = raw::RedisModuleCommandInfoVersion {
     version: 1,
     sizeof_historyentry: size_of::<raw::RedisModuleCommandHistoryEntry>(),
@@ -171,7 +172,8 @@ static INFO_VERSION: raw::RedisModuleCommandInfoVersion = raw::RedisModuleComman
 };
 
 impl Command {
-    /// The categories of the ACL it is in: those that follow from its flags, and `own`, the module's, if it is for applications.
+    /// The categories of the ACL it is in: those that follow from its flags, and `own`, the module's, if it is for
+    /// applications.
     fn categories(&self, own: Option<&CStr>) -> CString {
         let flags: Vec<&[u8]> = self.flags.to_bytes().split(|b| *b == b' ').collect();
         let has = |flag: &str| flags.contains(&flag.as_bytes());
@@ -199,8 +201,8 @@ impl Command {
         CString::new(names.join(&b' ')).unwrap_or_default()
     }
 
-    /// Tells Redis of it, and of its categories where the server has such for modules (Redis and Valkey 7.2); `None` if it
-    /// refuses.
+    /// Tells Redis of it, and of its categories where the server has such for modules (Redis and Valkey 7.2); `None` if
+    /// it refuses.
     ///
     /// # Safety
     /// `ctx` is the context of the module's load function.

@@ -35,7 +35,8 @@ impl Flags {
             || self.has(raw::REDISMODULE_CTX_FLAGS_MULTI)
             || self.has(raw::REDISMODULE_CTX_FLAGS_DENY_BLOCKING)
     }
-    /// Slots that have gone to another server are being trimmed (Redis 8.4; in other servers the bit is not this one's).
+    /// Slots that have gone to another server are being trimmed (Redis 8.4; in other servers the bit is not this
+    /// one's).
     pub fn is_trimming(self) -> bool {
         const TRIM_IN_PROGRESS: u32 = 1 << 26;
         host::slot_migration() == SlotMigration::Redis && self.has(TRIM_IN_PROGRESS)
@@ -68,8 +69,8 @@ pub fn server_flags() -> Flags {
     Flags(unsafe { rm!(RedisModule_GetContextFlags)(null_mut()) })
 }
 
-/// Whether the server is a replica, or is about to be one: a node of a cluster knows from its own file that it is a replica
-/// before it has found its primary.
+/// Whether the server is a replica, or is about to be one: a node of a cluster knows from its own file that it is a
+/// replica before it has found its primary.
 pub fn is_replica() -> bool {
     /// Of the names of nodes, as Redis has them.
     const ID_BYTES: usize = 40;
@@ -82,8 +83,8 @@ pub fn is_replica() -> bool {
     }
     let (mut ip, mut primary) = ([0; 64], [0; ID_BYTES + 1]);
     let (mut port, mut node_flags) = (0, 0);
-    // SAFETY: the buffers are as long as Redis demands (46 and 40 bytes); it accepts a null context for a call that asks its own
-    // table of nodes.
+    // SAFETY: the buffers are as long as Redis demands (46 and 40 bytes); it accepts a null context for a call that
+    // asks its own table of nodes.
     let found = unsafe {
         let own = rm!(RedisModule_GetMyClusterID)();
         !own.is_null()
@@ -163,9 +164,9 @@ impl<'a> Ctx<'a> {
 }
 
 impl Ctx<'_> {
-    /// Whether the client has tracking on, so that it must hear of changes to every key that it has read. Redis remembers
-    /// the keys of a command when it replies at once, and cannot for a client that a module has parked. With BCAST it
-    /// remembers none.
+    /// Whether the client has tracking on, so that it must hear of changes to every key that it has read. Redis
+    /// remembers the keys of a command when it replies at once, and cannot for a client that a module has parked. With
+    /// BCAST it remembers none.
     pub fn must_not_wait(self) -> bool {
         let id = self.client();
         let mut info = raw::RedisModuleClientInfo {

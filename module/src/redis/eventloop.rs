@@ -1,7 +1,7 @@
 //! Work between two rounds of the event loop.
 //!
-//! A descriptor that is always readable is registered with Redis's event loop: the loop serves every client that is ready,
-//! calls back, and comes round again without sleeping.
+//! A descriptor that is always readable is registered with Redis's event loop: the loop serves every client that is
+//! ready, calls back, and comes round again without sleeping.
 
 use std::ffi::{CStr, c_int, c_void};
 use std::os::fd::AsRawFd;

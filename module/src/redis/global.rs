@@ -5,8 +5,8 @@ use std::cell::RefCell;
 /// One value, reached from the thread that Redis calls modules on and from no other.
 pub struct MainThread<T>(RefCell<Option<T>>);
 
-// SAFETY: Redis calls modules on its main thread, or on others only while they hold its global lock. The one callback that
-// runs outside of it, `free` of the data type, reaches no such value.
+// SAFETY: Redis calls modules on its main thread, or on others only while they hold its global lock. The one callback
+// that runs outside of it, `free` of the data type, reaches no such value.
 unsafe impl<T> Sync for MainThread<T> {}
 
 impl<T> MainThread<T> {

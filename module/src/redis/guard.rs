@@ -1,9 +1,9 @@
 //! The boundary that no panic crosses.
 //!
-//! Unwinding into C is undefined and aborting takes a shop's Redis down. A panic here is a bug in mcache. Where something
-//! was being changed, nothing that was stored can be trusted after it: the state is repaired by being forgotten, so the cache
-//! goes on correct and empty. Where nothing was being changed, what is stored is as good as before, and one caller's bad luck
-//! must not cost all the others their entries.
+//! Unwinding into C is undefined and aborting takes a shop's Redis down. A panic here is a bug in mcache. Where
+//! something was being changed, nothing that was stored can be trusted after it: the state is repaired by being
+//! forgotten, so the cache goes on correct and empty. Where nothing was being changed, what is stored is as good as
+//! before, and one caller's bad luck must not cost all the others their entries.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::OnceLock;
@@ -41,8 +41,8 @@ pub fn guard<T>(fallback: T, body: impl FnOnce() -> T) -> T {
     )
 }
 
-/// Runs `body`, which changes nothing that is stored: it reads, parses, or makes an entry that is in no index yet. On a panic
-/// logs it and returns `fallback`; the entries are served as before.
+/// Runs `body`, which changes nothing that is stored: it reads, parses, or makes an entry that is in no index yet. On a
+/// panic logs it and returns `fallback`; the entries are served as before.
 pub fn guard_reading<T>(fallback: T, body: impl FnOnce() -> T) -> T {
     caught(fallback, body, |_| (), "Entries are served as before.")
 }

@@ -37,8 +37,8 @@ pub unsafe fn find(ctx: *mut raw::RedisModuleCtx) -> Result<Host, String> {
                 .to_owned(),
         );
     }
-    // SAFETY: valid context and C strings, functions that are there; what is returned lives as long as `info`, which is freed
-    // when it has been read.
+    // SAFETY: valid context and C strings, functions that are there; what is returned lives as long as `info`, which is
+    // freed when it has been read.
     let host = unsafe {
         let info = rm!(RedisModule_GetServerInfo)(ctx, c"server".as_ptr());
         let field = |name: &CStr| {

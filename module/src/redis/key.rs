@@ -158,8 +158,8 @@ impl Key<'_> {
         unsafe { rm!(RedisModule_ModuleTypeSetValue)(self.raw, kind::handle(), entry.as_raw()) };
     }
 
-    /// Puts an entry in the place of another one, which the index has let go of, and frees that one: no callback is made
-    /// for it.
+    /// Puts an entry in the place of another one, which the index has let go of, and frees that one: no callback is
+    /// made for it.
     pub fn replace(&self, entry: Entry) {
         let mut old = null_mut();
         // SAFETY: open for writing and holding a value of our type.

@@ -1,9 +1,10 @@
-//! The floor: what the module calls. Redis's module API, as far as mcache uses it, in types that cannot be held wrongly.
+//! The floor: what the module calls. Redis's module API, as far as mcache uses it, in types that cannot be held
+//! wrongly.
 //!
-//! Raw pointers come in only through callbacks (those of `callbacks/`, and the trampolines of `command.rs`, `waiting.rs` and
-//! `eventloop.rs`) and are valid for the length of the callback; the lifetimes here say so. The functions themselves were
-//! checked to be there when the module was loaded ([`check`]), so they are called without another check on each call.
-//! Nothing here decides anything, and nothing here knows of the state.
+//! Raw pointers come in only through callbacks (those of `callbacks/`, and the trampolines of `command.rs`,
+//! `waiting.rs` and `eventloop.rs`) and are valid for the length of the callback; the lifetimes here say so. The
+//! functions themselves were checked to be there when the module was loaded ([`check`]), so they are called without
+//! another check on each call. Nothing here decides anything, and nothing here knows of the state.
 //!
 //! - this file: the functions, and those that need no context
 //! - `ctx.rs`: the context of a callback; `reply.rs`, `replicate.rs`, `waiting.rs`, `user.rs`: what can be done with it
@@ -183,8 +184,8 @@ unsafe extern "C" fn on_key<W: Watcher>(
     raw::REDISMODULE_OK as c_int
 }
 
-/// Has Redis tell from now on of keys that come, change their name or their deadline, or go, by whatever command; false if it
-/// refuses.
+/// Has Redis tell from now on of keys that come, change their name or their deadline, or go, by any command; false if
+/// it refuses.
 pub fn watch_keys<W: Watcher>(ctx: Ctx<'_>) -> bool {
     let kinds = raw::REDISMODULE_NOTIFY_GENERIC
         | raw::REDISMODULE_NOTIFY_NEW

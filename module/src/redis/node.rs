@@ -63,7 +63,7 @@ pub fn cluster_state_is_ok(ctx: Ctx<'_>) -> bool {
         .any(|line| line.trim_ascii() == b"cluster_state:ok")
 }
 
-/// What a client is told whose key's slot this server does not have.
+/// The error for a client whose key is in a slot that this server does not have: where to go instead.
 pub fn redirection(ctx: Ctx<'_>, slot: u16) -> String {
     mcache_core::feed::redirection(&cluster_nodes(ctx), slot)
 }
@@ -115,8 +115,9 @@ pub fn unlink(ctx: Ctx<'_>, keys: &[Str]) -> i64 {
     }
 }
 
-/// Whether the server would execute a write now: it is a primary, as many replicas are connected as it asks for, and saving
-/// has not failed. Redis checks that for commands that scripts call, so a command is called as one that changes nothing.
+/// Whether the server would execute a write now: it is a primary, as many replicas are connected as it asks for, and
+/// saving has not failed. Redis checks that for writes that scripts call, so this calls a write that changes nothing,
+/// as a script would.
 pub fn would_execute_writes(ctx: Ctx<'_>) -> bool {
     // SAFETY: valid context; the format names no arguments.
     let reply = unsafe {

@@ -30,7 +30,8 @@ impl Ctx<'_> {
         unsafe { rm!(RedisModule_ReplicateVerbatim)(self.raw()) };
     }
 
-    /// Whether what was decided needs to be written down for a listener. If not, Redis still counts a change, for `save`.
+    /// Whether what was decided needs to be written down for a listener. If not, Redis still counts a change, for
+    /// `save`.
     #[inline]
     fn is_heard(self) -> bool {
         let heard = is_heard();

@@ -60,8 +60,8 @@ pub unsafe fn prepare(ctx: *mut raw::RedisModuleCtx) {
 }
 
 impl Ctx<'_> {
-    /// `+OK`. Redis makes a status out of a text anew each time, in 700 instructions, a twentieth of a SET with three tags; a
-    /// reply that is there already it copies in 150.
+    /// `+OK`. Redis makes a status out of a text anew each time, in 700 instructions, a twentieth of a SET with three
+    /// tags; a reply that is there already it copies in 150.
     pub fn reply_ok(self) {
         if !OK.reply(self) {
             // SAFETY: valid context, and a C string.

@@ -1,9 +1,10 @@
 //! Users of the ACL: Redis checks the keys of a command by itself, its tags are ours to check.
 //!
-//! A user may have *selectors*, each a set of rules by itself, and Redis lets a command through that one of them allows with
-//! all its keys. A tag must be covered by such a one, too: a selector that only reads another environment's keys must not
-//! help to store under its tags. The API tells what a user may do by any of its selectors, so each of them is made a user
-//! of its own, from the text of the rules; the text tells as well whether there are any, which most users have none of.
+//! A user may have *selectors*, each a set of rules by itself, and Redis lets a command through that one of them allows
+//! with all its keys. A tag must be covered by such a one, too: a selector that only reads another environment's keys
+//! must not help to store under its tags. The API tells what a user may do by any of its selectors, so each of them is
+//! made a user of its own, from the text of the rules; the text tells as well whether there are any, which most users
+//! have none of.
 
 use std::ffi::{CString, c_int};
 use std::ptr::{NonNull, null_mut};
@@ -73,8 +74,8 @@ impl User {
                 Permitted::Selectors(selectors)
             }
             Rules::AllKeys => Permitted::AllKeys,
-            // Where the server does not tell the rules (Redis 7.0.5), all selectors count together: they cannot be told apart,
-            // nor can it be seen that there are any. docs/protocol.md says so.
+            // Where the server does not tell the rules (Redis 7.0.5), all selectors count together: they cannot be told
+            // apart, nor can it be seen that there are any. docs/protocol.md says so.
             Rules::One | Rules::Untold => Permitted::User(self),
         }
     }
@@ -131,7 +132,8 @@ impl Ctx<'_> {
         Some(self.user()?.permitted(args.tail(0)))
     }
 
-    /// Whether some user may run this command, and may not do this with all the names: for what does not tell who sent it.
+    /// Whether some user may run this command, and may not do this with all the names: for what does not tell who sent
+    /// it.
     pub fn some_sender_lacks(self, command: &[Str], access: Access, names: &[Str]) -> bool {
         let users = super::users(self);
         let mut senders = users
@@ -154,8 +156,8 @@ enum Rules {
     Several(Vec<u8>),
 }
 
-/// Whether a description without selectors says `~*`. Patterns come in the order flags, passwords (in hexadecimal), keys, and
-/// where all keys are allowed, that is the one pattern of keys: so the first `~` tells.
+/// Whether a description without selectors says `~*`. Patterns come in the order flags, passwords (in hexadecimal),
+/// keys, and where all keys are allowed, that is the one pattern of keys: so the first `~` tells.
 fn allows_all_keys(rules: &[u8]) -> bool {
     // SAFETY: within the slice, which is not changed.
     let found = unsafe { libc::memchr(rules.as_ptr().cast(), c_int::from(b'~'), rules.len()) };
@@ -217,8 +219,8 @@ impl User {
     }
 }
 
-/// The sets of rules in a user's description, each as a user: what stands before the first parenthesis, and in each pair of
-/// them. Rules contain no spaces.
+/// The sets of rules in a user's description, each as a user: what stands before the first parenthesis, and in each
+/// pair of them. Rules contain no spaces.
 fn selectors(rules: &[u8]) -> Vec<User> {
     let mut sets: Vec<Vec<&[u8]>> = vec![Vec::new()];
     for word in rules.split(|byte| *byte == b' ') {

@@ -1,5 +1,5 @@
-//! The checker: hundreds of readers and writers in several processes, an authoritative store, and everything that can go
-//! wrong between them. It counts
+//! The checker: hundreds of readers and writers in several processes, an authoritative store, and everything that can
+//! go wrong between them. It counts
 //!
 //! - reads that returned a value older than the last invalidation acknowledged when the read began: none,
 //! - entries that are outdated when everything is at rest: none,
@@ -39,7 +39,8 @@ fn duration() -> Duration {
     }
 }
 
-/// How many near hits a history with near caches checks: all of them in `make test` a million, in `make test-long` a hundred.
+/// How many near hits a history with near caches checks: all of them in `make test` a million, in `make test-long` a
+/// hundred.
 ///
 /// Only what was a near hit counts. Each is compared with what was acknowledged before it was asked for.
 fn near_reads() -> u64 {
@@ -49,7 +50,7 @@ fn near_reads() -> u64 {
     }
 }
 
-/// No call of a worker may take longer, whatever happens to it: the loader timeout, deadlines and retries of the client,
+/// No call of a worker may take longer, under any fault: the loader timeout, deadlines and retries of the client,
 /// and the longest time for which its own process is stopped, on a machine that is busy.
 const STUCK: Duration = Duration::from_secs(20);
 
@@ -282,7 +283,8 @@ fn one_server(mut server: Server, kind: Kind) {
     while !history.is_over(over) {
         let choices = match kind {
             Kind::Plain => 11,
-            // After a start nothing is settled for five seconds: a server that is killed every second would settle nothing.
+            // After a start nothing is settled for five seconds: a server that is killed every second would settle
+            // nothing.
             Kind::Near if !history.seed.chance(10) => 6,
             _ => 7,
         };

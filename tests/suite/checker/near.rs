@@ -1,4 +1,5 @@
-//! The same histories with a near cache in each process: what is served from the process itself is never outdated either.
+//! The same histories with a near cache in each process: what is served from the process itself is never outdated
+//! either.
 
 use super::*;
 

@@ -1,8 +1,8 @@
 //! The authoritative store: which version of each record is committed, and which one's invalidation is acknowledged.
 //!
-//! It lives in the test's process and answers one line with one line over a unix socket, so that whatever happens to a
-//! worker, the truth is elsewhere. A reader asks for the floors *before* it reads, so what they say was acknowledged by
-//! then; that is all that the check needs, and no clock is compared.
+//! It lives in the test's process and answers one line with one line over a unix socket, so that the truth
+//! survives when a worker is killed. A reader asks for the floors *before* it reads, so what they say was acknowledged
+//! by then; that is all that the check needs, and no clock is compared.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};

@@ -71,8 +71,8 @@ pub fn run() -> Option<()> {
 
 /// A connection to the store; anything that goes wrong with it means that the test is over.
 ///
-/// A question may be dropped before its answer came: by a caller that gives up, or by the cache, which drops a loader whose
-/// time is over. The next question then takes a new connection, because the old one still holds the other answer.
+/// A question may be dropped before its answer came: by a caller that gives up, or by the cache, which drops a loader
+/// whose time is over. The next question then takes a new connection, because the old one still holds the other answer.
 struct Truth {
     path: String,
     stream: BufReader<UnixStream>,
@@ -160,7 +160,7 @@ async fn read(store: String, caching: Caching, mut rng: fastrand::Rng) {
         let began = Instant::now();
         let mut choices = rng.fork();
         let read = caching.read(key, &mut choices, load);
-        // Some callers lose patience, in the middle of whatever is going on.
+        // Some callers lose patience, at any point of the call.
         let patience = match rng.u8(..20) {
             0 => Duration::from_millis(rng.u64(0..30)),
             _ => Duration::from_secs(3_600),

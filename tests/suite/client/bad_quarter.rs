@@ -1,5 +1,5 @@
-//! A bad quarter of an hour: what a service notices when the network hiccups, values are large, the module is missing, and
-//! what an operator sees of it.
+//! A bad quarter of an hour: what a service notices when the network hiccups, values are large, the module is missing,
+//! and what an operator sees of it.
 
 use std::time::{Duration, Instant};
 
@@ -55,8 +55,8 @@ fn names(server: &Server) -> Vec<String> {
     names
 }
 
-/// Counted in calls and not in time: once the server answers, two thousand further invalidations are more than enough for the
-/// cache to be used again, although they never pause.
+/// Counted in calls and not in time: once the server answers, two thousand further invalidations are more than enough
+/// for the cache to be used again, although they never pause.
 #[test]
 fn after_a_hiccup_the_cache_is_used_again_while_invalidations_go_on() {
     let server = Server::builder().tcp().start();

@@ -1,7 +1,7 @@
 //! An invalidation goes to every primary of a cluster at the same time: two round trips, not two a primary.
 //!
-//! The primaries are played. Each answers an INVALIDATE, and a SETTLE, only when all of them have got theirs, as if the network
-//! were slow: asked one after the other, the first one would never answer.
+//! The primaries are played. Each answers an INVALIDATE, and a SETTLE, only when all of them have got theirs, as if the
+//! network were slow: asked one after the other, the first one would never answer.
 
 use std::io::{self, BufReader, Write};
 use std::net::{TcpListener, TcpStream};

@@ -240,8 +240,8 @@ fn batches_of_two_processes_that_overlap_load_each_key_once() {
     assert_eq!((loaded.len(), all), (100, 100));
 }
 
-/// Two processes want the same many keys; the first is let go when the second waits. What the second then loads, call by
-/// call.
+/// Two processes want the same many keys; the first is let go when the second waits. What the second then loads, call
+/// by call.
 async fn second_of_two_batches(server: &Server, first_fails: bool) -> Vec<usize> {
     const KEYS: usize = 40;
     let caches = caches(server, 2, Duration::from_secs(30)).await;

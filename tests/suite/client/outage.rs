@@ -48,7 +48,7 @@ impl On {
             }
         };
         let cache = builder.caching(true).build().await;
-        cache.expect("a cache, whatever the server does")
+        cache.expect("a cache can be built while the server is out")
     }
 }
 

@@ -2,8 +2,8 @@
 
 use harness::{Server, Session};
 
-/// What servers say of a key: 7.0 "this user has no permissions to access one of the keys used as arguments", later ones "No
-/// permissions to access a key".
+/// What servers say of a key: 7.0 "this user has no permissions to access one of the keys used as arguments", later
+/// ones "No permissions to access a key".
 fn is_about_a_key(refusal: &str) -> bool {
     refusal.contains(" key") && !refusal.contains("the tag")
 }

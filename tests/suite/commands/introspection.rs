@@ -140,7 +140,7 @@ fn entries_are_listed_in_pages_even_while_they_come_and_go() {
             Value::Array(Vec::new()),
         ])
     );
-    // Entries that are there during the whole scan are found, whatever happens to others meanwhile.
+    // Entries that are there during the whole scan are found, although others come and go meanwhile.
     let mut found = std::collections::BTreeSet::new();
     let mut cursor = "0".to_owned();
     let mut round = 0;

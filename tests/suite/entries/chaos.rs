@@ -292,7 +292,8 @@ impl Client<'_> {
         }
     }
 
-    /// Work in a database that is not modelled: what moves there and is exchanged or flushed there must not disturb here.
+    /// Work in a database that is not modelled: what moves there and is exchanged or flushed there must not disturb
+    /// here.
     fn elsewhere(&mut self) {
         let tags: BTreeSet<String> = ["shared:1".to_owned(), "elsewhere".to_owned()].into();
         let key = format!("away:{}", self.seed.u32(..20));

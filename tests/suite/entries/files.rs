@@ -1,4 +1,5 @@
-//! What was deleted or overwritten before a restart stays so, also where the entries themselves are not served any more.
+//! What was deleted or overwritten before a restart stays so, also where the entries themselves are not served any
+//! more.
 
 use harness::{Server, ServerBuilder, Session};
 

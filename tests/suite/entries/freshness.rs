@@ -1,5 +1,5 @@
-//! Freshness belongs to the entry: SET and SOFT fix how long it is live and how long it may be served stale, and whatever
-//! moves the deadline of its key does not lengthen that.
+//! Freshness belongs to the entry: SET and SOFT fix how long it is live and how long it may be served stale, and
+//! a command that moves the deadline of its key does not lengthen that.
 
 use harness::topology::Replicated;
 use harness::{Server, Session, wait};

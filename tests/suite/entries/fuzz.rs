@@ -1,4 +1,4 @@
-//! Damaged and hostile dumps: refused or stored, never a crash, and whatever is stored is a sound entry.
+//! Damaged and hostile dumps: refused or stored, never a crash, and what is stored is a sound entry.
 //!
 //! RESTORE checks a checksum first, so mutated bytes alone never get past the door; here each mutant gets a checksum of
 //! its own, as an attacker would do it.

@@ -1,4 +1,4 @@
-//! Whatever stands in a dump or a file, with a checksum that is right: nothing crashes, nothing of others is lost, the clock
+//! Any content of a dump or a file whose checksum is right: nothing crashes, nothing of others is lost, the clock
 //! stays in the present, and what was let in can be written and read again.
 
 use std::time::{SystemTime, UNIX_EPOCH};

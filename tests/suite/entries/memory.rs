@@ -45,8 +45,8 @@ fn bytes_per_entry(entries: usize, tags: usize, tag: impl Fn(usize, usize) -> St
         "{entries} entries with {tags} tags take {taken} bytes, INFO mcache says {told}"
     );
     let one: i64 = redis.int("MEMORY USAGE key:000000000000");
-    // The tags that it alone carries are counted as well; the index's own spare room is not. Redis 8 keeps key and object in
-    // one piece, which the headers that MEMORY USAGE adds do not know of.
+    // The tags that it alone carries are counted as well; the index's own spare room is not. Redis 8 keeps key and
+    // object in one piece, which the headers that MEMORY USAGE adds do not know of.
     let each = taken as f64 / entries as f64;
     assert!(
         one as f64 > each * 0.75 && (one as f64) < each * 1.25,

@@ -1,5 +1,5 @@
-//! How entries come and go, beside everything else that is in the keyspace; how long they are fresh; what files and dumps make
-//! of them, whatever stands in those; who may do what with them.
+//! How entries come and go, beside everything else that is in the keyspace; how long they are fresh; what files and
+//! dumps make of them, hostile ones too; which users may do what with them.
 
 mod chaos;
 mod chaos_restart;

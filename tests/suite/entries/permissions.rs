@@ -1,4 +1,4 @@
-//! Who may only read costs the others nothing, and tags are covered by the rules that allow the command.
+//! A user that may only read costs other users nothing, and tags are covered by the rules that allow the command.
 
 use harness::{Server, Session, wait};
 
@@ -223,7 +223,8 @@ fn restore_and_copy_bring_no_tags_that_the_sender_may_not_write() {
     drop(server);
 }
 
-/// Who may touch every key is not asked about each tag; rules that only look like that are.
+/// For a user that may touch every key the tags are not checked one by one; for rules that only look like that they
+/// are.
 #[test]
 fn only_rules_that_cover_every_key_cover_every_tag() {
     for (keys, covers) in [

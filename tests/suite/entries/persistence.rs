@@ -271,8 +271,8 @@ fn expired_meanwhile_stays_expired() {
     }
 }
 
-/// What the files in `golden/` were made from, by each version that was ever released: `<version>.rdb` by SAVE afterwards,
-/// `<version>.aof` is the part of the append-only file that grows.
+/// What the files in `golden/` were made from, by each version that was ever released: `<version>.rdb` by SAVE
+/// afterwards, `<version>.aof` is the part of the append-only file that grows.
 const GOLDEN: &str = r#"
     MCACHE.SET plain 0 value
     MCACHE.SET tagged 0 value TAGS t:1 t:2 t:*

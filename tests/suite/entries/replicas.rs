@@ -1,5 +1,5 @@
-//! Replicas have what their primary has, at every moment at which nothing is under way: through restarts of either, partial and
-//! full synchronisation, promotion, soft and hard invalidation, and chains.
+//! Replicas have what their primary has, at every moment at which nothing is under way: through restarts of either,
+//! partial and full synchronisation, promotion, soft and hard invalidation, and chains.
 
 use harness::topology::{Replicated, await_link, digest, follow};
 use harness::{Seed, Server, ServerBuilder, wait};

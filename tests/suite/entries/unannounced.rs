@@ -1,5 +1,5 @@
-//! Values that Redis asks for and frees without announcing their key: keys in a file that have expired, a RESTORE whose time is
-//! over. What is freed must not come back under another key of the same name.
+//! Values that Redis asks for and frees without announcing their key: keys in a file that have expired, a RESTORE whose
+//! time is over. What is freed must not come back under another key of the same name.
 
 use harness::{Server, Session, host, wait};
 

@@ -1,5 +1,5 @@
-//! Clients that wait for another client's fill when things go wrong: ends on time, clients that vanish in every way, servers
-//! that change their role. No client is stuck, and nothing is left behind.
+//! Clients that wait for another client's fill when things go wrong: ends on time, clients that vanish in every way,
+//! servers that change their role. No client is stuck, and nothing is left behind.
 
 use std::thread;
 use std::time::{Duration, Instant};

@@ -1,4 +1,5 @@
-//! A fill that began before an invalidation of any of its tags is refused, no matter which client asks and what happened since.
+//! A fill that began before an invalidation of any of its tags is refused, no matter which client asks and what
+//! happened since.
 
 use harness::{Server, wait};
 use redis::Value;

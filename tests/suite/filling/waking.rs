@@ -1,11 +1,11 @@
-//! Many clients wait for one thing: they are told in turns, and other clients are served between the turns. All are told in
-//! the end.
+//! Many clients wait for one thing: they are told in turns, and other clients are served between the turns. All are
+//! told in the end.
 
 use harness::{Server, Session, wait};
 
 use crate::filling::fetching::{Waiting, fetch, hit, missed};
 
-/// More than are woken at once, whatever the value.
+/// More clients than are woken at once, for a value of any size.
 const CLIENTS: usize = 100;
 const LONG: &str = "LEASE 600000 WAIT 600000";
 

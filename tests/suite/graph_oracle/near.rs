@@ -1,4 +1,5 @@
-//! The oracle over a server, with a near cache: what another process invalidates is not served from near once that is settled.
+//! The oracle over a server, with a near cache: what another process invalidates is not served from near once that is
+//! settled.
 
 use std::sync::Arc;
 
@@ -43,8 +44,8 @@ impl Processes {
         }
     }
 
-    /// One world; the first result that is older than an invalidation that was settled before it was asked for. `tells`: whether
-    /// the writer invalidates at all.
+    /// One world; the first result that is older than an invalidation that was settled before it was asked for.
+    /// `tells`: whether the writer invalidates at all.
     async fn world(&self, seed: &mut Seed, totals: &mut Totals, tells: bool) -> Option<String> {
         let World { schema, store } = World::random(seed);
         let store = Arc::new(store);

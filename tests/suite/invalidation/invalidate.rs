@@ -56,7 +56,8 @@ fn tags_are_or_ed_and_an_entry_dies_once() {
         redis.ok("MCACHE.SET ab 0 v TAGS x y z");
         redis.ok("MCACHE.SET c 0 v TAGS z");
         redis.ok("MCACHE.SET untagged 0 v");
-        // Beyond `reclaim-inline-max` the command does not look at the entries, and one that carries two of the tags counts twice.
+        // Beyond `reclaim-inline-max` the command does not look at the entries, and one that carries two of the tags
+        // counts twice.
         let at_once = redis.list("CONFIG GET mcache.reclaim-inline-max")[1] != "0";
         let count = if at_once { 3 } else { 4 };
         assert_eq!(redis.int("MCACHE.INVALIDATE TAGS x y nothing"), count);

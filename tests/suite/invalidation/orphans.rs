@@ -10,8 +10,8 @@ const BATCH: usize = 2_000;
 /// 320 bytes for each of the 1,024 tables of names.
 const KEPT_BYTES: i64 = 1_024 * 320;
 
-/// Stores `count` entries, named by `name`, that end after `ttl` seconds, under the hot tag, one of a hundred groups and
-/// two tags of their own.
+/// Stores `count` entries, named by `name`, that end after `ttl` seconds, under the hot tag, one of a hundred groups
+/// and two tags of their own.
 fn store(redis: &mut Session, name: &str, count: usize, ttl: &str) {
     for start in (0..count).step_by(BATCH) {
         let mut pipeline = redis::pipe();

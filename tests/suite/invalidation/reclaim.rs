@@ -113,7 +113,8 @@ fn draining_frees_everything_now_and_says_how_much() {
     assert_eq!(redis.int("MCACHE.DEBUG DRAIN"), 0);
 }
 
-/// Whatever happens to a dead entry before the reclaimer gets to it, it is gone once and the index agrees.
+/// A dead entry that is deleted, overwritten, renamed or moved before the reclaimer gets to it is gone once, and the
+/// index agrees.
 #[test]
 fn dead_entries_may_leave_by_any_other_way_first() {
     for way in [

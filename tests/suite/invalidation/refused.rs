@@ -1,6 +1,6 @@
-//! Servers that refuse to write: after a failed snapshot (MISCONF), without enough replicas (NOREPLICAS). An INVALIDATE is a
-//! write, so it is refused with the others; nothing changed, and the entries are served on until it is sent again and
-//! accepted. docs/operations.md says what to do.
+//! Servers that refuse to write: after a failed snapshot (MISCONF), without enough replicas (NOREPLICAS). An INVALIDATE
+//! is a write, so it is refused with the others; nothing changed, and the entries are served on until it is sent again
+//! and accepted. docs/operations.md says what to do.
 
 use harness::{Server, wait};
 

@@ -1,5 +1,5 @@
-//! What was softly invalidated is never live again, whatever is done to it before or after its turn comes, and a hard
-//! invalidation always reaches it.
+//! An entry that was softly invalidated is never live again, also if commands touch it before or after the reclaimer,
+//! and a hard invalidation always reaches it.
 
 use std::collections::BTreeMap;
 use std::fs::OpenOptions;

@@ -1,4 +1,4 @@
-//! What near caches are told: every invalidation, and whatever happens to a key that they may hold.
+//! What near caches are told: every invalidation, and every change of a key that they may hold.
 
 use harness::Server;
 use mcache_core::feed::{ALL_DATABASES, Kind};
@@ -78,7 +78,7 @@ fn a_key_is_told_by_whatever_command_it_is_changed() {
         let told = near.feed();
         assert_eq!(near.holds("k"), refused, "{line}: {told:?}");
     }
-    // The mark outlives the entry: whatever comes under the key later is told as well.
+    // The mark outlives the entry: an entry that comes under the key later is told as well.
     for line in [
         "MCACHE.SET k 0 v",
         "SET k plain",

@@ -1,4 +1,5 @@
-//! A line to a server on which the provider's script arrives changed: SCRIPT LOAD is understood, everything else passes as it is.
+//! A line to a server on which the provider's script arrives changed: SCRIPT LOAD is understood, everything else passes
+//! as it is.
 
 use std::io::{self, BufReader, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};

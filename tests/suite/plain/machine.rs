@@ -1,5 +1,5 @@
-//! Random operations and everything that can happen to a server's memory, against the model alone and against the model and a
-//! real server at once. An oracle that forgets nothing judges what is served.
+//! Random operations and everything that can happen to a server's memory, against the model alone and against the model
+//! and a real server at once. An oracle that forgets nothing judges what is served.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

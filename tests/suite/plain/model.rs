@@ -1,4 +1,5 @@
-//! The rules of the script as a model: versions, floors, groups, ring. Pure; time stands still, so what is soft is stale for ever.
+//! The rules of the script as a model: versions, floors, groups, ring. Pure; time stands still, so what is soft is
+//! stale for ever.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -88,7 +89,7 @@ enum Met {
     Dead,
 }
 
-/// What a lookup came to: state, value, and the token of who may fill.
+/// What a lookup came to: state, value, and the token if the caller may fill.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Looked {
     Hit(String),
@@ -119,7 +120,8 @@ impl Model {
         self.run = self.draw();
     }
 
-    /// What each call begins with: a client whose text this run does not know loads another, and makes the room with it.
+    /// What each call begins with: a client whose text this run does not know loads another, and makes the room with
+    /// it.
     fn enter(&mut self) {
         if self.loaded.replace(self.run) == Some(self.run) {
             return;

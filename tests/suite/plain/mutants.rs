@@ -1,5 +1,5 @@
-//! Do these tests find a fault in the script? Each file in `client/mutants/plain` is one: a small change to what a Lua file says.
-//! The script reaches the server with that change, on a line that makes it; a test must fail then.
+//! Do these tests find a fault in the script? Each file in `client/mutants/plain` is one: a small change to what a Lua
+//! file says. The script reaches the server with that change, on a line that makes it; a test must fail then.
 //! `make mutants-plain` shows which test found which.
 
 #[path = "../../../module/core/examples/mutants/mutant.rs"]

@@ -1,4 +1,5 @@
-//! Every eviction policy with memory that is always short: what is served was not invalidated, and invalidations arrive.
+//! Every eviction policy with memory that is always short: what is served was not invalidated, and invalidations
+//! arrive.
 
 use std::time::Duration;
 

@@ -201,7 +201,8 @@ fn restore(redis: &mut Session, key: &str, bytes: &[u8]) {
     redis.call(&[&b"RESTORE"[..], key.as_bytes(), b"0", bytes, b"REPLACE"]);
 }
 
-/// What was written under an earlier room, or before an invalidation, comes back in every way that leaves the room's key alone.
+/// What was written under an earlier room, or before an invalidation, comes back in every way that leaves the room's
+/// key alone.
 pub fn put_back(url: &str, mut redis: Session) {
     let provider = provider(url);
     let get = async |key: &[u8]| provider.get(key).await.expect("get");

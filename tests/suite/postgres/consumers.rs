@@ -53,6 +53,12 @@ impl Service {
         self.invalidator = None;
     }
 
+    /// Stops, and from now on holds rows for a millisecond. A process that is slow on a busy machine is not absent.
+    fn stop_for_good(&mut self, shop: &Shop) {
+        self.stop();
+        shop.install(&self.outbox.clone().hold(Duration::from_millis(1)));
+    }
+
     fn with_schema(mut self, schema: Arc<Schema>) -> Self {
         self.schema = schema;
         self
@@ -226,14 +232,12 @@ fn a_rolling_release_sees_its_new_field_and_its_new_entity_while_the_old_one_run
 #[test]
 fn a_release_that_is_rolled_back_clears_what_it_missed() {
     let shop = empty();
-    let hold = Duration::from_millis(1);
     let old_schema = products(&["title"]);
     let new_schema = products(&["title", "collection_id"]);
     let outbox = |schema: &Arc<Schema>| Outbox::new(mapping(schema).into(), "shop");
-    // Only the old one is given up at once; the new one may be slow on a busy machine.
-    let mut old = Service::start_with(&shop, outbox(&old_schema).hold(hold));
+    let mut old = Service::start_with(&shop, outbox(&old_schema));
     old.recorder.wait_for(&["*"]);
-    old.stop();
+    old.stop_for_good(&shop);
     let mut new = Service::start_with(&shop, outbox(&new_schema));
     // The old release has ended for good, as far as its operators know.
     wait::until("the old release is expired and released", || {
@@ -268,10 +272,7 @@ fn a_consumer_that_is_gone_holds_rows_for_as_long_as_it_may_and_clears_everythin
     let mut lost = Service::start_with(&shop, lost);
     shop.postgres.psql("INSERT INTO product (id) VALUES ('p0')");
     lost.recorder.wait_for(&["Product:p0"]);
-    lost.stop();
-    // Shortened only now: a slow start is no absence.
-    shop.postgres
-        .psql("UPDATE mcache.consumer SET hold = '1 millisecond' WHERE base = 'lost'");
+    lost.stop_for_good(&shop);
     shop.postgres.psql("INSERT INTO product (id) VALUES ('p1')");
     there.recorder.wait_for(&["Product:p1"]);
     wait::until("its absence ends what it holds", || {
@@ -323,16 +324,12 @@ fn a_consumer_that_is_away_holds_up_no_other_and_misses_nothing() {
 #[test]
 fn pruning_takes_away_what_no_consumer_needs_and_nothing_else() {
     let shop = empty();
-    let hold = Duration::from_millis(1);
     let wide = schema([
         Entity::new("Product").fields(["title", "collection_id"]),
         Entity::new("SalesChannel").field("name"),
     ]);
     let narrow = products(&["title"]);
-    let mut leaving = Service::start_with(
-        &shop,
-        Outbox::new(mapping(&wide).into(), "leaving").hold(hold),
-    );
+    let mut leaving = Service::start(&shop, "leaving", mapping(&wide));
     let staying = Service::start(&shop, "staying", mapping(&narrow));
     let captured = || {
         shop.postgres
@@ -344,7 +341,7 @@ fn pruning_takes_away_what_no_consumer_needs_and_nothing_else() {
     );
     // While it is there, nothing is taken from it.
     assert_eq!(prune(&shop, &staying.outbox).narrowed, Vec::<String>::new());
-    leaving.stop();
+    leaving.stop_for_good(&shop);
     wait::until("it is expired", || {
         let pruned = prune(&shop, &staying.outbox);
         pruned.released == ["\"public\".\"sales_channel\""]

@@ -1,4 +1,4 @@
-//! A change that is committed is invalidated, whatever ends, hangs or restarts in between.
+//! A committed change is invalidated, even if processes end, hang or restart in between.
 
 use std::collections::BTreeSet;
 use std::future::poll_fn;

@@ -144,7 +144,8 @@ fn two_services_and_two_releases_serve_nothing_stale() {
     ));
     let shown = String::from_utf8(shown).unwrap();
     assert_eq!(stale.unwrap(), 0, "{shown}");
-    // What one release does not show stays where the other clears it; what waited for the old one is told when it is back.
+    // What one release does not show stays where the other clears it; what waited for the old one is told when it is
+    // back.
     for line in [
         "shop 1   still cached: p1's title, all titles                           made anew: -",
         "shop 2   still cached: p1's title, all titles, p1's reviews             made anew: p1's price",

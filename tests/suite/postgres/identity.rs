@@ -1,4 +1,4 @@
-//! Rows are the ones PostgreSQL means: whatever the type of their keys, in its order, with its equality.
+//! Rows are the ones PostgreSQL means, for keys of each type: in its order, with its equality.
 
 use std::sync::Arc;
 

@@ -276,7 +276,7 @@ impl InvalidationTarget for Recorder {
     }
 }
 
-/// Measures in rounds until the 99th percentile of one is below `limit`: whatever else the machine does can only make a
+/// Measures in rounds until the 99th percentile of one is below `limit`: other work of the machine can only make a
 /// round slower.
 ///
 /// # Panics

@@ -1,5 +1,5 @@
-//! Categories of the ACL, where servers have such for the commands of modules: Redis and Valkey 7.2; one of the module's own from
-//! Redis 7.4 and Valkey 8 on.
+//! Categories of the ACL, where servers have such for the commands of modules: Redis and Valkey 7.2; one of the
+//! module's own from Redis 7.4 and Valkey 8 on.
 
 use harness::{Server, Session, host};
 use mcache_core::host::Maker;

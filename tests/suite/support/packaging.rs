@@ -1,5 +1,5 @@
-//! What is packaged for monitoring fits the module: the exporter's script hands over every field of INFO, and the rules and
-//! the dashboard name only fields that exist.
+//! What is packaged for monitoring fits the module: the exporter's script hands over every field of INFO, and the rules
+//! and the dashboard name only fields that exist.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

@@ -1,5 +1,6 @@
-//! A bug in the module: the server goes on, the caller hears of it, and nothing that may be wrong is served, on replicas and after a
-//! restart as well. The bugs are asked for by commands that exist only in servers started for this.
+//! A bug in the module: the server goes on, the caller hears of it, and nothing that may be wrong is served, on
+//! replicas and after a restart as well. The bugs are asked for by commands that exist only in servers started for
+//! this.
 
 use harness::topology::{Replicated, digest};
 use harness::{Server, ServerBuilder, Session, wait};

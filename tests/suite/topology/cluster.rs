@@ -412,8 +412,8 @@ fn divide(test: &str, cut: impl Fn(&DividableCluster, &Server)) {
     wait::until("the one that was cut off follows", || !is_primary(victim));
 }
 
-/// Its cable is cut. Those outside go on with its successor and never get anything outdated; a client on its side is served by
-/// it until it notices.
+/// Its cable is cut. Those outside go on with its successor and never get anything outdated; a client on its side is
+/// served by it until it notices.
 #[test]
 fn a_primary_that_is_cut_off_serves_nobody_but_its_own_side_and_that_not_for_long() {
     divide("cut_off", DividableCluster::cut_off);

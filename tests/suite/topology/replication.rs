@@ -38,7 +38,7 @@ fn replicas_have_the_same_entries_and_the_same_invalidations() {
 
 #[test]
 fn a_replica_serves_no_dead_entry_and_deletes_none_by_itself() {
-    // The replica could reclaim at once, the primary does not: whatever the replica deletes, it deletes by itself.
+    // The replica could reclaim at once, the primary does not: a deletion here would be the replica's own.
     let replicated =
         Replicated::start_with(1, Server::builder().set("mcache.reclaim-inline-max", 0));
     let (mut primary, mut replica) = (

@@ -1,5 +1,5 @@
-//! Slots that move whole, with `CLUSTER MIGRATION IMPORT` (Redis 8.4) or `CLUSTER MIGRATESLOTS` (Valkey 9): entries take along what
-//! they are worth, nothing that was invalidated comes back, and no index keeps what has left.
+//! Slots that move whole, with `CLUSTER MIGRATION IMPORT` (Redis 8.4) or `CLUSTER MIGRATESLOTS` (Valkey 9): entries
+//! take along what they are worth, nothing that was invalidated comes back, and no index keeps what has left.
 
 use std::ops::RangeInclusive;
 
@@ -23,8 +23,8 @@ fn fill(redis: &mut Session, keys: &[String]) {
     }
 }
 
-/// A pair whose first primary has `count` entries in slots that move and as many in slots that stay; what is invalidated is left
-/// to reclaim where `inline_max` is 0.
+/// A pair whose first primary has `count` entries in slots that move and as many in slots that stay; what is
+/// invalidated is left to reclaim where `inline_max` is 0.
 fn filled(
     inline_max: u64,
     count: usize,

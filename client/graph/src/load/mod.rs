@@ -203,8 +203,8 @@ impl Loader<'_> {
         found.map_err(|source| GraphError::resolver(entity, source))
     }
 
-    /// What a row refers to: which value it is among those of the fields it is compared with, and the value itself. `None` if
-    /// a part of it is null.
+    /// What a row refers to: which value it is among those of the fields it is compared with, and the value itself.
+    /// `None` if a part of it is null.
     fn key_of<'r>(
         &self,
         entity: &Entity,

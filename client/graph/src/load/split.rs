@@ -15,8 +15,8 @@ struct Share {
 }
 
 impl LoadedRows {
-    /// One `LoadedRows` for each group of root rows, given by their positions, ascending. What several groups share is in
-    /// each of theirs.
+    /// One `LoadedRows` for each group of root rows, given by their positions, ascending. What several groups share is
+    /// in each of theirs.
     pub(crate) fn split(self, plan: &Plan, groups: Vec<Vec<u32>>) -> Vec<Self> {
         let (count, until) = (self.count, self.until);
         let shares: Vec<Vec<Share>> = groups
@@ -110,7 +110,7 @@ impl Pool {
         }
     }
 
-    /// A copy, or the row itself for the last who wants it.
+    /// A copy, or the row itself for the last caller that wants it.
     fn take(&mut self, row: u32) -> Row {
         let row = row as usize;
         self.wanted[row] -= 1;

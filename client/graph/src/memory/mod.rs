@@ -169,8 +169,8 @@ impl MemoryResolver {
         })
     }
 
-    /// Changes some fields of a row, never its key; `None` if there is no such row. A row whose key has several fields is
-    /// named as [`key_text`](crate::key_text) writes it.
+    /// Changes some fields of a row, never its key; `None` if there is no such row. A row whose key has several fields
+    /// is named as [`key_text`](crate::key_text) writes it.
     ///
     /// # Errors
     ///

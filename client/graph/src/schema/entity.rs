@@ -36,8 +36,8 @@ pub struct Entity {
     pub(crate) name: Name,
     pub(crate) aliases: Vec<Name>,
     pub(crate) id_prefix: Option<Name>,
-    /// Once the schema is built: first the key, a field or a tuple; then the other fields; then the tuples that rows are
-    /// matched by.
+    /// Once the schema is built: first the key, a field or a tuple; then the other fields; then the tuples that rows
+    /// are matched by.
     pub(crate) fields: Vec<Field>,
     pub(crate) key: Vec<Name>,
     /// Whether `id` is there only because nothing else was said.
@@ -151,10 +151,10 @@ impl Entity {
     /// # Ok::<(), mcache_graph::SchemaError>(())
     /// ```
     ///
-    /// A query names a row by all fields of its key: `{ "tenant_id": "a", "id": 7 }`; several rows by `$or` of these, or with
-    /// [`Graph::query_each`](crate::Graph::query_each). Their tags contain the key as [`key_text`](crate::key_text) writes it:
-    /// `Order:a|7`. Events name rows the same way. A row with another key is another row: where a field of a key changes, the
-    /// row named before went and the one named now came.
+    /// A query names a row by all fields of its key: `{ "tenant_id": "a", "id": 7 }`; several rows by `$or` of these,
+    /// or with [`Graph::query_each`](crate::Graph::query_each). Their tags contain the key as
+    /// [`key_text`](crate::key_text) writes it: `Order:a|7`. Events name rows the same way. A row with another key is
+    /// another row: where a field of a key changes, the row named before went and the one named now came.
     #[must_use]
     pub fn key(mut self, fields: impl Into<FieldNames>) -> Self {
         self.key = fields.into().0;
@@ -235,9 +235,9 @@ impl Entity {
         self
     }
 
-    /// Declares a (declared, stored) point in time at which results with rows of this entity change without a write: when a
-    /// price list starts or ends. Such results are kept until the nearest one that is ahead, and no longer. The entity may
-    /// be behind them as a [dependency](Dependency).
+    /// Declares a (declared, stored) point in time at which results with rows of this entity change without a write:
+    /// when a price list starts or ends. Such results are kept until the nearest one that is ahead, and no longer. The
+    /// entity may be behind them as a [dependency](Dependency).
     #[must_use]
     pub fn boundary(mut self, field: &str) -> Self {
         self.boundaries.push(field.into());
@@ -273,8 +273,8 @@ impl Entity {
         &self.key
     }
 
-    /// Whether values of the field become part of tags: it belongs to the key, is a [lookup](Field::lookup), or rows are
-    /// matched by it, alone or with others. Equal values of it must have one spelling.
+    /// Whether values of the field become part of tags: it belongs to the key, is a [lookup](Field::lookup), or rows
+    /// are matched by it, alone or with others. Equal values of it must have one spelling.
     pub fn is_matched_by(&self, field: &str) -> bool {
         let tuples = self.lookups.iter().map(|&lookup| self.field_at(lookup));
         let mut parts = tuples.flat_map(|tuple| &tuple.parts);
@@ -311,8 +311,8 @@ impl Entity {
         FieldIndex::try_from(position).ok()
     }
 
-    /// The field of that name, or the tuple of those names in that order, if there is one: the key, or what rows are matched
-    /// by.
+    /// The field of that name, or the tuple of those names in that order, if there is one: the key, or what rows are
+    /// matched by.
     pub(crate) fn index_of_all(&self, names: &[Name]) -> Option<FieldIndex> {
         if let [name] = names {
             return self.index_of(name);
@@ -365,8 +365,8 @@ impl Entity {
         self.stored().filter(|&field| !self.is_key_part(field))
     }
 
-    /// The canonical text of a value of a field, or of the values (an array) of a tuple, for tags: equal values have one
-    /// text. `None` if that is not known.
+    /// The canonical text of a value of a field, or of the values (an array) of a tuple, for tags: equal values have
+    /// one text. `None` if that is not known.
     pub(crate) fn text_of<'v>(&self, index: FieldIndex, value: &'v Value) -> Option<Cow<'v, str>> {
         let field = self.field_at(index);
         match (&field.parts[..], value) {
@@ -407,8 +407,8 @@ impl Entity {
         Some(canonical.collect())
     }
 
-    /// Which value a field, or a tuple, has in a row: the same text if and only if the values are equal. `None` if one of
-    /// them is null, which equals nothing, or not of its type.
+    /// Which value a field, or a tuple, has in a row: the same text if and only if the values are equal. `None` if one
+    /// of them is null, which equals nothing, or not of its type.
     pub(crate) fn identity_in<'r>(
         &self,
         fields: &[Name],

@@ -25,7 +25,8 @@ pub enum FieldType {
     Boolean,
     /// A point in time, written as a string. Comparable, never a lookup: one instant has many spellings.
     Timestamp,
-    /// A UUID, written as a string; equal whatever the case and the grouping of its digits.
+    /// A UUID, written as a string; two spellings are equal if they differ only in case or in the grouping of the
+    /// digits.
     Uuid,
     /// Anything else: arrays, objects. Only its being null can be filtered by.
     Json,
@@ -93,11 +94,11 @@ impl FieldType {
         }
     }
 
-    /// Which value this is: two values have the same text if and only if they are equal, as keys are. `None` for null, which
-    /// equals nothing, and for a value that is not of this type.
+    /// Which value this is: two values have the same text if and only if they are equal, as keys are. `None` for null,
+    /// which equals nothing, and for a value that is not of this type.
     ///
-    /// Tags are written with [`canonical_text`](Self::canonical_text), which may give two different values one text. Rows
-    /// are matched by this.
+    /// Tags are written with [`canonical_text`](Self::canonical_text), which may give two different values one text.
+    /// Rows are matched by this.
     pub fn identity(self, value: &Value) -> Option<Cow<'_, str>> {
         match (self, value) {
             (_, Value::Null) => None,

@@ -261,7 +261,8 @@ impl<'a> RowChange<'a> {
         }
     }
 
-    /// A part of the key out of what the event calls the row. What links are called is not asked: each source has its way.
+    /// A part of the key out of what the event calls the row. What links are called is not asked: each source has its
+    /// way.
     fn named_part(&self, field: FieldIndex) -> Option<Cow<'_, str>> {
         if self.is_renamed || self.entity.is_link() {
             return None;

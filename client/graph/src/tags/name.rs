@@ -2,12 +2,12 @@
 //! what they changed. The two sides meet here and nowhere else.
 //!
 //! ```text
-//! Entity:42                 the row 42, whatever changes about it
+//! Entity:42                 the row 42, if any field of it changes
 //! Entity:42#title           the row 42, if its title changes
 //! Entity:42#+               the row 42, if it comes or goes
 //! Entity:shop=7…            the rows whose shop is 7:      likewise, with #title and #+
 //! Entity:shop=*…            the rows of some unknown shop: likewise
-//! Entity:list:*             any row, whatever changes about it
+//! Entity:list:*             any row, if any field of it changes
 //! Entity:list:title         any row, if its title changes
 //! Entity:list:+             any row, if it comes or goes
 //! Entity:*                  said by a change that may have touched any row in any way

@@ -1,8 +1,8 @@
 "use strict"
 /**
- * Reads between modules. A cart's query is never stored as a whole, but it reads its region, its variants and their prices
- * each time anew. Inside requests of the store, what the reading methods of catalogue and configuration modules return is
- * cached call by call: not within a transaction, and not within a query that is stored as a whole.
+ * Reads between modules. A cart's query is never stored as a whole, but it reads its region, its variants and their
+ * prices each time anew. Inside requests of the store, what the reading methods of catalogue and configuration modules
+ * return is cached call by call: not within a transaction, and not within a query that is stored as a whole.
  */
 const { keyOf } = require("./keys")
 const { isWhole } = require("./context")
@@ -168,7 +168,7 @@ class Calls {
       this.store.release(key)
       return value
     }
-    // Before the caller gets it, who may change it.
+    // Before the caller gets the value, because the caller may change it.
     if (method !== CALCULATE) read.addRows(this.schema, rowsOf(value))
     const sealed = this.store.seal({ value }, { isExact: true })
     this.#keep(shape, key, sealed, read, began, mark).catch(() => {})

@@ -1,7 +1,7 @@
 "use strict"
 /**
- * What the current request and the current query are, carried along by Node's AsyncLocalStorage: whether it is a request
- * of the store, and what the query has read so far.
+ * What the current request and the current query are, carried along by Node's AsyncLocalStorage: whether it is a
+ * request of the store, and what the query has read so far.
  */
 const { AsyncLocalStorage } = require("node:async_hooks")
 
@@ -37,7 +37,7 @@ class Scope {
   }
 }
 
-/** Whether single reads within the scope are left alone: an outer query is stored as a whole, or nothing may be cached. */
+/** Whether single reads in the scope are left alone: an outer query is stored whole, or nothing may be cached. */
 function isWhole(scope) {
   for (let at = scope; at; at = at.parent) if (at.isFilling || at.isFresh) return true
   return false

@@ -1,5 +1,5 @@
 "use strict"
-/** What is asked of Medusa's framework: its modules, and the schema they make up together. Loaded when Medusa starts. */
+/** What this package asks of Medusa's framework: its modules, and their common schema. Loaded when Medusa starts. */
 const SCHEMA_BASE = `
   scalar DateTime
   scalar JSON

@@ -2,10 +2,11 @@
 /**
  * Which queries are cached beyond Medusa's own choice.
  *
- * Only inside requests of the store, and only queries whose every read is of catalogue or configuration: these are never
- * written by what a shopper does. Carts, orders, payments and customers are not among them: workflows write and read them
- * again, and their events go out at the end. What a query reads is not known beforehand, so a query of a new shape runs
- * once without the cache; from then on what it read decides. Each later result is judged again before it is stored.
+ * Only inside requests of the store, and only queries whose every read is of catalogue or configuration: these are
+ * never written by what a shopper does. Carts, orders, payments and customers are not among them: workflows write and
+ * read them again, and their events go out at the end. What a query reads is not known beforehand, so a query of a new
+ * shape runs once without the cache; from then on what it read decides. Each later result is judged again before it is
+ * stored.
  */
 
 /** Modules whose every type may be cached. */

@@ -1,13 +1,13 @@
 "use strict"
 /**
- * Prices are computed in a context, and in a cart that is the whole cart: no two are equal, so no result would ever be found
- * again. But of a context only these matter: currency, region, quantity, and the values of the attributes that some rule of a
- * price or of a price list names. A key is made of those. Which attributes there are is read from the database and kept in the
- * cache, cleared like any other entry when prices or rules change.
+ * Prices are computed in a context, and in a cart that is the whole cart: no two are equal, so no result would ever be
+ * found again. But of a context only these matter: currency, region, quantity, and the values of the attributes that
+ * some rule of a price or of a price list names. A key is made of those. Which attributes there are is read from the
+ * database and kept in the cache, cleared like any other entry when prices or rules change.
  *
- * A key made with the attributes of before must not be used for what is computed after a rule came that names another one. So
- * each reading of the attributes has a mark of its own, which is part of the key, and what was computed is stored only if the
- * mark is still the same afterwards.
+ * A key made with the attributes of before must not be used for what is computed after a rule came that names another
+ * one. So each reading of the attributes has a mark of its own, which is part of the key, and what was computed is
+ * stored only if the mark is still the same afterwards.
  */
 const { randomBytes } = require("node:crypto")
 

@@ -15,8 +15,8 @@ const MARGIN_MS = 100
 const READ_MAX_MS = 10 * 60 * 1000
 
 /**
- * Seconds until the next moment, at most `ttl`; undefined if one has passed since the read began: then it is not known on
- * which side of it the prices are.
+ * Seconds until the next moment, at most `ttl`; undefined if one has passed since the read began: then it is not known
+ * on which side of it the prices are.
  * @param {number} ttl in seconds, 0: no expiry
  * @param {number[]} boundaries in milliseconds
  * @param {number} began when the read began

@@ -36,8 +36,8 @@ class Read {
   }
 
   /**
-   * The rows that the module returned: with their relations, and with ids also where the query did not ask for them. A row of a known
-   * type without an id stands for any row of its type.
+   * The rows that the module returned: with their relations, and with ids also where the query did not ask for them. A
+   * row of a known type without an id stands for any row of its type.
    */
   addRows(schema, rows, type = this.type) {
     if (!rows || typeof rows !== "object" || !type) return
@@ -85,7 +85,7 @@ function bounded(tags) {
   return tags
 }
 
-/** The type of the rows that a service returns. A link without a type of its own in the schema has events of its name. */
+/** The type of the rows that a service returns. A link that has no type in the schema has events of its name. */
 function typeOf(schema, expand, relationship) {
   const { serviceConfig } = expand
   const service = serviceConfig.serviceName
@@ -184,7 +184,7 @@ function tagsOf(schema, reads, data, { isPrecise = true } = {}) {
   const tags = new Set()
   for (const read of reads) {
     for (const tag of read.tags) tags.add(tag)
-    // Medusa decided that it is cached, so it has to be cleared by whatever may have to do with it.
+    // Medusa decided that it is cached, so every change of a type that the service returns has to clear it.
     if (read.unclear) for (const type of schema.typesOf(read.service)) tags.add(any(type))
     if (!isPrecise) for (const type of read.types) tags.add(any(type))
   }

@@ -1,7 +1,7 @@
 "use strict"
 /**
- * What Medusa's schema says about types: which module owns a type, what its fields lead to, which ids begin how. Types are
- * looked up, never guessed from the shape of a row.
+ * What Medusa's schema says about types: which module owns a type, what its fields lead to, which ids begin how. Types
+ * are looked up, never guessed from the shape of a row.
  */
 
 /** The object type behind lists and non-nulls, and whether there is a list. */
@@ -97,8 +97,8 @@ class Schema {
   }
 
   /**
-   * Whether a row of a list relation belongs to its parent for good: then it comes into the list only by being created. The
-   * schema does not say so (a product has one type, and may get another), so these are listed.
+   * Whether a row of a list relation belongs to its parent for good: then it comes into the list only by being created.
+   * The schema does not say so (a product has one type, and may get another), so these are listed.
    */
   isOwned(type, field) {
     return OWNED.has(`${type}.${field}`)

@@ -1,7 +1,7 @@
 "use strict"
 /**
- * The caching module, in place of @medusajs/caching: the same interface and events, and beyond it what the extensions do.
- * With all extensions off it caches what Medusa's module caches.
+ * The caching module, in place of @medusajs/caching: the same interface and events, and beyond it what the extensions
+ * do. With all extensions off it caches what Medusa's module caches.
  */
 const { keyOf } = require("./keys")
 const { Schema } = require("./schema")
@@ -16,7 +16,7 @@ const { current, outside } = require("./context")
 const { serveQueriesBy, tapWrites } = require("./taps")
 
 const EVENT_BUS = "event_bus"
-/** What Medusa's modules write while they start, before the package can notice: defaults, and which providers there are. */
+/** What Medusa's modules write while they start, before the package can notice: defaults, and the providers. */
 const WRITTEN_AT_START = [
   "Currency", "Country", "Region", "Store", "SalesChannel", "ApiKey", "Locale", "PaymentProvider", "FulfillmentProvider", "TaxProvider", "TaxRegion",
 ]
@@ -107,8 +107,8 @@ class McacheCachingModule {
       given && (given.enable === true || given.key || given.ttl || given.tags || given.computeAutomaticTags || given.autoInvalidate || given.providers),
     )
     shape.isMedusas = isMedusas
-    // What the index engine or the search finds is not read through a module, and rows that are given are not part of the
-    // key; so these are cached where Medusa asks for it only.
+    // What the index engine or the search finds is not read through a module, and rows that are given are not part of
+    // the key; so these are cached where Medusa asks for it only.
     if (isMedusas || scope.query.method === "index" || options?.initialData) return await run(options)
     if (this.policy.wants(shape, scope)) return await run({ ...options, cache: { enable: true } })
     return await this.#learning(scope, () => run(options))

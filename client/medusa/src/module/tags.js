@@ -10,8 +10,8 @@
  * | `Type:cascade` | rows of the type may have changed without an event of their own |
  *
  * The first two are Medusa's and mean what they mean there. The others let a result depend on less than everything: a
- * product's page carries `Product:prod_1`, its variants' ids and `ProductVariant:new`, and stays while another product's
- * variant changes. Tags come from what was read (see reads.js), so that an empty answer has them, too.
+ * product's page carries `Product:prod_1`, its variants' ids and `ProductVariant:new`, and stays while another
+ * product's variant changes. Tags come from what was read (see reads.js), so that an empty answer has them, too.
  */
 const MEDUSA_OPERATIONS = ["created", "updated", "deleted", "restored", "attached", "detached"]
 const COMING = new Set(["created", "restored", "attached", "detached"])

@@ -48,8 +48,8 @@ function serveQueriesBy(module) {
 }
 
 /**
- * Queries run in a scope that writes down what they read. Medusa binds its query functions when they are made, before the
- * application starts; so this is done when the module is loaded, and takes effect when there is a module to ask.
+ * Queries run in a scope that writes down what they read. Medusa binds its query functions when they are made, before
+ * the application starts; so this is done when the module is loaded, and takes effect when there is a module to ask.
  * @param {any} query the exports of @medusajs/query
  */
 function tapQueries({ Query, ModuleDataFetcher }) {

@@ -1,8 +1,8 @@
 "use strict"
 /**
- * Writes of modules, noticed where they happen. Medusa clears by events, and some writes send none (a price list's status,
- * products put into a category); others send theirs at the end of a long workflow. So each writing method of a module
- * whose rows are cached clears what it may have changed as soon as it has returned.
+ * Writes of modules, noticed where they happen. Medusa clears by events, and some writes send none (a price list's
+ * status, products put into a category); others send theirs at the end of a long workflow. So each writing method of a
+ * module whose rows are cached clears what it may have changed as soon as it has returned.
  */
 const { any, coming, one, cascade, tagsOfChange, whole } = require("./tags")
 const { MODULES } = require("./policy")
@@ -59,8 +59,8 @@ function itemsOf(value, into, depth = 0) {
 }
 
 /**
- * Stock: every order changes some, so it is told apart by item. What is available of a variant is read together with its
- * items (Medusa's availability query), whose ids it carries.
+ * Stock: every order changes some, so it is told apart by item. What is available of a variant is read together with
+ * its items (Medusa's availability query), whose ids it carries.
  */
 function tagsOfStock(args, result) {
   const items = itemsOf(result, itemsOf(args, new Set()))

@@ -80,8 +80,8 @@ class Server {
       },
       connectionName: name,
       ...options.redisOptions,
-      // What the rest of this file relies on: nothing waits in a queue, nothing is sent twice unasked, and commands that
-      // ioredis does not know keep their names (its automatic pipelines lose them).
+      // What the rest of this file relies on: nothing waits in a queue, nothing is sent twice unasked, and commands
+      // that ioredis does not know keep their names (its automatic pipelines lose them).
       lazyConnect: true,
       enableOfflineQueue: false,
       maxRetriesPerRequest: 0,
@@ -204,7 +204,7 @@ class Server {
     return client.nodes("master").map((node) => [`${node.options.host}:${node.options.port}`, node])
   }
 
-  /** Every primary that owns slots, connected or not: who must acknowledge. */
+  /** Every primary that owns slots, connected or not: each of them must acknowledge. */
   owners() {
     if (!this.options.cluster) return [ALONE]
     const owners = new Set()

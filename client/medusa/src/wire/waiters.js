@@ -38,7 +38,7 @@ class Waiters {
       this.#free(client)
       return reply
     } catch (error) {
-      // Whatever is still under way there must not hold up the next one.
+      // Calls that are still under way on that connection must not hold up the next one.
       this.busy.delete(client)
       client.disconnect()
       throw error

@@ -1,7 +1,7 @@
 "use strict"
 /**
- * A small shop in place of Medusa: a schema, modules that keep rows in memory, and a query that joins them and caches the
- * way Medusa's does. Only what the caching module meets of Medusa is there.
+ * A small shop in place of Medusa: a schema, modules that keep rows in memory, and a query that joins them and caches
+ * the way Medusa's does. Only what the caching module meets of Medusa is there.
  */
 const { EventEmitter } = require("node:events")
 

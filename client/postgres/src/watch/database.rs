@@ -37,15 +37,16 @@ pub(crate) enum AccessError {
 }
 
 impl Access {
-    /// TLS is used if the address says `sslmode=require`, and then the server's certificate is always verified; `verify-full` and
-    /// `verify-ca` mean the same.
+    /// TLS is used if the address says `sslmode=require`, and then the server's certificate is always verified;
+    /// `verify-full` and `verify-ca` mean the same.
     pub(crate) fn new(file: &File, url: &str) -> Result<Self, AccessError> {
         let url = url.replace("sslmode=verify-full", "sslmode=require");
         let url = url.replace("sslmode=verify-ca", "sslmode=require");
         let mut config: Config = url.parse().map_err(AccessError::Url)?;
         config.application_name("mcache-watch");
         if config.get_ssl_mode() != SslMode::Require {
-            // Otherwise a server with a certificate of its own making would be refused although the file does not ask for TLS.
+            // Otherwise a server with a certificate of its own making would be refused although the file does not ask
+            // for TLS.
             config.ssl_mode(SslMode::Disable);
             return Ok(Self { config, tls: None });
         }
@@ -154,7 +155,8 @@ fn trusted(ca: Option<&str>) -> Result<RootCertStore, AccessError> {
     }
 }
 
-/// An error and what caused it, in one line: the driver's own words say only "db error" or "error connecting to server".
+/// An error and what caused it, in one line: the driver's own words say only "db error" or "error connecting to
+/// server".
 pub(crate) fn causes(error: &(dyn std::error::Error + 'static)) -> String {
     let mut words = error.to_string();
     let mut cause = error.source();

@@ -1,7 +1,7 @@
 //! The file that says what is watched, and for whom.
 //!
-//! Owns its words and what is checked without a server. What it leaves out comes from the environment, so that a file with
-//! no secrets in it can be shipped.
+//! Owns its words and what is checked without a server. What it leaves out comes from the environment, so that a file
+//! with no secrets in it can be shipped.
 
 use std::collections::BTreeMap;
 

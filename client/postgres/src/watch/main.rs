@@ -5,7 +5,7 @@
 //!                                                       └────▶ Rules: a change ──▶ tags ──▶ MCACHE.INVALIDATE AUTO
 //! ```
 //!
-//! docs/watch.md is for who runs it.
+//! docs/watch.md is for operators.
 
 mod database;
 mod file;

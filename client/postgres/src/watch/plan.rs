@@ -1,7 +1,7 @@
 //! From the file and the columns of its tables to what is captured and which tags a change clears.
 //!
-//! Pure: it reads only its arguments. Every column counts that the file does not name as ignored, so a change of any of them clears; only
-//! the key and the links are told apart by value.
+//! Pure: it reads only its arguments. Every column counts that the file does not name as ignored, so a change of any of
+//! them clears; only the key and the links are told apart by value.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -51,7 +51,8 @@ pub(crate) enum PlanError {
 }
 
 impl Plan {
-    /// Makes it. `columns` has those of each of the file's tables, in the file's order; `None` for a table that does not exist.
+    /// Makes it. `columns` has those of each of the file's tables, in the file's order; `None` for a table that does
+    /// not exist.
     pub(crate) fn new(file: &File, columns: &[Option<Columns>]) -> Result<Self, PlanError> {
         let mut schema = Schema::builder();
         let mut rules = HashMap::new();

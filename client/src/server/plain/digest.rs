@@ -1,7 +1,8 @@
 //! What stands for a tag in the script: eight bytes, the same in every process and in every language.
 
-/// FNV-1a of 64 bits, its bits then mixed so that the first byte, which names the group, is as good as any. Two tags with the same
-/// digest are invalidated together: who can choose tags can make that happen, and gains a value that is loaded once more.
+/// FNV-1a of 64 bits, its bits then mixed so that the first byte, which names the group, is as good as any. Two tags
+/// with the same digest are invalidated together: a user that chooses tags can make that happen, and only gains one
+/// more load of a value.
 pub(super) fn digest(tag: &[u8]) -> u64 {
     let hash = tag.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
         (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)

@@ -1,5 +1,5 @@
--- What an entry is worth: what was invalidated since it was last looked at, by the ring of the latest invalidations or by the
--- groups that remember each tag.
+-- What an entry is worth: what was invalidated since it was last looked at, by the ring of the latest invalidations or
+-- by the groups that remember each tag.
 local RING, GROUP_MAX = 1024, @GROUP_MAX@
 
 local function used(bits, g)
@@ -19,9 +19,9 @@ local function runs(D, each)
   end
 end
 
--- Whether anything later than `c` concerns one of these tags, as the groups remember it. Dead: true and why. Else the time
--- of the first soft invalidation, if there was one. A group that is not there was evicted, and what it remembered may be
--- anything.
+-- Whether anything later than `c` concerns one of these tags, as the groups remember it. Dead: true and why. Else the
+-- time of the first soft invalidation, if there was one. A group that is not there was evicted, and what it remembered
+-- may be anything.
 local function by_groups(c, manual, D)
   local soft, why
   local dead = runs(D, function(g, args)
@@ -46,7 +46,8 @@ local function by_groups(c, manual, D)
   return dead, dead and why or soft
 end
 
--- Those of the tags that were invalidated later than `c`, by the ring; nil if it does not know. A slot: which lap 1, digest 8.
+-- Those of the tags that were invalidated later than `c`, by the ring; nil if it does not know. A slot: which lap 1,
+-- digest 8.
 local function by_ring(c, D)
   local n = EPOCH - c
   if n > RING or n * 4 > #D then return nil end
@@ -109,7 +110,7 @@ local function value(key, h)
   return call('GETRANGE', key, unpack8('>I4', h, 70), -1)
 end
 
--- Ends the lease of KEYS[2]: of whom it may be, or only this one's. Who waits is told.
+-- Ends the lease of KEYS[2]: any holder's, or only that of `mine`. Callers that wait for it are told.
 local function end_lease(mine)
   local name = sub(KEYS[2], #P + 3)
   local lease = P .. 'l:' .. name

@@ -4,16 +4,17 @@
 //!
 //! # How it decides
 //!
-//! A *room* is what is kept under one hash tag. Its *epoch* counts invalidations, one for each tag. An entry carries the
-//! epoch at which its fill began, the one up to which it was looked at, and a digest of each of its tags. What was invalidated is
-//! remembered twice: in a *ring* of the latest, and for each tag in one of 256 *groups*, each with a *floor* below which it
-//! knows nothing. A read compares two numbers where nothing was invalidated since the last one, looks through the ring where
-//! little was, and asks the groups where much was.
+//! A *room* is what is kept under one hash tag. Its *epoch* counts invalidations, one for each tag. An entry carries
+//! the epoch at which its fill began, the one up to which it was looked at, and a digest of each of its tags. What was
+//! invalidated is remembered twice: in a *ring* of the latest, and for each tag in one of 256 *groups*, each with
+//! a *floor* below which it knows nothing. A read compares two numbers where nothing was invalidated since the last
+//! one, looks through the ring where little was, and asks the groups where much was.
 //!
-//! A script cannot see that its server was started from an old file, or that it is another server. But a server forgets its
-//! scripts when it ends, and hands them to no other server. So the text of the script has a random name in it, is loaded by who drew it,
-//! once, and the room names the text that may speak for it: its *witness*. A server that does not know that text is not the
-//! one that acknowledged what the room remembers, and the room is made anew: what was in it is dead.
+//! A script cannot see that its server was started from an old file, or that it is another server. But a server forgets
+//! its scripts when it ends, and hands them to no other server. So the text of the script has a random name in it, is
+//! loaded by who drew it, once, and the room names the text that may speak for it: its *witness*. A server that does
+//! not know that text is not the one that acknowledged what the room remembers, and the room is made anew: what was in
+//! it is dead.
 //!
 //! # Histories that are easily got wrong
 //!
@@ -35,7 +36,7 @@
 //! | a value comes late | its token has the epoch of its beginning, and its tags are asked since then |
 //! | a token from before a floor | is refused |
 //! | a value is looked at, and then its tag is forgotten | what was looked at up to a floor needs nothing from below it |
-//! | soft, then hard | a hard one counts whatever was soft before |
+//! | soft, then hard | the hard one counts |
 //! | soft twice, and no reader looked in between | the earlier one counts as hard: its time is not known |
 //! | AUTO and MANUAL | are remembered apart for each tag |
 //! | a key is cleared while its value is being loaded | the key's own mark is invalidated, which every fill is asked about |
@@ -88,9 +89,9 @@ const GROUPS: usize = 256;
 /// # }
 /// ```
 ///
-/// Everything the cache does works; what it does not give that the module gives is in the project's `docs/plain.md`. Two
-/// differences are seen in the API: [`invalidate`](Provider::invalidate) does not know how many entries it met, and answers
-/// 0; and nothing lists what carries a tag.
+/// Everything the cache does works; what it does not give that the module gives is in the project's `docs/plain.md`.
+/// Two differences are seen in the API: [`invalidate`](Provider::invalidate) does not know how many entries it met, and
+/// answers 0; and nothing lists what carries a tag.
 #[derive(Clone)]
 pub struct PlainRedisProvider {
     wire: Wire,
@@ -137,8 +138,8 @@ impl PlainBuilder {
         self
     }
 
-    /// How many hash tags the entries are spread over, so that a namespace is on several nodes of a cluster: an invalidation is
-    /// sent to each. The same in every process: another number is another namespace. Default: 1.
+    /// How many hash tags the entries are spread over, so that a namespace is on several nodes of a cluster: an
+    /// invalidation is sent to each. The same in every process: another number is another namespace. Default: 1.
     #[must_use]
     pub fn spread(mut self, hash_tags: usize) -> Self {
         self.rooms = hash_tags.clamp(1, 1024);
@@ -152,8 +153,9 @@ impl PlainBuilder {
         self
     }
 
-    /// Of how many tags the last invalidation is remembered, for each hash tag, at an estimated 130 bytes each. Beyond it the older
-    /// half is forgotten, and entries that were not read since are dead. Who makes the room decides. Default: 131,072.
+    /// Of how many tags the last invalidation is remembered, for each hash tag, at an estimated 130 bytes each. Beyond
+    /// it the older half is forgotten, and entries that were not read since are dead. Who makes the room decides.
+    /// Default: 131,072.
     #[must_use]
     pub fn remembered_tags(mut self, tags: usize) -> Self {
         self.remembered_tags = tags;
@@ -228,7 +230,8 @@ impl PlainRedisProvider {
     }
 
     async fn call(&self, room: &Room, key: &[u8], call: &Call, how: How) -> Result<Vec<Value>> {
-        // Once more what one command has: finding out with which text to talk is part of it. A value has the more the larger it is.
+        // Once more what one command has: finding out with which text to talk is part of it. A value has the more the
+        // larger it is.
         let bytes = match how {
             How::Value => self.wire.redis.large.bytes_of(key),
             How::Large(bytes) => bytes,

@@ -8,15 +8,15 @@ local call, sub, byte = redis.call, string.sub, string.byte
 local pack, unpack8 = struct.pack, struct.unpack
 local op, room = ARGV[1], KEYS[1]
 
--- One string: version 1, witness 16, its digest 40, incarnation 8, epoch 8, one bit for each of 256 groups that was used.
--- GETEX reads it and is a write, which a replica refuses. STORE writes anyway, and must be told when memory is full:
--- only the first write of a script is.
+-- One string: version 1, witness 16, its digest 40, incarnation 8, epoch 8, one bit for each of 256 groups that was
+-- used. GETEX reads it and is a write, which a replica refuses. STORE writes anyway, and must be told when memory is
+-- full: only the first write of a script is.
 local R = call(op == 'S' and 'GET' or 'GETEX', room)
 local P = sub(room, 1, -2)
 
 if op == 'T' then
-  -- Makes the room, or makes it anew: everything that was in it is dead. ARGV: this text's digest, a new incarnation, the
-  -- witness that is known to be gone.
+  -- Makes the room, or makes it anew: everything that was in it is dead. ARGV: this text's digest, a new incarnation,
+  -- the witness that is known to be gone.
   if not redis.REDIS_VERSION_NUM then
     return redis.error_reply('ERR mcache without its module needs Redis 7.0 or later: older ones keep scripts across a restart')
   end
@@ -32,7 +32,7 @@ if op == 'T' then
 end
 
 if not R then
-  -- Nothing in it can be alive, whatever is left of it.
+  -- The room is gone: entries may be left of it, but none of them counts as alive.
   if op == 'F' or op == 'K' then return {3} end
   if op == 'S' then
     if ARGV[2] == '' then return {3} end
@@ -59,8 +59,8 @@ local function now_ms()
 end
 
 -- An entry: flags 1 (bit 0: manual), incarnation 8, birth 8, checked 8, fresh until 8, served until 8, soft until 8,
--- stale window 8, began 8 (times in ms, 0: never), number of tags 4, where the value begins 4. Then a digest of each tag,
--- sorted; then the tags, each with its length; then the value.
+-- stale window 8, began 8 (times in ms, 0: never), number of tags 4, where the value begins 4. Then a digest of each
+-- tag, sorted; then the tags, each with its length; then the value.
 if op == 'G' then
   -- The usual case: nothing was invalidated in the room since the entry was looked at.
   local h = call('GETRANGE', KEYS[2], 0, 72)

@@ -1,5 +1,5 @@
-//! What one hash tag holds, and with which text it is talked to: finding the text that is its witness, and making the room
-//! anew where there is none.
+//! What one hash tag holds, and with which text it is talked to: finding the text that is its witness, and making the
+//! room anew where there is none.
 //!
 //! ```text
 //!             no text yet                        the server does not know the text (NOSCRIPT)
@@ -85,7 +85,8 @@ impl Room {
         [&self.prefix, &b"w"[..]].concat().into()
     }
 
-    /// Says this to the script, whatever has to be done before.
+    /// Calls the script with these arguments, after the steps that it needs (finding the room's witness, loading the
+    /// script).
     pub(super) async fn call(
         &self,
         wire: &impl Carry,
@@ -138,7 +139,7 @@ impl Room {
             How::Urgent => How::Urgent,
             _ => How::Optional,
         };
-        // The first 57 bytes, whatever follows. Only a hint: whether it is so is said by the text itself.
+        // The first 57 bytes, of an entry of any size. Only a hint: the entry's text decides.
         let mut look = redis::cmd("GETRANGE");
         look.arg(&self.key[..]).arg(0).arg(56);
         let there = Witness::of_room(&wire.carry(&self.key, &look, how).await?);

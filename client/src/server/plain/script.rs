@@ -25,8 +25,8 @@ const EVER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 /// No caller waits for longer and no lease is longer than this.
 const LEASE_OR_WAIT_MAX: Duration = Duration::from_secs(600);
 
-/// Which text a server runs, and by what name. It is drawn by who loads it, loaded once, and on no other server: a server that
-/// knows it by its digest has been running since.
+/// The text that one server runs, and its name. The client that loads it draws it at random and loads it on no other
+/// server: a server that knows it by its digest has been running since.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Witness {
     pub(super) name: Bytes,

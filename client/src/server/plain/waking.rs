@@ -1,7 +1,8 @@
-//! Waiting for another process's fill: a message tells the caller where one can be had, and the caller looks again by itself.
+//! Waiting for another process's fill: a message tells the caller where one can be had, and the caller looks again by
+//! itself.
 //!
-//! One connection that listens for each room in which a caller waits; no caller waits inside the server. A message may be lost, so
-//! it only shortens a wait: who is not told looks again.
+//! One connection that listens for each room in which a caller waits; no caller waits inside the server. A message may
+//! be lost, so it only shortens a wait: a caller that is not told looks again.
 
 use std::{
     collections::HashMap,

@@ -81,7 +81,7 @@ local function note(D, auto, soft, now)
       slots[#slots + 1] = string.char(math.floor(v / RING) % 255 + 1) .. args[i]
       local h, a, s, ts, x, tx = 0, 0, 0, 0, 0, 0
       if found[i] then h, a, s, ts, x, tx = unpack8('>I8I8I8I8I8I8', found[i]) end
-      -- Only the latest of the soft ones has its time kept. Who was not looked at since the one before is dead.
+      -- Only the time of the latest soft invalidation is kept. An entry that was not read since the one before is dead.
       if soft and auto then a, x, tx = math.max(a, x), v, now
       elseif soft then h, s, ts = math.max(h, s), v, now
       elseif auto then a = v

@@ -1,8 +1,10 @@
-//! Do the tests of this crate find a fault? Each file in `module/core/mutants` is one: a small change to the logic that must
-//! make a test fail. `make mutants` runs them all, `make mutants NAME=one,other` those whose names contain one of the words.
+//! Do the tests of this crate find a fault? Each file in `module/core/mutants` is one: a small change to the logic that
+//! must make a test fail. `make mutants` runs them all, `make mutants NAME=one,other` those whose names contain one of
+//! the words.
 //!
-//! The sources are copied into `target/mutants` first, so the tree is left alone; all mutants share one build directory there.
-//! Of each only what finds it is compiled and run: the test that its file names, and the others only if that one passes.
+//! The sources are copied into `target/mutants` first, so the tree is left alone; all mutants share one build directory
+//! there. Of each only what finds it is compiled and run: the test that its file names, and the others only if that one
+//! passes.
 
 mod mutant;
 mod tree;

@@ -10,9 +10,9 @@
 //! the lines as they are to be
 //! >>>>
 //! ```
-//! Several such blocks, with or without a `File:` line between them, make one mutant. The change must compile. `Found by:` is
-//! a hint, a test target (`lib`, or a name in `tests/`) and perhaps a test in it: that is run first, and the others only if it
-//! passes.
+//! Several such blocks, with or without a `File:` line between them, make one mutant. The change must compile.
+//! `Found by:` is a hint, a test target (`lib`, or a name in `tests/`) and perhaps a test in it: that is run first, and
+//! the others only if it passes.
 
 use std::error::Error;
 use std::fs;

@@ -114,8 +114,8 @@ impl<W: Copy + Ord> Feed<W> {
             .log
             .as_ref()
             .is_some_and(|log| log.holds(position.number));
-        // No position goes back: a caller that was set back (a snapshot restored, a late duplicate) has forgotten what it
-        // confirmed.
+        // No position goes back: a caller that was set back (a snapshot restored, a late duplicate) has forgotten what
+        // it confirmed.
         if !in_log || position.number < known.confirmed || position.number > known.given {
             return Ok(Outcome::Answer(self.gap(subscription, call, now_us)));
         }
@@ -261,8 +261,8 @@ impl<W: Copy + Ord> Feed<W> {
         Ok(self.answer(Self::from_the_end(subscription, end, now_us), now_us))
     }
 
-    /// The position left the log, or is none that the caller can have: it forgets everything and goes on at the log end.
-    /// That it has done so is confirmed by its next call, not by this one.
+    /// The position left the log, or is none that the caller can have: it forgets everything and goes on at the log
+    /// end. That it has done so is confirmed by its next call, not by this one.
     fn gap(&mut self, subscription: u64, call: Call, now_us: u64) -> Answer {
         debug_assert!(call.position.is_some());
         self.stats.gaps += 1;
@@ -291,7 +291,8 @@ impl<W: Copy + Ord> Feed<W> {
             .extend(wakes.map(|(handle, state)| Wake::Settle(handle, state)));
     }
 
-    /// Whether a call may wait: its lease outlasts that, and there is nothing to tell, or it was told something just now.
+    /// Whether a call may wait: its lease outlasts that, and there is nothing to tell, or it was told something just
+    /// now.
     fn may_rest(&mut self, ticket: &Ticket, now_us: u64) -> bool {
         let interval_us = self.interval_us();
         let concerned = self.concerned_since(ticket.subscription, ticket.from);

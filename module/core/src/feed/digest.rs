@@ -1,8 +1,8 @@
 //! Digests: how the feed names tags and keys without telling their names.
 //!
-//! A digest is SipHash-2-4 under a key of 128 random bits. The key is made with the server's incarnation and handed out to
-//! subscribers; it is never the hash key of the index, so a subscriber learns nothing that helps to make the index's hashes
-//! collide. SipHash, because every language has it: clients compute digests of the names they know themselves.
+//! A digest is SipHash-2-4 under a key of 128 random bits. The key is made with the server's incarnation and handed out
+//! to subscribers; it is never the hash key of the index, so a subscriber learns nothing that helps to make the index's
+//! hashes collide. SipHash, because every language has it: clients compute digests of the names they know themselves.
 
 use std::hash::Hasher;
 

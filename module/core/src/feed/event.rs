@@ -70,7 +70,8 @@ pub(super) struct Event {
     pub kind: Kind,
     /// Digests of tags, cells of keys, or ranges of slots (first << 32 | last).
     items: Box<[u64]>,
-    /// The names of the tags, one after the other, and where each ends: prefixes are compared with them. They are never sent.
+    /// The names of the tags, one after the other, and where each ends: prefixes are compared with them. They are never
+    /// sent.
     names: Box<[u8]>,
     ends: Box<[u32]>,
 }

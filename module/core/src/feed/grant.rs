@@ -1,7 +1,7 @@
 //! Who may grant near leases, and whose leases may still run.
 //!
-//! Only a primary that executes writes hears of every invalidation, so only it grants. The server that takes over from it does not
-//! know whom it granted leases to, so it waits for the longest there can be: its *predecessor*.
+//! Only a primary that executes writes hears of every invalidation, so only it grants. The server that takes over from
+//! it does not know whom it granted leases to, so it waits for the longest there can be: its *predecessor*.
 
 use super::lease;
 

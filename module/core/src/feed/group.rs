@@ -1,5 +1,5 @@
-//! Groups: subscriptions of one database with equal prefixes. What concerns one concerns all of them, and they share one
-//! encoded answer.
+//! Groups: subscriptions of one database with equal prefixes. What concerns one concerns all of them, and they share
+//! one encoded answer.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use super::prefixes::Prefixes;
 const MAX_COMPARED: usize = 16_384;
 /// Most digests in one answer: 128 KiB.
 const MAX_ITEMS: usize = 16_384;
-/// Most events in one answer, whatever COUNT says.
+/// Most events in one answer, also if COUNT is larger.
 pub const MAX_COUNT: usize = 10_000;
 /// Encoded answers kept: those who are as far as most, and those who are a little behind.
 const KEPT: usize = 2;

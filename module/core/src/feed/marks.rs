@@ -1,6 +1,6 @@
 //! Marks: which keys near caches may hold, by cells of a fixed table.
 //!
-//! A key that was given to a near cache marks its cell. Whatever changes under a key of a marked cell is told, as the cell,
+//! A key that was given to a near cache marks its cell. A change under a key of a marked cell is told, as the cell,
 //! and clears it: near caches then forget every key of that cell. The mark does not live in the entry, so it outlives
 //! eviction, expiry and reclaim; two keys that share a cell only make for an event too many.
 

@@ -1,19 +1,20 @@
 //! The feed: how near caches learn what was invalidated, and how long they may serve without having heard.
 //!
-//! A near cache *subscribes*, and from then on calls FEED with its *position*: it is told what happened since, and may serve
-//! for one *near lease* from before it sent the call. Its next call *confirms* that it has applied what it was told. An
-//! invalidation is *settled* when every subscription that it concerns has confirmed it, or its lease is over. So a near cache
-//! that is stopped, cut off or dead delays a settling by one lease and never serves what was invalidated.
+//! A near cache *subscribes*, and from then on calls FEED with its *position*: it is told what happened since, and may
+//! serve for one *near lease* from before it sent the call. Its next call *confirms* that it has applied what it was
+//! told. An invalidation is *settled* when every subscription that it concerns has confirmed it, or its lease is over.
+//! So a near cache that is stopped, cut off or dead delays a settling by one lease and never serves what was
+//! invalidated.
 //!
-//! Pure: the time comes in as microseconds of a monotonic clock, what the server is comes in as a [`Standing`], and who is to
-//! be woken goes out as [`Wake`]s. `W` is what the edge knows a parked client by. Every structure is bounded, and while
-//! the log does not run nothing is written: [`Feed::is_running`] is all that a command asks.
+//! Pure: the time comes in as microseconds of a monotonic clock, what the server is comes in as a [`Standing`], and who
+//! is to be woken goes out as [`Wake`]s. `W` is what the edge knows a parked client by. Every structure is bounded, and
+//! while the log does not run nothing is written: [`Feed::is_running`] is all that a command asks.
 //!
 //! - this file: the parts, and when the log begins and ends
 //! - `call.rs`: FEED · `tell.rs`: what becomes an event · `read.rs`: values for near caches · `wait.rs`: SETTLE ·
 //!   `pace.rs`: what happens by itself · `parse.rs`: the grammar
-//! - below them: `log` and `event`, `group` and `prefixes`, `settle`, `grant` and `lease`, `marks`, `slots`, `position`,
-//!   `digest`
+//! - below them: `log` and `event`, `group` and `prefixes`, `settle`, `grant` and `lease`, `marks`, `slots`,
+//!   `position`, `digest`
 
 mod call;
 mod digest;

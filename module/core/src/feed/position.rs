@@ -4,8 +4,8 @@ use std::fmt;
 
 /// A place in the feed of one server, for one subscription.
 ///
-/// On the wire: 56 lower-case hexadecimal digits. Clients do not look into it. The subscription is a random number of 64
-/// bits, so a position cannot be guessed.
+/// On the wire: 56 lower-case hexadecimal digits. Clients do not look into it. The subscription is a random number of
+/// 64 bits, so a position cannot be guessed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Position {
     /// The run of the server that gave it out.
@@ -52,8 +52,8 @@ fn hex(digits: &[u8]) -> Option<u64> {
 pub struct Named(pub Option<Position>);
 
 impl Named {
-    /// Reads the text form. What is none is a subscription that no server knows: after a rolling upgrade it may be another
-    /// version's.
+    /// Reads the text form. What is none is a subscription that no server knows: after a rolling upgrade it may be
+    /// another version's.
     pub fn parse(text: &[u8]) -> Named {
         Named(Position::parse(text))
     }

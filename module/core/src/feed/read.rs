@@ -1,4 +1,4 @@
-//! Values for near caches: what a read says beside the value.
+//! Reads for near caches: what the server tells them beside the value.
 
 use super::position::Position;
 use super::{Feed, marks};
@@ -14,15 +14,16 @@ pub struct Reader {
 /// What a near cache needs to know of a value beside how long it lives.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct NearData {
-    /// The last event at the moment at which the value was read: events from there on may concern it, no earlier one does.
+    /// The last event at the moment at which the value was read: events from there on may concern it, no earlier one
+    /// does.
     pub number: u64,
     /// The digests of its tags.
     pub digests: Vec<u64>,
 }
 
 impl<W: Copy + Ord> Feed<W> {
-    /// The subscription that a read names by any of its positions; `None` if it is unknown here, of another log, of another
-    /// database or out of its lease. On a replica there is none.
+    /// The subscription that a read names by any of its positions; `None` if it is unknown here, of another log, of
+    /// another database or out of its lease. On a replica there is none.
     pub fn reader(&self, position: Position, db: u32, now_us: u64) -> Option<Reader> {
         if position.incarnation != self.identity.incarnation
             || position.generation != self.generation
@@ -40,8 +41,9 @@ impl<W: Copy + Ord> Feed<W> {
         })
     }
 
-    /// Notes that a live value was read or stored for a near cache, and what it is to be told of it. `None` if a tag is
-    /// outside the prefixes of the subscription: it would not hear of it. O(tags).
+    /// Notes that a live value was read or stored for a near cache, and returns what the near cache is told beside it.
+    /// `None` if a tag is outside the prefixes of the subscription: the near cache would not be told when that tag is
+    /// invalidated. O(tags).
     pub fn give<'a>(
         &mut self,
         reader: Reader,
@@ -50,7 +52,7 @@ impl<W: Copy + Ord> Feed<W> {
         now_us: u64,
     ) -> Option<NearData> {
         self.tell_who_left();
-        // After parking the lease may be over.
+        // If the read was parked, the lease may be over by now.
         let known = self.subscriptions.get(&reader.subscription)?;
         if known.lease_end_us.max(reader.until_us) <= now_us || known.generation != self.generation
         {

@@ -25,8 +25,8 @@ pub(super) struct Wait {
     pub subscription: Option<u64>,
     /// Confirmed by a position from here on.
     pub target: u64,
-    /// When the lease ends that it had when the SETTLE arrived. Renewals do not prolong it: what serves under a lease granted
-    /// later has applied what was logged before.
+    /// When the lease ends that it had when the SETTLE arrived. Renewals do not prolong it: what serves under a lease
+    /// granted later has applied what was logged before.
     pub ends_us: u64,
 }
 
@@ -56,12 +56,13 @@ struct Parked<W> {
     state: Settled,
     began_us: u64,
     until_us: u64,
-    /// What it still waits for: by subscription (`None`: predecessors) the number to be confirmed, and the end of the lease.
+    /// What it still waits for: by subscription (`None`: predecessors) the number to be confirmed, and the end of the
+    /// lease.
     open: BTreeMap<Option<u64>, (u64, u64)>,
 }
 
-/// What ends at a moment: a lease that is waited for, or the patience of a SETTLE. Leases first, so that an answer is as
-/// good as it can be.
+/// What ends at a moment: a lease that is waited for, or the patience of a SETTLE. Leases first, so that an answer is
+/// as good as it can be.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 enum End {
     Lease { settle: u64, of: Option<u64> },

@@ -115,7 +115,8 @@ impl SlotSet {
     }
 }
 
-/// What a client is told whose key is in a slot that this server does not have, by a reply of CLUSTER NODES: where it is.
+/// What a client is told whose key is in a slot that this server does not have, by a reply of CLUSTER NODES: where it
+/// is.
 pub fn redirection(nodes: &[u8], slot: u16) -> String {
     let owner = lines(nodes).find(|line| line.slots.has(slot) && !line.is_myself());
     let address = owner.and_then(|line| {

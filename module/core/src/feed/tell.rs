@@ -38,7 +38,7 @@ impl<W> Feed<W> {
         self.append(Event::tags(db, kind, tags, &self.identity.hash_key));
     }
 
-    /// Something was stored under a key, or it was renamed, moved, shortened or deleted, by whatever command. `asked` when a
+    /// Something was stored under a key, or it was renamed, moved, shortened or deleted, by any command. `asked` when a
     /// client asked for the key to be cleared: then it is told whether or not a near cache was given it.
     pub fn key_changed(&mut self, key: &[u8], asked: bool) {
         if !self.is_running() {
@@ -66,16 +66,17 @@ impl<W> Feed<W> {
         }
     }
 
-    /// Redis says that the entry that left this key just now expired. Valkey 9 says so as well of a key that EXPIRE gave a
-    /// moment in the past; what near caches hold of it would live on, so an entry that had not come to its own end is told.
+    /// Redis says that the entry that left this key just now expired. Valkey 9 says so as well of a key that EXPIRE
+    /// gave a moment in the past; what near caches hold of it would live on, so an entry that had not come to its own
+    /// end is told.
     pub fn key_expired(&mut self, key: &[u8], now_ms: u64) {
         if self.left.is_some_and(|(_, ends_ms)| now_ms >= ends_ms) {
             self.key_left_by_itself(key);
         }
     }
 
-    /// The entry that left this key just now expired, was evicted or reclaimed: near caches need not hear of that. The key
-    /// stays marked, since they may go on holding what it had.
+    /// The entry that left this key just now expired, was evicted or reclaimed: near caches need not hear of that. The
+    /// key stays marked, since they may go on holding what it had.
     pub fn key_left_by_itself(&mut self, key: &[u8]) {
         let Some((digest, _)) = self.left else {
             return;
@@ -122,8 +123,8 @@ impl<W> Feed<W> {
         }
     }
 
-    /// The slots that this server owns, to be said before each answer in a cluster. What it lost is told; for what it gained
-    /// another server may have granted leases.
+    /// The slots that this server owns, to be said before each answer in a cluster. What it lost is told; for what it
+    /// gained another server may have granted leases.
     pub fn slots(&mut self, owned: &SlotSet, now_us: u64) {
         if !self.settings.on {
             return;

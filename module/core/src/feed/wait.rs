@@ -65,8 +65,8 @@ impl<W: Copy + Ord> Feed<W> {
         waits
     }
 
-    /// Asks whether everything logged so far is settled with the subscriptions of a database whose prefixes overlap. With a
-    /// `timeout_us` of 0 it is answered at once.
+    /// Asks whether everything logged so far is settled with the subscriptions of a database whose prefixes overlap.
+    /// With a `timeout_us` of 0 it is answered at once.
     pub fn settle(
         &mut self,
         db: u32,

@@ -1,7 +1,7 @@
 //! Databases that go away as a whole, and the other work that deletes no key and so is done on replicas, too.
 //!
-//! A flush takes the database's part of the index away in one move; what was in it is freed by [`Index::bury`], a bounded
-//! piece at a time: records of one shard of names, chunks of one long member list, a chunk of ids.
+//! A flush takes the database's part of the index away in one move; what was in it is freed by [`Index::bury`], a
+//! bounded piece at a time: records of one shard of names, chunks of one long member list, a chunk of ids.
 
 use super::{Db, Index};
 use crate::entry::Entry;
@@ -49,8 +49,8 @@ impl Index {
         self.dbs.iter().any(|db| db.dead.front().is_some_and(empty))
     }
 
-    /// Does a bounded piece of the work that deletes no key: frees remains of flushed databases and records whose members
-    /// are gone. True while there is more.
+    /// Does a bounded piece of the work that deletes no key: frees remains of flushed databases and records whose
+    /// members are gone. True while there is more.
     pub fn bury(&mut self) -> bool {
         if !self.graveyard.is_empty() {
             self.bury_discarded();
@@ -249,7 +249,8 @@ mod tests {
     use crate::epoch::Epoch;
     use crate::index::{Scope, Verdict};
 
-    /// The counter of kills comes round: an entry found alive at count 1, four billion invalidations ago, is looked at again.
+    /// The counter of kills comes round: an entry found alive at count 1, four billion invalidations ago, is looked at
+    /// again.
     #[test]
     fn marks_of_an_earlier_round_of_the_counter_are_not_believed() {
         let mut index = Index::new();
@@ -302,7 +303,8 @@ mod tests {
         }
     }
 
-    /// What is loaded beside when the counter comes round has marks of the earlier round, too, and may have floors above it.
+    /// What is loaded beside when the counter comes round has marks of the earlier round, too, and may have floors
+    /// above it.
     #[test]
     fn a_data_set_that_is_loaded_beside_is_wiped_and_swept_as_well() {
         let attributes = Attributes {

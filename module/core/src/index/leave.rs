@@ -7,8 +7,8 @@ use crate::entry::Entry;
 use crate::slots::{SLOTS, slot};
 
 impl Index {
-    /// The allocator moved an entry: what stood at `old` stands at `new` now. False if the index does not hold it, which is
-    /// so between its last moment in the keyspace and its end.
+    /// The allocator moved an entry: what stood at `old` stands at `new` now. False if the index does not hold it,
+    /// which is so between its last moment in the keyspace and its end.
     pub fn moved(&mut self, db: usize, old: Entry, new: Entry) -> bool {
         let home = self.dbs.get_mut(db);
         let held = home.and_then(|home| home.entries.get_mut(new.id()));
@@ -21,7 +21,8 @@ impl Index {
         }
     }
 
-    /// Takes out every entry of these slots, in all databases: they are about to be freed without a word for each. O(entries).
+    /// Takes out every entry of these slots, in all databases: they are about to be freed without a word for each.
+    /// O(entries).
     pub fn forget_slots(&mut self, slots: impl IntoIterator<Item = RangeInclusive<u16>>) {
         let mut gone = vec![false; usize::from(SLOTS)];
         for slot in slots.into_iter().flatten() {

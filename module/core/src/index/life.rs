@@ -157,8 +157,8 @@ impl Index {
             .collect()
     }
 
-    /// Makes every entry dead that carries one of the tags. O(tags named), however many entries there are and whatever was
-    /// invalidated before.
+    /// Makes every entry dead that carries one of the tags. O(tags named): the cost grows neither with the entries nor
+    /// with earlier invalidations.
     ///
     /// Returns how many memberships died.
     pub fn kill<'a>(
@@ -194,10 +194,10 @@ impl Index {
     }
 
     /// Makes every entry stale from `epoch` on that carries one of the tags, and those dead that have no SWR window.
-    /// O(tags named), however many entries there are and whatever was invalidated before.
+    /// O(tags named): the cost grows neither with the entries nor with earlier invalidations.
     ///
-    /// Returns how many memberships it concerns. Those that are soft already became so earlier: they keep the earlier epoch,
-    /// for their stale window ends sooner.
+    /// Returns how many memberships it concerns. Members that were softly invalidated before keep the earlier epoch,
+    /// because their stale window ends sooner.
     pub fn soften<'a>(
         &mut self,
         db: usize,

@@ -24,9 +24,9 @@ impl Index {
         self.resolve_like(db, names, manual, None, records);
     }
 
-    /// [`Index::resolve`] for names that are probably those of `like`, in the same order: an overwrite mostly carries the
-    /// tags that were there. As far as they are, a comparison takes the place of a look-up. `like` is alive and linked in
-    /// this database.
+    /// [`Index::resolve`] for names that are probably those of `like`, in the same order: an overwrite mostly carries
+    /// the tags that were there. As far as they are, a comparison takes the place of a look-up. `like` is alive and
+    /// linked in this database.
     pub fn resolve_like<'a>(
         &mut self,
         db: usize,
@@ -74,7 +74,8 @@ impl Index {
         self.settle();
         let staging = if loading { self.staging.as_mut() } else { None };
         let home = grow(staging.unwrap_or(&mut self.dbs), db);
-        // A file names its tags in no order, so each look-up is one into memory that is in no cache: they wait together.
+        // A file names its tags in no order, so each look-up is one into memory that is in no cache: they wait
+        // together.
         self.hashes.clear();
         self.hashes
             .extend(names.clone().map(|name| self.tags.hash(name)));
@@ -205,9 +206,9 @@ impl Index {
         }
     }
 
-    /// A softly invalidated entry got the deadline it deserves: from now on a mark in the entry tells that it is stale, and
-    /// its tags are live ones again, so that a hard invalidation reaches it. It ends at `ends_ms`, or earlier. O(tags).
-    /// The entry is linked in this database.
+    /// A softly invalidated entry got the deadline it deserves: from now on a mark in the entry tells that it is stale,
+    /// and its tags are live ones again, so that a hard invalidation reaches it. It ends at `ends_ms`, or earlier.
+    /// O(tags). The entry is linked in this database.
     pub fn shortened(&mut self, db: usize, mut entry: Entry, ends_ms: u64) {
         self.settle();
         let Some(home) = self.dbs.get_mut(db) else {
@@ -293,8 +294,8 @@ impl Leaving<'_> {
     }
 }
 
-/// Where among its tags an entry has a record. Entries made from the same query carry the same tags in the same order, and
-/// the place of an entry with many tags was noted: look there first.
+/// Where among its tags an entry has a record. Entries made from the same query carry the same tags in the same order,
+/// and the place of an entry with many tags was noted: look there first.
 #[inline]
 fn place_of(entry: &Entry, record: u32, guesses: [usize; 2]) -> Option<usize> {
     let tags = entry.tags();

@@ -14,7 +14,8 @@
 //! - an entry is in the slab of its database under its id, and for every tag the record's member at the entry's
 //!   position is that id;
 //! - a live record is in the table of names and has at least one member, unless it is in limbo;
-//! - a soft record has members and is in the line of soft records; the newest of its group is in the table of soft names;
+//! - a soft record has members and is in the line of soft records; the newest of its group is in the table of soft
+//!   names;
 //! - a dead record is in no table and in exactly one queue of dead records.
 
 mod bury;
@@ -82,8 +83,8 @@ pub struct Index {
     doubtful_records: usize,
     /// Counts invalidations that left members to reclaim. An entry that was alive at this count still is.
     kills: u32,
-    /// The count that an entry must have been found alive at to be believed: `kills`, or one that no entry has while the
-    /// marks of an earlier round of the counter are being wiped.
+    /// The count that an entry must have been found alive at to be believed: `kills`, or one that no entry has while
+    /// the marks of an earlier round of the counter are being wiped.
     trusted: u64,
     /// Where the wiping goes on: a database and an id.
     wiping: Option<(usize, u32)>,

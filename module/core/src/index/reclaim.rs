@@ -42,8 +42,8 @@ impl Index {
 
     /// What is to be done next. The caller does it, which takes the entry off the list, and asks again.
     ///
-    /// Amortized O(1); a call looks at no more than a thousand ids of live entries, stale ids and empty records before it
-    /// answers `None` with [`Index::has_pending`] still true.
+    /// Amortized O(1); a call looks at no more than a thousand ids of live entries, stale ids and empty records before
+    /// it answers `None` with [`Index::has_pending`] still true.
     pub fn next_task(&mut self) -> Option<Task> {
         for db in 0..self.dbs.len() {
             self.drop_empty(db, LOOKS);

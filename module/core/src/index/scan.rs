@@ -10,8 +10,8 @@ use crate::tags::{Class, Fate};
 use crate::text::Pattern;
 use crate::work;
 
-/// Steps after which a listing ends its page, full or not: about a millisecond at worst. Among the steps are bytes compared
-/// with a pattern, tags looked at, and names and keys copied.
+/// Steps after which a listing ends its page, full or not: about a millisecond at worst. Among the steps are bytes
+/// compared with a pattern, tags looked at, and names and keys copied.
 const STEPS: usize = 200_000;
 /// Bytes copied that count as a step.
 const COPIED: usize = 16;
@@ -62,8 +62,8 @@ impl Index {
         sizes
     }
 
-    /// Bytes that an entry takes outside of its own allocation: its id, its places in the member lists of its tags, and all
-    /// of the tags that it alone carries. O(tags).
+    /// Bytes that an entry takes outside of its own allocation: its id, its places in the member lists of its tags, and
+    /// all of the tags that it alone carries. O(tags).
     pub fn bytes_beside(&self, entry: &Entry) -> usize {
         let memberships = entry.tags().iter();
         8 + memberships
@@ -71,8 +71,8 @@ impl Index {
             .sum::<usize>()
     }
 
-    /// Tags of a database with their numbers of entries, those that match the pattern if there is one. A tag that is there
-    /// during the whole scan is returned exactly once. O(count), and a page ends early when that took many steps.
+    /// Tags of a database with their numbers of entries, those that match the pattern if there is one. A tag that is
+    /// there during the whole scan is returned exactly once. O(count), and a page ends early when that took many steps.
     pub fn scan_tags(
         &self,
         db: usize,
@@ -110,8 +110,8 @@ impl Index {
         }
     }
 
-    /// The tag that is listed for this record, and how many entries carry it. A tag with entries of both classes has two
-    /// records: it is listed with the automatic one.
+    /// The tag that is listed for this record, and how many entries carry it. A tag with entries of both classes has
+    /// two records: it is listed with the automatic one.
     fn tag_of(&self, home: &Db, record: u32) -> Option<(&[u8], usize)> {
         if self.tags.fate(record) != Fate::Live || !home.names.contains(&self.tags, record) {
             return None;

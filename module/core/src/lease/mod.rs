@@ -12,9 +12,9 @@
 //! edge knows a parked client by.
 //!
 //! Nothing takes long because many wait. What happens to a key, a client or a database only changes what is to come:
-//! a line is set aside whole, a client's leases are, a database's leases become void by their numbers. Who is to be told
-//! what is found by [`Leases::advance`], a few at a time. Everything is bounded: keys and their number here, parked clients
-//! by the caller. No table is copied when it grows.
+//! a line is set aside whole, a client's leases are, a database's leases become void by their numbers. Who is to be
+//! told what is found by [`Leases::advance`], a few at a time. Everything is bounded: keys and their number here,
+//! parked clients by the caller. No table is copied when it grows.
 
 use std::collections::hash_map::RandomState;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -325,8 +325,8 @@ impl<W: Copy + Eq + Hash> Leases<W> {
         }
     }
 
-    /// The places in which a client waits for itself: it holds the lease and is in line, over one connection. They are to
-    /// be forgotten before it is [`Leases::disconnected`], or it would be handed its own lease.
+    /// The places in which a client waits for itself: it holds the lease and is in line, over one connection. They are
+    /// to be forgotten before it is [`Leases::disconnected`], or it would be handed its own lease.
     pub fn behind_itself(&self, client: u64) -> Vec<W> {
         let own = self.parked.range((client, 0)..=(client, u64::MAX));
         own.filter(|(_, handle)| {
@@ -380,7 +380,8 @@ impl<W: Copy + Eq + Hash> Leases<W> {
         self.sweep = Some(0);
     }
 
-    /// Slots went to other servers: each client that waits for a key that is not here any more is to be told so. O(parked clients).
+    /// Slots went to other servers: each client that waits for a key that is not here any more is to be told so.
+    /// O(parked clients).
     pub fn slots_left(&mut self, is_here: impl Fn(u16) -> bool) -> Vec<Wake<W>> {
         let lines: BTreeSet<u64> = self.patience.iter().map(|(_, id, _)| *id).collect();
         let mut wakes = Vec::new();
@@ -418,9 +419,9 @@ impl<W: Copy + Eq + Hash> Leases<W> {
             || self.next_end_ms().is_some_and(|at_ms| at_ms <= now_ms)
     }
 
-    /// Does up to `most` of what is to be done by now, and says who is to be told what: those who are to look; those who have
-    /// waited for long enough, before any lease that ends is handed on; the heirs of clients that are gone and of leases that
-    /// ended. It also stops once the woken will reply [`WAKE_BYTES`].
+    /// Does up to `most` of what is to be done by now, and says who is to be told what: those who are to look; those
+    /// who have waited for long enough, before any lease that ends is handed on; the heirs of clients that are gone and
+    /// of leases that ended. It also stops once the woken will reply [`WAKE_BYTES`].
     pub fn advance(
         &mut self,
         now_ms: u64,

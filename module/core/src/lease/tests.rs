@@ -218,8 +218,8 @@ fn the_woken_reply_a_bounded_number_of_bytes_at_a_time() {
     }
 }
 
-/// As many leases as there can be, of one client, with a long line on one of them; whatever happens to them all at once takes
-/// no longer than if they were few, and is dealt with in turns.
+/// As many leases as there can be, of one client, with a long line on one of them; an event that concerns them all
+/// takes no longer than if they were few, and is dealt with in turns.
 #[cfg(debug_assertions)]
 #[test]
 fn what_happens_to_many_leases_at_once_goes_in_bounded_turns() {
@@ -260,7 +260,8 @@ fn what_happens_to_many_leases_at_once_goes_in_bounded_turns() {
     }
 }
 
-/// Random histories: the server tells no client twice and lets none wait for ever, a key has one holder, all tables agree.
+/// Random histories: the server tells no client twice and lets none wait for ever, a key has one holder, all tables
+/// agree.
 #[test]
 fn nobody_is_forgotten() {
     let mut rng = fastrand::Rng::with_seed(crate::seed::seed());

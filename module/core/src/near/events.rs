@@ -1,7 +1,8 @@
 //! What recent events concern: the check that a value passes before it is put away.
 //!
-//! A value is numbered with the last event before it was read. It may be put away unless an event after that concerns it. The
-//! last event of each tag and cell is remembered in tables of fixed size that err towards refusing (`crate::memory`).
+//! A value is numbered with the last event before it was read. It may be put away unless an event after that concerns
+//! it. The last event of each tag and cell is remembered in tables of fixed size that err towards refusing
+//! (`crate::memory`).
 
 use super::{Change, Data};
 use crate::epoch::Epoch;
@@ -14,7 +15,7 @@ const REMEMBERED: usize = 4_096;
 /// The last events, by what they concern.
 #[derive(Debug)]
 pub(super) struct Events {
-    /// Events that concern whatever carries the tag.
+    /// Events that concern every value that carries the tag.
     all: Memory,
     /// Events that spare MANUAL entries.
     auto: Memory,

@@ -3,8 +3,8 @@
 use crate::early::ahead_ms;
 
 /// When an entry ends: its life counts from before it was asked for, and by chance it ends a little earlier (see
-/// `crate::early`), so that N processes do not miss a hot key at one moment. `fill_ms` is how long a fill takes, 0 without
-/// early refresh; `random` is any number, evenly distributed.
+/// `crate::early`), so that N processes do not miss a hot key at one moment. `fill_ms` is how long a fill takes, 0
+/// without early refresh; `random` is any number, evenly distributed.
 pub fn end_ms(asked_ms: u64, life_ms: Option<u64>, fill_ms: u64, random: u64) -> u64 {
     let Some(life_ms) = life_ms else {
         return u64::MAX;

@@ -1,11 +1,12 @@
 //! A near cache's decisions: what it may serve, what it may put away, what it has to forget.
 //!
 //! The other side of [`crate::feed`]. Pure as well: the time comes in as milliseconds of a clock that goes on while the
-//! process is stopped or the machine sleeps (CLOCK_BOOTTIME), and what is to be forgotten goes out as [`Change`]s. How values
-//! are kept is the caller's affair; the caller's lock makes each method here and what follows from it one step.
+//! process is stopped or the machine sleeps (CLOCK_BOOTTIME), and what is to be forgotten goes out as [`Change`]s. How
+//! values are kept is the caller's affair; the caller's lock makes each method here and what follows from it one step.
 //!
 //! - this file: the view of one server: calls of FEED, the lease, putting away
-//! - `events.rs`: what recent events concern · `own.rs`: this process's own invalidations · `life.rs`: how long an entry lives
+//! - `events.rs`: what recent events concern · `own.rs`: this process's own invalidations · `life.rs`: how long an
+//!   entry lives
 //! - `settle.rs`: how an invalidation comes to be settled
 
 mod events;
@@ -23,7 +24,8 @@ pub use life::end_ms;
 pub use own::{Own, OwnId};
 pub use settle::{Settle, Step};
 
-/// What is to be forgotten. `before`: of the values numbered lower than this; no event concerns a value that was read after it.
+/// What is to be forgotten. `before`: of the values numbered lower than this; no event concerns a value that was read
+/// after it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[allow(missing_docs)]
 pub enum Change {
@@ -64,7 +66,8 @@ pub struct Answer {
     pub more: bool,
     /// In order.
     pub events: Vec<Told>,
-    /// Everything is to be forgotten first; the key of digests, and by how many of its bits keys are divided into cells.
+    /// Everything is to be forgotten first; the key of digests, and by how many of its bits keys are divided into
+    /// cells.
     pub gap: Option<(HashKey, u32)>,
 }
 
@@ -150,8 +153,8 @@ impl View {
         }
     }
 
-    /// Takes note of an answer. What is to be forgotten is to be forgotten before anything else is served: the lease that comes
-    /// with it counts from before the call was sent, and only once everything is applied.
+    /// Takes note of an answer. What is to be forgotten is to be forgotten before anything else is served: the lease
+    /// that comes with it counts from before the call was sent, and only once everything is applied.
     pub fn answered(&mut self, sent: &Sent, answer: Answer) -> Vec<Change> {
         // The answer to a call that was given up: no position goes back.
         if sent.number != self.calls {
@@ -257,8 +260,8 @@ impl View {
 
     // ---- this process's own invalidations ----
 
-    /// An invalidation that this process is about to send: what it concerns is forgotten at once, and nothing that it concerns
-    /// is put away before it is acknowledged.
+    /// An invalidation that this process is about to send: what it concerns is forgotten at once, and nothing that it
+    /// concerns is put away before it is acknowledged.
     pub fn invalidating(&mut self, own: Own) -> (OwnId, Vec<Change>) {
         self.moment += 1;
         let hash_key = self.joined.as_ref().map(|joined| joined.hash_key);

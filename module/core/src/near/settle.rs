@@ -20,8 +20,8 @@ pub struct Settle {
 }
 
 impl Settle {
-    /// `INVALIDATE ... NEAR` was acknowledged, just now by the clock of this process: so many leases may run, the longest for
-    /// so many milliseconds.
+    /// `INVALIDATE ... NEAR` was acknowledged, just now by the clock of this process: so many leases may run, the
+    /// longest for so many milliseconds.
     pub fn acknowledged(leases: u64, longest_ms: u64, now_ms: u64) -> Self {
         Settle {
             until_ms: now_ms.saturating_add(lease::waiting_ms(longest_ms)),
@@ -29,12 +29,13 @@ impl Settle {
         }
     }
 
-    /// Whatever was acknowledged without a word about leases: the longest one there can be.
+    /// For an acknowledgement that does not name the leases: the longest lease there can be.
     pub fn unknown(now_ms: u64) -> Self {
         Settle::acknowledged(1, lease::predecessors_us().div_ceil(1_000), now_ms)
     }
 
-    /// How it stands by time alone. Whether or not a process answers SETTLE, when the leases of that moment are over, it is settled.
+    /// How it stands by time alone. Whether or not a process answers SETTLE, when the leases of that moment are over,
+    /// it is settled.
     pub fn step(&self, now_ms: u64) -> Step {
         match self.leases == 0 || now_ms >= self.until_ms {
             true => Step::Settled,

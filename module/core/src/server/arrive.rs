@@ -74,8 +74,8 @@ pub enum Renamed {
 impl<W> Server<W> {
     /// Makes an entry from what a file or another server says; `read` is `None` for what could not be read.
     ///
-    /// What is not credible becomes a dead entry while a file is being loaded, so that the rest of the file is; else it is
-    /// refused (`None`), and its sender hears that.
+    /// What is not credible becomes a dead entry while a file is being loaded, so that the rest of the file is; else it
+    /// is refused (`None`), and its sender hears that.
     pub fn load(
         &mut self,
         key: &[u8],
@@ -112,7 +112,8 @@ impl<W> Server<W> {
         self.prepare(key, value, attributes, &tags, says_its_end)
     }
 
-    /// Whether an epoch made elsewhere can be true. A replica believes its primary, whose clock may be ahead of its own.
+    /// Whether an epoch made elsewhere can be true. A replica believes its primary, whose clock may be ahead of its
+    /// own.
     pub(super) fn credible(&self, epoch: Epoch, edge: &impl Edge) -> bool {
         // A node of a cluster loads before it has found its primary, and Redis calls it a primary meanwhile.
         let follows = || self.loading && self.loads_as_replica || !edge.is_primary();
@@ -168,7 +169,8 @@ impl<W> Server<W> {
         Some(entry)
     }
 
-    /// What is about to be announced, if a user must be allowed to write its tags: outside of a load, and if it has any.
+    /// What is about to be announced, if a user must be allowed to write its tags: outside of a load, and if it has
+    /// any.
     pub fn arriving(&self) -> Option<Arriving<'_>> {
         let pending = self.pending.as_ref().filter(|_| !self.loading)?;
         (!pending.tags.is_empty()).then_some(Arriving {
@@ -177,8 +179,8 @@ impl<W> Server<W> {
         })
     }
 
-    /// [`Server::arrived`] for an entry whose tags its sender may not write: the husk that is to take its place in the keyspace,
-    /// which reclaim then removes, on replicas as well. `None` if nothing is to be replaced.
+    /// [`Server::arrived`] for an entry whose tags its sender may not write: the husk that is to take its place in the
+    /// keyspace, which reclaim then removes, on replicas as well. `None` if nothing is to be replaced.
     pub fn arrived_forbidden(
         &mut self,
         db: usize,
@@ -203,8 +205,8 @@ impl<W> Server<W> {
 
     /// Redis announces that the key just loaded or copied is in the keyspace.
     ///
-    /// `found` is what the key holds and when it expires, where that may be asked: during a load it must not, and then the
-    /// name decides.
+    /// `found` is what the key holds and when it expires, where that may be asked: during a load it must not, and then
+    /// the name decides.
     pub fn arrived(
         &mut self,
         db: usize,
@@ -270,8 +272,8 @@ impl<W> Server<W> {
         Renamed::Fresh(fresh)
     }
 
-    /// The entry leaves the keyspace, or its name. What a soft invalidation made of it goes into the entry first: the record
-    /// that says so may be gone before the entry is announced under another name.
+    /// The entry leaves the keyspace, or its name. What a soft invalidation made of it goes into the entry first: the
+    /// record that says so may be gone before the entry is announced under another name.
     pub fn left(&mut self, db: usize, mut entry: Entry, now_ms: impl FnOnce() -> u64) {
         self.feed.key_left(entry.key(), entry.ends_ms());
         // Of one that was never linked the tags say nothing.
@@ -284,8 +286,8 @@ impl<W> Server<W> {
         self.index.unlink(db, entry);
     }
 
-    /// What of an entry may travel to a file, another server or another key; `None` if nothing but the key. Of one that no
-    /// index holds no invalidation could tell.
+    /// What of an entry may travel to a file, another server or another key; `None` if nothing but the key. Of one that
+    /// no index holds no invalidation could tell.
     pub(super) fn travels(&self, entry: &Entry, now_ms: u64) -> Option<Attributes> {
         match entry.is_linked() {
             true => self.worth(entry, now_ms),

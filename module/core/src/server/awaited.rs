@@ -1,9 +1,9 @@
 //! The entry that was made for Redis and waits to be announced.
 //!
-//! Redis asks for the value of a key that it loads or copies, and announces the key afterwards. Or it frees the value without
-//! a word: a key in a file that has expired, a RESTORE whose time is over. The event of another key of the same name must
-//! then not lead to freed memory. So whatever frees an entry says so here, on whatever thread: it clears one pointer, if
-//! that is the entry's, and touches nothing else.
+//! Redis asks for the value of a key that it loads or copies, and announces the key afterwards. Or it frees the value
+//! without a word: a key in a file that has expired, a RESTORE whose time is over. The event of another key of the same
+//! name must then not lead to freed memory. So the code that frees an entry says so here, on any thread: it clears one
+//! pointer, if that is the entry's, and touches nothing else.
 
 use std::ptr::null_mut;
 use std::sync::atomic::{AtomicPtr, Ordering};

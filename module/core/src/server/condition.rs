@@ -42,9 +42,9 @@ impl Condition {
 
 impl<W> Server<W> {
     /// Looks at what the index says and, only for entries with an SWR window, at the clock: others are live until Redis
-    /// removes their key, which is not later than their end ([`corrected_deadline`]). An entry that no index holds is dead: no
-    /// invalidation would reach it. So is one that a replica read from its own file, as long as its primary has not
-    /// confirmed it.
+    /// removes their key, which is not later than their end ([`corrected_deadline`]). An entry that no index holds is
+    /// dead: no invalidation would reach it. So is one that a replica read from its own file, as long as its primary
+    /// has not confirmed it.
     #[inline]
     pub fn condition(&self, entry: &mut Entry, now_ms: impl FnOnce() -> u64) -> Condition {
         if self.unconfirmed || !entry.is_linked() {
@@ -70,8 +70,8 @@ impl<W> Server<W> {
         })
     }
 
-    /// What is left of an entry, by its tags and its birth; `None` if it is dead. A softly invalidated one counts as what it
-    /// is about to become.
+    /// What is left of an entry, by its tags and its birth; `None` if it is dead. A softly invalidated one counts as
+    /// what it is about to become.
     pub(super) fn worth(&self, entry: &Entry, now_ms: u64) -> Option<Attributes> {
         match self.index.judge(entry) {
             Verdict::Live => Some(entry.attributes()),
@@ -99,7 +99,8 @@ fn aged(mut attributes: Attributes, verdict: Verdict, now_ms: u64) -> Condition 
     }
 }
 
-/// When an entry ends that was softly invalidated at `epoch`: one SWR window after that, and never later than it would have.
+/// When an entry ends that was softly invalidated at `epoch`: one SWR window after that, and never later than it would
+/// have.
 pub fn softened_end_ms(entry: &Entry, epoch: Epoch, now_ms: u64) -> u64 {
     softened_end(entry.attributes(), epoch, now_ms)
 }
@@ -117,8 +118,8 @@ pub fn fresh_ms(entry: &Entry, now_ms: u64) -> Option<u64> {
     (until_ms < NEVER).then(|| until_ms.saturating_sub(now_ms))
 }
 
-/// The deadline that the key is to have instead of the one it has (`None`: it has none), so that it does not outlive its
-/// entry: after SET, and after EXPIRE, PERSIST, RESTORE and whatever else moves the deadline of a key.
+/// The deadline that the key is to have instead of the one it has (`None`: it has none), so that it does not outlive
+/// its entry: after SET, and after EXPIRE, PERSIST, RESTORE and other commands that move the deadline of a key.
 pub fn corrected_deadline(entry: &Entry, deadline_ms: Option<u64>) -> Option<u64> {
     corrected(entry.ends_ms(), deadline_ms)
 }

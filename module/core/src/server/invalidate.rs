@@ -96,17 +96,17 @@ impl<W> Server<W> {
         }
     }
 
-    /// A softly invalidated entry ends at `ends_ms` or earlier: from now on a mark in it says that it is stale. The deadline
-    /// of its key is to be corrected.
+    /// A softly invalidated entry ends at `ends_ms` or earlier: from now on a mark in it says that it is stale. The
+    /// deadline of its key is to be corrected.
     pub fn shortened(&mut self, db: usize, entry: Entry, ends_ms: u64) {
         if entry.is_linked() {
             self.index.shortened(db, entry, ends_ms);
         }
     }
 
-    /// The keyspace does not hold under its name what the index handed out as entry number `id`: true if the index still
-    /// lists it, which is a bug. Then it is taken out, so that reclaim cannot meet it again and again; else it expired when
-    /// the key was opened, and is gone already.
+    /// The keyspace does not hold under its name what the index handed out as entry number `id`: true if the index
+    /// still lists it, which is a bug. Then it is taken out, so that reclaim cannot meet it again and again; else it
+    /// expired when the key was opened, and is gone already.
     pub fn absent(&mut self, db: usize, id: u32, entry: Entry) -> bool {
         let listed = self.index.lists(db, id, entry);
         if listed {

@@ -16,7 +16,7 @@ pub(super) enum Phase {
 }
 
 impl<W: Copy + Eq + Hash> Server<W> {
-    /// The server serves: whatever was on disk has been read.
+    /// The server serves: the files on disk, if any, have been read.
     pub fn started(&mut self) {
         self.phase = Phase::Running;
     }
@@ -32,7 +32,7 @@ impl<W: Copy + Eq + Hash> Server<W> {
         self.loading = false;
     }
 
-    /// A replica reached its primary: whatever was invalidated since its file was written is delivered, or the whole data
+    /// A replica reached its primary: the invalidations since its file was written are delivered, or the whole data
     /// set was.
     pub fn linked(&mut self) {
         self.unconfirmed = false;
@@ -107,9 +107,9 @@ impl<W: Copy + Eq + Hash> Server<W> {
 impl<W> Server<W> {
     /// Whether what is being read from disk must never be served.
     ///
-    /// A primary cannot know what was invalidated while it was down. A replica is told, if it can go on where it was: it
-    /// keeps what it reads, or it would lack for good what its primary does not send again. Until it has reached its primary
-    /// it serves none of it.
+    /// A primary cannot know what was invalidated while it was down. A replica is told, if it can go on where it was:
+    /// it keeps what it reads, or it would lack for good what its primary does not send again. Until it has reached its
+    /// primary it serves none of it.
     pub(super) fn drops_what_it_loads(&mut self, drop_on_restart: bool) -> bool {
         let doubtful = self.loading && self.phase == Phase::Starting && drop_on_restart;
         self.unconfirmed |= doubtful && self.loads_as_replica;

@@ -8,8 +8,8 @@
 //!   none, no caller fills it yet     miss        token    the caller holds the lease
 //!   none, another caller does        parked up to WAIT, then by what woke it: hit, miss and token, or busy
 //! ```
-//! On a replica there are no leases, for there are no fills: a miss comes without a token. So it does for a caller who may not
-//! write the key, and while memory has run out.
+//! On a replica there are no leases, for there are no fills: a miss comes without a token. So it does for a caller who
+//! may not write the key, and while memory has run out.
 
 use std::hash::Hash;
 
@@ -55,8 +55,8 @@ pub enum Fetched {
 }
 
 impl<W: Copy + Eq + Hash> Server<W> {
-    /// GET: the entry, if it is to be served. `turned_stale` is called when it is the first time that the entry is found
-    /// stale: those who keep its value and track the key are to be told.
+    /// GET: the entry, if it is to be served. `turned_stale` is called when it is the first time that the entry is
+    /// found stale: those who keep its value and track the key are to be told.
     #[inline]
     pub fn lookup(
         &mut self,
@@ -79,8 +79,8 @@ impl<W: Copy + Eq + Hash> Server<W> {
         None
     }
 
-    /// FETCH. `may_fill` says whether the caller may write the key and there is memory for what it would write; those who may
-    /// not get hits and misses, and cost nothing. `turned_stale` as for [`Server::lookup`].
+    /// FETCH. `may_fill` says whether the caller may write the key and there is memory for what it would write; those
+    /// who may not get hits and misses, and cost nothing. `turned_stale` as for [`Server::lookup`].
     pub fn fetch(
         &mut self,
         caller: &Fetcher<'_>,
@@ -135,8 +135,8 @@ impl<W: Copy + Eq + Hash> Server<W> {
         }
     }
 
-    /// Asks for the right to fill a key; `None` where that right does not exist: on a replica, and for a caller who may not
-    /// fill it. `may_fill` is asked only where a lease would be given.
+    /// Asks for the right to fill a key; `None` where that right does not exist: on a replica, and for a caller who may
+    /// not fill it. `may_fill` is asked only where a lease would be given.
     fn ask(
         &mut self,
         caller: &Fetcher<'_>,

@@ -10,8 +10,8 @@ use crate::epoch::Token;
 impl<W: Copy + Eq + Hash> Server<W> {
     /// What an RDB file or a DUMP payload says of an entry, and whether its value goes along.
     pub fn saved(&mut self, entry: &Entry, now_ms: u64) -> (Vec<u8>, bool) {
-        // Which invalidations are taken into account is known up to now; not by a replica that its primary has not reached
-        // since it read the entry from its own file.
+        // Which invalidations are taken into account is known up to now; not by a replica that its primary has not
+        // reached since it read the entry from its own file.
         let saved = match self.unconfirmed {
             false => self.fills.token(now_ms),
             true => Token {
@@ -64,7 +64,8 @@ mod tests {
     use crate::fills::Fills;
     use crate::server::{Awaited, Store, Stored};
 
-    /// Where such a dump is restored, everything that was invalidated since the birth counts: the replica may not have heard of it.
+    /// Where such a dump is restored, everything that was invalidated since the birth counts: the replica may not have
+    /// heard of it.
     #[test]
     fn a_replica_that_its_primary_has_not_reached_does_not_vouch_for_what_it_dumps() {
         static AWAITED: Awaited = Awaited::new();

@@ -30,7 +30,8 @@ pub struct Gone<W> {
 }
 
 impl<W: Copy + Eq + Hash> Server<W> {
-    /// The key holds a value of so many bytes now, or what it held was deleted: every client that waits for it looks again.
+    /// The key holds a value of so many bytes now, or what it held was deleted: every client that waits for it looks
+    /// again.
     #[inline]
     pub fn filled(
         &mut self,
@@ -93,8 +94,8 @@ impl<W: Copy + Eq + Hash> Server<W> {
         self.leases.is_behind(now_ms)
     }
 
-    /// Does a bounded piece of the work that concerns no key and no client, on replicas as well: frees what a flush left,
-    /// takes the memory of invalidations over into another size. True while there is more.
+    /// Does a bounded piece of the work that concerns no key and no client, on replicas as well: frees what a flush
+    /// left, takes the memory of invalidations over into another size. True while there is more.
     pub fn tidy(&mut self) -> bool {
         let more = self.fills.migrate();
         self.index.bury() || more

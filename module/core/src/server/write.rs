@@ -101,9 +101,10 @@ impl<W> Server<W> {
         })
     }
 
-    /// What is to be stored of an entry that a primary stored, that stands in an append-only file, or that comes with its
-    /// slot: what it says, or a husk (`None`). Nothing at all would not do: RENAME, COPY and SET XX, which may follow in the
-    /// file, must find the key, and the replicas of a server that slots move to get the same entry from the same stream.
+    /// What is to be stored of an entry that a primary stored, that stands in an append-only file, or that comes with
+    /// its slot: what it says, or a husk (`None`). Nothing at all would not do: RENAME, COPY and SET XX, which may
+    /// follow in the file, must find the key, and the replicas of a server that slots move to get the same entry from
+    /// the same stream.
     pub fn admit_replicated<'a>(
         &mut self,
         attributes: Attributes,
@@ -124,8 +125,8 @@ impl<W> Server<W> {
         (!invalidated_here).then_some(attributes)
     }
 
-    /// Puts a value into the index: into the same memory, into a new entry in the same place of the index, or into a new
-    /// entry with its own place. The keyspace must follow at once, as the result says.
+    /// Puts a value into the index: into the same memory, into a new entry in the same place of the index, or into a
+    /// new entry with its own place. The keyspace must follow at once, as the result says.
     pub fn store<'a>(&mut self, store: Store<'_, impl Iterator<Item = &'a [u8]>>) -> Stored {
         let Store {
             db,

@@ -1,6 +1,7 @@
-//! The near cache's protocol, simulated: the real logic of both its sides, several servers and processes in virtual time, with
-//! messages that are lost, late, repeated or out of order, clocks that drift and jump, and everything that may go wrong going
-//! wrong. Seeds are printed; `MCACHE_SEED` replays one history, `MCACHE_LONG` runs fifty times as many.
+//! The near cache's protocol, simulated: the real logic of both its sides, several servers and processes in virtual
+//! time, with messages that are lost, late, repeated or out of order, clocks that drift and jump, and everything that
+//! may go wrong going wrong. Seeds are printed; `MCACHE_SEED` replays one history, `MCACHE_LONG` runs fifty times as
+//! many.
 
 mod cache;
 mod clock;

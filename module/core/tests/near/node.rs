@@ -1,5 +1,5 @@
-//! One server: the feed of the crate, and the least of a cache that it needs around it: values, tokens, and the memory of
-//! invalidations that refuses a fill which began too early.
+//! One server: the feed of the crate, and the least of a cache that it needs around it: values, tokens, and the memory
+//! of invalidations that refuses a fill which began too early.
 
 use std::collections::BTreeMap;
 
@@ -153,7 +153,7 @@ impl Node {
         self.slots = slots;
         self.standing = Standing::GOOD;
         self.cluster_up = true;
-        // Epochs of the former primary are passed, whatever the wall clocks say.
+        // Epochs of the former primary are passed, also if this wall clock is behind.
         let wall_ms = self.clock.wall_ms(real_us);
         let cache = &self.cache;
         let seen = cache.invalidated.iter().flatten();
@@ -372,7 +372,7 @@ impl Node {
         self.cache.cleared.insert(key, epoch);
     }
 
-    /// Does what is due by itself; who is replied what.
+    /// Does what is due by itself, and returns the replies.
     pub fn run(&mut self, real_us: u64) -> Vec<(Handle, Reply)> {
         let now_us = self.now_us(real_us);
         self.feed.run(now_us);

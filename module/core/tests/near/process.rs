@@ -45,7 +45,7 @@ pub struct Read {
     pub key: Key,
     /// What it must not undercut, from when it began.
     pub acknowledged: Value,
-    /// It changes the key, and stores what it becomes over whatever is there, without invalidating anything.
+    /// It changes the key, and stores what it becomes over the value that is there, without invalidating anything.
     pub changes: bool,
     pub token: Option<Token>,
     pub loaded: Value,

@@ -1,21 +1,24 @@
 //! One server: the shipped `mcache_core::server` around a keyspace that is a map.
 //!
-//! What stands here is what Redis does: it keeps entries under keys with deadlines, expires them, writes them to files and
-//! passes commands on. Every decision is the crate's. Time, randomness and messages come from the world; what it wants to
-//! tell others is left in `wakes` and `log`.
+//! What stands here is what Redis does: it keeps entries under keys with deadlines, expires them, writes them to files
+//! and passes commands on. Every decision is the crate's. Time, randomness and messages come from the world; what it
+//! wants to tell others is left in `wakes` and `log`.
+
+mod messages;
+mod replication;
 
 use std::collections::{BTreeMap, HashMap};
 
 use mcache_core::command::{OnlyIf, Set};
-use mcache_core::encode;
 use mcache_core::entry::{Attributes, Entry};
 use mcache_core::epoch::{Epoch, Token};
 use mcache_core::fills::Fills;
-use mcache_core::index::{Scope, Task};
+use mcache_core::index::Task;
 use mcache_core::lease::{Answer, Released, Waiter, Wake};
 use mcache_core::server::{self, Awaited, Condition, Edge, Fetched, Fetcher, Store, Stored};
 
 use crate::world::{Key, TAGS_A_KEY, Tag, Value, is_manual, tags_of};
+pub use messages::{Dump, Invalidation, Op, Reply, Request};
 
 /// So few that invalidations push each other out of the exact part of the memory all the time.
 const REMEMBERED_TAGS: usize = 4;
@@ -43,94 +46,6 @@ impl Edge for Moment {
     fn is_primary(&self) -> bool {
         self.is_primary
     }
-}
-
-/// What a client asks.
-#[derive(Clone, Copy, Debug)]
-pub enum Request {
-    Get(Key),
-    Fetch {
-        key: Key,
-        lease_ms: u64,
-        wait_ms: u64,
-        early_ms: u64,
-    },
-    Token,
-    Set {
-        key: Key,
-        value: Value,
-        token: Token,
-        ttl_ms: u64,
-        swr_ms: u32,
-    },
-    Release {
-        key: Key,
-        token: Token,
-    },
-    Invalidate(Invalidation),
-    Flush,
-}
-
-#[derive(Clone, Copy, Debug)]
-pub struct Invalidation {
-    pub tag: Tag,
-    pub auto: bool,
-    pub soft: bool,
-    /// Whether its entries are few enough to be dealt with at once.
-    pub at_once: bool,
-}
-
-impl Invalidation {
-    fn scope(&self) -> Scope {
-        if self.auto { Scope::Auto } else { Scope::All }
-    }
-}
-
-/// What it is told.
-#[derive(Clone, Copy, Debug)]
-pub enum Reply {
-    Hit(Value, Option<Token>),
-    Stale(Value, Option<Token>),
-    Miss(Token),
-    Busy,
-    Nothing,
-    Token(Token),
-    Done,
-    /// With what a replica must have applied before it knows.
-    Invalidated {
-        offset: usize,
-    },
-}
-
-/// One command of the replication stream: what was decided.
-#[derive(Clone, Debug)]
-pub enum Op {
-    Set {
-        key: Key,
-        value: Value,
-        attributes: Attributes,
-        deadline_ms: u64,
-    },
-    /// RESTORE, as it came.
-    Restore(Dump, u64),
-    Unlink(Key),
-    Invalidate(Invalidation, Epoch),
-    Shorten {
-        key: Key,
-        ends_ms: u64,
-    },
-    /// Everything born before is dead.
-    Floor(Epoch),
-    Flush,
-}
-
-/// An entry as a file, a full synchronisation or MIGRATE has it.
-#[derive(Clone, Debug)]
-pub struct Dump {
-    key: Key,
-    meta: Vec<u8>,
-    value: Vec<u8>,
-    deadline_ms: u64,
 }
 
 /// What the keyspace has under a key.
@@ -309,7 +224,7 @@ impl Server {
         })
     }
 
-    /// Takes note of who fills a key: there must be no other.
+    /// Notes the client that fills a key: there must be no other.
     fn granted(&mut self, client: u64, key: Key, token: Token, lease_ms: u64, now_ms: u64) {
         let holder = Holder {
             client,
@@ -439,7 +354,7 @@ impl Server {
         }
     }
 
-    /// Whatever has the server go on ends the leases that are over: for good, even if the clock is set back afterwards.
+    /// Each step of the server ends the leases that are over: for good, even if the clock is set back afterwards.
     fn over_by(&mut self, now_ms: u64) {
         self.holders.retain(|_, holder| holder.until_ms > now_ms);
     }
@@ -588,161 +503,6 @@ impl Server {
             }
         };
         keys.into_iter().filter_map(look).collect()
-    }
-
-    // ---- replication, persistence, migration ----
-
-    /// What a file, a full synchronisation or MIGRATE says of a key.
-    fn saved(&mut self, key: Key, held: Held, now_ms: u64) -> Dump {
-        let (meta, with_value) = self.core.saved(&held.entry, now_ms);
-        let value = if with_value { held.entry.value() } else { b"" };
-        Dump {
-            key,
-            meta,
-            value: value.to_vec(),
-            deadline_ms: held.deadline_ms,
-        }
-    }
-
-    /// The value of a key that Redis is given from elsewhere, and its announcement.
-    fn take_over(&mut self, dump: &Dump, deadline_ms: u64, drop: bool, loading: bool, now_ms: u64) {
-        let read = encode::decode(encode::VERSION, &dump.meta);
-        let (key, moment) = (dump.key, self.moment(now_ms, 0));
-        let Some(entry) = self.core.load(&[key], &dump.value, read, drop, &moment) else {
-            return;
-        };
-        // As Redis does with what has expired, on a primary: never announced.
-        if self.is_primary && deadline_ms <= now_ms {
-            AWAITED.is_freed(entry);
-            // SAFETY: it is in no keyspace and no index.
-            unsafe { entry.free() };
-            return;
-        }
-        self.remove(key);
-        self.keyspace.insert(key, Held { entry, deadline_ms });
-        let found = Some((entry, Some(deadline_ms)));
-        self.core.arrived(DB, &[key], found, loading);
-        self.correct_deadline(key);
-    }
-
-    /// What the module does whenever the deadline of a key was moved.
-    fn correct_deadline(&mut self, key: Key) {
-        if let Some(held) = self.keyspace.get_mut(&key) {
-            let corrected = server::corrected_deadline(&held.entry, Some(held.deadline_ms));
-            held.deadline_ms = corrected.unwrap_or(held.deadline_ms);
-        }
-    }
-
-    /// What a full synchronisation or a file holds.
-    pub fn data_set(&mut self, now_ms: u64) -> Vec<Dump> {
-        let held: Vec<_> = self.keyspace.iter().map(|(k, held)| (*k, *held)).collect();
-        held.into_iter()
-            .map(|(key, held)| self.saved(key, held, now_ms))
-            .collect()
-    }
-
-    /// Reads such a data set: at its start what an earlier run left on disk, later what its primary sends.
-    pub fn load(&mut self, file: &[Dump], drop: bool, now_ms: u64) {
-        self.core.load_begins(self.is_primary);
-        for dump in file {
-            self.take_over(dump, dump.deadline_ms, drop, true, now_ms);
-        }
-        self.core.load_ended();
-    }
-
-    /// Whatever was on disk has been read.
-    pub fn started(&mut self) {
-        self.core.started();
-    }
-
-    /// Does what its primary did.
-    pub fn apply(&mut self, op: &Op, now_ms: u64) {
-        match op {
-            Op::Set {
-                key,
-                value,
-                attributes,
-                deadline_ms,
-            } => {
-                let names = tags_of(*key).map(name);
-                let names = names.iter().map(Vec::as_slice);
-                let moment = self.moment(now_ms, 0);
-                let admitted = self
-                    .core
-                    .admit_replicated(*attributes, names, true, &moment);
-                let attributes = admitted.unwrap_or(Attributes::HUSK);
-                self.store(*key, *value, attributes, *deadline_ms);
-            }
-            Op::Restore(dump, deadline_ms) => {
-                self.take_over(dump, *deadline_ms, true, false, now_ms);
-            }
-            Op::Unlink(key) => {
-                self.remove(*key);
-            }
-            Op::Invalidate(invalidation, epoch) => {
-                let (name, scope) = (name(invalidation.tag), invalidation.scope());
-                let (names, soft) = (std::iter::once(&name[..]), invalidation.soft);
-                let moment = self.moment(now_ms, 0);
-                self.core
-                    .invalidate_replicated(DB, names, scope, soft, *epoch, &moment);
-            }
-            Op::Shorten { key, ends_ms } => {
-                if let Some(held) = self.keyspace.get(key) {
-                    self.core.shortened(DB, held.entry, *ends_ms);
-                    self.correct_deadline(*key);
-                }
-            }
-            Op::Floor(epoch) => {
-                let moment = self.moment(now_ms, 0);
-                self.core.floor_replicated(*epoch, &moment);
-            }
-            Op::Flush => self.flush(now_ms),
-        }
-    }
-
-    /// A replica has found its primary, and goes on where it was.
-    pub fn linked(&mut self) {
-        self.core.linked();
-    }
-
-    /// What `DEBUG DIGEST` sees: every key that is there, with what is kept of its entry.
-    pub fn digest(&mut self) -> BTreeMap<Key, Option<Kept>> {
-        let kept = |held: &Held| {
-            let (attributes, tags) = self.core.digested(&held.entry, u64::MAX)?;
-            let tags = tags.map(<[u8]>::to_vec).collect();
-            Some((attributes, held.entry.value().to_vec(), tags))
-        };
-        self.keyspace
-            .iter()
-            .map(|(k, held)| (*k, kept(held)))
-            .collect()
-    }
-
-    /// It takes the place of its primary.
-    pub fn promote(&mut self, incarnation: u64, drop: bool, now_ms: u64) {
-        self.is_primary = true;
-        self.core.promoted(incarnation, drop, now_ms);
-    }
-
-    /// What MIGRATE sends; nothing for a key that is not there.
-    pub fn dump(&mut self, key: Key, now_ms: u64) -> Option<Dump> {
-        self.open(key, now_ms);
-        let held = *self.keyspace.get(&key)?;
-        let mut dump = self.saved(key, held, now_ms);
-        // MIGRATE sends what is left, and clocks differ.
-        dump.deadline_ms -= now_ms;
-        Some(dump)
-    }
-
-    pub fn restore(&mut self, dump: &Dump, now_ms: u64) {
-        let deadline_ms = now_ms + dump.deadline_ms;
-        self.take_over(dump, deadline_ms, true, false, now_ms);
-        self.log.push(Op::Restore(dump.clone(), deadline_ms));
-    }
-
-    /// MIGRATE is done: the key is elsewhere now, and so are those who wait for it.
-    pub fn migrated(&mut self, key: Key) {
-        self.unlink(key);
     }
 }
 

@@ -1,7 +1,8 @@
-//! Runs simulated histories by seed. The seeds are printed; `MCACHE_SEED` replays one history, `MCACHE_LONG` runs many more.
+//! Runs simulated histories by seed. The seeds are printed; `MCACHE_SEED` replays one history, `MCACHE_LONG` runs many
+//! more.
 
-/// Runs `few` histories, or `many` of them with `MCACHE_LONG`, and has `each` do what is done with what came of one. Returns
-/// whether it was more than the one that is replayed: only then something must have happened.
+/// Runs `few` histories, or `many` of them with `MCACHE_LONG`, and has `each` do what is done with what came of one.
+/// Returns whether it was more than the one that is replayed: only then something must have happened.
 pub fn run<C>(few: u64, many: u64, history: impl Fn(u64) -> C, mut each: impl FnMut(C)) -> bool {
     let replayed = crate::seed::replayed();
     let histories = match (replayed, std::env::var_os("MCACHE_LONG")) {

@@ -12,8 +12,8 @@ pub fn replayed() -> Option<u64> {
     }
 }
 
-/// The seed of a test: that of `MCACHE_SEED`, else a new one, short enough to be typed. It is printed, and the test runner shows
-/// what a failed test printed.
+/// The seed of a test: that of `MCACHE_SEED`, else a new one, short enough to be typed. It is printed, and the test
+/// runner shows what a failed test printed.
 #[allow(dead_code, reason = "simulations only replay")]
 pub fn seed() -> u64 {
     let seed = replayed().unwrap_or_else(|| fastrand::u64(..1_000_000_000));

@@ -1,4 +1,5 @@
-//! The near cache beside what else the client does: stale windows, an entry that the server has evicted, what is told of it.
+//! The near cache beside what else the client does: stale windows, an entry that the server has evicted, what is told
+//! of it.
 
 use std::time::Duration;
 
@@ -26,7 +27,8 @@ fn what_is_softly_invalidated_is_not_served_from_near_and_the_server_says_who_ge
         let told = writer.soft_invalidate(["soft"]).await.expect("sent");
         assert!(told.is_settled());
         assert_eq!(reader.key("k").get::<u32>().await.expect("read"), None);
-        // The caller that refreshes holds the lease at the server; the others get the stale value from there, and do not keep it.
+        // The caller that refreshes holds the lease at the server; the others get the stale value from there, and do
+        // not keep it.
         let (begin, begun) = tokio::sync::oneshot::channel();
         let (go_on, goes_on) = tokio::sync::oneshot::channel::<()>();
         let refresh = {

@@ -74,8 +74,8 @@ fn an_invalidation_of_too_many_tags_is_told_as_a_flush() {
     assert!(node.feed.bytes() < before + 200, "an eighth of the log");
 }
 
-/// An entry that is deleted, moved or overwritten by another type is told; one that expires or is evicted is not, and its key
-/// stays marked.
+/// An entry that is deleted, moved or overwritten by another type is told; one that expires or is evicted is not, and
+/// its key stays marked.
 #[test]
 fn an_entry_that_leaves_is_told_unless_it_left_by_itself() {
     let mut node = server(1);

@@ -1,5 +1,5 @@
-//! Histories that an obvious version of the protocol gets wrong, each taken step by step through the real logic. In all of them
-//! a lease lasts a second, and key 0 carries tags 0 and 1.
+//! Histories that an obvious version of the protocol gets wrong, each taken step by step through the real logic. In all
+//! of them a lease lasts a second, and key 0 carries tags 0 and 1.
 
 mod bounds;
 mod confirming;

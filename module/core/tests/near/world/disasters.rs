@@ -4,7 +4,8 @@ use mcache_core::feed::{Settings, Standing};
 
 use super::*;
 
-/// How long a cluster node that is cut off takes to notice, and how much later its successor is elected at the earliest.
+/// How long a cluster node that is cut off takes to notice, and how much later its successor is elected at the
+/// earliest.
 const NODE_TIMEOUT_US: u64 = 500_000;
 
 impl World {
@@ -220,7 +221,7 @@ impl World {
         let node = self.primary[shard];
         let heals_us = NODE_TIMEOUT_US * 3 + self.rng.u64(0..7_000_000);
         for process in 0..PROCESSES {
-            // Who is on its side reaches no other server of the shard.
+            // A process reaches one side only: it is cut off from `away`.
             let away = if self.rng.bool() { node } else { node ^ 1 };
             self.processes[process].reaches[away] = false;
             self.after(
@@ -321,8 +322,8 @@ impl World {
                 process.writes
             );
         }
-        // What is in the near caches now is what the database says: whatever was changed since is settled, unless the process
-        // that changed it died.
+        // The near caches hold what the database says: each change since is settled, unless the process
+        // that made it died.
         for process in 0..PROCESSES {
             let one = &self.processes[process];
             let now_ms = one.clock.ms(self.horizon_us + CALM_US);
@@ -334,7 +335,8 @@ impl World {
             }
         }
         let good = |server: &Server| server.up && server.node.standing == Standing::GOOD;
-        // Where two failovers overlapped, an old primary may have been told of none: processes that reach it stay with it.
+        // Where two failovers overlapped, an old primary may have been told of none: processes that reach it stay with
+        // it.
         let alone = |node: usize| {
             let other = &self.servers[node ^ 1];
             !(other.up && other.node.standing.primary)

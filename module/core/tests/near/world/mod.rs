@@ -1,7 +1,7 @@
 //! Everything around servers and processes: the network, the database that knows the truth, and what is checked.
 //!
-//! Checked always: no near hit older than what was settled when the call began, nor than what its own process had begun to
-//! invalidate, nor of a value in whose place another one was stored more than a lease before; no value from a server
+//! Checked always: no near hit older than what was settled when the call began, nor than what its own process had begun
+//! to invalidate, nor of a value in whose place another one was stored more than a lease before; no value from a server
 //! older than what was acknowledged (else the simulation of the server is wrong). And at the end, when nothing goes
 //! wrong any more: every write is settled, every process serves hits, and none is outdated.
 
@@ -47,8 +47,8 @@ const GROUPS: usize = 4;
 const GROUP: u16 = 4_096;
 pub const NODES: usize = 4;
 const PROCESSES: usize = 3;
-/// Virtual time during which things begin and go wrong, in a short history and in a long one: leases of predecessors are waited
-/// for in seconds.
+/// Virtual time during which things begin and go wrong, in a short history and in a long one: leases of predecessors
+/// are waited for in seconds.
 const HORIZONS_US: [u64; 2] = [3_000_000, 15_000_000];
 /// And after that until all is over.
 const CALM_US: u64 = 14_000_000;

@@ -53,7 +53,8 @@ impl World {
             What::Key(key, _) => Own::Keys(vec![key_name(*key).into()]),
             What::Everything(_) => Own::Everything,
         };
-        // A process whose own invalidation failed for good does not exist here: it is repeated until it is acknowledged.
+        // A process whose own invalidation failed for good does not exist here: it is repeated until it is
+        // acknowledged.
         let one = &mut self.processes[process];
         one.own.raise(&what);
         let mut ids = Vec::new();

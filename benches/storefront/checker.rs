@@ -11,10 +11,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::json;
-
-use crate::BoxError;
-use crate::load::{Client, RESERVED};
-use crate::servers::Servers;
+use storefront::BoxError;
+use storefront::servers::Servers;
+use storefront_load::{Client, RESERVED};
 
 /// How long a change may stay unacknowledged before something is wrong.
 const PATIENCE: Duration = Duration::from_secs(60);

@@ -1,12 +1,17 @@
 //! Visitors: what people do in a store, over HTTP, measured from outside.
 
 mod client;
+mod published;
 mod recorder;
 mod visit;
 
 pub use client::{Client, Reply};
+pub use published::{PUBLISHED, Published};
 pub use recorder::{Figures, Recorder};
 pub use visit::{Mix, RESERVED, Visitor};
+
+/// What keeps a visitor from an answer.
+pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// The endpoints of the published table, as their routes are written, in its order.
 pub const ENDPOINTS: [&str; 15] = [

@@ -1,8 +1,8 @@
 //! `make storefront-bench`: the storefront without the cache, with it and with a near cache, in alternating rounds.
 //!
-//! `storefront-bench [quick] [cold] [browse|order|hot] [local|hop] [OUT]`: `quick` makes every round short; `cold` begins each
-//! with an empty cache; a mix, a place of the database or both pick what is measured; OUT is the directory the report goes to
-//! (docs/results; if only a part is measured, target/storefront).
+//! `storefront-bench [quick] [cold] [browse|order|hot] [local|hop] [OUT]`: `quick` makes every round short; `cold`
+//! begins each with an empty cache; a mix, a place of the database or both pick what is measured; OUT is the directory
+//! the report goes to (docs/results; if only a part is measured, target/storefront).
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -11,11 +11,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use storefront::BoxError;
-use storefront::bench::{Hop, Plan, outage, run, write};
 use storefront::config::Config;
-use storefront::load::Mix;
 use storefront::servers::Servers;
 use storefront::stop;
+use storefront_bench::{Hop, Plan, outage, run, write};
+use storefront_load::Mix;
 
 /// What the requests are drawn from, so that a run can be repeated.
 const SEED: u64 = 20_260_107;

@@ -1,4 +1,5 @@
-//! Rounds: a store is opened, warmed up, visited, closed; without the cache, with it, with a near cache as well, and back.
+//! Rounds: a store is opened, warmed up, visited, closed; without the cache, with it, with a near cache as well, and
+//! back.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -6,15 +7,15 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use mcache_postgres::{Mapping, Outbox};
+use storefront::config::Config;
+use storefront::reads::Total;
+use storefront::serve::Server;
+use storefront::servers::Servers;
+use storefront::{BoxError, schema};
+use storefront_load::{ENDPOINTS, Figures, Mix, Recorder, Visitor};
 use tokio::task::JoinSet;
 
-use super::checker::{Checker, Findings};
-use crate::config::Config;
-use crate::load::{ENDPOINTS, Figures, Mix, Recorder, Visitor};
-use crate::reads::Total;
-use crate::serve::Server;
-use crate::servers::Servers;
-use crate::{BoxError, schema};
+use crate::checker::{Checker, Findings};
 
 /// Between two changes of the back office.
 const BACK_OFFICE_RESTS: Duration = Duration::from_millis(250);
@@ -149,7 +150,7 @@ pub async fn run(servers: &Arc<Servers>, base: &Config, plan: Plan) -> Result<Sc
     let mut findings = Findings::default();
     let mut visits = None;
     for pair in 0..plan.pairs {
-        // Whatever is slower in the last third of a turn is so for the first and the last kind.
+        // The order alternates, so what slows the last third of a turn slows the first and the last kind alike.
         let mut order = Kind::ALL;
         if pair % 2 > 0 {
             order.reverse();
