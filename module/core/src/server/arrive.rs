@@ -152,7 +152,7 @@ impl<W> Server<W> {
         if !Entry::fits(key, value) {
             return None;
         }
-        let entry = Entry::without_records(key, value, attributes, tags.len());
+        let entry = Entry::blank(key, value, attributes, tags.len());
         self.awaited.begin(entry);
         if let Some(before) = self.pending.take() {
             self.spare.keep(before);
@@ -267,7 +267,7 @@ impl<W> Server<W> {
         if !Entry::fits(key, value) {
             return Renamed::TooLong;
         }
-        let fresh = Entry::without_records(key, value, attributes, tags.len());
+        let fresh = Entry::blank(key, value, attributes, tags.len());
         self.index.adopt(db, fresh, tags.iter(), false);
         Renamed::Fresh(fresh)
     }
