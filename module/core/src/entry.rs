@@ -202,8 +202,7 @@ impl Entry {
             });
         }
         let mut entry = Entry(header);
-        // SAFETY: the parts lie one behind the other inside the allocation, as `layout` computed; the sources are
-        // borrowed slices and so cannot overlap memory that was allocated just now.
+        // SAFETY: the parts lie one behind the other in this new allocation, as `layout` computed.
         unsafe {
             entry.part(0).write_bytes(0, tags * 4);
             copy_nonoverlapping(key.as_ptr(), entry.part(tags * 8), key.len());
