@@ -127,6 +127,7 @@ test-long: export MCACHE_LONG = 1
 test-long: build ## every test and the ones that take minutes
 	@.ci/setup chromium
 	$(CARGO) test --workspace --release -- --include-ignored
+	@$(MAKE) --no-print-directory bench-ir COMPARE=1
 
 .PHONY: valgrind
 valgrind: build ## some of the tests with Redis and the module under memcheck, two minutes; NAME=... picks others, NAME=all half an hour
@@ -145,8 +146,8 @@ lint: ## formatting, clippy (each published crate also without features and with
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps
 
 .PHONY: bench
-bench: build ## against plain Redis and rivals; writes benches/RESULTS.md
-	$(CARGO) run --release -p mcache-benches --bin server-bench
+bench: build ## against plain Redis and rivals; writes benches/RESULTS.md. COMPARE=1 instead says what became slower
+	$(CARGO) run --release -p mcache-benches --bin server-bench -- $(if $(COMPARE),--compare)
 
 .PHONY: bench-postgres
 bench-postgres: ## commits a second without capture, with one and with ten consumers; adds to benches/RESULTS.md
@@ -165,9 +166,9 @@ bench-near: build ## a hit in the near cache beside quick_cache and moka, settli
 	PART=$(PART) $(CARGO) run --release -p mcache-benches --bin near-bench
 
 .PHONY: bench-ir
-bench-ir: build ## instructions per operation, counted by valgrind; adds to benches/RESULTS.md
+bench-ir: build ## instructions per operation, counted by valgrind; adds to benches/RESULTS.md, or COMPARE=1
 	@.ci/setup valgrind
-	$(CARGO) run --release -p mcache-benches --bin server-bench -- --instructions
+	$(CARGO) run --release -p mcache-benches --bin server-bench -- --instructions $(if $(COMPARE),--compare)
 
 .PHONY: dist
 dist: ## the module as .deb, tarball and the zip for Redis Software, mcache-watch, the package for Medusa, in target/dist

@@ -1,8 +1,9 @@
 //! `make bench`: what mcache costs, beside plain Redis and beside rivals done well.
 //!
 //! Each part measures on servers of its own and renews its part of `benches/RESULTS.md`. Without arguments all parts
-//! run but the counted instructions, which need valgrind (`--instructions`), the limits, which need memory
-//! (`--limits <entries>`), and the rows of one server version (`--this-server`); `--only <part>` picks one.
+//! run but the counted instructions, which need valgrind (`--instructions`), the limits, which need memory (`--limits
+//! <entries>`), and the rows of one server version (`--this-server`); `--only <part>` picks one. With `--compare`
+//! nothing is written: what became worse than the stored figures is said, and the program fails if anything did.
 
 mod against_plain;
 mod client;
@@ -31,7 +32,12 @@ const PARTS: [(&str, fn()); 6] = [
 ];
 
 fn main() -> ExitCode {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let mut arguments: Vec<String> = std::env::args().skip(1).collect();
+    let all = arguments.len();
+    arguments.retain(|argument| argument != "--compare");
+    if arguments.len() < all {
+        results::compare();
+    }
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match words[..] {
         [] => PARTS.iter().for_each(|(_, run)| run()),
@@ -47,13 +53,19 @@ fn main() -> ExitCode {
         },
         _ => return usage(),
     }
-    ExitCode::SUCCESS
+    match results::found_worse() {
+        0 => ExitCode::SUCCESS,
+        rows => {
+            println!("{rows} rows became worse");
+            ExitCode::FAILURE
+        }
+    }
 }
 
 fn usage() -> ExitCode {
     let names = PARTS.map(|(name, _)| name).join("|");
     eprintln!(
-        "usage: server-bench [--instructions | --this-server | --limits <entries> | --only {names}]"
+        "usage: server-bench [--compare] [--instructions | --this-server | --limits <entries> | --only {names}]"
     );
     ExitCode::from(2)
 }

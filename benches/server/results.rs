@@ -7,7 +7,9 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
+use harness::figures::{Better, stored, worse};
 use harness::{Server, locate};
 
 /// What a figure should be.
@@ -18,6 +20,37 @@ pub enum Goal {
     AtLeast(f64),
     /// Nothing: shown beside others.
     None,
+    /// Nothing, but the less the better.
+    Low,
+}
+
+impl Goal {
+    /// Which way is better, where there is a way.
+    fn better(&self) -> Option<Better> {
+        match self {
+            Goal::AtMost(_) | Goal::Low => Some(Better::Less),
+            Goal::AtLeast(_) => Some(Better::More),
+            Goal::None => None,
+        }
+    }
+}
+
+/// How much worse than the stored one a figure may be, as a share: two runs of the same code differ.
+const NOISE: f64 = 0.15;
+
+/// Instead of being written, figures are compared with the stored ones.
+static COMPARING: AtomicBool = AtomicBool::new(false);
+/// Rows that became worse.
+static WORSE: AtomicUsize = AtomicUsize::new(0);
+
+/// From now on figures are compared with the stored ones, and the file stays as it is.
+pub fn compare() {
+    COMPARING.store(true, Ordering::Relaxed);
+}
+
+/// How many rows were found worse.
+pub fn found_worse() -> usize {
+    WORSE.load(Ordering::Relaxed)
 }
 
 /// One line of a table.
@@ -35,7 +68,7 @@ impl Row {
         let (limit, met, sign) = match self.goal {
             Goal::AtMost(limit) => (limit, self.figure <= limit, "≤"),
             Goal::AtLeast(limit) => (limit, self.figure >= limit, "≥"),
-            Goal::None => return "–".to_owned(),
+            Goal::None | Goal::Low => return "–".to_owned(),
         };
         let distance = (self.figure / limit - 1.0).abs() * 100.0;
         if met {
@@ -53,6 +86,7 @@ pub struct Part {
     /// What the figures are, in a sentence or two.
     pub about: &'static str,
     pub rows: Vec<Row>,
+    noise: f64,
 }
 
 impl Part {
@@ -62,7 +96,14 @@ impl Part {
             command,
             about,
             rows: Vec::new(),
+            noise: NOISE,
         }
+    }
+
+    /// For figures that repeat better than most: how much worse they may be, as a share.
+    pub fn with_noise(mut self, noise: f64) -> Self {
+        self.noise = noise;
+        self
     }
 
     /// Adds a row and shows it.
@@ -98,6 +139,10 @@ impl Part {
     pub fn write_on(&self, version: &str) {
         let path = path();
         let file = fs::read_to_string(&path).unwrap_or_else(|_| HEADER.to_owned());
+        if COMPARING.load(Ordering::Relaxed) {
+            self.compare_with(&file);
+            return;
+        }
         let (begin, end) = (
             format!("<!-- begin {} -->\n", self.name),
             format!("<!-- end {} -->\n", self.name),
@@ -108,6 +153,25 @@ impl Part {
             _ => format!("{file}\n{text}"),
         };
         fs::write(&path, renewed).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    }
+
+    /// Says which rows became worse than what the file says.
+    fn compare_with(&self, file: &str) {
+        let percent = self.noise * 100.0;
+        println!("  compared with the stored figures, of which {percent:.0} % is noise:");
+        for row in &self.rows {
+            let Some(better) = row.goal.better() else {
+                continue;
+            };
+            let Some(before) = stored(file, &self.name, &row.what) else {
+                println!("  new, nothing is stored: {}", row.what);
+                continue;
+            };
+            if let Some(worse) = worse(&row.what, before, row.figure, better, self.noise) {
+                WORSE.fetch_add(1, Ordering::Relaxed);
+                println!("  WORSE  {worse}");
+            }
+        }
     }
 
     fn table(&self, version: &str) -> String {

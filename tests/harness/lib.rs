@@ -25,8 +25,10 @@
 //! | read commands from a connection | [`resp`] |
 //! | start other programs, and end them | [`KillOnDrop`] |
 //! | replay a shop's recorded calls, with values of the recorded sizes | [`trace`], [`page`] |
+//! | compare figures with those in a table that is kept | [`figures`] |
 //! | draw random operations that can be drawn again | [`Seed`] |
 
+pub mod figures;
 pub mod host;
 mod index;
 pub mod line;

@@ -64,7 +64,7 @@ pub fn encode(data: &[u8]) {
     let Some(decoded) = decode(version, bytes) else {
         return;
     };
-    let tags = decoded.tags.iter().map(|tag| &**tag);
+    let tags = decoded.tags.iter();
     assert!(tags.clone().all(|tag| !tag.is_empty()));
     assert!(decoded.attributes.birth < Epoch::END && decoded.saved.epoch < Epoch::END);
     let again = encoding::encode(decoded.attributes, decoded.saved, tags);

@@ -1,11 +1,15 @@
 //! Commands as clients write them, parsed into types that need no further checks. Arguments left over are errors.
 
+mod packed;
+
 use crate::entry::{Attributes, Entry, MAX_BYTES, MAX_KEY_BYTES, MAX_TAG_BYTES, MAX_TAGS, NEVER};
 use crate::epoch::{Epoch, Token};
 use crate::error::Error;
 use crate::feed::Named;
 use crate::index::Scope;
 use crate::text::{MAX_PATTERN_BYTES, MAX_TTL_S, integer, seconds_ms};
+
+pub use packed::{Packed, PackedTags};
 
 /// Limits that the configuration sets.
 #[derive(Clone, Copy, Debug)]
@@ -242,8 +246,8 @@ impl Invalidate {
     }
 }
 
-/// `MCACHE.REPLSET key end-ms birth attributes value [tag ...]`: a stored entry in the replication stream and in
-/// append-only files; an end of -1 is none.
+/// `MCACHE.REPLSET key end-ms birth attributes value [tag ...]`: a stored entry in append-only files that were
+/// rewritten; an end of -1 is none. The replication stream says the same in fewer words, see [`Packed`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct ReplSet {
     /// When the entry ends, if it does, and so when its key is to expire.
@@ -263,20 +267,24 @@ impl ReplSet {
     /// Parses; `None` for what no server writes. Limits of the configuration are not asked: they were, where it was
     /// decided.
     pub fn parse<A: Arguments + ?Sized>(args: &A) -> Option<ReplSet> {
-        let deadline_ms = match args.get(2) {
-            b"-1" => None,
-            text => Some(integer(text)?).filter(|ms| i64::try_from(*ms).is_ok()),
-        };
-        let ends_ms = deadline_ms.map_or(NEVER, |ms| ms.min(NEVER));
-        let birth = Epoch(integer(args.get(3))?);
-        let attributes = Attributes::unpack(integer(args.get(4))?, birth, ends_ms)?;
+        let read = Self::read(args.get(2), args.get(3), args.get(4))?;
         let mut tags = (Self::TAGS..args.len()).map(|at| args.get(at).len());
         let sound = tags.len() <= MAX_TAGS
             && tags.all(|len| (1..=MAX_TAG_BYTES).contains(&len))
             && Entry::fits(args.get(Self::KEY), args.get(Self::VALUE));
-        sound.then_some(ReplSet {
+        sound.then_some(read)
+    }
+
+    fn read(end: &[u8], birth: &[u8], attributes: &[u8]) -> Option<ReplSet> {
+        let deadline_ms = match end {
+            b"-1" => None,
+            text => Some(integer(text)?).filter(|ms| i64::try_from(*ms).is_ok()),
+        };
+        let ends_ms = deadline_ms.map_or(NEVER, |ms| ms.min(NEVER));
+        let birth = Epoch(integer(birth)?);
+        Some(ReplSet {
             deadline_ms,
-            attributes,
+            attributes: Attributes::unpack(integer(attributes)?, birth, ends_ms)?,
         })
     }
 }

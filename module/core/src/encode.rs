@@ -17,6 +17,7 @@
 //!
 //! What is read here is what the sender says. What of it is believed is decided in `fills.rs` and `server/arrive.rs`.
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 
 use crate::entry::{Attributes, MAX_TAG_BYTES, MAX_TAGS, NEVER};
@@ -27,7 +28,7 @@ pub const VERSION: i32 = 2;
 
 /// Attributes and tag names of an entry, read from a file or another server.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Decoded {
+pub struct Decoded<'a> {
     /// What the entry is made with.
     pub attributes: Attributes,
     /// The attributes say when it ends. If not (version 1), it ends with the deadline of its key.
@@ -35,8 +36,88 @@ pub struct Decoded {
     /// When it was written, and by whom.
     pub saved: Token,
     /// Its tags, all different, none empty.
-    pub tags: Vec<Box<[u8]>>,
+    pub tags: TagNames<'a>,
 }
+
+/// Names of tags as they are encoded, one behind the other, each behind its length. Where they are read from a file
+/// they stay in the bytes that were read: a file of a million entries has millions of them.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct TagNames<'a> {
+    bytes: Cow<'a, [u8]>,
+    count: usize,
+}
+
+impl<'a> TagNames<'a> {
+    /// How many they are.
+    pub fn len(&self) -> usize {
+        self.count
+    }
+
+    /// There are none.
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    /// The names, in the order in which they were written.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = &[u8]> + Clone {
+        Names {
+            bytes: &self.bytes,
+            count: self.count,
+        }
+    }
+
+    /// The same names in a buffer that is there already, in place of what it holds.
+    pub(crate) fn copied_to(&self, mut buffer: Vec<u8>) -> TagNames<'static> {
+        buffer.clear();
+        buffer.extend_from_slice(&self.bytes);
+        TagNames {
+            bytes: Cow::Owned(buffer),
+            count: self.count,
+        }
+    }
+
+    /// The buffer that the names are in, to be used again.
+    pub(crate) fn into_buffer(self) -> Vec<u8> {
+        self.bytes.into_owned()
+    }
+}
+
+impl<'n> FromIterator<&'n [u8]> for TagNames<'static> {
+    fn from_iter<I: IntoIterator<Item = &'n [u8]>>(names: I) -> Self {
+        let (mut bytes, mut count) = (Vec::new(), 0);
+        for name in names {
+            push_name(&mut bytes, name);
+            count += 1;
+        }
+        TagNames {
+            bytes: Cow::Owned(bytes),
+            count,
+        }
+    }
+}
+
+/// Names that are left to be read.
+#[derive(Clone)]
+struct Names<'a> {
+    bytes: &'a [u8],
+    count: usize,
+}
+
+impl<'a> Iterator for Names<'a> {
+    type Item = &'a [u8];
+
+    #[inline]
+    fn next(&mut self) -> Option<&'a [u8]> {
+        self.count = self.count.checked_sub(1)?;
+        take_name(&mut self.bytes)
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        (self.count, Some(self.count))
+    }
+}
+
+impl ExactSizeIterator for Names<'_> {}
 
 /// Writes the current version.
 pub fn encode<'a>(
@@ -53,8 +134,7 @@ pub fn encode<'a>(
     bytes.extend_from_slice(&attributes.swr_ms.to_le_bytes());
     bytes.extend_from_slice(&(tags.len() as u32).to_le_bytes());
     for tag in tags {
-        bytes.extend_from_slice(&(tag.len() as u32).to_le_bytes());
-        bytes.extend_from_slice(tag);
+        push_name(&mut bytes, tag);
     }
     bytes
 }
@@ -68,9 +148,11 @@ pub fn husk() -> Vec<u8> {
     encode(Attributes::HUSK, nowhen, std::iter::empty())
 }
 
-/// Reads any version ever written; `None` for bytes that no version writes. Linear in the input, and never allocates more
-/// than a small multiple of it.
-pub fn decode(version: i32, mut bytes: &[u8]) -> Option<Decoded> {
+/// Reads any version ever written; `None` for bytes that no version writes. Linear in the input, and never allocates
+/// more than a small multiple of it; nothing for an entry of few tags.
+pub fn decode(version: i32, mut bytes: &[u8]) -> Option<Decoded<'_>> {
+    /// Up to here comparing with all is quicker than a table.
+    const FEW: usize = 16;
     let says_its_end = match version {
         1 => false,
         2 => true,
@@ -96,24 +178,48 @@ pub fn decode(version: i32, mut bytes: &[u8]) -> Option<Decoded> {
     if count > MAX_TAGS || count * 5 > bytes.len() {
         return None;
     }
-    let mut tags: Vec<&[u8]> = Vec::with_capacity(count);
+    let names = *bytes;
+    let mut few: [&[u8]; FEW] = [b""; FEW];
     // Hashed with a random key: who chooses the tags must not choose the number of comparisons.
-    let mut seen: HashSet<&[u8]> = HashSet::with_capacity(count);
-    for _ in 0..count {
-        let length = u32::from_le_bytes(take(bytes)?) as usize;
-        let (tag, rest) = bytes.split_at_checked(length)?;
-        *bytes = rest;
-        if tag.is_empty() || tag.len() > MAX_TAG_BYTES || !seen.insert(tag) {
+    let mut many: HashSet<&[u8]> = match count > FEW {
+        true => HashSet::with_capacity(count),
+        false => HashSet::new(),
+    };
+    for at in 0..count {
+        let tag = take_name(bytes)?;
+        let is_new = match few.get_mut(..=at) {
+            Some([before @ .., place]) if count <= FEW => {
+                *place = tag;
+                !before.contains(&tag)
+            }
+            _ => many.insert(tag),
+        };
+        if tag.is_empty() || tag.len() > MAX_TAG_BYTES || !is_new {
             return None;
         }
-        tags.push(tag);
     }
-    bytes.is_empty().then(|| Decoded {
+    bytes.is_empty().then_some(Decoded {
         attributes,
         says_its_end,
         saved,
-        tags: tags.into_iter().map(Box::from).collect(),
+        tags: TagNames {
+            bytes: Cow::Borrowed(names),
+            count,
+        },
     })
+}
+
+fn push_name(bytes: &mut Vec<u8>, name: &[u8]) {
+    bytes.extend_from_slice(&(name.len() as u32).to_le_bytes());
+    bytes.extend_from_slice(name);
+}
+
+#[inline]
+fn take_name<'a>(bytes: &mut &'a [u8]) -> Option<&'a [u8]> {
+    let length = u32::from_le_bytes(take(bytes)?) as usize;
+    let (name, rest) = bytes.split_at_checked(length)?;
+    *bytes = rest;
+    Some(name)
 }
 
 fn take<const N: usize>(bytes: &mut &[u8]) -> Option<[u8; N]> {
@@ -147,9 +253,8 @@ mod tests {
     /// Where the end of an entry stands in version 2.
     const ENDS_AT: usize = 25;
 
-    fn encode_again(decoded: &Decoded) -> Vec<u8> {
-        let tags = decoded.tags.iter().map(|tag| &**tag);
-        encode(decoded.attributes, decoded.saved, tags)
+    fn encode_again(decoded: &Decoded<'_>) -> Vec<u8> {
+        encode(decoded.attributes, decoded.saved, decoded.tags.iter())
     }
 
     #[test]
@@ -159,7 +264,7 @@ mod tests {
         let decoded = decode(2, V2).unwrap();
         assert_eq!((decoded.attributes, decoded.saved), (ATTRIBUTES, SAVED));
         assert!(decoded.says_its_end);
-        assert_eq!(decoded.tags, tags.map(Box::from));
+        assert!(decoded.tags.iter().eq(tags));
     }
 
     #[test]
@@ -216,6 +321,20 @@ mod tests {
             decode(2, &encode(ATTRIBUTES, SAVED, twice.into_iter())),
             None
         );
+        // Also among more than are compared with each other.
+        let names: Vec<[u8; 1]> = (1..=40).map(|byte| [byte]).collect();
+        for count in 2..=names.len() {
+            let all = names[..count].iter().map(|name| &name[..]);
+            let bytes = encode(ATTRIBUTES, SAVED, all.clone());
+            let decoded = decode(2, &bytes).expect("all are different");
+            assert!(decoded.tags.iter().eq(all));
+            for again in 0..count - 1 {
+                let last = [&names[again][..]];
+                let twice: Vec<&[u8]> = all_but_last(&names[..count]).chain(last).collect();
+                let bytes = encode(ATTRIBUTES, SAVED, twice.into_iter());
+                assert_eq!(decode(2, &bytes), None, "{again} again among {count}");
+            }
+        }
         let longest: [&[u8]; 1] = [&[1; MAX_TAG_BYTES]];
         let bytes = encode(ATTRIBUTES, SAVED, longest.into_iter());
         assert!(decode(2, &bytes).is_some());
@@ -227,6 +346,10 @@ mod tests {
             decode(2, &encode(ATTRIBUTES, SAVED, empty.into_iter())),
             None
         );
+    }
+
+    fn all_but_last(names: &[[u8; 1]]) -> impl Iterator<Item = &[u8]> {
+        names[..names.len() - 1].iter().map(|name| &name[..])
     }
 
     #[test]

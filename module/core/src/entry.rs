@@ -171,17 +171,19 @@ impl Entry {
         key.len() <= MAX_KEY_BYTES && value.len() <= MAX_BYTES
     }
 
-    /// Allocates an entry that carries the given tags, by record id; it is linked into no index yet. Where the records
-    /// are not known yet, any numbers will do: [`Index::adopt`](crate::index::Index::adopt) replaces them.
-    ///
-    /// # Panics
-    /// When a part exceeds [`MAX_TAGS`], [`MAX_KEY_BYTES`] or [`MAX_BYTES`].
+    /// Allocates an entry that carries the given tags, by record id; it is linked into no index yet. Panics when a part
+    /// exceeds [`MAX_TAGS`], [`MAX_KEY_BYTES`] or [`MAX_BYTES`].
     pub fn new(key: &[u8], value: &[u8], attributes: Attributes, tags: &[u32]) -> Entry {
-        assert!(
-            tags.len() <= MAX_TAGS && Entry::fits(key, value),
-            "entry too large"
-        );
-        let at = tags.len() * 8 + key.len();
+        let mut entry = Entry::blank(key, value, attributes, tags.len());
+        entry.fill_tags(tags);
+        entry
+    }
+
+    /// An entry of so many tags whose records are not known yet.
+    pub(crate) fn blank(key: &[u8], value: &[u8], attributes: Attributes, tags: usize) -> Entry {
+        let fits = tags <= MAX_TAGS && Entry::fits(key, value);
+        assert!(fits, "entry too large");
+        let at = tags * 8 + key.len();
         let layout = layout(at, value.len(), attributes.swr_ms > 0);
         // SAFETY: the size is never zero: it includes the header.
         let memory = unsafe { alloc(layout) };
@@ -192,7 +194,7 @@ impl Entry {
         unsafe {
             header.write(Header {
                 birth: attributes.birth,
-                end_and_tags: end_and_tags(attributes, tags.len()),
+                end_and_tags: end_and_tags(attributes, tags),
                 checked: 0,
                 id: UNLINKED,
                 value_len: value.len() as u32,
@@ -200,11 +202,10 @@ impl Entry {
             });
         }
         let mut entry = Entry(header);
-        // SAFETY: the parts lie one behind the other inside the allocation, as `layout` computed; the sources are
-        // borrowed slices and so cannot overlap memory that was allocated just now.
+        // SAFETY: the parts lie one behind the other in this new allocation, as `layout` computed.
         unsafe {
-            copy_nonoverlapping(tags.as_ptr(), entry.part(0).cast(), tags.len());
-            copy_nonoverlapping(key.as_ptr(), entry.part(tags.len() * 8), key.len());
+            entry.part(0).write_bytes(0, tags * 4);
+            copy_nonoverlapping(key.as_ptr(), entry.part(tags * 8), key.len());
             copy_nonoverlapping(value.as_ptr(), entry.part(at), value.len());
         }
         entry.write_swr(attributes.swr_ms);

@@ -98,10 +98,15 @@ impl Fills {
         self.clock.observe(epoch);
     }
 
+    /// Whether this server has been at an epoch itself.
+    pub fn has_reached(&self, epoch: Epoch) -> bool {
+        epoch <= self.clock.now()
+    }
+
     /// Whether an epoch made elsewhere can be true: none lies beyond the present by more than two clocks may be apart,
     /// unless this server has been there itself. A clock that followed a lie could be led to its end.
     pub fn believes(&self, epoch: Epoch, now_ms: u64) -> bool {
-        epoch <= self.clock.now() || epoch.unix_ms() <= now_ms.saturating_add(MAX_SKEW_MS)
+        self.has_reached(epoch) || epoch.unix_ms() <= now_ms.saturating_add(MAX_SKEW_MS)
     }
 
     /// The token for a fill that begins now.
@@ -247,9 +252,9 @@ impl Fills {
     /// written: by what this run remembers, and this run remembers nothing from before it began. Compared with its
     /// birth, not with when it was written: in a cluster the invalidation may have been here before it was at the
     /// sender.
-    pub fn may_have_missed_an_invalidation(&self, entry: &Decoded) -> bool {
+    pub fn may_have_missed_an_invalidation(&self, entry: &Decoded<'_>) -> bool {
         let (birth, saved) = (entry.attributes.birth, entry.saved);
-        let tags = entry.tags.iter().map(|tag| &**tag);
+        let tags = entry.tags.iter();
         if saved.incarnation == self.incarnation {
             let memory = self.memory(entry.attributes.manual);
             return tags
@@ -435,7 +440,7 @@ mod tests {
         assert!(!fills.believes(Epoch(at(86_400_000).0 + 1), 2_000));
     }
 
-    fn foreign(birth_ms: u64, saved_ms: u64, incarnation: u64) -> Decoded {
+    fn foreign(birth_ms: u64, saved_ms: u64, incarnation: u64) -> Decoded<'static> {
         Decoded {
             attributes: Attributes {
                 birth: Epoch(birth_ms << 16),
@@ -449,7 +454,7 @@ mod tests {
                 incarnation,
                 epoch: Epoch(saved_ms << 16),
             },
-            tags: vec![b"t"[..].into()],
+            tags: [&b"t"[..]].into_iter().collect(),
         }
     }
 

@@ -5,6 +5,7 @@
 //! happen, goes into an ordered map, where it takes a logarithm of comparisons.
 
 use std::collections::BTreeMap;
+use std::hint::black_box;
 
 use hashbrown::HashTable;
 
@@ -35,6 +36,14 @@ impl Names {
     #[inline]
     pub(crate) fn find(&self, tags: &Tags, name: &[u8], hash: u64, class: Class) -> Option<u32> {
         self.probe(tags, name, hash, class).0
+    }
+
+    /// Has the memory read that looking for these hashes will need.
+    #[inline]
+    pub(crate) fn touch(&self, hashes: &[u64]) {
+        for hash in hashes {
+            black_box(self.table.touch(u64::from(short(*hash))).copied());
+        }
     }
 
     /// The records of a name, by class: one look for both.

@@ -26,7 +26,7 @@ pub(crate) fn step(steps: usize) {
     let _ = steps;
 }
 
-/// Has this thread panic once, when it has done so many more steps: half-way through whatever it does then. Nothing in a release
+/// Has this thread panic once, when it has done so many more steps: half-way through the change it then makes. Nothing in a release
 /// build.
 pub fn panic_after(steps: u64) {
     #[cfg(debug_assertions)]

@@ -60,7 +60,7 @@ impl Keyspace {
                 incarnation: 2,
                 epoch: Epoch(NOW_MS << 16),
             },
-            tags: tags.iter().map(|tag| tag.as_bytes().into()).collect(),
+            tags: tags.iter().map(|tag| tag.as_bytes()).collect(),
         };
         let loaded = self.server.load(key, b"v", Some(decoded), false, &Replica);
         loaded.expect("it is credible")

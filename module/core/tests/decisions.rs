@@ -135,7 +135,7 @@ impl Stage {
     }
 
     /// As Redis asks for a value that it loads, from a file whose entries say when they end, or do not.
-    fn load(&mut self, decoded: Decoded, drop: bool, role: &Role) -> Option<Entry> {
+    fn load(&mut self, decoded: Decoded<'_>, drop: bool, role: &Role) -> Option<Entry> {
         let entry = self.server.load(b"k", b"v", Some(decoded), drop, role)?;
         self.entries.push(entry);
         Some(entry)
@@ -149,7 +149,7 @@ impl Stage {
     }
 }
 
-fn decoded(attributes: Attributes, says_its_end: bool) -> Decoded {
+fn decoded(attributes: Attributes, says_its_end: bool) -> Decoded<'static> {
     Decoded {
         attributes,
         says_its_end,
@@ -157,7 +157,7 @@ fn decoded(attributes: Attributes, says_its_end: bool) -> Decoded {
             incarnation: 7,
             epoch: at(NOW_MS),
         },
-        tags: tags().map(Box::from).collect(),
+        tags: tags().collect(),
     }
 }
 

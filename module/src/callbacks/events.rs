@@ -228,7 +228,7 @@ unsafe extern "C" fn on_cron(
 ) {
     guard((), || {
         panic_if_asked(Place::Cron);
-        // The first one means that whatever was on disk has been read.
+        // The first one means that the files on disk, if any, have been read.
         state::with(|s| s.started());
         // SAFETY: valid during the callback.
         let ctx = unsafe { Ctx::new(ctx) };
@@ -319,7 +319,7 @@ fn forbidden(ctx: Ctx<'_>, key: Str) -> bool {
     let arriving = || {
         state::with(|s| {
             let arriving = s.arriving()?;
-            let tags: Vec<_> = arriving.tags.iter().map(|tag| OwnedStr::new(tag)).collect();
+            let tags: Vec<_> = arriving.tags.iter().map(OwnedStr::new).collect();
             Some((tags, arriving.copied_from.map(OwnedStr::new)))
         })
     };

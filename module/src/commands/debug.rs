@@ -64,7 +64,7 @@ pub enum Place {
     Unlink,
     /// It does not any more.
     Unlinked,
-    /// On whatever thread frees an entry.
+    /// On the thread that frees an entry, which may be a background thread.
     Free,
     /// A database is emptied.
     Flush,

@@ -7,14 +7,14 @@
 //! tokens were checked where the decision was made. Only an entry that comes with its slot is held against what was
 //! invalidated here, as one that comes by RESTORE is.
 
-use mcache_core::command::{ReplInvalidate, ReplSet, floor_epoch, shortened_end_ms};
-use mcache_core::entry::{Attributes, MAX_KEY_BYTES};
+use mcache_core::command::{Packed, ReplInvalidate, ReplSet, floor_epoch, shortened_end_ms};
+use mcache_core::entry::{Attributes, Entry, MAX_KEY_BYTES};
 use mcache_core::error::Error;
 use mcache_core::server::Store;
 
 use super::set::put;
 use crate::config;
-use crate::redis::{Args, Ctx, Held, Mode, Redis};
+use crate::redis::{Args, Ctx, Held, Key, Mode, Redis};
 use crate::state;
 
 fn check_origin(ctx: Ctx<'_>, name: &'static str) -> Result<(), Error> {
@@ -26,8 +26,8 @@ fn check_origin(ctx: Ctx<'_>, name: &'static str) -> Result<(), Error> {
     }
 }
 
-/// `MCACHE.REPLSET key end-ms birth attributes value [tag ...]`; an end of -1 is none. What cannot be read, or is not
-/// to be served, is stored dead: what follows in the stream may name its key.
+/// `MCACHE.REPLSET key value packed`, or `MCACHE.REPLSET key end-ms birth attributes value [tag ...]`; an end of -1 is
+/// none. What cannot be read, or is not to be served, is stored dead: what follows in the stream may name its key.
 pub fn replset(ctx: Ctx<'_>, args: Args<'_>) -> Result<(), Error> {
     check_origin(ctx, "MCACHE.REPLSET")?;
     let got = args.bytes(ReplSet::KEY).len();
@@ -41,30 +41,51 @@ pub fn replset(ctx: Ctx<'_>, args: Args<'_>) -> Result<(), Error> {
         Held::Entry(entry) => Some(entry),
         Held::Foreign => return Err(Error::WrongType),
     };
-    let read = ReplSet::parse(&args);
+    match Packed::is(&args) {
+        true => {
+            let (read, tags) = Packed::parse(&args).unzip();
+            let tags = tags.unwrap_or_default();
+            store_replicated(ctx, args, &key, present, read, Packed::VALUE, tags);
+        }
+        false => {
+            let (read, tags) = (ReplSet::parse(&args), args.tail_bytes(ReplSet::TAGS));
+            store_replicated(ctx, args, &key, present, read, ReplSet::VALUE, tags);
+        }
+    }
+    drop(key);
+    ctx.announce(c"mcache.set", args.string(ReplSet::KEY));
+    ctx.replicate_verbatim();
+    ctx.reply_ok();
+    Ok(())
+}
+
+fn store_replicated<'a>(
+    ctx: Ctx<'_>,
+    args: Args<'a>,
+    key: &Key<'_>,
+    present: Option<Entry>,
+    read: Option<ReplSet>,
+    value_at: usize,
+    tags: impl Iterator<Item = &'a [u8]> + Clone,
+) {
     let drop = config::on_restart() == config::OnRestart::Drop;
-    let tags = args.tail_bytes(ReplSet::TAGS);
-    let attributes = read
-        .and_then(|read| state::with(|s| s.admit_replicated(read.attributes, tags, drop, &Redis)));
-    let (value, tags_from) = match attributes {
-        Some(_) => (args.bytes(ReplSet::VALUE), ReplSet::TAGS),
-        None => (&b""[..], usize::MAX),
+    let attributes = read.and_then(|read| {
+        state::with(|s| s.admit_replicated(read.attributes, tags.clone(), drop, &Redis))
+    });
+    let (value, most_tags) = match attributes {
+        Some(_) => (args.bytes(value_at), usize::MAX),
+        None => (&b""[..], 0),
     };
     let store = Store {
         db: ctx.db(),
         key: args.bytes(ReplSet::KEY),
         value,
-        tags: args.tail_bytes(tags_from),
+        tags: tags.take(most_tags),
         attributes: attributes.unwrap_or(Attributes::HUSK),
         present,
     };
-    put(&key, store);
+    put(key, store);
     key.set_deadline(read.and_then(|read| read.deadline_ms));
-    std::mem::drop(key);
-    ctx.announce(c"mcache.set", args.string(ReplSet::KEY));
-    ctx.replicate_verbatim();
-    ctx.reply_ok();
-    Ok(())
 }
 
 /// `MCACHE.REPLINVALIDATE epoch mode tag [tag ...]`

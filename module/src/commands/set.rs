@@ -49,11 +49,10 @@ pub fn set(ctx: Ctx<'_>, args: Args<'_>) -> Result<(), Error> {
     drop(key);
     ctx.replicate_set(
         args.string(Set::KEY),
-        admitted.deadline_ms.map_or(-1, |ms| ms as i64),
-        admitted.attributes.birth.0,
-        admitted.attributes.pack(),
         args.string(Set::VALUE),
-        args.tail(set.tags_from),
+        admitted.deadline_ms,
+        admitted.attributes,
+        args.tail_bytes(set.tags_from),
     );
     ctx.announce(c"mcache.set", args.string(Set::KEY));
     parking::filled(ctx, name, value.len());

@@ -320,15 +320,12 @@ static COMMANDS: [Command; 23] = [
         complexity: c"O(N) with N the number of tags",
         flags: c"write",
         tips: None,
-        arity: -6,
+        arity: -4,
         keys: Keys::One(WRITES),
         args: &[
             Arg::new(c"key", KEY),
-            Arg::new(c"end-ms", INTEGER),
-            Arg::new(c"birth", INTEGER),
-            Arg::new(c"attributes", INTEGER),
-            Arg::new(c"value", STRING),
-            Arg::new(c"tag", STRING).flagged(OPTIONAL | MANY),
+            // Value and packed, or end, birth, attributes, value and tags.
+            Arg::new(c"word", STRING).flagged(MANY),
         ],
         function: function(replicated::replset),
         subcommands: &[],

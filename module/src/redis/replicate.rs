@@ -3,6 +3,8 @@
 use std::ffi::CStr;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use mcache_core::command::Packed;
+use mcache_core::entry::Attributes;
 use mcache_core::slots::{by_slot, slot};
 
 use super::{Ctx, OwnedStr, Str, host, rm};
@@ -58,31 +60,28 @@ impl Ctx<'_> {
     }
 
     /// Replicates a stored entry as it was decided; see `commands::replicated`.
-    pub fn replicate_set(
+    pub fn replicate_set<'t>(
         self,
         key: Str,
-        deadline_ms: i64,
-        birth: u64,
-        attributes: u64,
         value: Str,
-        tags: &[Str],
+        deadline_ms: Option<u64>,
+        attributes: Attributes,
+        tags: impl Iterator<Item = &'t [u8]> + Clone,
     ) {
         if !self.is_heard() {
             return;
         }
-        // SAFETY: valid context, and arguments as the format says: s string, l long long, v vector.
+        let packed = Packed::write(deadline_ms, attributes, tags);
+        // SAFETY: valid context, and arguments as the format says: s string, b bytes and their number.
         unsafe {
             rm!(RedisModule_Replicate)(
                 self.raw(),
                 c"mcache.replset".as_ptr(),
-                c"slllsv".as_ptr(),
+                c"ssb".as_ptr(),
                 key,
-                deadline_ms,
-                birth as i64,
-                attributes as i64,
                 value,
-                tags.as_ptr(),
-                tags.len(),
+                packed.as_ptr(),
+                packed.len(),
             );
         }
     }
@@ -92,7 +91,7 @@ impl Ctx<'_> {
         if !self.is_heard() {
             return;
         }
-        // SAFETY: as above.
+        // SAFETY: as above; l long long, v vector.
         unsafe {
             rm!(RedisModule_Replicate)(
                 self.raw(),

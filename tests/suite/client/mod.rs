@@ -2,6 +2,7 @@
 
 mod bad_quarter;
 mod cluster_example;
+mod fan_out;
 mod herd;
 mod near;
 mod outage;

@@ -337,8 +337,8 @@ fn set_is_replicated_as_what_was_decided() {
     assert_eq!(
         stream.take(),
         [
-            format!("mcache.replset plain -1 {plain} 0 v"),
-            format!("mcache.replset k {deadline_ms} {tagged} 1 \"two words\" t u t"),
+            format!("mcache.replset plain v \"-1 {plain} 0\""),
+            format!("mcache.replset k \"two words\" \"{deadline_ms} {tagged} 1 1:t 1:u 1:t\""),
         ]
     );
     // The epoch replicated is the one at which the fill began, not the one at which it arrived.
@@ -348,7 +348,7 @@ fn set_is_replicated_as_what_was_decided() {
     let began = u64::from_str_radix(&token[16..], 16).expect("an epoch");
     assert_eq!(
         stream.take(),
-        [format!("mcache.replset k -1 {began} 0 v t")]
+        [format!("mcache.replset k v \"-1 {began} 0 1:t\"")]
     );
 }
 

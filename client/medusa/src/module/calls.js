@@ -6,7 +6,7 @@
  *
  * Within a query that is stored as a whole, only calls that are asked for again and again are served and stored: a
  * product's page that is made anew need not read the shop's channels and places anew. What is made of them carries
- * their tags too, so whatever clears such a call clears the whole. Servers of a cluster are cleared one after another,
+ * their tags too, so a clear of such a call clears the whole. Servers of a cluster are cleared one after another,
  * so there a whole is made without them: the call could still be served by one server when the other, which keeps the
  * whole, has been cleared already.
  */

@@ -102,6 +102,78 @@ fn what_a_primary_stored_is_read_back_and_nothing_else() {
 }
 
 #[test]
+fn a_stored_entry_in_few_words_is_read_back_and_nothing_else() {
+    let args = |word: &[u8]| [&b"MCACHE.REPLSET"[..], b"k", b"v", word].map(<[u8]>::to_vec);
+    let mut rng = fastrand::Rng::with_seed(crate::seed::seed());
+    for _ in 0..2_000 {
+        let deadline_ms = rng.bool().then(|| rng.u64(..NEVER));
+        let attributes = Attributes {
+            birth: Epoch(rng.u64(..)),
+            manual: rng.bool(),
+            softened: rng.bool(),
+            swr_ms: rng.u32(..),
+            ends_ms: deadline_ms.unwrap_or(NEVER),
+        };
+        // Names that look like what stands between them.
+        let names: Vec<Vec<u8>> = (0..rng.usize(..5))
+            .map(|_| {
+                (0..rng.usize(1..9))
+                    .map(|_| *rng.choice(b" :10a\0").expect("some"))
+                    .collect()
+            })
+            .collect();
+        let tags = names.iter().map(Vec::as_slice);
+        let word = Packed::write(deadline_ms, attributes, tags.clone());
+        let written = args(&word);
+        let (read, carried) = Packed::parse(&written[..]).expect("as it was written");
+        assert_eq!(
+            (read.deadline_ms, read.attributes),
+            (deadline_ms, attributes)
+        );
+        assert_eq!(carried.size_hint(), (names.len(), Some(names.len())));
+        assert!(carried.eq(tags));
+    }
+    let word = b"5000 65536 401 1:t 2:uu";
+    assert!(Packed::parse(&args(word)[..]).is_some());
+    for end in 0..word.len() {
+        let cut_off = args(&word[..end]);
+        let cut = Packed::parse(&cut_off[..]);
+        // Without its last tags, and before the last digits of the attributes, it is another entry.
+        let is_whole =
+            cut.is_none_or(|(_, tags)| [12, 13, 14, 18].contains(&end) && tags.count() <= 1);
+        assert!(is_whole, "cut at {end}");
+    }
+    for wrong in [
+        "-2 1 0",
+        "-1 -1 0",
+        "-1 1 17179869184",
+        "-1 1",
+        "",
+        "-1 1 0 ",
+        "-1 1 0 0:",
+        "-1 1 0 2:t",
+        "-1 1 0 1:tt",
+        "-1 1 0 1:t ",
+        "-1 1 0  1:t",
+        "-1 1 0 -1:t",
+        "-1 1 0 18446744073709551615:t",
+        "-1 1 0 t",
+    ] {
+        assert!(
+            Packed::parse(&args(wrong.as_bytes())[..]).is_none(),
+            "{wrong}"
+        );
+    }
+    let long = vec![b't'; MAX_TAG_BYTES + 1];
+    let none = Attributes::HUSK;
+    let word = Packed::write(None, none, [&long[..]].into_iter());
+    assert!(Packed::parse(&args(&word)[..]).is_none());
+    let many = vec![&b"t"[..]; MAX_TAGS + 1];
+    let word = Packed::write(None, none, many.iter().copied());
+    assert!(Packed::parse(&args(&word)[..]).is_none());
+}
+
+#[test]
 fn any_byte_string_can_be_invalidated() {
     let parsed = |scope, soft, tags_from| {
         Ok(Invalidate {

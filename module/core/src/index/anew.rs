@@ -1,8 +1,8 @@
 //! After a bug. A change that a panic ended half-way may have left an entry in some of its tags, an id in a record that has
 //! none, a tag in two tables: what is left cannot be walked, and so not mended. It is forgotten, as one piece.
 //!
-//! The keyspace then holds entries that no index names. They were born before the new floor, so they are dead whatever they
-//! point to, and their numbers and records are not believed: an entry is in the index if the index has its pointer
+//! The keyspace then holds entries that no index names. They were born before the new floor, so they are dead: what they
+//! point to does not count. Their numbers and records are not believed: an entry is in the index if the index has its pointer
 //! ([`Index::lists`]).
 
 use super::Index;

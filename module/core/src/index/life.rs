@@ -194,7 +194,7 @@ impl Index {
     }
 
     /// Makes every entry stale from `since` on that carries one of the tags, and those dead that have no SWR window.
-    /// O(tags named), however many entries there are and whatever was invalidated before.
+    /// O(tags named), however many entries there are and however many were invalidated before.
     ///
     /// Returns how many memberships it concerns. Members that were softly invalidated before keep the earlier epoch,
     /// because their stale window ends sooner.

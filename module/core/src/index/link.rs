@@ -42,6 +42,7 @@ impl Index {
             &mut self.tags,
             &mut home.names,
             names,
+            Tags::hash,
             manual,
             like,
             records,
@@ -67,22 +68,29 @@ impl Index {
         &mut self,
         db: usize,
         mut entry: Entry,
-        names: impl Iterator<Item = &'a [u8]>,
+        names: impl Iterator<Item = &'a [u8]> + Clone,
         loading: bool,
     ) {
         self.settle();
         let staging = if loading { self.staging.as_mut() } else { None };
         let home = grow(staging.unwrap_or(&mut self.dbs), db);
-        let mut records = Vec::new();
+        // A file names its tags in no order, so each look-up is one into memory that is in no cache: they wait
+        // together.
+        self.hashes.clear();
+        self.hashes
+            .extend(names.clone().map(|name| self.tags.hash(name)));
+        home.names.touch(&self.hashes);
+        let mut hashes = self.hashes.iter();
         resolve_in(
             &mut self.tags,
             &mut home.names,
             names,
+            |tags, name| hashes.next().map_or_else(|| tags.hash(name), |hash| *hash),
             entry.is_manual(),
             &[],
-            &mut records,
+            &mut self.adopted,
         );
-        entry.fill_tags(&records);
+        entry.fill_tags(&self.adopted);
         link_in(&mut self.tags, home, entry, self.kills, self.floor);
     }
 
@@ -306,6 +314,7 @@ fn resolve_in<'a>(
     tags: &mut Tags,
     names: &mut Names,
     mut wanted: impl Iterator<Item = &'a [u8]>,
+    mut hash_of: impl FnMut(&Tags, &[u8]) -> u64,
     manual: bool,
     like: &[u32],
     records: &mut Vec<u32>,
@@ -330,7 +339,7 @@ fn resolve_in<'a>(
     for name in first.into_iter().chain(wanted) {
         to_come = to_come.saturating_sub(1);
         work::step(1);
-        let hash = tags.hash(name);
+        let hash = hash_of(tags, name);
         let record = names.find_or_insert(tags, name, hash, class);
         if records.len() < FEW {
             if !records.contains(&record) {

@@ -77,6 +77,10 @@ pub struct Index {
     limbo_db: usize,
     /// The entry of the most recent unlink, until the next change: its records are still there.
     just_left: Option<Entry>,
+    /// Record ids of the entry that is being adopted; kept to be reused.
+    adopted: Vec<u32>,
+    /// The hashes of its names.
+    hashes: Vec<u64>,
     /// Dead and soft records in all databases; 0 means that no entry can be anything but alive by its tags.
     doubtful_records: usize,
     /// Counts invalidations that left members to reclaim. An entry that was alive at this count still is.
@@ -112,6 +116,8 @@ impl Index {
             limbo: Vec::new(),
             limbo_db: 0,
             just_left: None,
+            adopted: Vec::new(),
+            hashes: Vec::new(),
             doubtful_records: 0,
             kills: 0,
             trusted: 0,

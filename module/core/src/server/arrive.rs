@@ -4,7 +4,7 @@
 //! unannounced was never linked (`awaited.rs`).
 
 use super::{Edge, Server, softened_end_ms};
-use crate::encode::Decoded;
+use crate::encode::{Decoded, TagNames};
 use crate::entry::{Attributes, Entry, NEVER, UNLINKED};
 use crate::epoch::Epoch;
 use crate::index::Verdict;
@@ -12,19 +12,49 @@ use crate::index::Verdict;
 /// An entry that was loaded or copied and is not in the keyspace yet.
 pub(super) struct Pending {
     entry: Entry,
-    key: Box<[u8]>,
-    tags: Vec<Box<[u8]>>,
+    key: Vec<u8>,
+    tags: TagNames<'static>,
     /// It says itself when it ends; else the deadline of its key does.
     says_its_end: bool,
     /// The key that it is a copy of.
     copied_from: Option<Box<[u8]>>,
 }
 
+/// Room for the key and the names of the next entry that is loaded: a file has millions, one after the other.
+#[derive(Default)]
+pub(super) struct Spare {
+    key: Vec<u8>,
+    names: Vec<u8>,
+}
+
+impl Spare {
+    fn take(&mut self) -> (Vec<u8>, Vec<u8>) {
+        (
+            std::mem::take(&mut self.key),
+            std::mem::take(&mut self.names),
+        )
+    }
+
+    fn keep(&mut self, pending: Pending) {
+        /// What is larger is not kept for good.
+        const MOST: usize = 64 * 1024;
+        let emptied = |mut buffer: Vec<u8>| match buffer.capacity() > MOST {
+            true => Vec::new(),
+            false => {
+                buffer.clear();
+                buffer
+            }
+        };
+        self.key = emptied(pending.key);
+        self.names = emptied(pending.tags.into_buffer());
+    }
+}
+
 /// What came with a key that Redis is about to announce.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Arriving<'a> {
     /// Its tags.
-    pub tags: &'a [Box<[u8]>],
+    pub tags: &'a TagNames<'static>,
     /// The key that it is a copy of; `None` if it came by RESTORE.
     pub copied_from: Option<&'a [u8]>,
 }
@@ -50,7 +80,7 @@ impl<W> Server<W> {
         &mut self,
         key: &[u8],
         value: &[u8],
-        read: Option<Decoded>,
+        read: Option<Decoded<'_>>,
         drop_on_restart: bool,
         edge: &impl Edge,
     ) -> Option<Entry> {
@@ -79,15 +109,19 @@ impl<W> Server<W> {
             tags,
             ..
         } = decoded;
-        self.prepare(key, value, attributes, tags, says_its_end)
+        self.prepare(key, value, attributes, &tags, says_its_end)
     }
 
     /// Whether an epoch made elsewhere can be true. A replica believes its primary, whose clock may be ahead of its
     /// own.
     pub(super) fn credible(&self, epoch: Epoch, edge: &impl Edge) -> bool {
         // A node of a cluster loads before it has found its primary, and Redis calls it a primary meanwhile.
-        let follows = !edge.is_primary() || self.loading && self.loads_as_replica;
-        epoch < Epoch::END && (follows || self.fills.believes(epoch, edge.now_ms()))
+        let follows = || self.loading && self.loads_as_replica || !edge.is_primary();
+        // Most epochs are in the past, and then the edge need not be asked.
+        epoch < Epoch::END
+            && (self.fills.has_reached(epoch)
+                || follows()
+                || self.fills.believes(epoch, edge.now_ms()))
     }
 
     /// Makes a copy of an entry for another key; `None` if that is too long a key.
@@ -95,8 +129,8 @@ impl<W> Server<W> {
         let Some(attributes) = self.travels(entry) else {
             return self.prepare_husk(key);
         };
-        let tags = self.index.names(entry).map(Box::from).collect();
-        let copy = self.prepare(key, entry.value(), attributes, tags, true);
+        let tags: TagNames<'_> = self.index.names(entry).collect();
+        let copy = self.prepare(key, entry.value(), attributes, &tags, true);
         if let Some(pending) = &mut self.pending {
             pending.copied_from = Some(entry.key().into());
         }
@@ -104,7 +138,7 @@ impl<W> Server<W> {
     }
 
     fn prepare_husk(&mut self, key: &[u8]) -> Option<Entry> {
-        self.prepare(key, b"", Attributes::HUSK, Vec::new(), true)
+        self.prepare(key, b"", Attributes::HUSK, &TagNames::default(), true)
     }
 
     fn prepare(
@@ -112,18 +146,23 @@ impl<W> Server<W> {
         key: &[u8],
         value: &[u8],
         attributes: Attributes,
-        tags: Vec<Box<[u8]>>,
+        tags: &TagNames<'_>,
         says_its_end: bool,
     ) -> Option<Entry> {
         if !Entry::fits(key, value) {
             return None;
         }
-        let entry = Entry::new(key, value, attributes, &vec![0; tags.len()]);
+        let entry = Entry::blank(key, value, attributes, tags.len());
         self.awaited.begin(entry);
+        if let Some(before) = self.pending.take() {
+            self.spare.keep(before);
+        }
+        let (mut name, names) = self.spare.take();
+        name.extend_from_slice(key);
         self.pending = Some(Pending {
             entry,
-            key: key.into(),
-            tags,
+            key: name,
+            tags: tags.copied_to(names),
             says_its_end,
             copied_from: None,
         });
@@ -178,6 +217,18 @@ impl<W> Server<W> {
         let Some(pending) = self.pending.take() else {
             return;
         };
+        self.link_arrived(db, key, &pending, found, loading);
+        self.spare.keep(pending);
+    }
+
+    fn link_arrived(
+        &mut self,
+        db: usize,
+        key: &[u8],
+        pending: &Pending,
+        found: Option<(Entry, Option<u64>)>,
+        loading: bool,
+    ) {
         let mut entry = pending.entry;
         let is_alive = self.awaited.end(entry);
         let found = found.filter(|(found, _)| *found == entry);
@@ -192,8 +243,7 @@ impl<W> Server<W> {
                 None => {}
             }
         }
-        let tags = pending.tags.iter().map(|tag| &**tag);
-        self.index.adopt(db, entry, tags, loading);
+        self.index.adopt(db, entry, pending.tags.iter(), loading);
     }
 
     /// Redis announces a new name for an entry that just left the index under its old one.
@@ -201,26 +251,26 @@ impl<W> Server<W> {
         if self.index.lists(db, entry.id(), entry) {
             return Renamed::Known;
         }
-        // Whatever number it has was another index's.
+        // The number that it has was another index's.
         entry.set_id(UNLINKED);
         // If anything changed since it left, its records and their names may be gone.
         let worth = match self.index.just_left(entry) {
             true => self.worth(&entry),
             false => None,
         };
-        let (value, attributes, tags): (&[u8], _, Vec<Box<[u8]>>) = match worth {
-            None => (b"", Attributes::HUSK, Vec::new()),
-            Some(attributes) => {
-                let tags = self.index.names(&entry).map(Box::from).collect();
-                (entry.value(), attributes, tags)
-            }
+        let (value, attributes, tags): (&[u8], _, TagNames<'_>) = match worth {
+            None => (b"", Attributes::HUSK, TagNames::default()),
+            Some(attributes) => (
+                entry.value(),
+                attributes,
+                self.index.names(&entry).collect(),
+            ),
         };
         if !Entry::fits(key, value) {
             return Renamed::TooLong;
         }
-        let fresh = Entry::new(key, value, attributes, &vec![0; tags.len()]);
-        self.index
-            .adopt(db, fresh, tags.iter().map(|tag| &**tag), false);
+        let fresh = Entry::blank(key, value, attributes, tags.len());
+        self.index.adopt(db, fresh, tags.iter(), false);
         Renamed::Fresh(fresh)
     }
 

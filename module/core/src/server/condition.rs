@@ -100,7 +100,7 @@ fn aged(mut attributes: Attributes, verdict: Verdict, now_ms: u64) -> Condition 
 }
 
 /// When an entry ends that was softly invalidated at `since`: one SWR window after that, and never later than it would have. It is
-/// the same on every server and at any time, whatever their clocks say.
+/// the same on every server and at any time: no clock is read.
 pub fn softened_end_ms(entry: &Entry, since: Epoch) -> u64 {
     softened_end(entry.attributes(), since)
 }

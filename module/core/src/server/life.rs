@@ -86,7 +86,7 @@ impl<W: Copy + Eq + Hash> Server<W> {
     /// begins anew, and what the keyspace holds from before is dead, though the index names none of it: the edge is to search
     /// the keyspace for it ([`Server::search`]) and to look after what waits in line ([`Server::is_behind`]).
     pub fn repaired(&mut self, now_ms: u64) {
-        // First of all, so that whatever panics in turn finds nothing that points anywhere.
+        // First of all, so that a second panic on the way finds nothing that points anywhere.
         self.index.begin_anew();
         self.pending = None;
         self.searches += 1;

@@ -33,7 +33,7 @@ use crate::index::Index;
 use crate::lease::Leases;
 use crate::slots::Exports;
 
-use arrive::Pending;
+use arrive::{Pending, Spare};
 use life::Phase;
 
 pub use arrive::{Arriving, Renamed};
@@ -104,6 +104,7 @@ pub struct Server<W> {
     /// How many searches for them began.
     searches: u64,
     pending: Option<Pending>,
+    spare: Spare,
     awaited: &'static Awaited,
     /// The timer for the next end of a lease or of a wait.
     alarm: Option<Alarm>,
@@ -138,6 +139,7 @@ impl<W: Copy + Eq + Hash> Server<W> {
             is_searching: false,
             searches: 0,
             pending: None,
+            spare: Spare::default(),
             awaited,
             alarm: None,
             records: Vec::new(),

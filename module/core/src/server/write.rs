@@ -146,7 +146,7 @@ impl<W> Server<W> {
             return Stored::New(new);
         };
         if listed.is_none() {
-            // Whatever number it had was another index's.
+            // The number that it had was another index's.
             old.set_id(UNLINKED);
             let new = Entry::new(key, value, attributes, records);
             index.link(db, new);
