@@ -1,7 +1,8 @@
-//! What is done after a bug: nothing that was stored is trusted, and the keyspace is searched for what the index forgot.
+//! What is done after a bug: nothing that was stored is trusted, and the keyspace is searched for what the index
+//! forgot.
 //!
-//! The search takes a piece of the keyspace at a time. An entry that it finds becomes a husk in its place, which the index names
-//! and reclaim deletes.
+//! The search takes a piece of the keyspace at a time. An entry that it finds becomes a husk in its place, which the
+//! index names and reclaim deletes.
 
 use crate::redis::global::MainThread;
 use crate::redis::guard::Repair;

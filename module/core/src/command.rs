@@ -320,8 +320,8 @@ impl ReplInvalidate {
         self.what.mode() | ahead_ms << 2
     }
 
-    /// What is done instead of what cannot be read: everything named is invalidated, and an epoch that no server reaches is
-    /// taken for now.
+    /// What is done instead of what cannot be read: everything named is invalidated, and an epoch that no server
+    /// reaches is taken for now.
     pub fn doubtful(from: usize) -> ReplInvalidate {
         ReplInvalidate {
             epoch: Epoch::END,

@@ -26,8 +26,8 @@ pub(crate) fn step(steps: usize) {
     let _ = steps;
 }
 
-/// Has this thread panic once, when it has done so many more steps: half-way through the change it then makes. Nothing in a release
-/// build.
+/// Has this thread panic once, when it has done so many more steps: half-way through the change it then makes. Nothing
+/// in a release build.
 pub fn panic_after(steps: u64) {
     #[cfg(debug_assertions)]
     BUG_AT.set(DONE.get().saturating_add(steps));

@@ -1,9 +1,9 @@
-//! A bug at any step of any change: the panic ends it half-way, the edge catches it and has the server repaired. From then on
-//! nothing from before is served, nothing points to freed memory, every operation goes on, and once the keyspace was searched
-//! the index agrees with it.
+//! A bug at any step of any change: the panic ends it half-way, the edge catches it and has the server repaired. From
+//! then on nothing from before is served, nothing points to freed memory, every operation goes on, and once the
+//! keyspace was searched the index agrees with it.
 //!
-//! Every kind of change is tried with a panic at its first counted step, its second, and so on until it ends without one;
-//! each time the same history comes before, and another change comes between the panic and the search.
+//! Every kind of change is tried with a panic at its first counted step, its second, and so on until it ends without
+//! one; each time the same history comes before, and another change comes between the panic and the search.
 
 #[path = "support/seed.rs"]
 mod seed;

@@ -469,7 +469,8 @@ fn of_two_soft_invalidations_the_earlier_one_counts() {
     }
 }
 
-/// Epochs may run ahead of the wall clock, which was set back for instance; how long an entry may be served stale does not.
+/// Epochs may run ahead of the wall clock, which was set back for instance; how long an entry may be served stale does
+/// not.
 #[test]
 fn a_stale_window_begins_by_the_wall_clock_and_the_same_on_a_replica() {
     let (mut stage, mut replica) = (Stage::new(), Stage::new());

@@ -122,8 +122,8 @@ unsafe extern "C" fn rdb_load(io: *mut raw::RedisModuleIO, version: c_int) -> *m
         panic_if_asked(Place::Load);
         Some(load(value.bytes(), encode::decode(version, meta.bytes())))
     });
-    // What a bug keeps from being read is dead in a file and an error to its sender, as what cannot be read: the rest of the
-    // file is loaded all the same.
+    // What a bug keeps from being read is dead in a file and an error to its sender, as what cannot be read: the rest
+    // of the file is loaded all the same.
     loaded.unwrap_or_else(|| guard_reading(null_mut(), || load(b"", None)))
 }
 
@@ -188,8 +188,8 @@ unsafe extern "C" fn aof_rewrite(
 unsafe extern "C" fn unlink(ctx: *mut raw::RedisModuleKeyOptCtx, value: *const c_void) {
     // SAFETY: `ctx` is valid during the callback.
     let db = unsafe { rm!(RedisModule_GetDbIdFromOptCtx)(ctx) } as usize;
-    // SAFETY: `value` is ours and alive; it is freed, or renamed, only after this. Should a bug keep the entry in the index, the
-    // index is forgotten before Redis frees the entry.
+    // SAFETY: `value` is ours and alive; it is freed, or renamed, only after this. Should a bug keep the entry in the
+    // index, the index is forgotten before Redis frees the entry.
     guard((), || unsafe {
         panic_if_asked(Place::Unlink);
         state::with(|s| s.left(db, entry(value)));
@@ -200,8 +200,8 @@ unsafe extern "C" fn unlink(ctx: *mut raw::RedisModuleKeyOptCtx, value: *const c
 unsafe extern "C" fn free(value: *mut c_void) {
     // This may be a background thread: nothing of the state is touched but the one pointer that may be.
     guard_apart(|| {
-        // SAFETY: Redis frees each value once, after `unlink2`, after the FlushDB event that discarded the index, or before it
-        // was linked; and it is not linked afterwards, for that is what `AWAITED` is told.
+        // SAFETY: Redis frees each value once, after `unlink2`, after the FlushDB event that discarded the index, or
+        // before it was linked; and it is not linked afterwards, for that is what `AWAITED` is told.
         unsafe {
             let entry = entry(value);
             state::AWAITED.is_freed(entry);

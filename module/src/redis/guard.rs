@@ -48,7 +48,8 @@ pub fn guard_reading<T>(fallback: T, body: impl FnOnce() -> T) -> T {
     caught(fallback, body, |_| (), "Entries are served as before.")
 }
 
-/// Runs `body`, which may be on a thread that is not the main one and so touches nothing of the state; on a panic logs it.
+/// Runs `body`, which may be on a thread that is not the main one and so touches nothing of the state; on a panic logs
+/// it.
 pub fn guard_apart(body: impl FnOnce()) {
     if let Err(payload) = catch_unwind(AssertUnwindSafe(body)) {
         log_bug(&*payload, "It was on its way out of memory.");

@@ -50,8 +50,8 @@ impl<'a> Ctx<'a> {
         while self.scan_on(&cursor, &mut each) {}
     }
 
-    /// Some more keys of the selected database, expired ones included; true while there are more. A key that is there all the
-    /// time is met at least once.
+    /// Some more keys of the selected database, expired ones included; true while there are more. A key that is there
+    /// all the time is met at least once.
     pub fn scan_on(self, cursor: &Cursor, mut each: impl FnMut(&[u8], Option<Entry>)) -> bool {
         unsafe extern "C" fn visit<F: FnMut(&[u8], Option<Entry>)>(
             _: *mut raw::RedisModuleCtx,

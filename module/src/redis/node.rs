@@ -127,8 +127,8 @@ pub fn users(ctx: Ctx<'_>) -> Vec<OwnedStr> {
     }
 }
 
-/// The line of ACL LIST about a user, without its beginning, "user name "; `None` if there is none. O(users): for servers that do
-/// not tell it otherwise.
+/// The line of ACL LIST about a user, without its beginning, "user name "; `None` if there is none. O(users): for
+/// servers that do not tell it otherwise.
 pub fn rules_of(ctx: Ctx<'_>, name: &[u8]) -> Option<Vec<u8>> {
     // SAFETY: valid context; the format names one C string.
     let reply = unsafe {

@@ -175,16 +175,16 @@ impl Rules {
 
 type Describe = unsafe extern "C" fn(*mut raw::RedisModuleUser) -> *mut raw::RedisModuleString;
 
-/// What tells the text of a user's rules; Redis 7.0.5 lacks it. With this variable in its environment a server is taken for
-/// such a one, so that tests can see what follows.
+/// What tells the text of a user's rules; Redis 7.0.5 lacks it. With this variable in its environment a server is taken
+/// for such a one, so that tests can see what follows.
 static DESCRIBE: LazyLock<Option<Describe>> = LazyLock::new(|| {
     // SAFETY: the table is only read.
     let there = unsafe { (&raw const raw::RedisModule_GetModuleUserACLString).read() };
     there.filter(|_| std::env::var_os("MCACHE_TEST_NO_ACL_STRING").is_none())
 });
 
-/// Whether a description without selectors says `~*`. Patterns come in the order flags, passwords (in hexadecimal), keys, and
-/// where all keys are allowed, that is the one pattern of keys: so the first `~` tells.
+/// Whether a description without selectors says `~*`. Patterns come in the order flags, passwords (in hexadecimal),
+/// keys, and where all keys are allowed, that is the one pattern of keys: so the first `~` tells.
 fn allows_all_keys(rules: &[u8]) -> bool {
     // SAFETY: within the slice, which is not changed.
     let found = unsafe { libc::memchr(rules.as_ptr().cast(), c_int::from(b'~'), rules.len()) };
@@ -197,8 +197,8 @@ fn allows_all_keys(rules: &[u8]) -> bool {
 }
 
 impl User {
-    /// The rules as ACL LIST shows them, but for the user's name. Redis keeps the text until the rules change; where it does not
-    /// tell it, ACL LIST is asked each time, for of a change modules do not hear.
+    /// The rules as ACL LIST shows them, but for the user's name. Redis keeps the text until the rules change; where it
+    /// does not tell it, ACL LIST is asked each time, for of a change modules do not hear.
     fn rules(&self, ctx: Ctx<'_>) -> Rules {
         let Some(describe) = *DESCRIBE else {
             let name = self.name.as_ref().map_or(&b""[..], OwnedStr::as_bytes);

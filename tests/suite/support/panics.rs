@@ -93,8 +93,8 @@ fn in_a_callback_in_a_transaction_and_in_a_script_the_server_goes_on() {
     goes_on(&mut redis);
 }
 
-/// What every bug in a change leaves: nothing from before is served, and after what is dead was freed the index agrees with the
-/// keyspace.
+/// What every bug in a change leaves: nothing from before is served, and after what is dead was freed the index agrees
+/// with the keyspace.
 fn ends_well(server: &Server, redis: &mut Session, panics: i64, what: &str) {
     assert_eq!(redis.stat("panics"), panics, "{what}");
     for key in ["env1:k", "env2:k", "other:k"] {

@@ -1,16 +1,16 @@
-//! After a bug. A change that a panic ended half-way may have left an entry in some of its tags, an id in a record that has
-//! none, a tag in two tables: what is left cannot be walked, and so not mended. It is forgotten, as one piece.
+//! After a bug. A change that a panic ended half-way may have left an entry in some of its tags, an id in a record that
+//! has none, a tag in two tables: what is left cannot be walked, and so not mended. It is forgotten, as one piece.
 //!
-//! The keyspace then holds entries that no index names. They were born before the new floor, so they are dead: what they
-//! point to does not count. Their numbers and records are not believed: an entry is in the index if the index has its pointer
-//! ([`Index::lists`]).
+//! The keyspace then holds entries that no index names. They were born before the new floor, so they are dead: what
+//! they point to does not count. Their numbers and records are not believed: an entry is in the index if the index has
+//! its pointer ([`Index::lists`]).
 
 use super::Index;
 use crate::epoch::Epoch;
 
 impl Index {
-    /// Forgets every entry and every tag, without looking at any. Until [`Index::set_new_floor`] tells the floor, everything is
-    /// dead. Frees what it forgets in one step.
+    /// Forgets every entry and every tag, without looking at any. Until [`Index::set_new_floor`] tells the floor,
+    /// everything is dead. Frees what it forgets in one step.
     pub(crate) fn begin_anew(&mut self) {
         let mut fresh = Index::with_key(self.tags.key());
         fresh.floor = Epoch::END;

@@ -274,8 +274,8 @@ impl<W> Server<W> {
         Renamed::Fresh(fresh)
     }
 
-    /// The entry leaves the keyspace, or its name. What a soft invalidation made of it goes into the entry first: the record
-    /// that says so may be gone before the entry is announced under another name.
+    /// The entry leaves the keyspace, or its name. What a soft invalidation made of it goes into the entry first: the
+    /// record that says so may be gone before the entry is announced under another name.
     pub fn left(&mut self, db: usize, mut entry: Entry) {
         self.feed.key_left(entry.key(), entry.ends_ms());
         // Of one that was never linked the tags say nothing.
@@ -288,8 +288,8 @@ impl<W> Server<W> {
         self.index.unlink(db, entry);
     }
 
-    /// What of an entry may travel to a file, another server or another key; `None` if nothing but the key. Of one that no
-    /// index holds no invalidation could tell.
+    /// What of an entry may travel to a file, another server or another key; `None` if nothing but the key. Of one that
+    /// no index holds no invalidation could tell.
     pub(super) fn travels(&self, entry: &Entry) -> Option<Attributes> {
         match entry.is_linked() {
             true => self.worth(entry),

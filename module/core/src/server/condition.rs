@@ -70,8 +70,8 @@ impl<W> Server<W> {
         })
     }
 
-    /// What is left of an entry, by its tags and its birth; `None` if it is dead. A softly invalidated one counts as what it
-    /// is about to become.
+    /// What is left of an entry, by its tags and its birth; `None` if it is dead. A softly invalidated one counts as
+    /// what it is about to become.
     pub(super) fn worth(&self, entry: &Entry) -> Option<Attributes> {
         match self.index.judge(entry) {
             Verdict::Live => Some(entry.attributes()),
@@ -99,8 +99,8 @@ fn aged(mut attributes: Attributes, verdict: Verdict, now_ms: u64) -> Condition 
     }
 }
 
-/// When an entry ends that was softly invalidated at `since`: one SWR window after that, and never later than it would have. It is
-/// the same on every server and at any time: no clock is read.
+/// When an entry ends that was softly invalidated at `since`: one SWR window after that, and never later than it would
+/// have. It is the same on every server and at any time: no clock is read.
 pub fn softened_end_ms(entry: &Entry, since: Epoch) -> u64 {
     softened_end(entry.attributes(), since)
 }

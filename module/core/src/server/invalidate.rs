@@ -15,8 +15,8 @@ use crate::index::{Scope, Task};
 pub struct Invalidated {
     /// When it was.
     pub epoch: Epoch,
-    /// How far that is ahead of the wall clock, in milliseconds: entries become stale by the clock, and the replicas are to be
-    /// told the same moment.
+    /// How far that is ahead of the wall clock, in milliseconds: entries become stale by the clock, and the replicas
+    /// are to be told the same moment.
     pub ahead_ms: u64,
     /// A few entries, each to be dealt with now; the decision itself then needs no replication.
     pub at_once: Vec<Task>,

@@ -82,9 +82,10 @@ impl<W: Copy + Eq + Hash> Server<W> {
         self.look_again(None, now_ms)
     }
 
-    /// A bug was caught half-way through a change: nothing that was stored can be trusted, nor what is known of it. The index
-    /// begins anew, and what the keyspace holds from before is dead, though the index names none of it: the edge is to search
-    /// the keyspace for it ([`Server::search`]) and to look after what waits in line ([`Server::is_behind`]).
+    /// A bug was caught half-way through a change: nothing that was stored can be trusted, nor what is known of it. The
+    /// index begins anew, and what the keyspace holds from before is dead, though the index names none of it: the edge
+    /// is to search the keyspace for it ([`Server::search`]) and to look after what waits in line
+    /// ([`Server::is_behind`]).
     pub fn repaired(&mut self, now_ms: u64) {
         // First of all, so that a second panic on the way finds nothing that points anywhere.
         self.index.begin_anew();
@@ -115,8 +116,8 @@ impl<W: Copy + Eq + Hash> Server<W> {
         self.searches += 1;
     }
 
-    /// What is to take the place of an entry that the search found under a key: a husk, which reclaim removes, on replicas as
-    /// well. `None` if the index names the entry. The entry may be freed once it was replaced.
+    /// What is to take the place of an entry that the search found under a key: a husk, which reclaim removes, on
+    /// replicas as well. `None` if the index names the entry. The entry may be freed once it was replaced.
     pub fn astray(&mut self, db: usize, key: &[u8], mut entry: Entry) -> Option<Entry> {
         if self.index.lists(db, entry.id(), entry) {
             return None;

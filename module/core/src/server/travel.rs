@@ -47,9 +47,9 @@ impl<W: Copy + Eq + Hash> Server<W> {
         }
     }
 
-    /// What is kept of an entry where the dead have nothing but their key, in files as in `DEBUG DIGEST`: attributes and tags.
-    /// Primary and replicas have the same, whenever nothing is under way between them: an entry that waits for reclaim counts
-    /// as what it is about to become.
+    /// What is kept of an entry where the dead have nothing but their key, in files as in `DEBUG DIGEST`: attributes
+    /// and tags. Primary and replicas have the same, whenever nothing is under way between them: an entry that waits
+    /// for reclaim counts as what it is about to become.
     pub fn kept<'a>(
         &'a self,
         entry: &'a Entry,
