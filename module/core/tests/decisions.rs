@@ -1,6 +1,8 @@
 //! Decisions of a server that neither model nor simulation comes to: who may not fill, what a file, an exchange or a
 //! promotion leaves of fills and entries, where a lease ends. Each was found by a mutant that no test noticed.
 
+use std::sync::Mutex;
+
 use mcache_core::command::{Invalidate, OnlyIf, ReplInvalidate, Set};
 use mcache_core::encode::Decoded;
 use mcache_core::entry::{Attributes, Entry, NEVER};
@@ -66,9 +68,13 @@ fn tags() -> impl Iterator<Item = &'static [u8]> + Clone {
     std::iter::once(&b"t"[..])
 }
 
+/// A server keeps it for good. What is named here is no leak to AddressSanitizer.
+static KEPT: Mutex<Vec<&Awaited>> = Mutex::new(Vec::new());
+
 impl Stage {
     fn new() -> Self {
-        let awaited = Box::leak(Box::new(Awaited::new()));
+        let awaited: &Awaited = Box::leak(Box::new(Awaited::new()));
+        KEPT.lock().expect("a push does not panic").push(awaited);
         Stage {
             server: Server::new(Fills::new(7, NOW_MS, 64), awaited),
             entries: Vec::new(),
