@@ -7,6 +7,7 @@
 use crate::epoch::Epoch;
 use crate::slab::Slab;
 use crate::table::Table;
+use crate::work;
 
 const NONE: u32 = u32::MAX;
 
@@ -132,6 +133,23 @@ impl Softs {
         let node = self.nodes.get(self.node(record)?)?;
         let dead = self.groups.get(node.group)?.dead;
         (!dead).then_some(node.epoch)
+    }
+
+    /// The tag became soft again, and the clock may have gone back since: no record of the group became so later than
+    /// that. Returns how many members that concerns: all of the group, or none. O(1) unless the clock went back.
+    pub(crate) fn no_later_than(&mut self, newest: u32, epoch: Epoch) -> usize {
+        let mut at = self.node(newest).unwrap_or(NONE);
+        let mut is_earlier = false;
+        // An older record of a group is never later than a newer one.
+        while let Some(node) = self.nodes.get_mut(at)
+            && epoch < node.epoch
+        {
+            work::step(1);
+            node.epoch = epoch;
+            at = node.older;
+            is_earlier = true;
+        }
+        if is_earlier { self.members(newest) } else { 0 }
     }
 
     /// Whether the table of soft names holds this record.

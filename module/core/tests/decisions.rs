@@ -8,7 +8,7 @@ use mcache_core::encode::Decoded;
 use mcache_core::entry::{Attributes, Entry, NEVER};
 use mcache_core::epoch::{Epoch, Token};
 use mcache_core::fills::Fills;
-use mcache_core::index::Scope;
+use mcache_core::index::{Scope, Task};
 use mcache_core::lease::Waiter;
 use mcache_core::server::{
     Alarm, Awaited, Condition, Edge, Fetched, Fetcher, Renamed, Server, Store, Stored,
@@ -470,6 +470,63 @@ fn of_two_soft_invalidations_the_earlier_one_counts() {
             let done = stage.server.invalidate(0, tag, Scope::All, true, 0, now_ms);
             assert_eq!(done.later, 1);
         }
+        let (kept, _) = stage.server.kept(&entry).expect("it is stale");
+        assert_eq!(kept.ends_ms, NOW_MS + 10 + 5_000);
+    }
+}
+
+/// The second one concerns so few entries that they are dealt with at once, and the first one waits for reclaim.
+#[test]
+fn what_is_dealt_with_at_once_keeps_the_end_of_an_earlier_soft_invalidation() {
+    let mut stage = Stage::new();
+    let Stored::New(entry) = stage.server.store(Store {
+        db: 0,
+        key: b"k",
+        value: b"v",
+        tags: [&b"t"[..], b"u"].into_iter(),
+        attributes: attributes(5_000, NEVER),
+        present: None,
+    }) else {
+        panic!("there was none");
+    };
+    stage.entries.push(entry);
+    for (tag, inline_max, now_ms) in [(b"t", 0, NOW_MS + 10), (b"u", 9, NOW_MS + 900)] {
+        let tag = std::iter::once(&tag[..]);
+        let done = stage
+            .server
+            .invalidate(0, tag, Scope::All, true, inline_max, now_ms);
+        for task in done.at_once {
+            assert!(
+                matches!(task, Task::Shorten { since, .. } if since == at(NOW_MS + 10)),
+                "{task:?}"
+            );
+        }
+    }
+}
+
+/// The wall clock is set back between two soft invalidations. A replica that came between them has the end of the first
+/// one in its entry, so what both have to say is: the earlier moment counts.
+#[test]
+fn of_two_soft_invalidations_of_one_tag_the_one_with_the_earlier_clock_counts() {
+    for has_new_member in [false, true] {
+        let mut stage = Stage::new();
+        let entry = stage.store(0, b"k", attributes(5_000, NEVER));
+        let soften = |stage: &mut Stage, now_ms| {
+            stage
+                .server
+                .invalidate(0, tags(), Scope::All, true, 0, now_ms)
+                .later
+        };
+        assert_eq!(soften(&mut stage, NOW_MS + 900), 1);
+        if has_new_member {
+            stage.store(0, b"new", attributes(5_000, NEVER));
+        }
+        // What changes something is told to the replicas.
+        assert_eq!(
+            soften(&mut stage, NOW_MS + 10),
+            1 + usize::from(has_new_member)
+        );
+        assert_eq!(soften(&mut stage, NOW_MS + 500), 0);
         let (kept, _) = stage.server.kept(&entry).expect("it is stale");
         assert_eq!(kept.ends_ms, NOW_MS + 10 + 5_000);
     }

@@ -66,6 +66,15 @@ impl Index {
         }
     }
 
+    /// Since when an entry is stale that is softly invalidated now: since an earlier soft invalidation by another of its
+    /// tags, if reclaim has not come to that one yet. O(tags).
+    pub(crate) fn stale_since(&self, entry: &Entry, now: Epoch) -> Epoch {
+        match self.judge(entry) {
+            Verdict::Soft(earlier) => earlier.min(now),
+            Verdict::Live | Verdict::Dead => now,
+        }
+    }
+
     /// Why an entry is never served again; `None` if it is not so. O(tags).
     pub fn why_dead(&self, entry: &Entry) -> Option<Why> {
         if entry.birth() < self.floor {
@@ -196,8 +205,8 @@ impl Index {
     /// Makes every entry stale from `since` on that carries one of the tags, and those dead that have no SWR window.
     /// O(tags named), however many entries there are and however many were invalidated before.
     ///
-    /// Returns how many memberships it concerns. Members that were softly invalidated before keep the earlier epoch,
-    /// because their stale window ends sooner.
+    /// Returns how many memberships it concerns. Members that were softly invalidated before keep their epoch, because
+    /// their stale window ends sooner; if the clock went back since, they get this one.
     pub fn soften<'a>(
         &mut self,
         db: usize,
@@ -212,6 +221,9 @@ impl Index {
         let mut members = 0;
         for name in names {
             for Carriers { live, soft } in carriers_of(&self.tags, home, name, scope) {
+                if let Some(newest) = soft {
+                    members += self.softs.no_later_than(newest, since);
+                }
                 let Some(record) = live else { continue };
                 home.names.remove(&self.tags, record);
                 self.tags.mark_soft(record);

@@ -59,7 +59,11 @@ impl<W> Server<W> {
         if count <= inline_max {
             let carriers = self.index.carriers(db, tags, scope).into_iter();
             let task = |entry: Entry| match soft && entry.swr_ms() > 0 {
-                true => Task::Shorten { db, entry, since },
+                true => Task::Shorten {
+                    db,
+                    entry,
+                    since: self.index.stale_since(&entry, since),
+                },
                 false => Task::Delete { db, entry },
             };
             invalidated.at_once = carriers.map(task).collect();
