@@ -528,6 +528,11 @@ fn writer_at(writer: u64, shard: usize) -> u64 {
     1 << 32 | writer << 4 | shard as u64
 }
 
+/// Readers have small numbers.
+fn is_writer(client: u64) -> bool {
+    client >> 32 != 0
+}
+
 fn writer_of(client: u64) -> u64 {
     (client & 0xffff_ffff) >> 4
 }

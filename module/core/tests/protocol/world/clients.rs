@@ -1,8 +1,8 @@
 //! Clients: readers that fill, writers that invalidate, and connections that break.
 
 use super::{
-    Event, KEYS, Reader, SHARDS, TAGS, Value, World, Write, assert_at_least, shard_of_writer,
-    writer_at, writer_of,
+    Event, KEYS, Reader, SHARDS, TAGS, Value, World, Write, assert_at_least, is_writer,
+    shard_of_writer, writer_at, writer_of,
 };
 use crate::server::{Invalidation, Reply, Request};
 
@@ -156,6 +156,10 @@ impl World {
     pub(super) fn lost(&mut self, client: u64) {
         if self.readers.remove(&client).is_some() {
             return self.disconnect(client);
+        }
+        // A reader that has vanished.
+        if !is_writer(client) {
+            return;
         }
         let shard = shard_of_writer(client);
         let Some(write) = self.writes.get(&writer_of(client)) else {
