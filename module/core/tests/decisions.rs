@@ -1,171 +1,15 @@
 //! Decisions of a server that neither model nor simulation comes to: who may not fill, what a file, an exchange or a
 //! promotion leaves of fills and entries, where a lease ends. Each was found by a mutant that no test noticed.
 
-use std::sync::Mutex;
+#[path = "support/stage.rs"]
+mod stage;
 
-use mcache_core::command::{Invalidate, OnlyIf, ReplInvalidate, Set};
-use mcache_core::encode::Decoded;
-use mcache_core::entry::{Attributes, Entry, NEVER};
-use mcache_core::epoch::{Epoch, Token};
-use mcache_core::fills::Fills;
+use mcache_core::command::{OnlyIf, ReplInvalidate, Set};
+use mcache_core::entry::{Attributes, NEVER};
 use mcache_core::index::{Scope, Task};
-use mcache_core::lease::Waiter;
-use mcache_core::server::{
-    Alarm, Awaited, Condition, Edge, Fetched, Fetcher, Renamed, Server, Store, Stored,
-};
+use mcache_core::server::{Alarm, Condition, Fetched, Server};
 
-const NOW_MS: u64 = 1_000_000;
-
-struct Role {
-    is_primary: bool,
-}
-
-const PRIMARY: Role = Role { is_primary: true };
-const REPLICA: Role = Role { is_primary: false };
-
-impl Edge for Role {
-    fn now_ms(&self) -> u64 {
-        NOW_MS
-    }
-    fn random(&self) -> u64 {
-        0
-    }
-    fn is_primary(&self) -> bool {
-        self.is_primary
-    }
-}
-
-/// A server, and the entries that its keyspace owns.
-struct Stage {
-    server: Server<u32>,
-    entries: Vec<Entry>,
-}
-
-impl Drop for Stage {
-    fn drop(&mut self) {
-        for entry in self.entries.drain(..) {
-            // SAFETY: the index goes away with the server and does not look at its entries.
-            unsafe { entry.free() };
-        }
-    }
-}
-
-fn at(ms: u64) -> Epoch {
-    Epoch(ms << 16)
-}
-
-fn attributes(swr_ms: u32, ends_ms: u64) -> Attributes {
-    Attributes {
-        birth: at(NOW_MS),
-        manual: false,
-        swr_ms,
-        softened: false,
-        ends_ms,
-    }
-}
-
-fn tags() -> impl Iterator<Item = &'static [u8]> + Clone {
-    std::iter::once(&b"t"[..])
-}
-
-/// A server keeps it for good. What is named here is no leak to AddressSanitizer.
-static KEPT: Mutex<Vec<&Awaited>> = Mutex::new(Vec::new());
-
-impl Stage {
-    fn new() -> Self {
-        let awaited: &Awaited = Box::leak(Box::new(Awaited::new()));
-        KEPT.lock().expect("a push does not panic").push(awaited);
-        Stage {
-            server: Server::new(Fills::new(7, NOW_MS, 64), awaited),
-            entries: Vec::new(),
-        }
-    }
-
-    fn store(&mut self, db: usize, key: &[u8], attributes: Attributes) -> Entry {
-        let stored = self.server.store(Store {
-            db,
-            key,
-            value: b"v",
-            tags: tags(),
-            attributes,
-            present: None,
-        });
-        let Stored::New(entry) = stored else {
-            panic!("{stored:?}")
-        };
-        self.entries.push(entry);
-        entry
-    }
-
-    fn admit(&mut self, token: Option<Token>, ttl_ms: u64, swr_ms: u32) -> Option<Attributes> {
-        let set = Set {
-            ttl_ms: Some(ttl_ms),
-            swr_ms,
-            token,
-            only_if: OnlyIf::Always,
-            manual: false,
-            near: None,
-            tags_from: 0,
-        };
-        let admitted = self.server.admit(&set, b"k", tags(), None, NOW_MS)?;
-        assert_eq!(admitted.deadline_ms, Some(admitted.attributes.ends_ms));
-        Some(admitted.attributes)
-    }
-
-    fn condition(&self, mut entry: Entry) -> Condition {
-        self.server.condition(&mut entry, || NOW_MS)
-    }
-
-    fn fetch(&mut self, client: u64, may_fill: bool, max_waiters: usize) -> Fetched {
-        let caller = Fetcher {
-            db: 0,
-            key: b"k",
-            client,
-            lease_ms: 5_000,
-            early_ms: 0,
-            may_wait: true,
-            max_waiters,
-        };
-        self.server
-            .fetch(&caller, None, &PRIMARY, || may_fill, || ())
-    }
-
-    fn park(&mut self, client: u64, until_ms: u64) {
-        let waiter = Waiter {
-            handle: client as u32,
-            client,
-            lease_ms: 5_000,
-            until_ms,
-        };
-        assert!(self.server.park(0, b"k", waiter), "the lease is held");
-    }
-
-    /// As Redis asks for a value that it loads, from a file whose entries say when they end, or do not.
-    fn load(&mut self, decoded: Decoded<'_>, drop: bool, role: &Role) -> Option<Entry> {
-        let entry = self.server.load(b"k", b"v", Some(decoded), drop, role)?;
-        self.entries.push(entry);
-        Some(entry)
-    }
-
-    fn soften(&mut self) {
-        let done = self
-            .server
-            .invalidate(0, tags(), Scope::All, true, 0, NOW_MS);
-        assert_eq!(done.later, 1);
-    }
-}
-
-fn decoded(attributes: Attributes, says_its_end: bool) -> Decoded<'static> {
-    Decoded {
-        attributes,
-        says_its_end,
-        saved: Token {
-            incarnation: 7,
-            epoch: at(NOW_MS),
-        },
-        tags: tags().collect(),
-    }
-}
+use stage::*;
 
 #[test]
 fn who_may_not_fill_holds_no_lease_and_does_not_stand_in_line() {
@@ -374,27 +218,6 @@ fn an_entry_that_does_not_say_its_end_is_stale_if_it_has_a_window_and_the_deadli
 }
 
 #[test]
-fn what_is_stale_and_not_reclaimed_yet_is_stale_under_another_name_and_ends_when_it_would_have() {
-    let mut stage = Stage::new();
-    let entry = stage.store(0, b"k", attributes(5_000, NEVER));
-    stage.soften();
-    assert_eq!(stage.condition(entry), Condition::Stale);
-    let copy = stage.server.duplicate(b"copy", &entry);
-    let copy = copy.expect("a key short enough");
-    stage.entries.push(copy);
-    stage.server.arrived(0, b"copy", Some((copy, None)), false);
-    stage.server.left(0, entry);
-    let Renamed::Fresh(renamed) = stage.server.renamed(0, b"new", entry) else {
-        panic!("it left");
-    };
-    stage.entries.push(renamed);
-    for entry in [copy, renamed] {
-        assert_eq!(stage.condition(entry), Condition::Stale);
-        assert_eq!(entry.ends_ms(), NOW_MS + 5_000);
-    }
-}
-
-#[test]
 fn a_flush_ends_the_leases_of_its_database_all_of_them_and_no_other() {
     let mut stage = Stage::new();
     for (db, key) in [(1, b"a"), (0, b"b"), (1, b"c")] {
@@ -420,148 +243,112 @@ fn slots_that_go_take_along_the_entries_of_every_database() {
 }
 
 #[test]
-fn a_softly_invalidated_entry_that_left_is_not_invalidated_again() {
+fn a_replica_hands_out_no_lease() {
     let mut stage = Stage::new();
-    let entries: Vec<Entry> = (0..4u8)
-        .map(|n| stage.store(0, &[n], attributes(5_000, NEVER)))
-        .collect();
-    let done = stage
-        .server
-        .invalidate(0, tags(), Scope::All, true, 0, NOW_MS);
-    assert_eq!(done.later, 4);
-    stage.server.index.unlink(0, entries[1]);
-    stage.server.index.unlink(0, entries[3]);
-    assert_eq!(stage.server.index.count(0, tags(), Scope::All), 2);
-    let done = stage
-        .server
-        .invalidate(0, tags(), Scope::All, false, 0, NOW_MS);
-    assert_eq!(done.later, 2);
+    assert_eq!(stage.fetch_from(&REPLICA, 1), Fetched::Miss(None));
+    assert!(stage.server.leases.is_empty());
+    assert!(matches!(
+        stage.fetch_from(&PRIMARY, 1),
+        Fetched::Miss(Some(_))
+    ));
 }
 
 #[test]
-fn a_flush_in_the_middle_of_a_soft_invalidation_leaves_nothing_to_look_at() {
+fn nx_stores_nothing_over_a_live_entry_and_xx_nothing_where_there_is_none() {
     let mut stage = Stage::new();
-    stage.store(0, b"k", attributes(5_000, NEVER));
-    stage.soften();
-    let _ = stage.server.flushed(Some(0), NOW_MS);
-    for _ in 0..100 {
-        stage.server.index.bury();
-    }
-    assert!(!stage.server.index.has_pending());
-}
-
-#[test]
-fn of_two_soft_invalidations_the_earlier_one_counts() {
-    for (first, second) in [("t", "u"), ("u", "t")] {
-        let mut stage = Stage::new();
-        let Stored::New(entry) = stage.server.store(Store {
-            db: 0,
-            key: b"k",
-            value: b"v",
-            tags: [&b"t"[..], b"u"].into_iter(),
-            attributes: attributes(5_000, NEVER),
-            present: None,
-        }) else {
-            panic!("there was none");
+    let entry = stage.store(0, b"k", attributes(0, NEVER));
+    for (only_if, present, is_stored) in [
+        (OnlyIf::Absent, Some(entry), false),
+        (OnlyIf::Absent, None, true),
+        (OnlyIf::Present, Some(entry), true),
+        (OnlyIf::Present, None, false),
+        (OnlyIf::Always, Some(entry), true),
+    ] {
+        let set = Set {
+            ttl_ms: None,
+            swr_ms: 0,
+            token: None,
+            only_if,
+            manual: false,
+            near: None,
+            tags_from: 0,
         };
-        stage.entries.push(entry);
-        for (tag, now_ms) in [(first, NOW_MS + 10), (second, NOW_MS + 900)] {
-            let tag = std::iter::once(tag.as_bytes());
-            let done = stage.server.invalidate(0, tag, Scope::All, true, 0, now_ms);
-            assert_eq!(done.later, 1);
-        }
-        let (kept, _) = stage.server.kept(&entry).expect("it is stale");
-        assert_eq!(kept.ends_ms, NOW_MS + 10 + 5_000);
-    }
-}
-
-/// The second one concerns so few entries that they are dealt with at once, and the first one waits for reclaim.
-#[test]
-fn what_is_dealt_with_at_once_keeps_the_end_of_an_earlier_soft_invalidation() {
-    let mut stage = Stage::new();
-    let Stored::New(entry) = stage.server.store(Store {
-        db: 0,
-        key: b"k",
-        value: b"v",
-        tags: [&b"t"[..], b"u"].into_iter(),
-        attributes: attributes(5_000, NEVER),
-        present: None,
-    }) else {
-        panic!("there was none");
-    };
-    stage.entries.push(entry);
-    for (tag, inline_max, now_ms) in [(b"t", 0, NOW_MS + 10), (b"u", 9, NOW_MS + 900)] {
-        let tag = std::iter::once(&tag[..]);
-        let done = stage
-            .server
-            .invalidate(0, tag, Scope::All, true, inline_max, now_ms);
-        for task in done.at_once {
-            assert!(
-                matches!(task, Task::Shorten { since, .. } if since == at(NOW_MS + 10)),
-                "{task:?}"
-            );
-        }
-    }
-}
-
-/// The wall clock is set back between two soft invalidations. A replica that came between them has the end of the first
-/// one in its entry, so what both have to say is: the earlier moment counts.
-#[test]
-fn of_two_soft_invalidations_of_one_tag_the_one_with_the_earlier_clock_counts() {
-    for has_new_member in [false, true] {
-        let mut stage = Stage::new();
-        let entry = stage.store(0, b"k", attributes(5_000, NEVER));
-        let soften = |stage: &mut Stage, now_ms| {
-            stage
-                .server
-                .invalidate(0, tags(), Scope::All, true, 0, now_ms)
-                .later
-        };
-        assert_eq!(soften(&mut stage, NOW_MS + 900), 1);
-        if has_new_member {
-            stage.store(0, b"new", attributes(5_000, NEVER));
-        }
-        // What changes something is told to the replicas.
+        let admitted = stage.server.admit(&set, b"k", tags(), present, NOW_MS);
         assert_eq!(
-            soften(&mut stage, NOW_MS + 10),
-            1 + usize::from(has_new_member)
+            admitted.is_some(),
+            is_stored,
+            "{only_if:?} over {present:?}"
         );
-        assert_eq!(soften(&mut stage, NOW_MS + 500), 0);
-        let (kept, _) = stage.server.kept(&entry).expect("it is stale");
-        assert_eq!(kept.ends_ms, NOW_MS + 10 + 5_000);
     }
 }
 
-/// Epochs may run ahead of the wall clock, which was set back for instance; how long an entry may be served stale does
-/// not.
 #[test]
-fn a_stale_window_begins_by_the_wall_clock_and_the_same_on_a_replica() {
-    let (mut stage, mut replica) = (Stage::new(), Stage::new());
-    let mut ends = Vec::new();
-    stage.server.fills.observe(at(NOW_MS + 3_600_000));
-    let copies = [&mut stage, &mut replica].map(|it| it.store(0, b"k", attributes(5_000, NEVER)));
-    let done = stage
-        .server
-        .invalidate(0, tags(), Scope::All, true, 0, NOW_MS);
-    assert!(done.ahead_ms >= 3_600_000, "{done:?}");
-    let what = Invalidate {
-        scope: Scope::All,
-        soft: true,
-        near: false,
-        tags_from: 2,
-    };
-    let said = ReplInvalidate {
-        epoch: done.epoch,
-        ahead_ms: done.ahead_ms,
-        what,
-    };
-    let words = [said.epoch.0, said.mode()].map(|number| number.to_string());
-    let words: Vec<&[u8]> = words.iter().map(|word| word.as_bytes()).collect();
-    let heard = ReplInvalidate::parse(&words[..], 0).expect("what a server writes");
-    assert_eq!(heard, said);
-    (replica.server).invalidate_replicated(0, tags(), heard, &REPLICA);
-    for (it, entry) in [&stage, &replica].into_iter().zip(copies) {
-        ends.push(it.server.kept(&entry).expect("it is stale").0.ends_ms);
+fn a_fill_that_began_before_everything_was_forgotten_is_refused() {
+    type Forget = fn(&mut Server<u32>);
+    let forget: [(&str, Forget); 3] = [
+        ("FLUSHALL", |server| {
+            let _ = server.flushed(None, NOW_MS);
+        }),
+        ("a promotion that drops", |server| {
+            server.promoted(8, true, NOW_MS)
+        }),
+        ("a floor", |server| {
+            server.floor_replicated(at(NOW_MS + 1), &REPLICA)
+        }),
+    ];
+    for (what, forget) in forget {
+        let mut stage = Stage::new();
+        let before = stage.server.fills.token(NOW_MS);
+        forget(&mut stage.server);
+        assert_eq!(stage.admit(Some(before), 10_000, 0), None, "{what}");
+        let after = stage.server.fills.token(NOW_MS);
+        assert!(stage.admit(Some(after), 10_000, 0).is_some(), "{what}");
     }
-    assert_eq!(ends, [NOW_MS + 5_000; 2]);
+}
+
+#[test]
+fn a_token_of_before_a_promotion_is_no_good_afterwards() {
+    let mut stage = Stage::new();
+    let before = stage.server.fills.token(NOW_MS);
+    stage.server.promoted(8, false, NOW_MS);
+    let after = stage.server.fills.token(NOW_MS);
+    assert_eq!(stage.admit(Some(before), 10_000, 0), None);
+    assert!(stage.admit(Some(after), 10_000, 0).is_some());
+}
+
+#[test]
+fn reclaim_finds_every_entry_below_a_floor() {
+    // More than it looks at in one call, and nothing dead at the end of the last piece.
+    for (dead, alive) in [(1, 0), (1_500, 0), (10, 1_500), (1_500, 1_500)] {
+        let mut stage = Stage::new();
+        let mut store = |n: u32, birth| {
+            stage.store(
+                0,
+                &n.to_be_bytes(),
+                Attributes {
+                    birth,
+                    ..attributes(0, NEVER)
+                },
+            )
+        };
+        // Interleaved: the living ones stand before and between the dead ones.
+        for n in 0..alive {
+            store(n, at(NOW_MS + 20));
+        }
+        for n in 0..dead {
+            store(alive + n, at(NOW_MS));
+        }
+        stage.server.floor_replicated(at(NOW_MS + 10), &REPLICA);
+        let mut found = 0;
+        while stage.server.index.has_pending() {
+            if let Some(task) = stage.server.index.next_task() {
+                let Task::Delete { db, entry } = task else {
+                    panic!("{task:?}");
+                };
+                stage.server.left(db, entry);
+                found += 1;
+            }
+        }
+        assert_eq!(found, dead, "{dead} dead, {alive} alive");
+    }
 }
