@@ -66,8 +66,8 @@ impl Index {
         }
     }
 
-    /// Since when an entry is stale that is softly invalidated now: since an earlier soft invalidation by another of its
-    /// tags, if reclaim has not come to that one yet. O(tags).
+    /// Since when an entry is stale that is softly invalidated now: since an earlier soft invalidation by another of
+    /// its tags, if reclaim has not come to that one yet. O(tags).
     pub(crate) fn stale_since(&self, entry: &Entry, now: Epoch) -> Epoch {
         match self.judge(entry) {
             Verdict::Soft(earlier) => earlier.min(now),
