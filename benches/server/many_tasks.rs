@@ -30,7 +30,8 @@ and over, all hits. In thousands of reads a second, medians of 9 rounds in which
 same length; ours decode JSON as well.",
     );
     println!("{}", part.name);
-    let server = Server::start();
+    // fred has no unix sockets without a feature of its own.
+    let server = Server::builder().tcp().start();
     let runtime = Builder::new_multi_thread().enable_all().build();
     let runtime = runtime.expect("a runtime");
     let readers = runtime.block_on(readers(&server));
@@ -68,14 +69,14 @@ enum Reader {
 }
 
 async fn readers(server: &Server) -> [Reader; 4] {
-    let cache = Cache::builder(server.url()).namespace(NAMESPACE);
+    let cache = Cache::builder(server.tcp_url()).namespace(NAMESPACE);
     let cache = cache
         .caching(true)
         .build()
         .await
         .expect("the server is there");
     let value = shop::value(VALUE_BYTES);
-    let client = redis::Client::open(server.url()).expect("an address");
+    let client = redis::Client::open(server.tcp_url()).expect("an address");
     let raw = client.get_multiplexed_async_connection().await;
     let mut raw = raw.expect("the server is there");
     for task in 0..TASKS {
@@ -86,7 +87,7 @@ async fn readers(server: &Server) -> [Reader; 4] {
             .await
             .expect("the server is there");
     }
-    let config = fred::types::config::Config::from_url(&server.url()).expect("an address");
+    let config = fred::types::config::Config::from_url(&server.tcp_url()).expect("an address");
     let fred = fred::types::Builder::from_config(config)
         .build()
         .expect("a client");
