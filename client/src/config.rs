@@ -275,8 +275,8 @@ impl<C: Codec> Builder<C> {
     }
 
     /// How long an unacknowledged invalidation is retried at least. Default: 24 hours. Longer if this cache has stored
-    /// entries that live longer; for ever if some do not expire. Must not be shorter than the longest life (time to
-    /// live and stale window) that any process gives to entries of the namespace.
+    /// entries that live longer; without an end if some do not expire. Must not be shorter than the longest life (time
+    /// to live and stale window) that any process gives to entries of the namespace.
     #[must_use]
     pub fn retry_invalidations_min(mut self, duration: Duration) -> Self {
         self.retry_min = duration;

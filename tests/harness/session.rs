@@ -127,6 +127,15 @@ impl Session {
         self.typed(line)
     }
 
+    /// What DUMP says of a key that is there.
+    #[track_caller]
+    pub fn dump(&mut self, key: &str) -> Vec<u8> {
+        match self.call(&["DUMP", key]) {
+            Value::BulkString(dump) => dump,
+            other => panic!("DUMP {key} gives a string, not {other:?}"),
+        }
+    }
+
     /// Sends a line, expects what `T` is read from.
     #[track_caller]
     pub fn typed<T: FromRedisValue>(&mut self, line: &str) -> T {

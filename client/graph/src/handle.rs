@@ -382,7 +382,7 @@ impl<C: Codec> Graph<C> {
         }
     }
 
-    /// How long the rows that this plan reads stay the same if nothing is written; `None`: for ever.
+    /// How long the rows that this plan reads stay the same if nothing is written; `None`: without an end.
     async fn boundary(&self, plan: &Plan) -> Result<Option<Duration>, GraphError> {
         let levels = plan.levels.iter();
         let read: BTreeSet<EntityIndex> = levels

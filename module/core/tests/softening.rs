@@ -8,7 +8,7 @@ use mcache_core::command::{Invalidate, ReplInvalidate};
 use mcache_core::encode;
 use mcache_core::entry::{Entry, NEVER};
 use mcache_core::index::{Scope, Task};
-use mcache_core::server::{Condition, Renamed, Store, Stored};
+use mcache_core::server::{Condition, Renamed};
 
 use stage::*;
 
@@ -68,17 +68,7 @@ fn a_flush_in_the_middle_of_a_soft_invalidation_leaves_nothing_to_look_at() {
 fn of_two_soft_invalidations_the_earlier_one_counts() {
     for (first, second) in [("t", "u"), ("u", "t")] {
         let mut stage = Stage::new();
-        let Stored::New(entry) = stage.server.store(Store {
-            db: 0,
-            key: b"k",
-            value: b"v",
-            tags: [&b"t"[..], b"u"].into_iter(),
-            attributes: attributes(5_000, NEVER),
-            present: None,
-        }) else {
-            panic!("there was none");
-        };
-        stage.entries.push(entry);
+        let entry = stage.store_under(&[b"t", b"u"], 0, b"k", attributes(5_000, NEVER));
         for (tag, now_ms) in [(first, NOW_MS + 10), (second, NOW_MS + 900)] {
             let tag = std::iter::once(tag.as_bytes());
             let done = stage.server.invalidate(0, tag, Scope::All, true, 0, now_ms);
@@ -93,17 +83,7 @@ fn of_two_soft_invalidations_the_earlier_one_counts() {
 #[test]
 fn what_is_dealt_with_at_once_keeps_the_end_of_an_earlier_soft_invalidation() {
     let mut stage = Stage::new();
-    let Stored::New(entry) = stage.server.store(Store {
-        db: 0,
-        key: b"k",
-        value: b"v",
-        tags: [&b"t"[..], b"u"].into_iter(),
-        attributes: attributes(5_000, NEVER),
-        present: None,
-    }) else {
-        panic!("there was none");
-    };
-    stage.entries.push(entry);
+    stage.store_under(&[b"t", b"u"], 0, b"k", attributes(5_000, NEVER));
     for (tag, inline_max, now_ms) in [(b"t", 0, NOW_MS + 10), (b"u", 9, NOW_MS + 900)] {
         let tag = std::iter::once(&tag[..]);
         let done = stage

@@ -27,7 +27,7 @@ pub fn repair_with(repair: Repair) {
     let _ = REPAIR.set(repair);
 }
 
-/// A panic's place belongs into Redis's log: operators do not read the standard error of a server.
+/// Has each panic write its place into Redis's log: operators do not read the standard error of a server.
 pub fn log_panics() {
     std::panic::set_hook(Box::new(|panic| log_warning(&format!("mcache: {panic}"))));
 }

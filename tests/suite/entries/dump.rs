@@ -89,9 +89,7 @@ pub struct Raw {
 impl Raw {
     /// Takes a dump apart; the server must not compress.
     pub fn of(redis: &mut Session, key: &str) -> Raw {
-        let Value::BulkString(dump) = redis.run(&format!("DUMP {key}")) else {
-            panic!("DUMP gives a string");
-        };
+        let dump = redis.dump(key);
         let body = &dump[..dump.len() - FOOTER];
         assert_eq!(body[..2], [7, 0x81], "a module's value");
         let id = u64::from_be_bytes(body[2..10].try_into().expect("eight"));

@@ -43,9 +43,7 @@ fn play(redis: &mut Session, way: &[&str]) {
     }
     for line in way {
         if *line == "*RESTORE" {
-            let redis::Value::BulkString(dump) = redis.run("DUMP new") else {
-                panic!("a dump");
-            };
+            let dump = redis.dump("new");
             redis.call(&[b"RESTORE", &b"cfg"[..], b"0", &dump, b"REPLACE"]);
         } else {
             redis.run(line);

@@ -19,13 +19,6 @@ fn sealed(body: &[u8], dump: &[u8]) -> Vec<u8> {
     payload
 }
 
-fn dump(redis: &mut Session, key: &str) -> Vec<u8> {
-    match redis.run(&format!("DUMP {key}")) {
-        Value::BulkString(bytes) => bytes,
-        other => panic!("DUMP gives a string, not {other:?}"),
-    }
-}
-
 fn restore(redis: &mut Session, key: &str, payload: &[u8]) -> Result<Value, String> {
     redis.try_call(&[&b"RESTORE"[..], key.as_bytes(), b"0", payload, b"REPLACE"])
 }
@@ -45,7 +38,7 @@ fn samples(redis: &mut Session) -> Vec<Vec<u8>> {
     ] {
         redis.ok(&line);
     }
-    (0..7).map(|n| dump(redis, &format!("s{n}"))).collect()
+    (0..7).map(|n| redis.dump(&format!("s{n}"))).collect()
 }
 
 /// One to four changes: a byte, a bit, a cut, an insertion, a piece of the same doubled.
@@ -136,7 +129,7 @@ fn every_single_byte_of_a_dump_may_have_any_of_the_worst_values() {
     let server = Server::start();
     let mut redis = server.session();
     redis.ok("MCACHE.SET k 100 value SWR 10 MANUAL TAGS t Product:list:*");
-    let sample = dump(&mut redis, "k");
+    let sample = redis.dump("k");
     let body = &sample[..sample.len() - FOOTER];
     for at in OURS..body.len() {
         for worst in [0, 1, 0x7f, 0x80, 0x81, 0xc0, 0xc3, 0xff] {
@@ -155,7 +148,7 @@ fn a_value_of_a_type_or_version_that_nobody_knows_is_refused() {
     let server = Server::start();
     let mut redis = server.session();
     redis.ok("MCACHE.SET k 0 value TAGS t");
-    let sample = dump(&mut redis, "k");
+    let sample = redis.dump("k");
     let body = &sample[..sample.len() - FOOTER];
     for at in 1..OURS {
         for bit in 0..8 {
@@ -189,7 +182,7 @@ fn a_dump_from_the_end_of_time_does_not_undo_invalidations() {
         redis.ok("MCACHE.SET k 0 value TAGS t");
         let report = redis.map("MCACHE.INSPECT k").expect("an entry");
         let old: u64 = redis::from_redis_value(report["birth"].clone()).expect("an epoch");
-        let sample = dump(&mut redis, "k");
+        let sample = redis.dump("k");
         let restored = restore(&mut redis, "future", &with_birth(&sample, old, birth));
         assert!(restored.is_err(), "birth {birth}");
         for round in 0..3 {

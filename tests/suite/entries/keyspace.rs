@@ -157,9 +157,7 @@ fn restored() {
     let server = Server::start();
     let mut redis = server.session();
     fill(&mut redis);
-    let Value::BulkString(dump) = redis.run("DUMP a") else {
-        panic!("no dump")
-    };
+    let dump = redis.dump("a");
     let restore = |redis: &mut Session, key: &str, ttl: &str, options: &[&str]| {
         let mut arguments = vec![&b"RESTORE"[..], key.as_bytes(), ttl.as_bytes(), &dump];
         arguments.extend(options.iter().map(|word| word.as_bytes()));
@@ -192,9 +190,7 @@ fn a_damaged_dump_is_refused() {
         .start();
     let mut redis = server.session();
     redis.ok("MCACHE.SET k 0 value TAGS t u");
-    let Value::BulkString(dump) = redis.run("DUMP k") else {
-        panic!("no dump")
-    };
+    let dump = redis.dump("k");
     for cut in 0..dump.len() {
         redis
             .try_call(&[&b"RESTORE"[..], b"broken", b"0", &dump[..cut]])

@@ -182,20 +182,12 @@ fn two_selectors_do_not_add_up_to_one() {
     }
 }
 
-/// An entry that `from` stored, as RESTORE takes it.
-fn dump(from: &mut Session, key: &str) -> Vec<u8> {
-    match from.call(&["DUMP", key]) {
-        redis::Value::BulkString(dump) => dump,
-        other => panic!("{other:?}"),
-    }
-}
-
 #[test]
 fn restore_and_copy_bring_no_tags_that_the_sender_may_not_write() {
     let (server, mut admin, mut user) = with_user("~env1:* %R~env2:* +@all");
     admin.ok("MCACHE.SET env2:k 0 v TAGS env2:t");
     admin.ok("MCACHE.SET env1:k 0 v TAGS env1:t");
-    let (foreign, own) = (dump(&mut admin, "env2:k"), dump(&mut admin, "env1:k"));
+    let (foreign, own) = (admin.dump("env2:k"), admin.dump("env1:k"));
     let restore = |key: &'static str, dump: &[u8]| {
         let words: [&[u8]; 5] = [b"RESTORE", key.as_bytes(), b"0", dump, b"REPLACE"];
         words.map(<[u8]>::to_vec)

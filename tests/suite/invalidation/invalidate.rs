@@ -257,9 +257,7 @@ fn a_dump_of_a_dead_entry_restores_as_dead() {
 fn a_dump_taken_before_the_invalidation_restores_as_dead() {
     inline_and_deferred(|redis| {
         redis.ok("MCACHE.SET k 0 v TAGS t u");
-        let Value::BulkString(dump) = redis.run("DUMP k") else {
-            panic!("no dump")
-        };
+        let dump = redis.dump("k");
         redis.int("MCACHE.INVALIDATE TAGS t");
         redis.drain();
         redis.call(&[&b"RESTORE"[..], b"k", b"0", &dump]);
@@ -269,9 +267,7 @@ fn a_dump_taken_before_the_invalidation_restores_as_dead() {
         );
         // The other way round it is as good as it was.
         redis.ok("MCACHE.SET k 0 v TAGS t u");
-        let Value::BulkString(dump) = redis.run("DUMP k") else {
-            panic!("no dump")
-        };
+        let dump = redis.dump("k");
         redis.int("DEL k");
         redis.call(&[&b"RESTORE"[..], b"k", b"0", &dump]);
         assert!(redis.is_live("k"));

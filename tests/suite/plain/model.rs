@@ -1,5 +1,5 @@
-//! The rules of the script as a model: versions, floors, groups, ring. Pure; time stands still, so what is soft is
-//! stale for ever.
+//! The rules of the script as a model: versions, floors, groups, ring. Pure; time stands still, so the
+//! stale window of a softly invalidated entry does not end.
 
 use std::collections::{BTreeMap, BTreeSet};
 

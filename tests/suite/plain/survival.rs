@@ -5,7 +5,6 @@ use std::time::Duration;
 use harness::{Session, topology::Replicated};
 use mcache::provider::{FetchOptions, Lookup, Mode, Provider, Store};
 use mcache::{Cache, NearOptions, PlainRedisProvider, RedisProvider, Tags, server::RedisOptions};
-use redis::Value;
 
 use super::conforms::{RIGHTS, allow};
 use super::{bare, model, provider};
@@ -190,13 +189,6 @@ fn a_key_of_another_type_in_its_place_is_an_error_and_not_an_answer() {
     });
 }
 
-fn dump(redis: &mut Session, key: &str) -> Vec<u8> {
-    match redis.call(&["DUMP", key]) {
-        Value::BulkString(bytes) => bytes,
-        other => panic!("{key}: {other:?}"),
-    }
-}
-
 fn restore(redis: &mut Session, key: &str, bytes: &[u8]) {
     redis.call(&[&b"RESTORE"[..], key.as_bytes(), b"0", bytes, b"REPLACE"]);
 }
@@ -221,7 +213,7 @@ pub fn put_back(url: &str, mut redis: Session) {
 
         // A group that an earlier room wrote, in the place of one that knows more.
         invalidate("t").await;
-        let earlier = dump(&mut redis, &group);
+        let earlier = redis.dump(&group);
         redis.int("DEL {plain}:c");
         assert!(store(&provider, b"other", "new").await);
         invalidate("u").await;
@@ -232,7 +224,7 @@ pub fn put_back(url: &str, mut redis: Session) {
 
         // An entry.
         assert!(store(&provider, b"k", "old").await);
-        let before = dump(&mut redis, "{plain}:v:k");
+        let before = redis.dump("{plain}:v:k");
         assert_eq!(redis.int("COPY {plain}:v:k {plain}:v:copied"), 1);
         invalidate("t").await;
         assert_eq!(redis.int("COPY {plain}:v:k {plain}:v:later"), 1);

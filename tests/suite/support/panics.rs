@@ -267,18 +267,13 @@ fn in_a_dump_a_copy_or_a_rewritten_file_it_costs_nobody_an_entry() {
     redis.ok("MCACHE.PANIC-LATER copy");
     redis.error("COPY env1:k other:k");
     redis.ok("MCACHE.PANIC-LATER save");
-    let Value::BulkString(dump) = redis.run("DUMP env1:k") else {
-        panic!("a dump");
-    };
+    let dump = redis.dump("env1:k");
     assert!(redis.is_live("env1:k") && redis.is_live("env2:k"));
     redis.call(&[b"RESTORE", &b"other:k"[..], b"0", &dump]);
     assert!(!redis.is_live("other:k"), "a husk");
     redis.drain();
     redis.ok("MCACHE.PANIC-LATER load");
-    let dump = match redis.run("DUMP env1:k") {
-        Value::BulkString(dump) => dump,
-        other => panic!("{other:?}"),
-    };
+    let dump = redis.dump("env1:k");
     redis
         .try_call(&[b"RESTORE", &b"other:k"[..], b"0", &dump])
         .expect_err("its sender hears of it");

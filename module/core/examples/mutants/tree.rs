@@ -172,8 +172,8 @@ impl Tree {
 
 /// Runs a test executable, or one test of it, up to the first test that fails, and names that.
 fn run(executable: &Path, test: Option<&str>) -> Outcome<Option<String>> {
-    /// A mutant that takes so many seconds turns round for ever, and is found by that. Of processor time, so that a
-    /// busy machine finds nothing; the longest target takes fifteen.
+    /// A mutant that takes so many seconds of processor time counts as one that never ends, and as found. A busy
+    /// machine uses up none of it; the longest target takes fifteen.
     const PATIENCE_S: u32 = 90;
     /// What Linux sends to a process that has used up its time.
     const SIGXCPU: i32 = 24;

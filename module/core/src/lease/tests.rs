@@ -260,8 +260,7 @@ fn what_happens_to_many_leases_at_once_goes_in_bounded_turns() {
     }
 }
 
-/// Random histories: the server tells no client twice and lets none wait for ever, a key has one holder, all tables
-/// agree.
+/// Random histories: the server answers each client that waits, and once; a key has one holder, all tables agree.
 #[test]
 fn nobody_is_forgotten() {
     let mut rng = fastrand::Rng::with_seed(crate::seed::seed());

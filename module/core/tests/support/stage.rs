@@ -82,11 +82,21 @@ impl Stage {
     }
 
     pub fn store(&mut self, db: usize, key: &[u8], attributes: Attributes) -> Entry {
+        self.store_under(&[b"t"], db, key, attributes)
+    }
+
+    pub fn store_under(
+        &mut self,
+        tags: &[&[u8]],
+        db: usize,
+        key: &[u8],
+        attributes: Attributes,
+    ) -> Entry {
         let stored = self.server.store(Store {
             db,
             key,
             value: b"v",
-            tags: tags(),
+            tags: tags.iter().copied(),
             attributes,
             present: None,
         });
