@@ -1,18 +1,12 @@
 //! Entries that Redis asked for and announces, announces wrongly, late or never: what was freed is never linked, what
 //! is not linked is never served, and what the keyspace does not hold does not stop reclaim.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
-
 use mcache_core::encode::Decoded;
 use mcache_core::entry::{Attributes, Entry, NEVER};
 use mcache_core::epoch::{Epoch, Token};
 use mcache_core::fills::Fills;
 use mcache_core::index::{Scope, Task};
 use mcache_core::server::{Awaited, Condition, Edge, Renamed, Server, Store, Stored};
-
-/// One for each keyspace of this file: tests run beside each other.
-static AWAITED: [Awaited; 32] = [const { Awaited::new() }; 32];
-static NEXT: AtomicUsize = AtomicUsize::new(0);
 
 const DB: usize = 0;
 const NOW_MS: u64 = 1_000_000;
@@ -45,7 +39,7 @@ struct Keyspace {
 
 impl Keyspace {
     fn new() -> Self {
-        let awaited = &AWAITED[NEXT.fetch_add(1, Ordering::Relaxed)];
+        let awaited = Awaited::kept();
         Keyspace {
             server: Server::new(Fills::new(1, NOW_MS, 64), awaited),
             awaited,

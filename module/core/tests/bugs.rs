@@ -82,9 +82,8 @@ struct World {
 
 impl World {
     fn new(seed: u64) -> World {
-        static AWAITED: Awaited = Awaited::new();
         let mut world = World {
-            server: Server::new(Fills::new(1, NOW_MS, 64), &AWAITED),
+            server: Server::new(Fills::new(1, NOW_MS, 64), Awaited::kept()),
             keys: vec![BTreeMap::new(); DBS],
             rng: Rng::with_seed(seed),
         };

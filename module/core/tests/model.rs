@@ -13,8 +13,6 @@ use mcache_core::hash::Key;
 use mcache_core::index::{Scope, Task, Verdict};
 use mcache_core::server::{Awaited, Renamed, Server, Store, Stored};
 
-static AWAITED: Awaited = Awaited::new();
-
 const DBS: usize = 3;
 const TAGS: usize = 90;
 
@@ -61,7 +59,7 @@ impl World {
         };
         World {
             rng,
-            server: Server::new(Fills::with_key(key, 1, 0, 64), &AWAITED),
+            server: Server::new(Fills::with_key(key, 1, 0, 64), Awaited::kept()),
             keyspace: vec![BTreeMap::new(); DBS],
             model: vec![BTreeMap::new(); DBS],
             epoch: 10,

@@ -6,11 +6,13 @@
 //! pointer, if that is the entry's, and touches nothing else.
 
 use std::ptr::null_mut;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicPtr, Ordering};
 
 use crate::entry::Entry;
 
-/// At most one entry. Shared with the thread that frees.
+/// At most one entry, of one server. Shared with the thread that frees. Two servers that share it, in tests that run
+/// beside each other, would each end the other's wait.
 #[derive(Debug, Default)]
 pub struct Awaited(AtomicPtr<std::ffi::c_void>);
 
@@ -18,6 +20,15 @@ impl Awaited {
     /// None waits.
     pub const fn new() -> Self {
         Awaited(AtomicPtr::new(null_mut()))
+    }
+
+    /// One of its own for each server of a test. It is never given back, and named here so that it is no leak.
+    pub fn kept() -> &'static Self {
+        static KEPT: Mutex<Vec<&Awaited>> = Mutex::new(Vec::new());
+        let awaited: &Awaited = Box::leak(Box::default());
+        let mut kept = KEPT.lock().unwrap_or_else(|kept| kept.into_inner());
+        kept.push(awaited);
+        awaited
     }
 
     /// To be called for every entry before it is freed, from any thread.

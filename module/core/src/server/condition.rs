@@ -199,8 +199,7 @@ mod tests {
 
     #[test]
     fn a_dead_entry_has_a_reason_and_one_that_is_served_has_none() {
-        static AWAITED: Awaited = Awaited::new();
-        let mut server: Server<u32> = Server::new(Fills::new(7, 1, 64), &AWAITED);
+        let mut server: Server<u32> = Server::new(Fills::new(7, 1, 64), Awaited::kept());
         fn put(server: &mut Server<u32>, key: &[u8]) -> Entry {
             let stored = server.store(Store {
                 db: 0,

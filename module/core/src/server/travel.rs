@@ -71,8 +71,7 @@ mod tests {
     /// heard of it.
     #[test]
     fn a_replica_that_its_primary_has_not_reached_does_not_vouch_for_what_it_dumps() {
-        static AWAITED: Awaited = Awaited::new();
-        let mut server: Server<u32> = Server::new(Fills::new(7, 1, 64), &AWAITED);
+        let mut server: Server<u32> = Server::new(Fills::new(7, 1, 64), Awaited::kept());
         let birth = Epoch(5 << 16);
         let stored = server.store(Store {
             db: 0,

@@ -209,8 +209,7 @@ mod tests {
 
     /// A server that has just heard of an invalidation of `t`, and when that was.
     fn server() -> (Server<u32>, Epoch) {
-        static AWAITED: Awaited = Awaited::new();
-        let mut server = Server::new(Fills::new(7, NOW_MS - 60_000, 64), &AWAITED);
+        let mut server = Server::new(Fills::new(7, NOW_MS - 60_000, 64), Awaited::kept());
         let tag = || std::iter::once(&b"t"[..]);
         let invalidated = server.invalidate(0, tag(), Scope::Auto, false, 10, NOW_MS);
         (server, invalidated.epoch)

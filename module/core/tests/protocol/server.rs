@@ -23,9 +23,6 @@ pub use messages::{Dump, Invalidation, Op, Reply, Request};
 /// So few that invalidations push each other out of the exact part of the memory all the time.
 const REMEMBERED_TAGS: usize = 4;
 
-/// One for all servers: a pointer to an entry of another one is none of theirs.
-static AWAITED: Awaited = Awaited::new();
-
 /// The one database.
 const DB: usize = 0;
 
@@ -80,6 +77,7 @@ pub type Kept = (Attributes, Vec<u8>, Vec<Vec<u8>>);
 
 pub struct Server {
     core: server::Server<u64>,
+    awaited: &'static Awaited,
     keyspace: BTreeMap<Key, Held>,
     parked: HashMap<u64, Parked>,
     /// Who was told to fill which key, until when: kept apart from the leases, to check them.
@@ -102,8 +100,10 @@ impl Drop for Server {
 
 impl Server {
     pub fn new(incarnation: u64, now_ms: u64, is_primary: bool) -> Self {
+        let awaited = Awaited::kept();
         Server {
-            core: server::Server::new(Fills::new(incarnation, now_ms, REMEMBERED_TAGS), &AWAITED),
+            core: server::Server::new(Fills::new(incarnation, now_ms, REMEMBERED_TAGS), awaited),
+            awaited,
             keyspace: BTreeMap::new(),
             parked: HashMap::new(),
             holders: BTreeMap::new(),

@@ -3,8 +3,6 @@
 // Each test target uses a part of it.
 #![allow(dead_code)]
 
-use std::sync::Mutex;
-
 use mcache_core::command::{OnlyIf, Set};
 use mcache_core::encode::Decoded;
 use mcache_core::entry::{Attributes, Entry};
@@ -68,15 +66,10 @@ pub fn tags() -> impl Iterator<Item = &'static [u8]> + Clone {
     std::iter::once(&b"t"[..])
 }
 
-/// A server keeps it for good. What is named here is no leak to AddressSanitizer.
-static KEPT: Mutex<Vec<&Awaited>> = Mutex::new(Vec::new());
-
 impl Stage {
     pub fn new() -> Self {
-        let awaited: &Awaited = Box::leak(Box::new(Awaited::new()));
-        KEPT.lock().expect("a push does not panic").push(awaited);
         Stage {
-            server: Server::new(Fills::new(7, NOW_MS, 64), awaited),
+            server: Server::new(Fills::new(7, NOW_MS, 64), Awaited::kept()),
             entries: Vec::new(),
         }
     }

@@ -6,7 +6,7 @@ use mcache_core::encode;
 use mcache_core::entry::Attributes;
 use mcache_core::server;
 
-use super::{AWAITED, DB, Dump, Held, Kept, Op, Server, name};
+use super::{DB, Dump, Held, Kept, Op, Server, name};
 use crate::world::{Key, tags_of};
 
 impl Server {
@@ -38,7 +38,7 @@ impl Server {
         };
         // As Redis does with what has expired, on a primary: never announced.
         if self.is_primary && deadline_ms <= now_ms {
-            AWAITED.is_freed(entry);
+            self.awaited.is_freed(entry);
             // SAFETY: it is in no keyspace and no index.
             unsafe { entry.free() };
             return;
