@@ -16,7 +16,12 @@ function listener() {
  */
 const NEAR = process.env.MCACHE_TEST_NEAR ? { bytes: 1 << 20 } : undefined
 
+/** How many reads were answered near, in all stores so far. */
+const nearHits = () => stores.reduce((sum, store) => sum + store.stats().nearHits, 0)
+const stores = []
+
 function withNear(store) {
+  stores.push(store)
   const { get } = store
   store.get = (key) => get.call(store, key, { near: true })
   return store
@@ -37,4 +42,4 @@ async function startProvider(t, options, logger = listener()) {
   return Object.assign(service, { logger })
 }
 
-module.exports = { startProvider, listener }
+module.exports = { startProvider, listener, nearHits }
