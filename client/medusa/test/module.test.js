@@ -2,10 +2,9 @@
 /** The module in place of Medusa's, with a small shop around it, on a real server. */
 const { test } = require("node:test")
 const assert = require("node:assert")
-const { TestRedis, startCluster } = require("./support/redis")
-const { listener } = require("./support/provider")
+const { startCluster } = require("./support/redis")
 const { until } = require("./support/until")
-const { schemaOf, TYPES, CONFIGS, Bus, Rows, queryClasses } = require("./support/shop")
+const { Bus, Rows } = require("./support/shop")
 const { default: module_, McacheCachingModule } = require("../index")
 const { startShop } = require("./support/started-shop")
 const { inRequest } = require("../src/module/context")
