@@ -66,9 +66,9 @@ class Store {
   /**
    * The value, a fresh one, or null: then the caller loads it and is expected to `set` or `release` it.
    * @param {string} key
-   * @param {{ near?: boolean }} [how] near: it may come from this process's near cache, if there is one. That may lag behind
-   *   the server until a clear is settled, so nothing that will itself be stored may be made of it: a fill that began after
-   *   the clear would be accepted, and would stay
+   * @param {{ near?: boolean }} [how] near: it may come from this process's near cache, if there is one. That may lag
+   *   behind the server until a clear is settled, so nothing that will itself be stored may be made of it: a fill that
+   *   began after the clear would be accepted, and would stay
    * @returns {Promise<any>}
    */
   async get(key, { near = false } = {}) {

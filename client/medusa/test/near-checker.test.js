@@ -1,7 +1,8 @@
 "use strict"
 /**
  * Several processes with near caches read, write and clear at random, while the server is paused, stopped, cut off and
- * restarted and processes are stopped. Once a clear has resolved as acknowledged, no read that begins later may be older.
+ * restarted and processes are stopped. Once a clear has resolved as acknowledged, no read that begins later may be
+ * older.
  */
 const { test } = require("node:test")
 const assert = require("node:assert")

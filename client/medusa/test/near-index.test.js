@@ -201,8 +201,14 @@ test("where the uptime cannot be read any more, nothing is served", () => {
   let up = 0
   const now = further(() => up, () => 0)
   assert.equal(now(), 0)
+  const near = new Near({ bytes: 1 << 20, now })
   up = undefined
   assert.equal(now(), Infinity)
+  near.answered(near.call(), { position: "p", leaseMs: LEASE_MS, more: false, events: [], gap: { key: KEY, bits: BITS } })
+  up = 10
+  assert.equal(now(), Infinity, "for good")
+  assert.equal(near.serves(), false)
+  assert.equal(near.leaseUntil, 0)
   assert.equal(readUptime("37273.87 69000.11\n"), 37_273_870)
   assert.equal(readUptime("nonsense"), undefined)
 })

@@ -7,7 +7,8 @@
  * uptime or Node's monotonic clock, has come further since the start: it goes on if either does. Between two readings
  * it may fall short of what has passed by ERROR_MS, and leases are counted shorter by that.
  *
- * It is read within each call that serves. A flag that a timer clears would still be set when a stopped process goes on.
+ * It is read within each call that serves. A flag that a timer clears would still be set when a stopped process goes
+ * on.
  */
 const fs = require("node:fs")
 
@@ -29,9 +30,12 @@ function readUptime(text) {
 function further(uptime, monotonic) {
   const uptimeAtStart = uptime()
   const monotonicAtStart = monotonic()
+  let isLost = false
   return () => {
-    const up = uptime()
-    return up === undefined ? Infinity : Math.max(up - uptimeAtStart, monotonic() - monotonicAtStart)
+    const up = isLost ? undefined : uptime()
+    // For good: a lease that was counted from past every lease would never end.
+    isLost = up === undefined
+    return isLost ? Infinity : Math.max(up - uptimeAtStart, monotonic() - monotonicAtStart)
   }
 }
 

@@ -111,7 +111,8 @@ class Near {
     // It goes on where nothing began.
     else return this.forget()
     for (const event of answer.events) this.#apply(event)
-    if (!answer.more) this.leaseUntil = Math.max(this.leaseUntil, sent.sentAt + answer.leaseMs - ERROR_MS)
+    // The clock may be lost: then there is no moment to count from.
+    if (!answer.more && Number.isFinite(sent.sentAt)) this.leaseUntil = Math.max(this.leaseUntil, sent.sentAt + answer.leaseMs - ERROR_MS)
   }
 
   /** Nothing that is here is served again. */

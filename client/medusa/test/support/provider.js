@@ -11,8 +11,8 @@ function listener() {
 }
 
 /**
- * `MCACHE_TEST_NEAR=1` runs what uses the provider with a near cache in front of each read by key, which is for tests only:
- * the module says where that is right.
+ * `MCACHE_TEST_NEAR=1` runs what uses the provider with a near cache in front of each read by key, which is for tests
+ * only: the module says where that is right.
  */
 const NEAR = process.env.MCACHE_TEST_NEAR ? { bytes: 1 << 20 } : undefined
 
