@@ -11,7 +11,7 @@ const KEY = Buffer.from(Array.from({ length: 16 }, (_, n) => n))
 const BITS = 20
 const LEASE_MS = 1_000
 const VALUE = Buffer.from("value")
-const digest = (tag) => new HashKey(KEY).digest(tag).latin1Slice()
+const digest = (tag) => new HashKey(KEY).digest(tag).toString("latin1")
 const cell = (key) => cellOf(new HashKey(KEY).digest(key), BITS)
 
 /** A near cache with a clock that the test sets, and a subscription if not told otherwise. */

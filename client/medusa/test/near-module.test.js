@@ -36,9 +36,33 @@ test("queries of the store are near, whatever the writer is the next request see
   }
   assert.ok(other.stats().settled > 0, "it was waited for")
   await near()
+  const fetches = await redis.calls("mcache.fetch")
+  for (let n = 0; n < 20; n += 1) assert.equal(await title(), "10")
+  assert.equal(await redis.calls("mcache.fetch"), fetches, "without a message to the server")
   const before = shop.caching.stats().nearHits
   await title({ isStore: false, cache: { enable: true } })
   assert.equal(shop.caching.stats().nearHits, before, "the back office reads the server")
+})
+
+test("after a miss by the shop's own code, the rest of its request reads the server; what lags is not stored", async (t) => {
+  const redis = await TestRedis.start(t, { args: ["--mcache.feed", "yes"] })
+  const { inRequest } = require("../src/module/context")
+  const shop = await startShop(t, { redisUrl: redis.url, near: { bytes: 1 << 20 } })
+  await shop.rows.createProducts({ id: "prod_1", title: "0", status: "published", variants: [] })
+  const { Query } = shop.classes
+  const nearHitsOf = async (run) => {
+    const before = shop.caching.stats().nearHits
+    await inRequest(true, run)
+    return shop.caching.stats().nearHits - before
+  }
+  const page = () => new Query().graph(PAGE)
+  await until("the page is near", async () => (await nearHitsOf(page)) === 1)
+  const deriving = async () => {
+    if (await shop.caching.get({ key: "derived" })) return
+    const { data } = await page()
+    await shop.caching.set({ key: "derived", data, tags: ["Product:prod_1"] })
+  }
+  assert.equal(await nearHitsOf(deriving), 0)
 })
 
 test("an event's clear holds the request's answer, if there is a near cache", async (t) => {

@@ -270,7 +270,7 @@ class Near {
   }
 
   #digest(name) {
-    return this.joined.hashKey.digest(name.slice(1)).latin1Slice()
+    return this.joined.hashKey.digest(name.slice(1)).toString("latin1")
   }
 
   #dropOwn(name) {

@@ -27,7 +27,7 @@ function readLong(bytes, at) {
   return found
 }
 
-const readDigest = (bytes, at) => bytes.latin1Slice(at, at + ITEM_BYTES)
+const readDigest = (bytes, at) => bytes.toString("latin1", at, at + ITEM_BYTES)
 
 /** The low bits of a digest: in which cell a key is. */
 const cellOf = (digest, bits) => (digest.readUInt32LE(0) & (2 ** bits - 1)) >>> 0
@@ -39,7 +39,7 @@ function readEvents(bytes) {
   while (at < bytes.length) {
     expect(at + HEAD_BYTES <= bytes.length, "whole event")
     const number = readLong(bytes, at)
-    const kind = bytes.latin1Slice(at + 12, at + 13)
+    const kind = bytes.toString("latin1", at + 12, at + 13)
     expect(KINDS.has(kind), `event of a known kind (${JSON.stringify(kind)})`)
     const size = bytes.readUInt32LE(at + 13)
     at += HEAD_BYTES
