@@ -17,9 +17,10 @@ const NEAR = { bytes: 1 << 20 }
 const HOW = { near: true }
 const info = async (redis, name) => Number(new RegExp(`${name}:(\\d+)`).exec(await redis.ask("INFO", "mcache"))[1])
 
-async function startFed(t, { leaseMs = 1_000 } = {}) {
+/** isSettling: clears are waited for; a server that has just started lets them wait for a server before it at first. */
+async function startFed(t, { leaseMs = 1_000, isSettling = false } = {}) {
   const redis = await TestRedis.start(t, { args: ["--mcache.feed", "yes", "--mcache.near-lease-ms", String(leaseMs)] })
-  await until("no predecessor is waited for", async () => (await info(redis, "near_predecessors_us")) === 0)
+  if (isSettling) await until("no predecessor is waited for", async () => (await info(redis, "near_predecessors_us")) === 0)
   return redis
 }
 
@@ -97,7 +98,7 @@ test("a hit sends nothing to the server and is a fresh value each time; other re
 })
 
 test("once a clear of another process has resolved, nothing older is served: by tag, by auto, by key, everything", async (t) => {
-  const redis = await startFed(t, { leaseMs: 5_000 })
+  const redis = await startFed(t, { leaseMs: 5_000, isSettling: true })
   const store = await startStore(t, redis)
   const other = await startStore(t, redis)
   const ways = [() => other.clearTags(["T:1"]), () => other.clearTags(["T:1"], true), () => other.clearKey("k"), () => other.clearTags(["*"])]
@@ -113,7 +114,7 @@ test("once a clear of another process has resolved, nothing older is served: by 
 })
 
 test("an own clear takes effect in the same turn, and what was asked for before is not put away", async (t) => {
-  const redis = await startFed(t, { leaseMs: 5_000 })
+  const redis = await startFed(t, { leaseMs: 5_000, isSettling: true })
   const store = await startStore(t, redis)
   for (const clear of [() => store.clearTags(["T:1"]), () => store.clearKey("k")]) {
     await fill(store, "k", [1], ["T:1"])
