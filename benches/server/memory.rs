@@ -20,6 +20,7 @@ of its own.",
     entries(&mut part);
     memberships(&mut part);
     expired(&mut part);
+    survivors(&mut part);
     recorded_day(&mut part);
     part.write(&Server::start());
 }
@@ -146,6 +147,42 @@ fn expired(part: &mut Part) {
         format!("{before} B empty, {full} B full, {after} B afterwards"),
         (after - before) as f64 / (full - before) as f64,
         Goal::AtMost(0.05),
+    );
+}
+
+/// What one entry in a thousand keeps of the index when all others have expired.
+fn survivors(part: &mut Part) {
+    const KEPT: usize = 1_000;
+    let server = Server::start();
+    let mut redis = server.session();
+    let fills = (0..ENTRIES).map(|n| {
+        let key = shop::key("k", n);
+        let ttl = if n % KEPT == 0 { "600" } else { "0.5" };
+        let tags = shop::three_tags(n);
+        Command::new(
+            ["MCACHE.SET", &key, ttl, "v", "TAGS"]
+                .into_iter()
+                .chain(tags.iter().map(String::as_str)),
+        )
+    });
+    Load::new(fills, 16)
+        .run(&server.socket(), ENTRIES)
+        .expect("the server takes the fills");
+    let full = redis.stat("index_bytes");
+    let left = (ENTRIES / KEPT) as i64;
+    wait::until("all others have expired", || redis.int("DBSIZE") == left);
+    let mut last = 0;
+    wait::until("the index stands still", || {
+        // Redis' timer, ten times a second, begins what is left for later.
+        std::thread::sleep(std::time::Duration::from_millis(300));
+        let now = redis.stat("index_bytes");
+        std::mem::replace(&mut last, now) == now
+    });
+    part.add(
+        "index of one entry in 1,000 that outlives the others: bytes each",
+        format!("{full} B full, {last} B for {left} entries"),
+        last as f64 / left as f64,
+        Goal::AtMost(1_024.0),
     );
 }
 

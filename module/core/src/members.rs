@@ -76,6 +76,21 @@ impl List {
         self.ids().get(pos)
     }
 
+    /// Where among its tags the member at `pos` has this one, if that was noted; else any number.
+    pub(crate) fn place(&self, pos: u32) -> usize {
+        match self {
+            List::Bare(_) => 0,
+            List::Placed(placed) => usize::from(placed.places.get(pos)),
+        }
+    }
+
+    /// The member at `pos` has another id now.
+    pub(crate) fn renumber(&mut self, pos: u32, id: u32) {
+        if let Some(slot) = self.ids_mut().get_mut(pos) {
+            *slot = id;
+        }
+    }
+
     /// Adds a member if that takes no more memory, and returns its position; else nothing changes but a place beyond
     /// the end.
     #[inline]
@@ -215,6 +230,15 @@ impl Ids {
         }
     }
 
+    fn get_mut(&mut self, pos: u32) -> Option<&mut u32> {
+        match self {
+            Ids::Short(ids) => ids.get_mut(pos as usize),
+            Ids::Long { chunks, .. } => chunks
+                .get_mut(pos as usize / CHUNK)?
+                .get_mut(pos as usize % CHUNK),
+        }
+    }
+
     fn push(&mut self, id: u32) {
         match self {
             Ids::Short(ids) if ids.len() < CHUNK => ids.push(id),
@@ -299,13 +323,7 @@ impl Ids {
         if pos == self.len() {
             return None;
         }
-        let slot = match self {
-            Ids::Short(ids) => ids.get_mut(pos as usize),
-            Ids::Long { chunks, .. } => chunks
-                .get_mut(pos as usize / CHUNK)
-                .and_then(|c| c.get_mut(pos as usize % CHUNK)),
-        };
-        *slot? = last;
+        *self.get_mut(pos)? = last;
         Some(last)
     }
 

@@ -145,6 +145,16 @@ impl Names {
                 && self.find_in_crowd(tags.name(record), tags.class(record)) == Some(record)
     }
 
+    /// A record that is in the table has another id now.
+    pub(crate) fn renumbered(&mut self, tags: &Tags, before: u32, now: u32) {
+        let short = u64::from(tags.short_of(now));
+        if let Some(id) = self.table.find_mut(short, |id| *id == before) {
+            *id = now;
+        } else if let Some(slots) = self.crowd.get_mut(tags.name(now)) {
+            slots[tags.class(now) as usize] = now;
+        }
+    }
+
     /// Takes a record out of the table; the record itself stays.
     pub(crate) fn remove(&mut self, tags: &Tags, record: u32) {
         let hash = |id: &u32| u64::from(tags.short_of(*id));

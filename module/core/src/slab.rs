@@ -162,6 +162,65 @@ impl<T> Slab<T> {
         Some(value)
     }
 
+    /// Chunks that are allocated.
+    pub(crate) fn chunks(&self) -> usize {
+        self.full
+    }
+
+    /// Whether at least half of the allocated chunks, and two more, could be given back if values moved together.
+    pub(crate) fn is_sparse(&self) -> bool {
+        self.full >= 2 * self.len.div_ceil(CHUNK) + 2
+    }
+
+    /// Whether [`Slab::move_down`] would move the value.
+    pub(crate) fn can_move_down(&self, id: u32, finger: &mut usize) -> bool {
+        let from = id as usize / CHUNK;
+        let is_full = |chunk: &Option<Chunk<T>>| chunk.as_ref().is_some_and(Chunk::is_full);
+        while *finger < from && self.chunks.get(*finger).is_some_and(is_full) {
+            work::step(1);
+            *finger += 1;
+        }
+        *finger < from.min(self.chunks.len())
+    }
+
+    /// Moves a value into the first chunk with room from number `finger` on, if that is below its own, and returns its
+    /// new id. `finger` only rises: full chunks are passed once.
+    pub(crate) fn move_down(&mut self, id: u32, finger: &mut usize) -> Option<u32> {
+        if !self.can_move_down(id, finger) {
+            return None;
+        }
+        let value = self.remove(id)?;
+        // Of the last value of all, every chunk went with it.
+        if self.chunks.is_empty() {
+            return Some(self.insert(value));
+        }
+        self.full += usize::from(self.chunks[*finger].is_none());
+        let chunk = self.chunks[*finger].get_or_insert_with(Chunk::new);
+        let slot = chunk.take_free().expect("it is not full");
+        chunk.slots[slot] = Some(value);
+        self.len += 1;
+        if chunk.is_full()
+            && let Some(at) = self.open.iter().position(|open| *open as usize == *finger)
+        {
+            self.open.swap_remove(at);
+        }
+        Some((*finger * CHUNK + slot) as u32)
+    }
+
+    /// Gives back what the directory of chunks takes beyond the last one, and has the lowest chunks used first. O(chunks).
+    pub(crate) fn trim(&mut self) {
+        let used = self.chunks.iter().rposition(Option::is_some);
+        self.chunks.truncate(used.map_or(0, |last| last + 1));
+        let bound = self.chunks.len();
+        self.open.retain(|chunk| (*chunk as usize) < bound);
+        self.open.sort_unstable_by(|one, other| other.cmp(one));
+        // What stays is copied: only where little does.
+        if bound * 2 < self.chunks.capacity() {
+            self.chunks.shrink_to_fit();
+        }
+        self.open.shrink_to_fit();
+    }
+
     /// The first id in use from `from` on. Unused ids are skipped 64 at a time, unused chunks at once; after `steps`
     /// such skips it says where to go on.
     pub(crate) fn next_used(&self, from: u32, steps: &mut usize) -> Next {

@@ -90,6 +90,16 @@ impl<T> Table<T> {
         })
     }
 
+    /// [`Table::find`], for a caller that puts a value of the same hash in its place.
+    pub(crate) fn find_mut(&mut self, hash: u64, mut eq: impl FnMut(&T) -> bool) -> Option<&mut T> {
+        let at = self.shard(hash);
+        let table = self.blocks.get_mut(at / BLOCK)?.get_mut(at % BLOCK)?;
+        table.find_mut(inner(hash), |value| {
+            work::step(1);
+            eq(value)
+        })
+    }
+
     /// Looks where a value would be, and compares nothing: something of the memory that [`Table::find`] is about to
     /// read. Of several hashes in a row the processor waits for their memory at the same time.
     #[inline]

@@ -262,6 +262,70 @@ impl Tags {
         moved
     }
 
+    /// Whether moving records or lists together would give memory back.
+    pub(crate) fn is_sparse(&self) -> bool {
+        self.records.is_sparse() || self.lists.is_sparse()
+    }
+
+    /// Chunks of records and lists, and how many of both there are.
+    pub(crate) fn extent(&self) -> (usize, usize) {
+        (
+            self.records.chunks() + self.lists.chunks(),
+            self.records.len() + self.lists.len(),
+        )
+    }
+
+    /// Where among its tags the member at `position` has this one, if that was noted; else any number.
+    pub(crate) fn place(&self, record: u32, position: u32) -> usize {
+        let members = self.records.get(record).map_or(EMPTY, |r| r.members);
+        if members == EMPTY || members & LIST == 0 {
+            return 0;
+        }
+        let list = self.lists.get(members & !LIST);
+        list.map_or(0, |list| list.place(position))
+    }
+
+    /// The member at `position` has another id now.
+    pub(crate) fn renumber_member(&mut self, record: u32, position: u32, entry: u32) {
+        let Some(r) = self.records.get_mut(record) else {
+            return;
+        };
+        if r.members == EMPTY || r.members & LIST == 0 {
+            r.members = entry;
+        } else if let Some(list) = self.lists.get_mut(r.members & !LIST) {
+            list.renumber(position, entry);
+        }
+    }
+
+    /// Moves a record's list down, of which only the record knows.
+    pub(crate) fn move_list(&mut self, record: u32, finger: &mut usize) {
+        let Some(r) = self.records.get_mut(record) else {
+            return;
+        };
+        if r.members != EMPTY
+            && r.members & LIST != 0
+            && let Some(list) = self.lists.move_down(r.members & !LIST, finger)
+        {
+            r.members = LIST | list;
+        }
+    }
+
+    /// Whether [`Tags::move_record`] would move the record.
+    pub(crate) fn can_move(&self, record: u32, finger: &mut usize) -> bool {
+        self.records.can_move_down(record, finger)
+    }
+
+    /// Moves a record down and returns its new id, which names and members must be told.
+    pub(crate) fn move_record(&mut self, record: u32, finger: &mut usize) -> Option<u32> {
+        self.records.move_down(record, finger)
+    }
+
+    /// Gives back what the directories take beyond the last chunk.
+    pub(crate) fn trim(&mut self) {
+        self.records.trim();
+        self.lists.trim();
+    }
+
     /// Makes a record without members.
     pub(crate) fn insert(&mut self, name: &[u8], hash: u64, of: Class) -> u32 {
         self.name_bytes += class(name.len());

@@ -217,3 +217,45 @@ fn index_bytes_follow_the_formula_of_the_documentation() {
         assert!(sum < told && sum > told * 0.8 - 64.0 * 1024.0);
     }
 }
+
+/// Two hundred thousand entries expire but for one in ten thousand: what is left of the index is little, in steps of
+/// bounded length.
+#[test]
+fn the_few_that_outlive_many_keep_little_of_the_index() {
+    for tags in [1, 3, 12] {
+        let mut it = Measured::new();
+        for n in 0..200_000 / tags {
+            let own = (1..tags).map(|t| format!("own {t} {n}"));
+            let tags: Vec<String> = own.chain([format!("shared {}", n / 20)]).collect();
+            it.set(&tags, 0);
+        }
+        let full = it.said();
+        let all = std::mem::take(&mut it.entries);
+        for (n, entry) in all.into_iter().enumerate() {
+            if n % (10_000 / tags) == 77 {
+                it.entries.push(entry);
+                continue;
+            }
+            it.within(|index, _| index.unlink(0, entry));
+            // SAFETY: it is in no index and in no list any more.
+            unsafe { entry.free() };
+        }
+        let (survivors, before) = (it.entries.len(), it.said());
+        let mut longest = 0;
+        while it.index.has_pending() {
+            assert_eq!(it.index.next_task(), None);
+            let (steps, _) = mcache_core::work::of(|| it.within(|index, _| index.bury()));
+            longest = longest.max(steps);
+            it.check("moving together");
+        }
+        let after = it.said();
+        println!(
+            "{tags} tags: {full} bytes full; {survivors} survivors: {before} bytes, {after} together, {longest} steps at once"
+        );
+        assert_eq!(survivors, 20);
+        // A chunk of each kind (entries, records, lists), a shard of names, directories.
+        let fixed = 72 * 1024;
+        assert!(after < fixed + survivors * 1_024, "{after} bytes");
+        assert!(longest <= 2_000, "{longest} steps at once");
+    }
+}

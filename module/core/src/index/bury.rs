@@ -41,7 +41,10 @@ const PIECE: usize = 256;
 impl Index {
     /// Whether [`Index::bury`] has something to do.
     pub(super) fn can_bury(&self) -> bool {
-        !self.graveyard.is_empty() || self.wiping.is_some() || self.has_empty()
+        !self.graveyard.is_empty()
+            || self.wiping.is_some()
+            || self.has_empty()
+            || self.wants_compaction()
     }
 
     fn has_empty(&self) -> bool {
@@ -50,12 +53,14 @@ impl Index {
     }
 
     /// Does a bounded piece of the work that deletes no key: frees remains of flushed databases and records whose
-    /// members are gone. True while there is more.
+    /// members are gone, moves together what is left of many. True while there is more.
     pub fn bury(&mut self) -> bool {
         if !self.graveyard.is_empty() {
             self.bury_discarded();
         } else if self.wiping.is_some() {
             self.wipe();
+        } else if self.wants_compaction() {
+            self.compact();
         } else {
             for db in 0..self.dbs.len() {
                 self.drop_empty(db, PIECE);

@@ -8,6 +8,7 @@
 //! - `life.rs`: what an entry is worth, invalidations, the floor
 //! - `anew.rs`: what a bug may have left half done is forgotten
 //! - `leave.rs`: whole slots that go, and entries that the allocator moves
+//! - `compact.rs`: the few that are left of many move together
 //! - `reclaim.rs`: tasks; `bury.rs`: databases that go away as a whole, and other work that deletes no key
 //! - `scan.rs`: numbers and listings; `verify.rs`: the self-check
 //!
@@ -21,6 +22,7 @@
 
 mod anew;
 mod bury;
+mod compact;
 mod leave;
 mod life;
 mod link;
@@ -42,6 +44,7 @@ pub use reclaim::Task;
 pub use scan::{Page, Sizes};
 
 use bury::Discarded;
+use compact::Compaction;
 
 /// One database.
 #[derive(Default)]
@@ -91,6 +94,7 @@ pub struct Index {
     /// Where the wiping goes on: a database and an id.
     wiping: Option<(usize, u32)>,
     floor: Epoch,
+    compaction: Compaction,
 }
 
 impl Default for Index {
@@ -124,6 +128,7 @@ impl Index {
             wiping: None,
             // Above zero: an entry born at `Epoch::ZERO` is dead from the start.
             floor: Epoch(1),
+            compaction: Compaction::default(),
         }
     }
 

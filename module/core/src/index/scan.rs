@@ -72,7 +72,8 @@ impl Index {
     }
 
     /// Tags of a database with their numbers of entries, those that match the pattern if there is one. A tag that is
-    /// there during the whole scan is returned exactly once. O(count), and a page ends early when that took many steps.
+    /// there during the whole scan is returned exactly once, unless records moved meanwhile: then the scan begins again,
+    /// and it is returned at least once. O(count), and a page ends early when that took many steps.
     pub fn scan_tags(
         &self,
         db: usize,
@@ -80,15 +81,23 @@ impl Index {
         count: usize,
         pattern: Option<&Pattern>,
     ) -> Page<(&[u8], usize)> {
-        let (Some(home), Ok(mut from)) = (self.dbs.get(db), u32::try_from(cursor)) else {
+        // Above the record where it goes on, a cursor tells after which moves of records it was given.
+        let era = u64::from(self.compaction.era()) << 32;
+        let cursor_at = |record: u32| era | u64::from(record);
+        let Some(home) = self.dbs.get(db) else {
             return (0, Vec::new());
+        };
+        let mut from = if cursor >> 32 << 32 == era {
+            cursor as u32
+        } else {
+            0
         };
         let mut found = Vec::new();
         let mut steps = STEPS;
         for _ in 0..count.max(1) {
             let record = match self.tags.next(from, &mut steps) {
                 Next::Id(record) => record,
-                Next::Later(from) => return (u64::from(from), found),
+                Next::Later(from) => return (cursor_at(from), found),
                 Next::End => return (0, found),
             };
             from = record + 1;
@@ -105,7 +114,7 @@ impl Index {
             }
         }
         match self.tags.next(from, &mut steps.max(1)) {
-            Next::Id(from) | Next::Later(from) => (u64::from(from), found),
+            Next::Id(from) | Next::Later(from) => (cursor_at(from), found),
             Next::End => (0, found),
         }
     }
