@@ -184,6 +184,10 @@ release-check: ## what has to be true before a release: versions, changelog, con
 bench-limits: build ## what a very large cache costs; ENTRIES=10000000 takes 6 GB and a quarter of an hour, the default a minute
 	$(CARGO) run --release -p mcache-benches --bin server-bench -- --limits $${ENTRIES-200000}
 
+.PHONY: bench-growth
+bench-growth: build ## what an operation costs as a cache grows; writes docs/results/growth.*; the default of ENTRIES, 10000000, takes 8 GB
+	$(CARGO) run --release -p mcache-benches --bin server-bench -- --growth $${ENTRIES-10000000}
+
 .PHONY: docs
 docs: ## the API documentation, in target/doc
 	$(CARGO) doc --workspace --no-deps

@@ -3,15 +3,17 @@
 //! Owns the measurement: INFO's `used_cpu_user + used_cpu_sys` around a load. Two loads are compared in alternation, so
 //! that other work of the machine hits both; the ratio is that of the medians. It must not know what is compared.
 
+use std::time::Duration;
+
 use harness::{Server, Session};
 
 use crate::load::Load;
 
-/// Pairs of runs that a comparison takes.
+/// Pairs of runs that a comparison takes, if nothing else is said.
 const PAIRS: usize = 7;
 
 /// Server CPU of one run: long enough that INFO's microseconds and the server's own housekeeping vanish in it.
-const RUN_NS: f64 = 0.4e9;
+const RUN: Duration = Duration::from_millis(400);
 
 /// A server whose CPU is read.
 pub struct Meter<'a> {
@@ -19,6 +21,8 @@ pub struct Meter<'a> {
     session: Session,
     /// Fields of INFO cpu whose sum is counted.
     counted: [&'static str; 2],
+    pairs: usize,
+    run: Duration,
 }
 
 /// One side of a comparison.
@@ -64,7 +68,14 @@ impl<'a> Meter<'a> {
             server,
             session: server.session(),
             counted: Session::CPU,
+            pairs: PAIRS,
+            run: RUN,
         }
+    }
+
+    /// With so many pairs of runs, each of about so much server CPU.
+    pub fn with_runs(self, pairs: usize, run: Duration) -> Self {
+        Self { pairs, run, ..self }
     }
 
     /// Counts only the thread that executes commands, which is what limits a server with io-threads.
@@ -79,7 +90,7 @@ impl<'a> Meter<'a> {
     pub fn compare(&mut self, ours: &Side<'_>, theirs: &Side<'_>) -> Comparison {
         let operations = [self.rehearse(ours), self.rehearse(theirs)];
         let mut costs = [Vec::new(), Vec::new()];
-        for pair in 0..PAIRS {
+        for pair in 0..self.pairs {
             // Neither side is always the one that comes after the other.
             for side in if pair % 2 == 0 { [0, 1] } else { [1, 0] } {
                 costs[side].push(self.cost_ns([ours, theirs][side], operations[side]));
@@ -96,7 +107,7 @@ impl<'a> Meter<'a> {
         if side.prepare.is_some() {
             return all;
         }
-        all.max((RUN_NS / cost_ns) as usize)
+        all.max((self.run.as_nanos() as f64 / cost_ns) as usize)
     }
 
     /// Server CPU per operation of one run.

@@ -115,7 +115,8 @@ the first row says how many. The tag of all is invalidated.",
     part.write(&plain);
 }
 
-fn fill(server: &Server, entries: usize, command: impl Fn(usize, &str) -> Command) {
+/// Sends commands for all of these entries, made a batch at a time.
+pub fn fill(server: &Server, entries: usize, command: impl Fn(usize, &str) -> Command) {
     let value = shop::value(100);
     for from in (0..entries).step_by(BATCH) {
         let to = (from + BATCH).min(entries);

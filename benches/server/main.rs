@@ -1,13 +1,15 @@
 //! `make bench`: what mcache costs, beside plain Redis and beside rivals done well.
 //!
 //! Each part measures on servers of its own and renews its part of `benches/RESULTS.md`. Without arguments all parts
-//! run but the counted instructions, which need valgrind (`--instructions`), the limits, which need memory (`--limits
-//! <entries>`), and the rows of one server version (`--this-server`); `--only <part>` picks one. With `--compare`
-//! nothing is written: what became worse than the stored figures is said, and the program fails if anything did.
+//! run but the counted instructions, which need valgrind (`--instructions`), limits and growth, which need memory
+//! (`--limits <entries>`, `--growth <entries> [<directory>]`), and the rows of one server version (`--this-server`);
+//! `--only <part>` picks one. With `--compare` nothing is written: what became worse than the stored figures is said,
+//! and the program fails if anything did.
 
 mod against_plain;
 mod client;
 mod cpu;
+mod growth;
 mod instructions;
 mod large_tags;
 mod limits;
@@ -47,6 +49,10 @@ fn main() -> ExitCode {
             Ok(entries) => limits::run(entries),
             Err(_) => return usage(),
         },
+        ["--growth", entries, ref to @ ..] if to.len() < 2 => match entries.parse() {
+            Ok(entries) => growth::run(entries, to.first().copied()),
+            Err(_) => return usage(),
+        },
         ["--only", name] => match PARTS.iter().find(|(part, _)| *part == name) {
             Some((_, run)) => run(),
             None => return usage(),
@@ -65,7 +71,7 @@ fn main() -> ExitCode {
 fn usage() -> ExitCode {
     let names = PARTS.map(|(name, _)| name).join("|");
     eprintln!(
-        "usage: server-bench [--compare] [--instructions | --this-server | --limits <entries> | --only {names}]"
+        "usage: server-bench [--compare] [--instructions | --this-server | --limits <entries> | --growth <entries> [<directory>] | --only {names}]"
     );
     ExitCode::from(2)
 }

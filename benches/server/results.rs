@@ -228,7 +228,7 @@ fn short(figure: f64) -> String {
     }
 }
 
-fn date() -> String {
+pub fn date() -> String {
     let output = Command::new("date").args(["-u", "+%F"]).output();
     output.map_or_else(
         |_| "undated".to_owned(),
@@ -236,7 +236,7 @@ fn date() -> String {
     )
 }
 
-fn machine() -> String {
+pub fn machine() -> String {
     let info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let model = info
         .lines()
