@@ -29,6 +29,11 @@ export interface McacheOptions {
   earlyMs?: number
   /** Whether a clear also waits until no near cache of another process serves what it concerns. Default: true. */
   settle?: boolean
+  /**
+   * Of the module only: keep values inside this process as well, in at most so many bytes (at least a million). On Linux, with one Redis (no
+   * Cluster, no Sentinel) whose switch `mcache.feed` is `yes`; for all processes of a shop or none. Default: false.
+   */
+  near?: { bytes: number } | false
 }
 
 /** Numbers since the start. */
@@ -47,6 +52,10 @@ export interface McacheStats {
   retried: number
   settled: number
   settledByTime: number
+  /** Of the hits, those that were in this process. */
+  nearHits: number
+  nearKept: number
+  nearUnkept: number
   errors: number
   /** Clears that the server has not acknowledged. */
   owed: number

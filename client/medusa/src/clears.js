@@ -32,11 +32,13 @@ const KEY = 2
 class Clears {
   /**
    * @param {{ server: import("./wire/server").Server, names: import("./names").Names, log: any, counters: any,
-   *   settles?: import("./settles").Settles }} parts settles: absent if near caches are not waited for
+   *   settles?: import("./settles").Settles, near?: import("./near/index").Near }} parts settles: absent if near caches
+   *   are not waited for. near: this process's own, if it has one
    */
-  constructor({ server, names, log, counters, settles }) {
+  constructor({ server, names, log, counters, settles, near }) {
     this.server = server
     this.settles = settles
+    this.near = near
     this.names = names
     this.log = log
     this.counters = counters
@@ -77,6 +79,7 @@ class Clears {
     for (const tag of tags) {
       const name = mode === KEY ? `k${tag}` : `t${tag}`
       const known = batch.items.get(name)
+      if (known === undefined) this.near?.began(name)
       if (known === undefined || mode > known) batch.items.set(name, mode)
     }
     return batch.done
@@ -104,10 +107,16 @@ class Clears {
     if (this.owed.size > 0) {
       // Others are waiting already; an attempt of its own would only cost this caller the deadline.
       this.#owe(batch.items)
+      this.#ended(batch.items)
       this.deliver().then(() => batch.settle(this.owed.size === 0))
       return
     }
     this.#sendToAll(batch.items).then(batch.settle)
+  }
+
+  /** They are acknowledged or owed: while anything is owed, this process's near cache is not read. */
+  #ended(items) {
+    if (this.near) for (const name of items.keys()) this.near.ended(name)
   }
 
   /** Whether anything is unacknowledged that a value on this node may have been made from. */
@@ -119,11 +128,12 @@ class Clears {
   async #sendToAll(items) {
     const primaries = new Map(this.server.primaries())
     let isOwed = false
+    const settling = []
     const sent = this.server.owners().map(async (node) => {
       try {
         if (!primaries.has(node)) throw new Away(`${node} is not connected`)
         const leaseMs = await this.#sendTo(node, items)
-        if (leaseMs > 0) await this.settles.wait(node, leaseMs)
+        if (leaseMs > 0) settling.push(this.settles.wait(node, leaseMs))
       } catch {
         // At once, not when all have answered: from now on nothing of this node is read.
         if (!isOwed) this.#owe(items)
@@ -131,6 +141,8 @@ class Clears {
       }
     })
     await Promise.all(sent)
+    this.#ended(items)
+    await Promise.all(settling)
     return !isOwed
   }
 
@@ -209,7 +221,7 @@ class Clears {
   async #deliver() {
     const now = performance.now()
     for (const [name, item] of this.owed) if (item.outlivedAt <= now) this.owed.delete(name)
-    if (this.owed.size === 0) return
+    if (this.owed.size === 0) return this.near?.everything()
     const upTo = this.lastSeq
     const items = new Map()
     for (const [name, item] of this.owed) items.set(name, item.mode)
@@ -234,8 +246,10 @@ class Clears {
       for (const [name, item] of this.owed) if (item.seq <= upTo) this.owed.delete(name)
       this.pause = RETRY_MIN_MS
     }
-    if (this.owed.size === 0) this.log.info("every clear has been delivered")
-    else this.#retryLater()
+    if (this.owed.size > 0) return this.#retryLater()
+    // In the same step: what was asked for while something was owed is not put away.
+    this.near?.everything()
+    this.log.info("every clear has been delivered")
   }
 
   /** What is not acknowledged, in the shop's own names. */

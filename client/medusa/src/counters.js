@@ -20,6 +20,10 @@ const NAMES = [
   // acknowledged clears for which near caches of other processes were waited for: they confirmed, or time was up
   "settled",
   "settledByTime",
+  // of the hits, those that were in this process; values put into it, and values that could not be
+  "nearHits",
+  "nearKept",
+  "nearUnkept",
   "errors",
 ]
 

@@ -74,25 +74,61 @@ async function seal(value, compressFrom, { isExact = false } = {}) {
   return small.length < bytes.length ? Buffer.concat([packed, small]) : Buffer.concat([plain, bytes])
 }
 
+/** A value's bytes without compression. */
+class Expanded {
+  constructor(codec, plain) {
+    this.codec = codec
+    this.plain = plain
+  }
+
+  get length() {
+    return this.plain.length
+  }
+
+  /** The same in memory of its own: a reply's buffer is a part of a much larger one. */
+  copy() {
+    const plain = Buffer.allocUnsafeSlow(this.plain.length)
+    this.plain.copy(plain)
+    return new Expanded(this.codec, plain)
+  }
+}
+
 /**
- * The value, always a fresh one, or undefined for bytes that cannot be opened.
+ * The bytes of a value without compression, or undefined for bytes that cannot be opened.
  * @param {Buffer} bytes
- * @returns {Promise<unknown>}
+ * @returns {Promise<Expanded | undefined>}
  */
-async function open(bytes) {
+async function expand(bytes) {
   if (bytes.length < HEADER_BYTES || bytes[0] !== FORMAT || bytes.readUInt16LE(3) !== SCHEMA) return undefined
   const [, flags, codec] = bytes
   if (codec !== CODEC_JSON && codec !== CODEC_V8) return undefined
   const payload = bytes.subarray(HEADER_BYTES)
+  if (flags === 0) return new Expanded(codec, payload)
+  if (flags !== DEFLATED) return undefined
   try {
-    if (flags === 0) return decode(payload, codec)
-    if (flags !== DEFLATED) return undefined
     const plain =
       payload.length < POOL_FROM_BYTES / 4 ? zlib.inflateRawSync(payload, BOUNDED) : await inflateRaw(payload, BOUNDED)
-    return decode(plain, codec)
+    return new Expanded(codec, plain)
   } catch {
     return undefined
   }
 }
 
-module.exports = { seal, open, VALUE_BYTES_MAX }
+/** The value that these bytes are, always a fresh one, or undefined. */
+function valueOf(expanded) {
+  if (!expanded) return undefined
+  try {
+    return decode(expanded.plain, expanded.codec)
+  } catch {
+    return undefined
+  }
+}
+
+/**
+ * The value, always a fresh one, or undefined for bytes that cannot be opened.
+ * @param {Buffer} bytes
+ * @returns {Promise<unknown>}
+ */
+const open = async (bytes) => valueOf(await expand(bytes))
+
+module.exports = { seal, open, expand, valueOf, VALUE_BYTES_MAX }

@@ -21,11 +21,16 @@ const DEFAULTS = {
   earlyMs: 0,
   // Whether a clear also waits until no near cache of another process serves what it concerns.
   settle: true,
+  // Values inside this process, in front of the server: { bytes }, how much they may take.
+  near: false,
 }
+
+/** Less than this holds next to nothing. */
+const NEAR_BYTES_MIN = 1024 * 1024
 
 const NUMBERS = Object.keys(DEFAULTS).filter((name) => typeof DEFAULTS[name] === "number")
 /** Options that are no numbers, and what Medusa gives every module. Any other name at the top level is for ioredis. */
-const OTHERS = ["prefix", "settle", "redisUrl", "redisOptions", "cluster", "clusterOptions", "database"]
+const OTHERS = ["prefix", "settle", "near", "redisUrl", "redisOptions", "cluster", "clusterOptions", "database"]
 
 class OptionError extends Error {
   constructor(text) {
@@ -88,6 +93,7 @@ function readOptions(given = {}, known = []) {
   options.earlyMs = Math.min(10_000, Math.ceil(options.earlyMs))
   options.waiters = Math.min(64, Math.ceil(options.waiters))
   if (typeof options.settle !== "boolean") throw new OptionError("settle must be true or false.")
+  checkNear(options)
   if (typeof options.prefix !== "string") throw new OptionError("prefix must be a string.")
 
   const redis = { ...legacy, ...options.redisOptions }
@@ -113,7 +119,24 @@ function readOptions(given = {}, known = []) {
   if (!options.cluster && redis.sentinels && !options.redisUrl && !redis.name) {
     throw new OptionError('redisOptions.name is required beside sentinels: the name under which they know the primary, for example "mymaster".')
   }
+  checkNearSetup(options)
   return options
+}
+
+function checkNear({ near, settle }) {
+  if (near === false) return
+  const bytes = near?.bytes
+  if (typeof bytes !== "number" || !(bytes >= NEAR_BYTES_MIN) || bytes > Number.MAX_SAFE_INTEGER) {
+    throw new OptionError(`near must be false or { bytes }, a number of at least ${NEAR_BYTES_MIN}, not ${JSON.stringify(near)}.`)
+  }
+  if (!settle) throw new OptionError("near needs settle: without it, a clear would not wait for the near caches of other processes. Leave one of them out.")
+}
+
+/** What of the setup has no near cache. */
+function checkNearSetup(options) {
+  if (options.near === false) return
+  const lacks = options.cluster ? "a Redis Cluster" : options.redisOptions.sentinels ? "Sentinels" : undefined
+  if (lacks) throw new OptionError(`near works with one Redis, not with ${lacks}. Leave the option near out.`)
 }
 
 /** What the log calls the server. */

@@ -7,7 +7,7 @@
  * fill that an invalidation overtook is refused by the server, so a result that was loaded before a write and arrives
  * after it is never served.
  */
-const { Server, Away } = require("./wire/server")
+const { Server, Away, SetupError } = require("./wire/server")
 const { Waiters } = require("./wire/waiters")
 const { Names } = require("./names")
 const { Fills } = require("./fills")
@@ -16,8 +16,12 @@ const { Clears, AUTO, HARD, KEY } = require("./clears")
 const { Settles } = require("./settles")
 const { Counters } = require("./counters")
 const { Log } = require("./log")
-const { readOptions } = require("./options")
-const { seal, open } = require("./envelope")
+const { readOptions, OptionError } = require("./options")
+const { seal, open, expand, valueOf } = require("./envelope")
+const { Near } = require("./near/index")
+const { Feed } = require("./near/feed")
+const { readNear } = require("./near/replies")
+const { bootClock } = require("./near/clock")
 
 /** How many keys a read by tags asks for in one command. */
 const PAGE = 1_000
@@ -39,7 +43,10 @@ class Store {
     this.leases = new Leases(this.options.leaseMs)
     const { server, names, log, counters } = this
     if (this.options.settle) this.settles = new Settles({ server, names, log, counters })
-    this.clears = new Clears({ server, names, log, counters, settles: this.settles })
+    /** Values inside this process; absent unless asked for. @type {Near | undefined} */
+    this.near = this.options.near ? new Near({ bytes: this.options.near.bytes, now: nearClock() }) : undefined
+    if (this.near) this.feed = new Feed({ server, near: this.near, prefix: names.prefix, log })
+    this.clears = new Clears({ server, names, log, counters, settles: this.settles, near: this.near })
     if (this.options.legacy.length > 0) {
       this.log.warn(`options of ioredis belong into redisOptions: ${this.options.legacy.join(", ")}`)
     }
@@ -48,23 +55,40 @@ class Store {
   /** Connects. @throws if the server answers and cannot be used */
   async start() {
     await this.server.start()
+    const wrong = await this.feed?.start()
+    if (wrong) {
+      this.close()
+      throw new SetupError(wrong)
+    }
     return this
   }
 
   /**
    * The value, a fresh one, or null: then the caller loads it and is expected to `set` or `release` it.
    * @param {string} key
+   * @param {{ near?: boolean }} [how] near: it may come from this process's near cache, if there is one. That may lag
+   *   behind the server until a clear is settled, so nothing that will itself be stored may be made of it: a fill that
+   *   began after the clear would be accepted, and would stay
    * @returns {Promise<any>}
    */
-  async get(key) {
+  async get(key, { near = false } = {}) {
     const name = this.names.key(key)
     const started = performance.now()
-    const { state, value, token } = await this.#fetch(key, name, started)
+    const isNear = near && this.#isNear()
+    const held = isNear ? this.near.get(name) : undefined
+    if (held) {
+      this.counters.hits += 1
+      return valueOf(held)
+    }
+    const asked = isNear ? this.near.ask() : undefined
+    const { state, value, token, beside } = await this.#fetch(key, name, started, asked)
     // With a token the caller is the one to renew what could still be served.
     if (value && !token) {
-      const found = await open(value)
+      const expanded = await expand(value)
+      const found = valueOf(expanded)
       if (found !== undefined && found !== null) {
         this.counters.hits += 1
+        if (asked) this.#putNear(asked, name, expanded, beside)
         return found
       }
       this.counters.unreadable += 1
@@ -74,7 +98,24 @@ class Store {
     return null
   }
 
-  async #fetch(key, name, started) {
+  /** While a clear is owed, it is not known what may be served. */
+  #isNear() {
+    return this.near !== undefined && this.clears.owed.size === 0
+  }
+
+  #putNear(asked, name, expanded, beside) {
+    let data
+    try {
+      data = readNear(beside)
+    } catch (error) {
+      this.log.once("near", `nothing is kept near: ${error.message}`)
+    }
+    if (data && this.#isNear()) this.near.put(asked, name, expanded.copy(), data, this.options.earlyMs)
+    else this.near.counts.unkept += 1
+  }
+
+  /** @param {{ position: string } | undefined} asked if the value may be put away */
+  async #fetch(key, name, started, asked) {
     this.clears.flush()
     const node = this.server.nodeOf(name)
     if (this.clears.mayConcern(node)) {
@@ -85,6 +126,7 @@ class Store {
     const { earlyMs, waitMs } = this.options
     const args = [name, "LEASE", String(this.leases.length())]
     if (earlyMs > 0) args.push("EARLY", String(earlyMs))
+    if (asked) args.push("NEAR", asked.position)
     const late = (reply) => this.#tooLate(name, reply)
     try {
       if (!this.leases.isWanted(key, this.fills.age(key))) {
@@ -95,7 +137,7 @@ class Store {
       let reply = await fetch()
       const left = waitMs - (performance.now() - started)
       if (String(reply[0]) === "busy" && left >= 1) reply = (await this.#wait(name, args, left, late, fetch)) ?? reply
-      return { state: String(reply[0]), value: reply[1], token: reply[2] ?? undefined }
+      return { state: String(reply[0]), value: reply[1], token: reply[2] ?? undefined, beside: reply[3] }
     } catch (error) {
       if (!(error instanceof Away)) {
         this.counters.errors += 1
@@ -184,6 +226,7 @@ class Store {
     if (autoInvalidate === false) args.push("MANUAL")
     args.push("TAGS", ...this.names.stored(tags))
     this.clears.noteLife(seconds)
+    this.near?.began(`k${name}`)
     try {
       const stored = await this.server.call(name, "MCACHE.SET", args)
       if (stored !== null) {
@@ -202,6 +245,8 @@ class Store {
       }
       this.#release(name, lease)
       return false
+    } finally {
+      this.near?.ended(`k${name}`)
     }
   }
 
@@ -264,6 +309,11 @@ class Store {
 
   /** Numbers since the start, and what is not acknowledged. */
   stats() {
+    if (this.near) {
+      this.counters.nearHits = this.near.counts.hits
+      this.counters.nearKept = this.near.counts.kept
+      this.counters.nearUnkept = this.near.counts.unkept
+    }
     return {
       ...this.counters.snapshot(),
       owed: this.clears.owed.size,
@@ -274,10 +324,18 @@ class Store {
 
   close() {
     this.clears.close()
+    this.feed?.close()
     this.settles?.close()
     this.waiters.close()
     this.server.close()
   }
+}
+
+/** @throws {OptionError} where there is no clock by which a lease can be counted */
+function nearClock() {
+  const now = bootClock()
+  if (!now) throw new OptionError("near needs a clock that goes on while the machine sleeps, which Node has on Linux only (/proc/uptime). Leave the option near out.")
+  return now
 }
 
 module.exports = { Store }

@@ -2,56 +2,12 @@
 /** The module in place of Medusa's, with a small shop around it, on a real server. */
 const { test } = require("node:test")
 const assert = require("node:assert")
-const { TestRedis, startCluster } = require("./support/redis")
-const { listener } = require("./support/provider")
+const { startCluster } = require("./support/redis")
 const { until } = require("./support/until")
-const { schemaOf, TYPES, CONFIGS, Bus, Rows, queryClasses } = require("./support/shop")
+const { Bus, Rows } = require("./support/shop")
 const { default: module_, McacheCachingModule } = require("../index")
-const { tapQueries } = require("../src/module/taps")
+const { startShop } = require("./support/started-shop")
 const { inRequest } = require("../src/module/context")
-
-async function startShop(t, options = {}, { priceLists = [], rows: shared } = {}) {
-  const redis = options.redisUrl || options.cluster ? undefined : await TestRedis.start(t)
-  const bus = new Bus()
-  const shop = { redis, bus, others: {}, rows: shared ?? new Rows(bus), logger: listener() }
-  const cradle = { event_bus: bus, logger: shop.logger }
-  const container = {
-    register: (entries) => {
-      for (const [name, resolver] of Object.entries(entries)) cradle[name] = resolver.resolve()
-    },
-  }
-  const given = { redisUrl: redis?.url, ...options }
-  for (const load of module_.loaders) await load({ container, logger: shop.logger, options: given })
-  cradle.mcacheMedusa = () => ({
-    configs: CONFIGS,
-    schema: schemaOf(TYPES),
-    modules: new Map([
-      ["product", shop.rows],
-      ["pricing", { listPriceLists: async () => priceLists }],
-    ]),
-  })
-  shop.caching = new module_.service(cradle, { options: given })
-  const classes = (shop.classes = queryClasses(shop))
-  tapQueries(classes)
-  await shop.caching.__hooks.onApplicationStart()
-  t.after(() => shop.caching.__hooks.onApplicationShutdown())
-  const query = new classes.Query()
-  /** A query inside a request of the store, when its result has been stored. */
-  shop.ask = async (input, { isStore = true, cache } = {}) => {
-    shop.stored = undefined
-    const result = await inRequest(isStore, () => query.graph(input, cache && { cache }))
-    await shop.stored
-    return result.data
-  }
-  shop.remote = (input) => inRequest(true, () => query.query(input))
-  /** How often the database was read for it. */
-  shop.readsOf = async (run) => {
-    const before = shop.rows.reads
-    await run()
-    return shop.rows.reads - before
-  }
-  return shop
-}
 
 const PAGE = { entity: "Product", fields: ["*"], filters: { id: "prod_1" }, expands: { variants: {} } }
 const LIST = { entity: "Product", fields: ["*"], filters: { status: "published" } }

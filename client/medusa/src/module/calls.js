@@ -11,7 +11,7 @@
  * whole, has been cleared already.
  */
 const { keyOf } = require("./keys")
-const { isPart, isFresh } = require("./context")
+const { isPart, isFresh, mayBeNear } = require("./context")
 const { describe, rowsOf, tagsOf } = require("./reads")
 const { MODULES, TYPES } = require("./policy")
 
@@ -167,10 +167,11 @@ class Calls {
     const read = describeCall(this.schema, service, method, given)
     shape.objection = read ? this.#objection(read) : "what it reads is not known"
     if (shape.objection || !this.policy.isReadAgain(shape)) return await run()
-    const { asked, mark } = await this.#asked(method, given)
+    const scope = this.current()
+    const { asked, mark } = await this.#asked(method, given, { near: mayBeNear(scope) })
     const key = keyOf({ call: service, method, given: asked, mark })
     if (!this.#isAskedAgain(key) && whole) return await run()
-    const found = await this.store.get(key)
+    const found = await this.store.get(key, { near: mayBeNear(scope) })
     if (found) {
       shape.hits += 1
       if (whole) {
@@ -181,11 +182,15 @@ class Calls {
     }
     const began = Date.now()
     let value
+    // What it reads by other calls becomes a part of what is stored.
+    scope.derives += 1
     try {
       value = await run()
     } catch (error) {
       this.store.release(key)
       throw error
+    } finally {
+      scope.derives -= 1
     }
     if (value === undefined || value === null || !isPlain(value)) {
       if (value) {
@@ -203,10 +208,10 @@ class Calls {
   }
 
   /** The arguments of which the key is made. */
-  async #asked(method, given) {
+  async #asked(method, given, how) {
     if (method !== CALCULATE) return { asked: given }
     const [filters, of, ...rest] = given
-    const less = await this.contexts?.context(of?.context)
+    const less = await this.contexts?.context(of?.context, how)
     if (!less) return { asked: given }
     return { asked: [filters, { ...of, context: less.context }, ...rest], mark: less.mark }
   }

@@ -44,6 +44,9 @@ function readModuleOptions(given = {}) {
 async function loadModule({ container, logger, options }) {
   const given = readModuleOptions(options)
   const extensions = readExtensions(given.extensions)
+  if (given.near && !extensions.writes) {
+    throw new OptionError("near needs the extension writes: without it, a write's answer does not wait until no near cache serves what it changed. Leave one of them out.")
+  }
   const store = await new Store({ options: given, logger, known: OWN }).start()
   if (extensions.queries || extensions.tags || extensions.modules) {
     const query = findQuery()

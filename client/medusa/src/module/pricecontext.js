@@ -85,9 +85,12 @@ class PriceContext {
     Object.assign(this, { store, service, outside, tags, read })
   }
 
-  /** The attributes that rules name, and the mark of this reading; undefined if they are not known. */
-  async known() {
-    const found = await this.store.get(KEY)
+  /**
+   * The attributes that rules name, and the mark of this reading; undefined if they are not known. `how` as for
+   * Store.get: a mark that lags behind is noticed by `holds`, before anything is stored under it.
+   */
+  async known(how) {
+    const found = await this.store.get(KEY, how)
     if (found) return found
     try {
       const names = await this.outside(() => this.read(this.service()))
@@ -104,20 +107,20 @@ class PriceContext {
   }
 
   /** A query in the form of which its key is made, and the mark that must still hold when its result is stored. */
-  async query(input) {
+  async query(input, how) {
     if (!hasLarge(input)) return undefined
-    const known = await this.known()
+    const known = await this.known(how)
     return known && { input: reduced(input, known.names), mark: known.mark }
   }
 
   /** The same for a context of prices itself. */
-  async context(context) {
+  async context(context, how) {
     if (!isObject(context) || isSmall(context)) return undefined
-    const known = await this.known()
+    const known = await this.known(how)
     return known && { context: project(context, known.names), mark: known.mark }
   }
 
-  /** Whether a mark still holds. */
+  /** Whether a mark still holds. Never asked of the near cache. */
   async holds(mark) {
     return (await this.store.get(KEY))?.mark === mark || (this.store.release(KEY), false)
   }

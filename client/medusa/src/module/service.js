@@ -12,7 +12,7 @@ const { Policy } = require("./policy")
 const { Prices } = require("./prices")
 const { Calls } = require("./calls")
 const { UNSURE } = require("./writes")
-const { current, outside } = require("./context")
+const { current, mayBeNear, derivesFromNowOn, outside } = require("./context")
 const { serveQueriesBy, tapWrites } = require("./taps")
 
 const EVENT_BUS = "event_bus"
@@ -89,7 +89,9 @@ class McacheCachingModule {
   async #changed(tags) {
     if (tags.length === 0) return
     const acknowledged = this.store.clearTags(tags, true)
-    if (this.store.stats().usable) await acknowledged
+    if (!this.store.stats().usable) return
+    if (this.store.near) current()?.hold(acknowledged)
+    await acknowledged
   }
 
   /** query.graph and query.index: Medusa's decorator does the caching; here it is decided whether. */
@@ -133,7 +135,7 @@ class McacheCachingModule {
     if (!this.policy.wants(shape, scope)) return await this.#learning(scope, run)
     const { input, options } = scope.query
     const asked = input?.__value ?? input
-    const less = await this.contexts?.query(asked)
+    const less = await this.contexts?.query(asked, { near: mayBeNear(scope) })
     const key = keyOf({ remote: less?.input ?? asked, options, mark: less?.mark })
     if (less) scope.mark = less.mark
     const found = await this.get({ key })
@@ -154,14 +156,14 @@ class McacheCachingModule {
     if (!this.schema) return null
     if (!key) return await this.store.getByTags(tags)
     const scope = current()
-    const value = await this.store.get(key)
+    const value = await this.store.get(key, { near: mayBeNear(scope) })
     if (value === null) {
       if (scope?.query && !scope.isFilling) {
         scope.isFilling = true
         scope.key = key
         scope.began = Date.now()
         scope.reads.length = 0
-      }
+      } else if (scope) derivesFromNowOn(scope)
       return null
     }
     if (scope?.shape) scope.shape.hits += 1
@@ -249,7 +251,7 @@ class McacheCachingModule {
   /** Of a query's context only what its prices depend on is part of the key. */
   async computeKey(input) {
     const scope = current()
-    const less = scope?.query && scope.isStore && !scope.isFilling ? await this.contexts?.query(input) : undefined
+    const less = scope?.query && scope.isStore && !scope.isFilling ? await this.contexts?.query(input, { near: mayBeNear(scope) }) : undefined
     if (!less) return keyOf(input)
     scope.mark = less.mark
     return keyOf({ ...less.input, mark: less.mark })

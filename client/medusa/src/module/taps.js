@@ -33,7 +33,7 @@ function tapRequests() {
   function tapped(event, request, ...rest) {
     if (event !== "request") return emit.call(this, event, request, ...rest)
     const isStore = /^\/store(\/|\?|$)/.test(request.url ?? "")
-    return inRequest(isStore, () => emit.call(this, event, request, ...rest))
+    return inRequest(isStore, () => emit.call(this, event, request, ...rest), rest[0])
   }
   tapped[TAPPED] = true
   http.Server.prototype.emit = tapped

@@ -1,12 +1,30 @@
 "use strict"
 /** The provider, brought up the way Medusa does it: the package's default export, its loaders, then the class. */
 const { default: provider } = require("../../provider")
+const { Store } = require("../../src/store")
 
 /** A logger that keeps what it is told. */
 function listener() {
   const lines = []
   const keep = (text) => lines.push(text)
   return { lines, info: keep, warn: keep, error: keep, said: (part) => lines.some((line) => line.includes(part)) }
+}
+
+/**
+ * `MCACHE_TEST_NEAR=1` runs what uses the provider with a near cache in front of each read by key, which is for tests
+ * only: the module says where that is right.
+ */
+const NEAR = process.env.MCACHE_TEST_NEAR ? { bytes: 1 << 20 } : undefined
+
+/** How many reads were answered near, in all stores so far. */
+const nearHits = () => stores.reduce((sum, store) => sum + store.stats().nearHits, 0)
+const stores = []
+
+function withNear(store) {
+  stores.push(store)
+  const { get } = store
+  store.get = (key) => get.call(store, key, { near: true })
+  return store
 }
 
 async function startProvider(t, options, logger = listener()) {
@@ -16,10 +34,12 @@ async function startProvider(t, options, logger = listener()) {
       for (const [name, resolver] of Object.entries(entries)) cradle[name] = resolver.resolve()
     },
   }
-  for (const load of provider.loaders) await load({ container, logger, options }, { options })
+  if (NEAR && options.near === undefined && !options.cluster && !options.redisOptions?.sentinels && options.settle !== false) {
+    cradle.mcacheStore = withNear(await new Store({ options: { ...options, near: NEAR }, logger }).start())
+  } else for (const load of provider.loaders) await load({ container, logger, options }, { options })
   const service = new provider.services[0](cradle, { ttl: 3600 })
   t.after(() => service.store.close())
   return Object.assign(service, { logger })
 }
 
-module.exports = { startProvider, listener }
+module.exports = { startProvider, listener, nearHits }

@@ -9,6 +9,8 @@ const Redis = require("ioredis")
 const { until } = require("./until")
 
 const MODULE = process.env.MCACHE_SO ?? path.resolve(__dirname, "../../../../target/release/libmcache.so")
+/** See provider.js. */
+const FEED = process.env.MCACHE_TEST_NEAR ? ["--mcache.feed", "yes"] : []
 const SERVER = process.env.MCACHE_REDIS_SERVER ?? "redis-server"
 
 const running = new Set()
@@ -38,7 +40,7 @@ class TestRedis {
     const dir = fs.mkdtempSync(path.join(os.tmpdir(), "medusa-mcache-"))
     // Another process may take a free port before this one does.
     for (let attempt = 1; ; attempt += 1) {
-      const server = new TestRedis(port ?? (await freePort()), dir, [...(module ? ["--loadmodule", MODULE] : []), ...args])
+      const server = new TestRedis(port ?? (await freePort()), dir, [...(module ? ["--loadmodule", MODULE, ...FEED] : []), ...args])
       try {
         await server.run()
         t.after(async () => {
