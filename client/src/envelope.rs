@@ -22,6 +22,8 @@
 //! A hit pays the right-hand number, and gzip's is more than the round trip to the server. Below 2 KB there is too
 //! little to save: hence the default threshold.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 
 /// First byte of every envelope; changes if the layout does.
@@ -54,8 +56,8 @@ pub(crate) struct Envelope {
 
 /// What an envelope held.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Payload {
-    Value(Bytes),
+pub(crate) enum Payload<B> {
+    Value(B),
     Absent,
 }
 
@@ -121,18 +123,34 @@ impl Envelope {
         self.header(ABSENT, self.codec).into()
     }
 
-    /// The payload, without a copy unless it is compressed.
-    pub(crate) fn open(&self, sealed: &Bytes) -> Result<Payload, Unreadable> {
+    /// The payload, without a copy or an allocation unless it is compressed.
+    pub(crate) fn open<'a>(&self, sealed: &'a [u8]) -> Result<Payload<Cow<'a, [u8]>>, Unreadable> {
         self.open_as(sealed, self.codec)
     }
 
-    /// As [`open`](Self::open), for bytes that no codec has written.
-    pub(crate) fn open_raw(&self, sealed: &Bytes) -> Result<Payload, Unreadable> {
-        self.open_as(sealed, RAW)
+    /// As [`open`](Self::open), for bytes that no codec has written. They share the buffer unless it is compressed.
+    pub(crate) fn open_raw(&self, sealed: &Bytes) -> Result<Payload<Bytes>, Unreadable> {
+        Ok(match self.open_as(sealed, RAW)? {
+            Payload::Value(Cow::Borrowed(plain)) => Payload::Value(sealed.slice_ref(plain)),
+            Payload::Value(Cow::Owned(plain)) => Payload::Value(plain.into()),
+            Payload::Absent => Payload::Absent,
+        })
     }
 
-    fn open_as(&self, sealed: &Bytes, expected: u8) -> Result<Payload, Unreadable> {
-        let [format, flags, codec, schema_low, schema_high, ..] = sealed[..] else {
+    fn open_as<'a>(
+        &self,
+        sealed: &'a [u8],
+        expected: u8,
+    ) -> Result<Payload<Cow<'a, [u8]>>, Unreadable> {
+        let &[
+            format,
+            flags,
+            codec,
+            schema_low,
+            schema_high,
+            ref payload @ ..,
+        ] = sealed
+        else {
             return Err(Unreadable::Format);
         };
         if format != FORMAT || flags & !KNOWN_FLAGS != 0 {
@@ -148,12 +166,13 @@ impl Envelope {
             return Ok(Payload::Absent);
         }
         if flags & COMPRESSED == 0 {
-            return Ok(Payload::Value(sealed.slice(HEADER_BYTES..)));
+            return Ok(Payload::Value(Cow::Borrowed(payload)));
         }
-        self.unpack(&sealed[HEADER_BYTES..])
+        let plain = self.unpack(payload)?;
+        Ok(Payload::Value(Cow::Owned(plain)))
     }
 
-    fn unpack(&self, packed: &[u8]) -> Result<Payload, Unreadable> {
+    fn unpack(&self, packed: &[u8]) -> Result<Vec<u8>, Unreadable> {
         let (length, packed) = packed
             .split_first_chunk::<LENGTH_BYTES>()
             .ok_or(Unreadable::Compression)?;
@@ -166,7 +185,7 @@ impl Envelope {
             return Err(Unreadable::Compression);
         }
         match lz4_flex::block::decompress(packed, length) {
-            Ok(plain) if plain.len() == length => Ok(Payload::Value(plain.into())),
+            Ok(plain) if plain.len() == length => Ok(plain),
             _ => Err(Unreadable::Compression),
         }
     }
@@ -210,7 +229,7 @@ mod tests {
             let bytes = sealed(&envelope, payload);
             assert_eq!(
                 envelope.open(&bytes),
-                Ok(Payload::Value(Bytes::copy_from_slice(payload)))
+                Ok(Payload::Value(Cow::Borrowed(payload)))
             );
         }
     }
@@ -281,7 +300,7 @@ mod tests {
             for bit in 0..8 {
                 let mut bad = good.to_vec();
                 bad[index] ^= 1 << bit;
-                if let Ok(Payload::Value(value)) = envelope.open(&bad.into()) {
+                if let Ok(Payload::Value(value)) = envelope.open(&bad) {
                     assert!(value.len() <= envelope.value_bytes_max);
                 }
             }
@@ -289,12 +308,9 @@ mod tests {
         let mut lie = envelope.header(COMPRESSED, envelope.codec);
         lie.extend_from_slice(&9_999u32.to_le_bytes());
         lie.extend_from_slice(b"ab");
-        assert_eq!(envelope.open(&lie.into()), Err(Unreadable::Compression));
+        assert_eq!(envelope.open(&lie), Err(Unreadable::Compression));
         for foreign in [&b""[..], b"{}", b"plain text", &[FORMAT]] {
-            assert_eq!(
-                envelope.open(&Bytes::copy_from_slice(foreign)),
-                Err(Unreadable::Format)
-            );
+            assert_eq!(envelope.open(foreign), Err(Unreadable::Format));
         }
     }
 

@@ -1,4 +1,4 @@
-//! What is allocated where nothing may be: in a program of its own, because its allocator counts.
+//! What is allocated where little or nothing may be: in a program of its own, because its allocator counts.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -58,4 +58,72 @@ fn a_shared_hit_in_the_near_cache_allocates_nothing() {
             }
         }
     });
+}
+
+/// How often each is called while it is counted. Less than one in a call is the growth of buffers that are kept.
+const HITS: u64 = 1_000;
+/// Of a `get` that the server answers. Eight of them are what a GET through the redis crate alone takes.
+const GET_MAX: u64 = 9;
+/// Of a `get_or_load` that the server answers with a hit.
+const GET_OR_LOAD_MAX: u64 = 12;
+
+#[test]
+fn a_hit_from_the_server_allocates_no_more_than_it_is_known_to() {
+    let server = Server::builder().start();
+    // One thread: the connection's own task is counted as well.
+    let runtime = Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime");
+    let name = "product:0123456789abcd";
+    let value = "x".repeat(1_000);
+    let (cache, mut plain) = runtime.block_on(async {
+        let cache = Cache::builder(server.url()).caching(true);
+        let cache = cache.build().await.expect("a cache");
+        let stored = cache.key(name).set(&value).await;
+        assert!(stored.expect("the server is there"), "nothing refuses it");
+        let client = redis::Client::open(server.url()).expect("an address");
+        let plain = client.get_multiplexed_async_connection().await;
+        let mut plain = plain.expect("the server is there");
+        let set = redis::cmd("SET")
+            .arg(name)
+            .arg(&value)
+            .exec_async(&mut plain)
+            .await;
+        set.expect("stored");
+        (cache, plain)
+    });
+    let get = || async {
+        let found = cache.key(name).get::<String>().await;
+        assert_eq!(found.expect("read").as_deref(), Some(value.as_str()));
+    };
+    let get_or_load = || async {
+        let load = async || Err::<String, _>("a hit needs no load");
+        let found = cache.key(name).get_or_load(load).await;
+        assert_eq!(found.expect("it is there"), value);
+    };
+    let get = counted(&runtime, get);
+    let get_or_load = counted(&runtime, get_or_load);
+    let plain = counted(&runtime, async || {
+        let get = redis::cmd("GET").arg(name).query_async(&mut plain).await;
+        let found: String = get.expect("the server is there");
+        assert_eq!(found, value);
+    });
+    let all = format!("get {get}, get_or_load {get_or_load}, the redis crate's GET {plain}");
+    println!("allocations a call: {all}");
+    assert!(get <= GET_MAX, "{all}");
+    assert!(get_or_load <= GET_OR_LOAD_MAX, "{all}");
+}
+
+/// Allocations a call, of calls after the first few.
+fn counted(runtime: &tokio::runtime::Runtime, mut call: impl AsyncFnMut()) -> u64 {
+    let mut calls = |count| {
+        runtime.block_on(async {
+            for _ in 0..count {
+                call().await;
+            }
+        })
+    };
+    calls(10);
+    allocation_counter::measure(|| calls(HITS)).count_total / HITS
 }
