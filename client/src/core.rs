@@ -14,7 +14,7 @@ use crate::{
     complaints::{self, Complaints},
     envelope::{Envelope, Payload},
     flight::Flights,
-    near::{Held, Near},
+    near::{self, Held, Near},
     pending::Pending,
     provider::{BoxFuture, FetchOptions, Lookup, Store},
     tags::Namespace,
@@ -67,9 +67,9 @@ impl Chosen {
     /// What the near cache may serve of a key now.
     pub(crate) fn near_value(&self, key: &[u8]) -> Option<Arc<Held>> {
         let near = self.near()?;
-        match self.pending.is_open() {
+        // A pending invalidation may concern the key; what a loader makes of it would outlive its settling.
+        match self.pending.is_open() && !near::is_loading() {
             true => near.get(key),
-            // A pending invalidation may concern the key.
             false => None,
         }
     }

@@ -30,7 +30,7 @@ use crate::{
     core::{Chosen, Handle, Opened},
     fill::{AtHand, Errors, Fill, Sealed},
     load::{Asked, Loading, PATIENCE},
-    telemetry,
+    near, telemetry,
 };
 
 /// How often what is left is looked at as a whole, after one of it was waited for. Each time another caller filled some
@@ -336,7 +336,7 @@ impl<C: Codec> Gathering<'_, C> {
         let began = Instant::now();
         let mut stand_ins = self.stand_ins(&mut ours);
         let missing = ours.iter().map(|(item, _)| item.key.clone()).collect();
-        let mut load = pin!(loader(missing));
+        let mut load = pin!(near::loading(|| loader(missing)));
         let loaded = match timeout(core.loader_timeout, &mut load).await {
             Ok(loaded) => loaded,
             Err(_) => {

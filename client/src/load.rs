@@ -33,6 +33,7 @@ use crate::{
     fill::{AtHand, Errors, Fill, Sealed},
     flight::{Arrival, Leader, Outcome, SharedError},
     grant::Grants,
+    near,
     provider::{FetchOptions, Lookup},
     telemetry,
 };
@@ -371,7 +372,7 @@ impl Loading<'_> {
         let mut at_hand = fill.at_hand.take().filter(may_stand_in);
         let source = fill.source();
         let began = Instant::now();
-        let mut load = pin!(loader());
+        let mut load = pin!(near::loading(loader));
         let loaded = match timeout(self.core.loader_timeout, &mut load).await {
             Ok(loaded) => loaded,
             Err(_) => {

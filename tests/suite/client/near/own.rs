@@ -68,3 +68,56 @@ fn a_loaders_own_value_is_not_near_when_the_server_refused_it() {
         assert_eq!((served.value, served.source), (2, Source::Loaded));
     });
 }
+
+/// A near value may lag behind an invalidation that is not settled yet. What a loader, begun after it, makes of the value
+/// would be accepted, and stay.
+#[test]
+fn a_loader_reads_nothing_that_is_near() {
+    let server = options().start();
+    run(async {
+        let cache = near(&server.url()).await;
+        until_near(&cache, "part", 1).await;
+        let read = async |cache: &Cache| {
+            let before = stats(cache).hits;
+            let part: Option<u32> = cache.key("part").get().await.expect("read");
+            let parts = cache.keys(["part"]).get_many::<u32>().await.expect("read");
+            let arc = cache.key("part").get_arc::<u32>().await.expect("read");
+            assert_eq!(part, Some(1));
+            assert_eq!(parts, [Some(1)]);
+            assert_eq!(arc.as_deref(), Some(&1));
+            stats(cache).hits - before
+        };
+        assert_eq!(read(&cache).await, 3, "elsewhere all are near");
+        let load = async || {
+            assert_eq!(read(&cache).await, 0);
+            Ok::<_, Error>(Loaded::new(2))
+        };
+        let whole = cache
+            .key("whole")
+            .tags(["t"])
+            .load(load)
+            .await
+            .expect("loaded");
+        assert_eq!(whole.source, Source::Loaded);
+        let detached = {
+            let cache = cache.clone();
+            async move || {
+                assert_eq!(read(&cache).await, 0);
+                Ok::<_, Error>(Loaded::new(3))
+            }
+        };
+        let whole = cache
+            .key("detached")
+            .tags(["t"])
+            .load_detached(detached)
+            .await;
+        assert_eq!(whole.expect("loaded").source, Source::Loaded);
+        let many = async |keys: Vec<&'static str>| {
+            assert_eq!(read(&cache).await, 0);
+            Ok::<_, Error>(keys.into_iter().map(|key| (key, Loaded::new(4))).collect())
+        };
+        let both = cache.keys(["one", "two"]).tags(["t"]).load_many(many).await;
+        assert_eq!(both.expect("loaded").len(), 2);
+        assert_eq!(read(&cache).await, 3, "and so they are afterwards");
+    });
+}
