@@ -2,6 +2,7 @@
 /** Redis stopped, killed, restarted: reads go on, and nothing that changed meanwhile is served afterwards. */
 const { test } = require("node:test")
 const assert = require("node:assert")
+const net = require("node:net")
 const { TestRedis } = require("./support/redis")
 const { startProvider } = require("./support/provider")
 const { until } = require("./support/until")
@@ -49,6 +50,47 @@ test("a server that is stopped: one read waits the deadline, the next do not; wh
   assert.deepEqual(await served(provider), [])
   await fill(provider)
   assert.equal((await served(provider)).length, 10, "it caches again")
+})
+
+/** A port that leads to the server, but swallows what a read that waits sends, and whatever its connection sends then. */
+async function swallowingWaits(t, redis) {
+  const found = { swallowed: 0, sockets: new Set() }
+  const listener = net.createServer((near) => {
+    const far = net.connect(redis.port, "127.0.0.1")
+    let swallows = false
+    for (const socket of [near, far]) found.sockets.add(socket.on("error", () => {}))
+    near.on("data", (bytes) => {
+      if (!swallows && bytes.includes("\r\nWAIT\r\n")) {
+        swallows = true
+        found.swallowed += 1
+      }
+      if (!swallows) far.write(bytes)
+    })
+    far.on("data", (bytes) => near.write(bytes))
+    near.on("close", () => far.destroy())
+    far.on("close", () => near.destroy())
+  })
+  await new Promise((resolve) => listener.listen(0, "127.0.0.1", resolve))
+  t.after(() => {
+    for (const socket of found.sockets) socket.destroy()
+    listener.close()
+  })
+  return Object.assign(found, { url: `redis://127.0.0.1:${listener.address().port}/0` })
+}
+
+test("a read that waits and has no answer is not the end of the cache for reads that have one", async (t) => {
+  const redis = await TestRedis.start(t)
+  const other = await startProvider(t, { redisUrl: redis.url })
+  const proxy = await swallowingWaits(t, redis)
+  const provider = await startProvider(t, { redisUrl: proxy.url, commandTimeout: 300 })
+  await fill(provider)
+  assert.equal(await other.get({ key: "slow" }), null, "another process fills it")
+  assert.equal(await provider.get({ key: "slow" }), null)
+  assert.equal(proxy.swallowed, 1)
+  assert.equal(provider.stats().timeouts, 1)
+  // This process only reads from now on: nothing it sends could bring an answer that ends a silence.
+  assert.equal((await served(provider)).length, 10)
+  assert.equal(provider.stats().bypassed, 1)
 })
 
 test("a process that was busy for longer than the deadline does not take it for the server's fault", async (t) => {

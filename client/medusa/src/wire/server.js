@@ -251,7 +251,8 @@ class Server {
           if (isSettled) return
           isLate = true
           this.counters.timeouts += 1
-          this.#isSilent(node, client)
+          // Of a further connection it is not known who is at fault; the shop's own one finds out by itself.
+          if (this.#isOwn(client)) this.#isSilent(node, client)
           reject(new Away(`${this.name} did not answer ${name} within ${ms} ms`))
         })
       }, ms)
@@ -271,6 +272,11 @@ class Server {
       client.sendCommand(command)
       command.promise.then((reply) => settle(null, reply), settle)
     })
+  }
+
+  /** Whether this is the connection that reads and clears take. */
+  #isOwn(client) {
+    return client === this.client || this.primaries().some(([, own]) => own === client)
   }
 
   #isSilent(node, client) {
