@@ -13,14 +13,14 @@ use std::time::Duration;
 use fastrand::Rng;
 use harness::{Server, Session, locate, wait};
 
-use crate::cpu::{Meter, Side, median};
+use crate::cpu::{Meter, Side};
 use crate::limits::fill;
 use crate::load::{Command, Load};
 use crate::{results, shop};
 use report::{Axis, Curve, Point};
 
 /// Operations made in advance for a load, on keys picked at random.
-const SAMPLE: usize = 300_000;
+const SAMPLE: usize = 100_000;
 /// Entries of the second and the third axis, at most.
 const ENTRIES_MAX: usize = 1_000_000;
 /// Below so many entries a run is a look whether it works: one short pair for a point.
@@ -40,7 +40,7 @@ pub fn run(entries: usize, directory: Option<&str>) {
     let axes = [
         by_entries(&server, entries, &effort),
         by_tags(&server, entries.min(ENTRIES_MAX), &effort),
-        by_entries_of_a_tag(&server, entries.min(ENTRIES_MAX), &effort),
+        by_entries_of_a_tag(&server, entries.min(ENTRIES_MAX)),
     ];
     let how = format!(
         "`make bench-growth`, {}, {}, {}.",
@@ -69,8 +69,8 @@ impl Effort {
                 run: Duration::from_millis(1),
             },
             false => Effort {
-                pairs: 7,
-                run: Duration::from_millis(400),
+                pairs: 5,
+                run: Duration::from_millis(200),
             },
         }
     }
@@ -95,8 +95,12 @@ fn our_key(number: usize) -> String {
 
 /// A load of these operations on numbers picked below `below`: the same numbers whenever `below` is the same.
 fn picked(below: usize, operation: impl Fn(usize) -> Vec<Command>) -> Load {
+    picked_of(SAMPLE, below, operation)
+}
+
+fn picked_of(sample: usize, below: usize, operation: impl Fn(usize) -> Vec<Command>) -> Load {
     let mut rng = Rng::with_seed(below as u64);
-    let numbers = (0..below.min(SAMPLE)).map(|_| rng.usize(..below));
+    let numbers = (0..below.min(sample)).map(|_| rng.usize(..below));
     Load::grouped(numbers.map(operation), PIPELINE)
 }
 
@@ -151,7 +155,7 @@ fn by_entries(server: &Server, most: usize, effort: &Effort) -> Axis {
             picked(entries, |n| vec![shop::fetch(&our_key(n))]),
             picked(entries, |n| vec![store(n)]),
             picked(entries, |n| vec![shop::invalidate(&format!("none:{n}"))]),
-            picked(entries, |n| {
+            picked_of(SAMPLE / GROUP, entries, |n| {
                 let invalidate = shop::invalidate(&group_tag(n));
                 std::iter::once(invalidate)
                     .chain(group(n).map(store))
@@ -159,7 +163,7 @@ fn by_entries(server: &Server, most: usize, effort: &Effort) -> Axis {
             }),
         ];
         let plain_set = picked(entries, |n| vec![store_plain(n)]);
-        let plain_group = picked(entries, |n| {
+        let plain_group = picked_of(SAMPLE / GROUP, entries, |n| {
             let keys = group(n).map(plain_key);
             let unlink = Command::new(std::iter::once("UNLINK".to_owned()).chain(keys));
             std::iter::once(unlink)
@@ -213,7 +217,7 @@ fn by_tags(server: &Server, entries: usize, effort: &Effort) -> Axis {
     )
 }
 
-fn by_entries_of_a_tag(server: &Server, entries: usize, effort: &Effort) -> Axis {
+fn by_entries_of_a_tag(server: &Server, entries: usize) -> Axis {
     let mut curve = Curve::new("INVALIDATE and reclaim, for each entry", "UNLINK of a key");
     let mut redis = server.session();
     let value = shop::value(100);
@@ -223,20 +227,16 @@ fn by_entries_of_a_tag(server: &Server, entries: usize, effort: &Effort) -> Axis
         let tag = |n: usize| format!("Product:{}", n / each);
         let tags = (0..entries).step_by(each);
         let ours = Load::new(tags.map(|n| shop::invalidate(&tag(n))), PIPELINE);
-        let mut costs = [Vec::new(), Vec::new()];
-        for _ in 0..effort.pairs.min(3) {
-            redis.ok("FLUSHALL");
-            fill(server, entries, |n, _| {
-                shop::set(&our_key(n), &value, &[tag(n)])
-            });
-            fill(server, entries, |n, _| {
-                shop::plain_set(&plain_key(n), &value)
-            });
-            for (costs, load) in costs.iter_mut().zip([&ours, &plain]) {
-                costs.push(cpu_s_until_reclaimed(server, &mut redis, load) * 1e9 / entries as f64);
-            }
-        }
-        let [ours_ns, plain_ns] = costs.map(|mut costs| median(&mut costs));
+        redis.ok("FLUSHALL");
+        fill(server, entries, |n, _| {
+            shop::set(&our_key(n), &value, &[tag(n)])
+        });
+        fill(server, entries, |n, _| {
+            shop::plain_set(&plain_key(n), &value)
+        });
+        // Once: a million operations.
+        let [ours_ns, plain_ns] = [&ours, &plain]
+            .map(|load| cpu_s_until_reclaimed(server, &mut redis, load) * 1e9 / entries as f64);
         curve.add(Point {
             x: each,
             ours_ns,
