@@ -104,13 +104,19 @@ fn picked_of(sample: usize, below: usize, operation: impl Fn(usize) -> Vec<Comma
     Load::grouped(numbers.map(operation), PIPELINE)
 }
 
-/// A point, shown while it is measured.
-fn point(meter: &mut Meter<'_>, curve: &mut Curve, x: usize, ours: &Load, plain: &Load) {
+/// A point, at `x`, shown while it is measured. An operation is so many parts, of which the point is one.
+fn point(
+    meter: &mut Meter<'_>,
+    curve: &mut Curve,
+    (x, parts): (usize, f64),
+    ours: &Load,
+    plain: &Load,
+) {
     let found = meter.compare(&Side::steady(ours), &Side::steady(plain));
     curve.add(Point {
         x,
-        ours_ns: found.ours_ns,
-        plain_ns: found.theirs_ns,
+        ours_ns: found.ours_ns / parts,
+        plain_ns: found.theirs_ns / parts,
     });
 }
 
@@ -134,8 +140,8 @@ fn by_entries(server: &Server, most: usize, effort: &Effort) -> Axis {
         Curve::new("SET, 3 tags, overwriting", "SET EX"),
         Curve::new("INVALIDATE of a tag without entries", "GET"),
         Curve::new(
-            "INVALIDATE of a tag with 10 entries, and 10 SETs",
-            "UNLINK of 10 keys, and 10 SET EX",
+            "INVALIDATE of 10 entries by one tag, and 10 SETs: a tenth",
+            "UNLINK of 10 keys, and 10 SET EX: a tenth",
         ),
     ];
     let mut redis = server.session();
@@ -171,8 +177,10 @@ fn by_entries(server: &Server, most: usize, effort: &Effort) -> Axis {
                 .collect()
         });
         let plain = [&plain_get, &plain_get, &plain_set, &plain_get, &plain_group];
-        for ((curve, ours), plain) in curves.iter_mut().zip(&loads).zip(plain) {
-            point(&mut meter, curve, entries, ours, plain);
+        let parts = [1.0, 1.0, 1.0, 1.0, GROUP as f64];
+        let sides = loads.iter().zip(plain).zip(parts);
+        for (curve, ((ours, plain), parts)) in curves.iter_mut().zip(sides) {
+            point(&mut meter, curve, (entries, parts), ours, plain);
         }
     }
     Axis::new("entries", "Entries with 3 tags each", curves)
@@ -207,7 +215,7 @@ fn by_tags(server: &Server, entries: usize, effort: &Effort) -> Axis {
         let twice = picked(entries, |n| vec![plain_set(n), plain_set(n)]);
         let plain = [&plain_get, &once, &twice, &plain_get];
         for ((curve, ours), plain) in curves.iter_mut().zip(&loads).zip(plain) {
-            point(&mut meter, curve, tags, ours, plain);
+            point(&mut meter, curve, (tags, 1.0), ours, plain);
         }
     }
     Axis::new(

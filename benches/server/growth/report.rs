@@ -143,7 +143,7 @@ const COLOURS: [&str; 5] = ["#2a78d6", "#1f9d63", "#d6762a", "#8a4fbf", "#c23b4a
 const WIDTH: f64 = 360.0;
 const HEIGHT: f64 = 210.0;
 const LEFT: f64 = 60.0;
-const TOP: f64 = 40.0;
+const TOP: f64 = 48.0;
 /// From one panel to the next.
 const ACROSS: f64 = 460.0;
 
@@ -160,7 +160,11 @@ fn svg(axes: &[Axis]) -> String {
     );
     let mut top = 0.0;
     for (axis, tall) in axes.iter().zip(heights) {
-        let _ = writeln!(chart, "<g transform=\"translate(0 {top:.0})\">");
+        let _ = writeln!(
+            chart,
+            "<g transform=\"translate(0 {top:.0})\"><text x=\"{LEFT}\" y=\"16\" font-size=\"14\">{}</text>",
+            axis.title
+        );
         panel(
             &mut chart,
             axis,
@@ -205,9 +209,8 @@ fn panel(
     let y_of = |value: f64| TOP + HEIGHT - value / round * HEIGHT;
     let _ = writeln!(
         chart,
-        "<text x=\"{}\" y=\"18\" font-size=\"13\">{}: {unit}</text>",
-        left + LEFT,
-        axis.title
+        "<text x=\"{}\" y=\"34\" font-size=\"12\" fill=\"#555\">{unit}</text>",
+        left + LEFT
     );
     for step in 0..=4 {
         let value = round * f64::from(step) / 4.0;
