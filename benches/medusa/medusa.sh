@@ -3,6 +3,7 @@
 #
 #   medusa.sh types                           what a shop writes in TypeScript (types/), compiled against the package's types and Medusa's
 #   medusa.sh check [options of check.mjs]    every kind of change, races, outages, two processes; 0 stale is expected
+#                                             NEAR=yes: the package keeps values inside the Node processes as well
 #   medusa.sh watch [options of check.mjs]    changes by SQL, noticed by mcache-watch
 #   medusa.sh split [options of check.mjs]    two server processes and a worker, events over Redis
 #   medusa.sh bench [local|hop] [order|browse|hot]   the table of docs/results/medusa.md, one mix and distance at a time; ROUNDS, FLOWS
@@ -21,6 +22,7 @@ root=$(cd "$here/../.." && pwd)
 dir=${MEDUSA_DIR:-${TMPDIR:-/tmp}/mcache-medusa}
 so=${MCACHE_SO:-$root/target/release/libmcache.so}
 watch=${MCACHE_WATCH:-$root/target/release/mcache-watch}
+[ -z "${NEAR:-}" ] || OPTIONS='{"near":{"bytes":67108864}}'
 mkdir -p "$dir"
 chmod 755 "$dir"
 export MEDUSA_DISABLE_TELEMETRY=true DO_NOT_TRACK=1 SEED_OUT=$dir/seed.json
@@ -63,7 +65,7 @@ start_redis() { # NAME [module]
     mkdir -p "$at"
     redis-cli -p "$(port "redis-$1")" ping >/dev/null 2>&1 && return
     local load=()
-    [ "${2:-}" != module ] || load=(--loadmodule "$so")
+    [ "${2:-}" != module ] || load=(--loadmodule "$so" ${NEAR:+--mcache.feed yes})
     redis-server --port "$(port "redis-$1")" --bind 127.0.0.1 --save "" --appendonly no --daemonize yes --dir "$at" \
         --pidfile "$at/pid" --logfile "$at/log" "${load[@]}" >/dev/null
 }
@@ -192,7 +194,7 @@ check)
     up module check-one check check
     up module check-two check check
     MODULE_SO=$so node "$here/check.mjs" --off "$(port check-off)" --on "$(port check-one),$(port check-two)" --seed "$dir/seed.json" \
-        --rng "${SEED:-1}" --redis "$(port redis-check)" --dir "$dir/redis-check" --out "$dir/check.jsonl" "$@"
+        --rng "${SEED:-1}" --redis "$(port redis-check)" --dir "$dir/redis-check" --out "$dir/check${NEAR:+-near}.jsonl" "$@"
     ;;
 watch)
     shift

@@ -224,7 +224,7 @@ macro_rules! policy_setters {
         }
 
         /// Asks the server although the [near cache](crate::Builder::near) has the value, and puts nothing away.
-        /// Default: no. What is read within a loader asks the server by itself, but in tasks that the loader spawns, and
+        /// Default: no. What is read within a loader asks the server by itself; in tasks that the loader spawns, and
         /// between [`Entry::begin`](crate::Entry::begin) and what is stored then, this has to be said.
         pub fn bypass_near(mut self) -> Self {
             self$(.$field)?.bypass_near = true;

@@ -107,7 +107,10 @@ class Checker {
     return (await this.stats()).reduce((sum, { nearHits }) => sum + nearHits, 0)
   }
 
-  /** Until every process has a lease, nothing that it cleared is owed, and no clear waits for a server before this one. */
+  /**
+   * Until every process has a lease, nothing that it cleared is owed, and no clear waits for a server before this
+   * one.
+   */
   async calm() {
     await until("no predecessor is waited for", async () => /near_predecessors_us:0\b/.test(await this.redis.ask("INFO", "mcache")))
     await until("every process has a lease and owes nothing", async () => (await this.stats()).every(({ leaseRuns, owed }) => leaseRuns && owed === 0))

@@ -52,7 +52,9 @@ test("a server that is stopped: one read waits the deadline, the next do not; wh
   assert.equal((await served(provider)).length, 10, "it caches again")
 })
 
-/** A port that leads to the server, but swallows what a read that waits sends, and whatever its connection sends then. */
+/**
+ * A port that leads to the server, but swallows what a read that waits sends, and whatever its connection sends then.
+ */
 async function swallowingWaits(t, redis) {
   const found = { swallowed: 0, sockets: new Set() }
   const listener = net.createServer((near) => {

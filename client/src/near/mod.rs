@@ -9,9 +9,8 @@
 //! ```
 //!
 //! - this file: options · `cache.rs`: the near cache of one provider · `reads.rs`: reads that go to the server and what
-//!   is kept of them · `feed.rs`: following the primaries · `store.rs`, `index.rs`, `clock.rs`: the parts · `derived.rs`: why loaders read no near
-//!   values · `stats.rs`:
-//!   what is told of it
+//!   is kept of them · `feed.rs`: following the primaries · `store.rs`, `index.rs`, `clock.rs`: the parts ·
+//!   `derived.rs`: why loaders read no near values · `stats.rs`: what is told of it
 //!
 //! Every decision is `mcache_core::near`; nothing here compares numbers of events. What the promise is: `docs/near.md`.
 

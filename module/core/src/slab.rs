@@ -207,7 +207,8 @@ impl<T> Slab<T> {
         Some((*finger * CHUNK + slot) as u32)
     }
 
-    /// Gives back what the directory of chunks takes beyond the last one, and has the lowest chunks used first. O(chunks).
+    /// Gives back what the directory of chunks takes beyond the last one, and has the lowest chunks used first.
+    /// O(chunks).
     pub(crate) fn trim(&mut self) {
         let used = self.chunks.iter().rposition(Option::is_some);
         self.chunks.truncate(used.map_or(0, |last| last + 1));

@@ -77,7 +77,9 @@ const isWhole = (scope) => isPart(scope) || isFresh(scope)
  */
 const mayBeNear = (scope) => Boolean(scope?.isStore) && !isWhole(scope) && !isAny(scope, "derives")
 
-/** Something was missed that a caller outside our queries will make and store, from whatever it reads in this request. */
+/**
+ * Something was missed that a caller outside our queries will make and store, from whatever it reads in this request.
+ */
 function derivesFromNowOn(scope) {
   for (let at = scope; at; at = at.parent) at.derives += 1
 }

@@ -12,7 +12,10 @@ const WAIT_MS = 2_000
 const PAUSE_MIN_MS = 10
 const PAUSE_MAX_MS = 500
 
-/** Why the server grants nothing at the first question, in words for the one who starts the shop; undefined: that may pass. */
+/**
+ * Why the server grants nothing at the first question, in words for the one who starts the shop; undefined: that may
+ * pass.
+ */
 function wrongFeed(refusal, name) {
   if (/^NONEAR the feed is switched off/.test(refusal)) {
     return `${name} grants no near caches: its switch mcache.feed is "no". Start it with --mcache.feed yes (or CONFIG SET mcache.feed yes), or leave the option near out.`
@@ -37,7 +40,10 @@ class Feed {
     this.first = new Promise((resolve) => (this.heard = resolve))
   }
 
-  /** Begins to follow. Settles when the first question has its answer or could not be asked; to what is wrong for good, in words. */
+  /**
+   * Begins to follow. Settles when the first question has its answer or could not be asked; to what is wrong for
+   * good, in words.
+   */
   async start() {
     this.#run()
     if (this.server.client.status !== "ready") return undefined

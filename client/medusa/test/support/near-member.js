@@ -1,5 +1,8 @@
 "use strict"
-/** One process with a near cache: reads and clears when told. What it misses it loads from the parent, which keeps the rows. */
+/**
+ * One process with a near cache: reads and clears when told. What it misses it loads from the parent, which keeps the
+ * rows.
+ */
 const { Store } = require("../../src/store")
 
 const loads = new Map()

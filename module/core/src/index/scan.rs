@@ -72,8 +72,8 @@ impl Index {
     }
 
     /// Tags of a database with their numbers of entries, those that match the pattern if there is one. A tag that is
-    /// there during the whole scan is returned exactly once, unless records moved meanwhile: then the scan begins again,
-    /// and it is returned at least once. O(count), and a page ends early when that took many steps.
+    /// there during the whole scan is returned exactly once, unless records moved meanwhile: then the scan begins
+    /// again, and it is returned at least once. O(count), and a page ends early when that took many steps.
     pub fn scan_tags(
         &self,
         db: usize,

@@ -69,8 +69,8 @@ fn a_loaders_own_value_is_not_near_when_the_server_refused_it() {
     });
 }
 
-/// A near value may lag behind an invalidation that is not settled yet. What a loader, begun after it, makes of the value
-/// would be accepted, and stay.
+/// A near value may lag behind an invalidation that is not settled yet. What a loader, begun after it, makes of the
+/// value would be accepted, and stay.
 #[test]
 fn a_loader_reads_nothing_that_is_near() {
     let server = options().start();
