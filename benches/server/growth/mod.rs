@@ -7,7 +7,7 @@
 
 mod report;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use fastrand::Rng;
@@ -48,11 +48,8 @@ pub fn run(entries: usize, directory: Option<&str>) {
         results::machine(),
         results::version(&server)
     );
-    write(&directory, &axes, &how);
-}
-
-fn write(directory: &Path, axes: &[Axis], how: &str) {
-    report::write(directory, axes, how).unwrap_or_else(|e| panic!("{}: {e}", directory.display()));
+    report::write(&directory, &axes, &how)
+        .unwrap_or_else(|e| panic!("{}: {e}", directory.display()));
     println!("written to {}", directory.display());
 }
 
@@ -104,20 +101,24 @@ fn picked_of(sample: usize, below: usize, operation: impl Fn(usize) -> Vec<Comma
     Load::grouped(numbers.map(operation), PIPELINE)
 }
 
-/// A point, at `x`, shown while it is measured. An operation is so many parts, of which the point is one.
-fn point(
-    meter: &mut Meter<'_>,
-    curve: &mut Curve,
-    (x, parts): (usize, f64),
-    ours: &Load,
-    plain: &Load,
+/// Ours and the plain one, and how many parts an operation is, of which a point shows one.
+type Sides<'a> = (Load, &'a Load, usize);
+
+/// A point of each curve, at `x`.
+fn points<const N: usize>(
+    mut meter: Meter<'_>,
+    curves: &mut [Curve; N],
+    x: usize,
+    sides: [Sides<'_>; N],
 ) {
-    let found = meter.compare(&Side::steady(ours), &Side::steady(plain));
-    curve.add(Point {
-        x,
-        ours_ns: found.ours_ns / parts,
-        plain_ns: found.theirs_ns / parts,
-    });
+    for (curve, (ours, plain, parts)) in curves.iter_mut().zip(sides) {
+        let found = meter.compare(&Side::steady(&ours), &Side::steady(plain));
+        curve.add(Point {
+            x,
+            ours_ns: found.ours_ns / parts as f64,
+            plain_ns: found.theirs_ns / parts as f64,
+        });
+    }
 }
 
 /// One tag of its own, one that ten entries share, one that a thousand share.
@@ -154,20 +155,7 @@ fn by_entries(server: &Server, most: usize, effort: &Effort) -> Axis {
         redis.ok("FLUSHALL");
         fill(server, entries, |n, _| store(n));
         fill(server, entries, |n, _| store_plain(n));
-        let mut meter = effort.meter(server);
         let plain_get = picked(entries, |n| vec![shop::plain_get(&plain_key(n))]);
-        let loads = [
-            picked(entries, |n| vec![shop::get(&our_key(n))]),
-            picked(entries, |n| vec![shop::fetch(&our_key(n))]),
-            picked(entries, |n| vec![store(n)]),
-            picked(entries, |n| vec![shop::invalidate(&format!("none:{n}"))]),
-            picked_of(SAMPLE / GROUP, entries, |n| {
-                let invalidate = shop::invalidate(&group_tag(n));
-                std::iter::once(invalidate)
-                    .chain(group(n).map(store))
-                    .collect()
-            }),
-        ];
         let plain_set = picked(entries, |n| vec![store_plain(n)]);
         let plain_group = picked_of(SAMPLE / GROUP, entries, |n| {
             let keys = group(n).map(plain_key);
@@ -176,12 +164,24 @@ fn by_entries(server: &Server, most: usize, effort: &Effort) -> Axis {
                 .chain(group(n).map(store_plain))
                 .collect()
         });
-        let plain = [&plain_get, &plain_get, &plain_set, &plain_get, &plain_group];
-        let parts = [1.0, 1.0, 1.0, 1.0, GROUP as f64];
-        let sides = loads.iter().zip(plain).zip(parts);
-        for (curve, ((ours, plain), parts)) in curves.iter_mut().zip(sides) {
-            point(&mut meter, curve, (entries, parts), ours, plain);
-        }
+        let get = picked(entries, |n| vec![shop::get(&our_key(n))]);
+        let fetch = picked(entries, |n| vec![shop::fetch(&our_key(n))]);
+        let set = picked(entries, |n| vec![store(n)]);
+        let none = picked(entries, |n| vec![shop::invalidate(&format!("none:{n}"))]);
+        let grouped = picked_of(SAMPLE / GROUP, entries, |n| {
+            let invalidate = shop::invalidate(&group_tag(n));
+            std::iter::once(invalidate)
+                .chain(group(n).map(store))
+                .collect()
+        });
+        let sides = [
+            (get, &plain_get, 1),
+            (fetch, &plain_get, 1),
+            (set, &plain_set, 1),
+            (none, &plain_get, 1),
+            (grouped, &plain_group, GROUP),
+        ];
+        points(effort.meter(server), &mut curves, entries, sides);
     }
     Axis::new("entries", "Entries with 3 tags each", curves)
 }
@@ -201,22 +201,22 @@ fn by_tags(server: &Server, entries: usize, effort: &Effort) -> Axis {
         let tag = |n: usize| format!("Product:{}", n % tags);
         let store = |n: usize| shop::set(&our_key(n), &value, &[tag(n)]);
         fill(server, entries, |n, _| store(n));
-        let mut meter = effort.meter(server);
         let plain_get = picked(entries, |n| vec![shop::plain_get(&plain_key(n))]);
-        let loads = [
-            picked(entries, |n| vec![shop::get(&our_key(n))]),
-            picked(entries, |n| vec![store(n)]),
-            picked(entries, |n| {
-                vec![shop::set(&our_key(n), &value, &[tag(n + 1)]), store(n)]
-            }),
-            picked(entries, |n| vec![shop::invalidate(&format!("none:{n}"))]),
-        ];
         let once = picked(entries, |n| vec![plain_set(n)]);
         let twice = picked(entries, |n| vec![plain_set(n), plain_set(n)]);
-        let plain = [&plain_get, &once, &twice, &plain_get];
-        for ((curve, ours), plain) in curves.iter_mut().zip(&loads).zip(plain) {
-            point(&mut meter, curve, (tags, 1.0), ours, plain);
-        }
+        let get = picked(entries, |n| vec![shop::get(&our_key(n))]);
+        let set = picked(entries, |n| vec![store(n)]);
+        let there_and_back = picked(entries, |n| {
+            vec![shop::set(&our_key(n), &value, &[tag(n + 1)]), store(n)]
+        });
+        let none = picked(entries, |n| vec![shop::invalidate(&format!("none:{n}"))]);
+        let sides = [
+            (get, &plain_get, 1),
+            (set, &once, 1),
+            (there_and_back, &twice, 1),
+            (none, &plain_get, 1),
+        ];
+        points(effort.meter(server), &mut curves, tags, sides);
     }
     Axis::new(
         "tags",

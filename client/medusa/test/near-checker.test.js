@@ -8,6 +8,7 @@ const { test } = require("node:test")
 const assert = require("node:assert")
 const { fork } = require("node:child_process")
 const path = require("node:path")
+const { seededRandom } = require("./support/random")
 const { TestRedis } = require("./support/redis")
 const { until } = require("./support/until")
 
@@ -35,29 +36,14 @@ class Member {
   }
 }
 
-/** Mulberry32. */
-function seeded(seed) {
-  let state = seed >>> 0
-  return () => {
-    state = (state + 0x6d2b79f5) >>> 0
-    let t = Math.imul(state ^ (state >>> 15), 1 | state)
-    t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t
-    return ((t ^ (t >>> 14)) >>> 0) / 2 ** 32
-  }
-}
-
 class Checker {
-  constructor(redis, members, rows, random) {
-    Object.assign(this, { redis, members, rows, random })
+  constructor(redis, members, rows, pick) {
+    Object.assign(this, { redis, members, rows, pick })
     this.stale = []
     this.reads = 0
     this.clears = 0
     this.unacknowledged = 0
     this.isOver = false
-  }
-
-  pick(limit) {
-    return Math.floor(this.random() * limit)
   }
 
   member() {
@@ -172,14 +158,13 @@ const DISASTERS = {
 const AWAITED = new Map([["the feed is switched off and on", 4], ["the server is killed and comes back", 4]])
 
 test("after a clear has resolved, no process serves what is older, whatever happens", async (t) => {
-  const seed = Number(process.env.MCACHE_SEED ?? Math.floor(Math.random() * 1e9))
-  console.log(`MCACHE_SEED=${seed}`)
+  const { seed, pick } = seededRandom()
   const redis = await TestRedis.start(t, { args: ["--mcache.feed", "yes", "--mcache.near-lease-ms", "500"] })
   const rows = Array.from({ length: ROWS }, () => ({ version: 1, settled: 0 }))
   const members = Array.from({ length: 3 }, () => new Member(t, rows))
   const options = { redisUrl: redis.url, near: NEAR }
   await Promise.all(members.map((member) => member.ask("start", { options })))
-  const checker = new Checker(redis, members, rows, seeded(seed))
+  const checker = new Checker(redis, members, rows, pick)
   for (const [name, disaster] of Object.entries(DISASTERS)) {
     await t.test(name, async () => {
       await checker.calm()

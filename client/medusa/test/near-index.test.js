@@ -6,6 +6,7 @@ const { Near, Last } = require("../src/near/index")
 const { HashKey } = require("../src/near/digest")
 const { readAnswer, readEvents, readNear, cellOf } = require("../src/near/replies")
 const { further, readUptime, ERROR_MS } = require("../src/near/clock")
+const { seededRandom } = require("./support/random")
 
 const KEY = Buffer.from(Array.from({ length: 16 }, (_, n) => n))
 const BITS = 20
@@ -293,10 +294,7 @@ test("it stays within its bytes; what was used last stays", () => {
 })
 
 test("index and entries agree after any history", () => {
-  const seed = Number(process.env.MCACHE_SEED ?? Math.floor(Math.random() * 1e9))
-  console.log(`MCACHE_SEED=${seed}`)
-  const random = seeded(seed)
-  const pick = (limit) => Math.floor(random() * limit)
+  const { pick } = seededRandom()
   const { near, feed, data, clock } = world({ bytes: 5_000 })
   const held = new Map()
   let number = 0
@@ -338,17 +336,6 @@ test("index and entries agree after any history", () => {
   }
   assert.ok(near.counts.kept > 1_000 && near.counts.dropped > 500 && near.counts.evicted > 20, JSON.stringify(near.counts))
 })
-
-/** Mulberry32. */
-function seeded(seed) {
-  let state = seed >>> 0
-  return () => {
-    state = (state + 0x6d2b79f5) >>> 0
-    let t = Math.imul(state ^ (state >>> 15), 1 | state)
-    t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t
-    return ((t ^ (t >>> 14)) >>> 0) / 2 ** 32
-  }
-}
 
 test("what the server says is read, and nonsense is an error", () => {
   const event = Buffer.concat([

@@ -4,6 +4,7 @@ const { test } = require("node:test")
 const assert = require("node:assert")
 const { TestRedis } = require("./support/redis")
 const { startProvider } = require("./support/provider")
+const { seededRandom } = require("./support/random")
 const { until } = require("./support/until")
 
 async function bed(t, options = {}) {
@@ -249,26 +250,21 @@ test("a hundred random orders of reads, writes and clears never serve what was c
   const other = await startProvider(t, { redisUrl: redis.url })
   provider.store.options.waitMs = 0
   other.store.options.waitMs = 0
-  let seed = Number(process.env.SEED ?? Date.now() % 1_000_000)
-  t.diagnostic(`SEED=${seed}`)
-  const random = (below) => {
-    seed = (Math.imul(seed, 1664525) + 1013904223) >>> 0
-    return Math.floor((seed / 4294967296) * below)
-  }
+  const { pick } = seededRandom()
   // The database: rows with a version. A result is what was read at the beginning of a load.
   const rows = [0, 0, 0]
   const loads = []
   for (let step = 0; step < 1500; step += 1) {
-    const row = random(rows.length)
-    const process_ = random(2) ? provider : other
-    const what = random(10)
+    const row = pick(rows.length)
+    const process_ = pick(2) ? provider : other
+    const what = pick(10)
     if (what < 5) {
       const floor = rows[row]
       const found = await process_.get({ key: `row${row}` })
       if (found) assert.ok(found.version >= floor, `step ${step}: ${found.version} served after ${floor}`)
       else loads.push({ process_, row, version: rows[row] })
     } else if (what < 8 && loads.length > 0) {
-      const [load] = loads.splice(random(loads.length), 1)
+      const [load] = loads.splice(pick(loads.length), 1)
       await load.process_.set({ key: `row${load.row}`, data: { version: load.version }, tags: [`Row:${load.row}`] })
     } else if (what === 8) {
       rows[row] += 1
