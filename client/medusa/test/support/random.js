@@ -1,5 +1,4 @@
 "use strict"
-
 /**
  * Random choices of a test, replayed with `MCACHE_SEED=...`: `pick(limit)` is a whole number below the limit.
  * Mulberry32.
