@@ -164,6 +164,11 @@ impl<'a> Move<'a> {
 
     /// The state that the server names; both words are there while it is under way.
     pub fn state(&self) -> String {
+        self.field("state")
+    }
+
+    /// What the server says of the migration under this name; nothing if it does not name it.
+    fn field(&self, wanted: &str) -> String {
         let (line, server) = match host::program().slot_migration() {
             SlotMigration::Redis => (
                 format!("CLUSTER MIGRATION STATUS ID {}", self.task),
@@ -181,8 +186,8 @@ impl<'a> Move<'a> {
             Self::is_an_export(job)
                 && (!self.task.is_empty() || job.iter().any(|(_, text)| *text == ours))
         });
-        let state = job.and_then(|job| job.into_iter().find(|(name, _)| name == "state"));
-        state.map(|(_, state)| state).unwrap_or_default()
+        let field = job.and_then(|job| job.into_iter().find(|(name, _)| name == wanted));
+        field.map(|(_, text)| text).unwrap_or_default()
     }
 
     /// On Valkey, jobs of both directions are listed.
@@ -202,15 +207,28 @@ impl<'a> Move<'a> {
 
     /// Waits until it is over and nothing is left to clean up. False if it failed.
     pub fn finish(self) -> bool {
-        let mut state = String::new();
-        wait::until("the slots have moved, or not", || {
-            state = self.state();
-            ["completed", "success", "failed", "canceled", "cancelled"].contains(&&*state)
+        let moved = wait::until_some("the slots have moved, or not", || {
+            let state = self.state();
+            moved(host::program().slot_migration(), &state)
+                .ok_or_else(|| format!("{state}, {}", self.field("last_error")))
         });
         for server in [self.from, self.to] {
             await_agreement(server);
         }
-        ["completed", "success"].contains(&&*state)
+        moved
+    }
+}
+
+/// Whether a migration in this state has moved its slots; `None` as long as it is under way.
+///
+/// Redis tries one that failed again each second, until it is cancelled. The first attempt of a new cluster fails if
+/// the nodes have not agreed on their internal password yet.
+fn moved(by: SlotMigration, state: &str) -> Option<bool> {
+    match state {
+        "completed" | "success" => Some(true),
+        "canceled" | "cancelled" => Some(false),
+        "failed" if by != SlotMigration::Redis => Some(false),
+        _ => None,
     }
 }
 

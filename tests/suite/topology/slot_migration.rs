@@ -275,6 +275,41 @@ fn what_arrived_with_slots_that_turn_back_is_forgotten() {
     pair.replicas.iter().for_each(await_agreement);
 }
 
+/// Redis tries a migration again that failed, each second: what arrived the first time is forgotten, what is
+/// invalidated between the attempts stays so.
+#[test]
+fn slots_whose_first_attempt_failed_arrive_with_the_second() {
+    for half_way in [false, true] {
+        let Some((pair, moving, _)) = filled(64, 300, false) else {
+            return;
+        };
+        let [source, destination] = &pair.primaries;
+        let (mut here, mut there) = (source.session(), destination.session());
+        let broken = "DEBUG ASM-FAILPOINT import-main-channel auth-reply";
+        if there.try_run(broken).is_err() {
+            return host::skip("its slot migrations cannot be made to fail");
+        }
+        here.ok("CONFIG SET rdb-key-save-delay 2000");
+        let slots = Move::start(source, destination, MOVED);
+        wait::until("it has failed", || slots.state() == "failed");
+        there.ok("DEBUG ASM-FAILPOINT \"\" \"\"");
+        if half_way {
+            wait::until("entries are arriving", || there.stat("entries") > 10);
+            assert!(there.int("CLIENT KILL TYPE master") > 0);
+        }
+        assert_eq!(here.int("MCACHE.INVALIDATE TAGS quarter"), 150);
+        assert!(slots.finish());
+        there.drain();
+        assert_eq!(entries(destination), 225);
+        let served = moving.iter().filter(|key| there.is_live(key)).count();
+        assert_eq!(served, 225);
+        for server in &pair.primaries {
+            server.check().expect("index and keyspace agree");
+        }
+        assert_eq!(here.stat("slot_exports"), 0);
+    }
+}
+
 /// A server that trims in the background all the same says so before; the index then lets go of the slots.
 #[test]
 fn slots_that_are_freed_in_the_background_are_forgotten_as_well() {
