@@ -20,6 +20,7 @@ mod dial;
 mod discovery;
 #[cfg(test)]
 pub(crate) mod fake;
+mod idle;
 mod large;
 mod link;
 mod near;
