@@ -96,18 +96,24 @@ mod tests {
 
     use super::*;
 
-    struct Counted(u64, Arc<()>);
+    struct Counted {
+        generation: u64,
+        _alive: Arc<()>,
+    }
 
     impl Handle for Counted {
         fn generation(&self) -> u64 {
-            self.0
+            self.generation
         }
     }
 
     #[test]
     fn a_handle_is_kept_as_long_as_its_connection_is_the_one_of_now() {
         let (idle, alive) = (Idle::new(), Arc::new(()));
-        let handle = |generation| Counted(generation, alive.clone());
+        let handle = |generation| Counted {
+            generation,
+            _alive: alive.clone(),
+        };
         idle.put(handle(1));
         assert!(idle.take().is_none(), "no connection has begun");
 
@@ -129,7 +135,10 @@ mod tests {
         let (idle, alive) = (Idle::new(), Arc::new(()));
         idle.begin(1);
         for _ in 0..2 * HANDLES_MAX {
-            idle.put(Counted(1, alive.clone()));
+            idle.put(Counted {
+                generation: 1,
+                _alive: alive.clone(),
+            });
         }
         assert_eq!(Arc::strong_count(&alive), 1 + HANDLES_MAX);
     }
@@ -143,7 +152,10 @@ mod tests {
                 for _ in 0..4 {
                     scope.spawn(|| {
                         for _ in 0..20 {
-                            idle.put(Counted(generation, alive.clone()));
+                            idle.put(Counted {
+                                generation,
+                                _alive: alive.clone(),
+                            });
                         }
                     });
                 }
