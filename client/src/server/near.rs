@@ -285,7 +285,7 @@ impl RedisProvider {
         options: FetchOptions,
         position: &[u8],
     ) -> Result<(Lookup, Option<NearData>)> {
-        let mut cmd = command::fetch(key, options);
+        let mut cmd = command::fetch(key, options, false);
         cmd.arg("NEAR").arg(position);
         let answer = match options.wait {
             Duration::ZERO => self.call_for_value(key, &cmd).await?,
