@@ -29,6 +29,7 @@ use super::{
     call::CallError,
     dial::Dialer,
     idle::{Handle, Idle},
+    late::Ask,
     options::LinkOptions,
     parked::Parked,
     settle::Settlers,
@@ -132,21 +133,28 @@ impl Link {
     /// One command, one answer.
     pub(super) async fn call(
         self: &Arc<Self>,
-        cmd: &Cmd,
+        ask: impl Into<Ask<'_>>,
         urgency: Urgency,
     ) -> Result<Value, CallError> {
+        let ask = ask.into();
         let mut generation = None;
         let began = Instant::now();
         // Pinned where it is made: passed on by value, its half kilobyte would be copied at each step.
         let answer = {
             let call = pin!(async {
-                let mut connection = match self.idle.take() {
+                let Connection {
+                    generation: from,
+                    inner,
+                } = match self.idle.take() {
                     Some(connection) => connection,
                     None => self.connection(Lane::Shared).await?,
                 };
-                generation = Some(connection.generation);
-                let answer = connection.inner.send_packed_command(cmd).await;
-                self.idle.put(connection);
+                generation = Some(from);
+                let (answer, inner) = ask.send(inner).await;
+                self.idle.put(Connection {
+                    generation: from,
+                    inner,
+                });
                 answer
             });
             self.judge(urgency, began, call).await
@@ -164,7 +172,7 @@ impl Link {
     /// concerned.
     pub(super) async fn call_bulk(
         self: &Arc<Self>,
-        cmd: &Cmd,
+        ask: Ask<'_>,
         bytes: usize,
     ) -> Result<Value, CallError> {
         if !self.breaker.allows(Instant::now().into_std()) {
@@ -177,9 +185,9 @@ impl Link {
             .saturating_mul(mebibytes.saturating_add(1));
         let mut generation = None;
         let call = async {
-            let mut connection = self.connection(Lane::Bulk).await?;
+            let connection = self.connection(Lane::Bulk).await?;
             generation = Some(connection.generation);
-            connection.inner.send_packed_command(cmd).await
+            ask.send(connection.inner).await.0
         };
         let answer: Result<Value, CallError> = match timeout(deadline, call).await {
             Ok(answer) => answer.map_err(CallError::from),
