@@ -257,18 +257,16 @@ impl Leaving<'_> {
     #[inline]
     fn leave(&mut self, record: u32, position: u32, at: usize) {
         work::step(1);
-        if let Some(moved) = self.tags.swap_remove(record, position)
+        let left = self.tags.swap_remove(record, position);
+        if let Some(moved) = left.moved
             && let Some(other) = self.home.entries.get_mut(moved.entry)
             && let Some(place) = place_of(other, record, [at, moved.place])
         {
             other.set_position(place, position);
         }
-        match self.tags.fate(record) {
-            Fate::Live => {
-                if self.tags.len(record) == 0 {
-                    self.limbo.push(record);
-                }
-            }
+        match left.fate {
+            Fate::Live if left.is_empty => self.limbo.push(record),
+            Fate::Live => {}
             Fate::Dead => self.home.pending -= 1,
             Fate::Soft => self.leave_soft(record),
         }
