@@ -23,7 +23,17 @@ fn look(ctx: Ctx<'_>, args: Args<'_>, fetch: Fetch, may_wait: bool) -> Result<()
     let found = match key.held() {
         Held::Foreign => return Err(Error::WrongType),
         Held::Nothing => None,
-        Held::Entry(entry) => Some(entry),
+        Held::Entry(mut entry) => {
+            let is_plain = fetch.early_ms == 0 && fetch.near.is_none();
+            if is_plain && state::with(|s| s.is_hit(&mut entry, redis::now_ms)) {
+                ctx.reply_array(3);
+                ctx.reply_hit();
+                ctx.reply_bytes(entry.value());
+                ctx.reply_null();
+                return Ok(());
+            }
+            Some(entry)
+        }
     };
     let caller = Fetcher {
         db: ctx.db(),
