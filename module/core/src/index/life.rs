@@ -287,7 +287,11 @@ fn carriers_hashed(
     scope: Scope,
 ) -> impl Iterator<Item = Carriers> + use<> {
     let live = home.names.find_both(tags, name, hash);
-    let soft = home.soft_names.find_both(tags, name, hash);
+    // Mostly there are none at all.
+    let soft = match home.soft_names.len() {
+        0 => [None; 2],
+        _ => home.soft_names.find_both(tags, name, hash),
+    };
     let of = move |class| Carriers {
         live: live[class as usize],
         soft: soft[class as usize],
