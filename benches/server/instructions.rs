@@ -227,17 +227,17 @@ fn per_operation(
     });
     let run = |load: &Load, operations| {
         load.run(&socket, operations)
-            .expect("the server takes the load");
+            .expect("the server takes the load")
     };
     run(&fill, fill.len());
     run(&load, load.len());
     server.control("--instr=on");
     run(&load, load.len());
     server.control("--zero");
-    run(&load, operations);
+    let sent = run(&load, operations);
     server.control("--dump");
     // The first dump that was asked for.
-    read_total(&dir.path().join("callgrind.out.1")) as f64 / operations as f64
+    read_total(&dir.path().join("callgrind.out.1")) as f64 / sent as f64
 }
 
 /// A server under callgrind; killed if it is still there at the end.
