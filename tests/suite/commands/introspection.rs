@@ -409,6 +409,39 @@ fn options_have_the_documented_defaults_and_can_be_set_at_load_and_at_run_time()
 }
 
 #[test]
+fn options_are_given_behind_loadmodule_by_either_name() {
+    let loaded = |options: &str| {
+        let module = format!("{} {options}", harness::locate::module().display());
+        Server::builder().without_module().set("loadmodule", module)
+    };
+    for options in [
+        "max-tags 77 on-restart keep",
+        "mcache.max-tags 77 mcache.on-restart keep",
+    ] {
+        let server = loaded(options).start();
+        let mut redis = server.session();
+        assert_eq!(
+            redis.list("CONFIG GET mcache.max-tags")[1],
+            "77",
+            "{options}"
+        );
+        assert_eq!(
+            redis.list("CONFIG GET mcache.on-restart")[1],
+            "keep",
+            "{options}"
+        );
+    }
+    for (options, reason) in [
+        ("mcache.max-tag 77", "unknown option 'max-tag'"),
+        ("mcache.max-tags", "max-tags needs a value"),
+        ("mcache.max-tags 0", "max-tags must be between 1 and 65535"),
+    ] {
+        let log = loaded(options).refusal();
+        assert!(log.contains(reason), "{options}:\n{log}");
+    }
+}
+
+#[test]
 fn memory_usage_counts_value_and_tags() {
     let server = Server::start();
     let mut redis = server.session();
