@@ -2,7 +2,8 @@
 //!
 //! **Nothing is derived from what is near.** A near value may be older than an invalidation that the server has carried
 //! out and that is not settled yet. A fill that began after that invalidation is accepted: what a loader made of the
-//! near value would be kept, and served long after the invalidation is settled. So reads within a loader ask the server.
+//! near value would be kept, and served long after the invalidation is settled. So reads within a loader ask the
+//! server.
 //!
 //! **No load waits for itself.** One call of a loader fills several keys. If it reads a key whose loader reads one of
 //! those, each would wait for the other:

@@ -7,8 +7,8 @@
 //!
 //! Who knows an id is told of the new one: of an entry the entry itself and the lists of its tags, of a record the
 //! table of names and its members, of a list its record. There must be no others, so a pass rests while anything is
-//! dead, soft, condemned, flushed or being loaded beside. A cursor of [`Index::scan_tags`] names a record: it tells its
-//! *era*, which ends when records move.
+//! dead, soft, condemned, flushed or being loaded beside. A cursor of [`Index::scan_tags`] names a record: after moves
+//! of records it begins again (`listed.rs`).
 //!
 //! What is large stays where it is: an entry with more than [`MOST_TAGS`] tags, a record with more than
 //! [`MOST_MEMBERS`] members. It takes about as much itself as the chunk that it keeps.

@@ -1,10 +1,10 @@
 //! What a listing of tags under way must not miss.
 //!
-//! [`Index::scan_tags`](super::Index::scan_tags) goes through the records in the order of their ids, and a tag has up to
-//! four: of both classes a live one, and one that is soft. It is listed with the lowest of them. A tag that is there all
-//! the time may get a lower one than it had, behind the listing: so the last few of these are remembered, and a cursor
-//! tells after how many of them it was given. One that was given before too many of them begins again, as after all
-//! records moved (`compact.rs`).
+//! [`Index::scan_tags`](super::Index::scan_tags) goes through the records in the order of their ids, and a tag has up
+//! to four: of both classes a live one, and one that is soft. It is listed with the lowest of them. A tag that is there
+//! all the time may get a lower one than it had, behind the listing: so the last few of these are remembered, and a
+//! cursor tells after how many of them it was given. One that was given before too many of them begins again, as after
+//! all records moved (`compact.rs`).
 
 use std::collections::VecDeque;
 
