@@ -69,6 +69,9 @@ pub trait Provider: Send + Sync + 'static {
     }
 
     /// The value, or the right to make it: see [`Lookup`].
+    ///
+    /// Given up, it leaves no lease behind: one that comes with a later answer is given back. Otherwise all other
+    /// callers of the key would wait until it ends.
     fn fetch<'a>(&'a self, key: &'a [u8], options: FetchOptions) -> BoxFuture<'a, Result<Lookup>>;
 
     /// A token for a fill that did not begin with [`fetch`](Provider::fetch). It must be taken before the

@@ -48,6 +48,11 @@ impl Shop {
         });
         servers.seed(&config).await.unwrap();
         let server = Server::start(config.clone()).await.unwrap();
+        // Its invalidator is new to the database, so it begins with clearing everything, beside the first requests.
+        let mut redis = servers.redis().session();
+        wait::until("the invalidator has begun", || {
+            redis.stat("invalidations") > 0
+        });
         let client = Client::new(server.address);
         Self {
             servers,

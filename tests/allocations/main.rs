@@ -65,7 +65,7 @@ const HITS: u64 = 1_000;
 /// Of a `get` that the server answers. Eight of them are what a GET through the redis crate alone takes.
 const GET_MAX: u64 = 9;
 /// Of a `get_or_load` that the server answers with a hit.
-const GET_OR_LOAD_MAX: u64 = 12;
+const GET_OR_LOAD_MAX: u64 = 14;
 
 #[test]
 fn a_hit_from_the_server_allocates_no_more_than_it_is_known_to() {

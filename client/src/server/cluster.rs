@@ -13,6 +13,7 @@ use redis::{Cmd, ConnectionInfo, ErrorKind as RedisKind, RedisError, ServerError
 use super::{
     call::CallError,
     discovery::{Discovery, Map},
+    late::Ask,
     link::{Link, Urgency},
     options::LinkOptions,
     slots::{Node, View, slot_of},
@@ -78,21 +79,21 @@ impl Cluster {
     }
 
     /// A command for one key, to the node that owns it.
-    pub(super) async fn call(&self, key: &[u8], cmd: &Cmd, urgency: Urgency) -> Result<Value> {
+    pub(super) async fn call(&self, key: &[u8], ask: Ask<'_>, urgency: Urgency) -> Result<Value> {
         let map = self.discovery.map().await?;
         let (node, link) = map.link_for(key)?;
-        match link.call(cmd, urgency).await {
+        match link.call(ask, urgency).await {
             Err(CallError::Redis(error)) if error.is_cluster_error() => {
-                self.redirect(&error, node, cmd, urgency).await
+                self.redirect(&error, node, ask, urgency).await
             }
             answer => self.doubt_silence(answer),
         }
     }
 
     /// As [`call`](Self::call), for a value of so many bytes. A redirection ends it: the topology is looked at again.
-    pub(super) async fn call_bulk(&self, key: &[u8], cmd: &Cmd, bytes: usize) -> Result<Value> {
+    pub(super) async fn call_bulk(&self, key: &[u8], ask: Ask<'_>, bytes: usize) -> Result<Value> {
         let map = self.discovery.map().await?;
-        let answer = map.link_for(key)?.1.call_bulk(cmd, bytes).await;
+        let answer = map.link_for(key)?.1.call_bulk(ask, bytes).await;
         if let Err(CallError::Redis(error)) = &answer
             && error.is_cluster_error()
         {
@@ -144,7 +145,7 @@ impl Cluster {
             .collect();
         let answers = join_all(parts.iter().map(|(positions, (cmd, _))| {
             let first = keys[positions[0]].as_ref();
-            self.call(first, cmd, Urgency::Optional)
+            self.call(first, cmd.into(), Urgency::Optional)
         }))
         .await;
         let mut found: Vec<Option<V>> = keys.iter().map(|_| None).collect();
@@ -216,7 +217,7 @@ impl Cluster {
         &self,
         error: &RedisError,
         from: &Node,
-        cmd: &Cmd,
+        ask: Ask<'_>,
         urgency: Urgency,
     ) -> Result<Value> {
         let asking = error.kind() == RedisKind::Server(ServerErrorKind::Ask);
@@ -231,11 +232,11 @@ impl Cluster {
         };
         let link = self.discovery.link(&to)?;
         if !asking {
-            return Ok(link.call(cmd, urgency).await?);
+            return Ok(link.call(ask, urgency).await?);
         }
         let mut pipeline = redis::pipe();
         pipeline.cmd("ASKING");
-        pipeline.add_command(cmd.clone());
+        pipeline.add_command(ask.cmd().clone());
         let mut answers = link.call_all(&pipeline, urgency).await?;
         match answers.pop() {
             Some(answer) => Ok(answer.map_err(CallError::from)?),

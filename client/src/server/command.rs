@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// What the server accepts for leases and waits.
-const LEASE_OR_WAIT_MAX: Duration = Duration::from_secs(600);
+pub(super) const LEASE_OR_WAIT_MAX: Duration = Duration::from_secs(600);
 
 /// Enough for the keywords and numbers of any command, so that building one allocates once.
 const KEYWORD_BYTES: usize = 96;
@@ -87,6 +87,26 @@ pub(super) fn release(key: &[u8], token: &Token) -> Cmd {
     let mut cmd = keyed("MCACHE.RELEASE", key, token.as_bytes().len());
     cmd.arg(token.as_bytes());
     cmd
+}
+
+/// RELEASE of the lease that came with this answer to FETCH.
+pub(super) fn give_back(fetch: &Cmd, answer: Value) -> Option<Cmd> {
+    let Value::Array(parts) = answer else {
+        return None;
+    };
+    let Some(Value::BulkString(token)) = parts.into_iter().nth(2) else {
+        return None;
+    };
+    let key = argument(fetch, 1)?;
+    Some(release(key, &Token::new(token)))
+}
+
+/// The words of a command, its name included, counted from 0.
+pub(super) fn argument(cmd: &Cmd, position: usize) -> Option<&[u8]> {
+    match cmd.args_iter().nth(position)? {
+        redis::Arg::Simple(bytes) => Some(bytes),
+        _ => None,
+    }
 }
 
 /// Removes the entry, and keeps fills from storing it that are under way.

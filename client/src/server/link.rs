@@ -25,6 +25,7 @@ use super::{
     breaker::{Breaker, Verdict},
     call::CallError,
     dial::Dialer,
+    late::Ask,
     options::LinkOptions,
     parked::Parked,
     settle::Settlers,
@@ -119,17 +120,18 @@ impl Link {
     /// One command, one answer.
     pub(super) async fn call(
         self: &Arc<Self>,
-        cmd: &Cmd,
+        ask: impl Into<Ask<'_>>,
         urgency: Urgency,
     ) -> Result<Value, CallError> {
+        let ask = ask.into();
         let mut generation = None;
         let began = Instant::now();
         // Pinned where it is made: passed on by value, its half kilobyte would be copied at each step.
         let answer = {
             let call = pin!(async {
-                let mut connection = self.connection(Lane::Shared).await?;
+                let connection = self.connection(Lane::Shared).await?;
                 generation = Some(connection.generation);
-                connection.inner.send_packed_command(cmd).await
+                ask.send(connection.inner).await
             });
             self.judge(urgency, call).await
         };
@@ -146,7 +148,7 @@ impl Link {
     /// concerned.
     pub(super) async fn call_bulk(
         self: &Arc<Self>,
-        cmd: &Cmd,
+        ask: Ask<'_>,
         bytes: usize,
     ) -> Result<Value, CallError> {
         if !self.breaker.allows(Instant::now()) {
@@ -159,9 +161,9 @@ impl Link {
             .saturating_mul(mebibytes.saturating_add(1));
         let mut generation = None;
         let call = async {
-            let mut connection = self.connection(Lane::Bulk).await?;
+            let connection = self.connection(Lane::Bulk).await?;
             generation = Some(connection.generation);
-            connection.inner.send_packed_command(cmd).await
+            ask.send(connection.inner).await
         };
         let answer: Result<Value, CallError> = match timeout(deadline, call).await {
             Ok(answer) => answer.map_err(CallError::from),

@@ -5,6 +5,7 @@
 //!        │
 //!        ▼
 //!    Topology ─┬─▶ Link ──▶ Dialer        one shared connection to one node: deadline, breaker, redial
+//!              │     └────▶ Ask           a command, and what becomes of an answer that comes too late
 //!              │     └────▶ Parked        connections of their own for calls that wait in the server
 //!              │     └────▶ Settlers     one SETTLE for all who wait until near caches have heard
 //!              └─▶ Cluster               keys to the owner of their slot, invalidations to every primary
@@ -21,6 +22,7 @@ mod discovery;
 #[cfg(test)]
 pub(crate) mod fake;
 mod large;
+mod late;
 mod link;
 mod near;
 mod options;
@@ -42,6 +44,7 @@ use self::{
     cluster::Cluster,
     dial::Dialer,
     large::{LARGE_BYTES, Large},
+    late::Ask,
     link::{Link, Urgency},
     options::LinkOptions,
     tls::Tls,
@@ -257,19 +260,21 @@ impl RedisProvider {
         })
     }
 
-    async fn call(&self, key: &[u8], cmd: &Cmd) -> Result<Value> {
+    async fn call(&self, key: &[u8], ask: impl Into<Ask<'_>>) -> Result<Value> {
+        let ask = ask.into();
         match &self.topology {
-            Topology::Single(link) => Ok(link.call(cmd, Urgency::Optional).await?),
+            Topology::Single(link) => Ok(link.call(ask, Urgency::Optional).await?),
             // Boxed here and below, so that the usual way does not carry the size of the rarer one around.
-            Topology::Cluster(cluster) => Box::pin(cluster.call(key, cmd, Urgency::Optional)).await,
+            Topology::Cluster(cluster) => Box::pin(cluster.call(key, ask, Urgency::Optional)).await,
         }
     }
 
     /// A call for a key whose value may be large.
-    async fn call_for_value(&self, key: &[u8], cmd: &Cmd) -> Result<Value> {
+    async fn call_for_value(&self, key: &[u8], ask: impl Into<Ask<'_>>) -> Result<Value> {
+        let ask = ask.into();
         let answer = match self.large.bytes_of(key) {
-            0 => self.call(key, cmd).await,
-            bytes => self.call_bulk(key, cmd, bytes).await,
+            0 => self.call(key, ask).await,
+            bytes => self.call_bulk(key, ask, bytes).await,
         };
         if let Ok(answer) = &answer {
             self.large.note(key, value_bytes(answer));
@@ -277,10 +282,11 @@ impl RedisProvider {
         answer
     }
 
-    async fn call_bulk(&self, key: &[u8], cmd: &Cmd, bytes: usize) -> Result<Value> {
+    async fn call_bulk(&self, key: &[u8], ask: impl Into<Ask<'_>>, bytes: usize) -> Result<Value> {
+        let ask = ask.into();
         match &self.topology {
-            Topology::Single(link) => Ok(Box::pin(link.call_bulk(cmd, bytes)).await?),
-            Topology::Cluster(cluster) => Box::pin(cluster.call_bulk(key, cmd, bytes)).await,
+            Topology::Single(link) => Ok(Box::pin(link.call_bulk(ask, bytes)).await?),
+            Topology::Cluster(cluster) => Box::pin(cluster.call_bulk(key, ask, bytes)).await,
         }
     }
 
@@ -294,7 +300,7 @@ impl RedisProvider {
     async fn call_urgently(&self, key: &[u8], cmd: &Cmd) -> Result<Value> {
         match &self.topology {
             Topology::Single(link) => Ok(link.call(cmd, Urgency::MustArrive).await?),
-            Topology::Cluster(cluster) => cluster.call(key, cmd, Urgency::MustArrive).await,
+            Topology::Cluster(cluster) => cluster.call(key, cmd.into(), Urgency::MustArrive).await,
         }
     }
 
@@ -317,6 +323,15 @@ impl RedisProvider {
             ErrorKind::Unavailable,
             "the server has become a replica".to_owned(),
         )
+    }
+}
+
+/// FETCH: an answer that comes too late gives its lease back.
+fn leasing(fetch: &Arc<Cmd>, options: FetchOptions) -> Ask<'_> {
+    Ask::Leasing {
+        cmd: fetch,
+        lease: options.lease.unwrap_or(command::LEASE_OR_WAIT_MAX),
+        give_back: command::give_back,
     }
 }
 
@@ -430,9 +445,9 @@ impl Provider for RedisProvider {
 
     fn fetch<'a>(&'a self, key: &'a [u8], options: FetchOptions) -> BoxFuture<'a, Result<Lookup>> {
         Box::pin(async move {
-            let cmd = command::fetch(key, options);
+            let cmd = Arc::new(command::fetch(key, options));
             let answer = match options.wait {
-                Duration::ZERO => self.call_for_value(key, &cmd).await?,
+                Duration::ZERO => self.call_for_value(key, leasing(&cmd, options)).await?,
                 wait => Box::pin(self.call_parked(key, &cmd, wait)).await?,
             };
             command::read_lookup(answer)?.ok_or_else(|| self.is_replica())

@@ -16,6 +16,7 @@ use super::{
     call::CallError,
     command::{self, unexpected},
     large::LARGE_BYTES,
+    leasing,
     link::Urgency,
     settle::{Acknowledged, Settling},
     slots::Node,
@@ -287,8 +288,9 @@ impl RedisProvider {
     ) -> Result<(Lookup, Option<NearData>)> {
         let mut cmd = command::fetch(key, options);
         cmd.arg("NEAR").arg(position);
+        let cmd = Arc::new(cmd);
         let answer = match options.wait {
-            Duration::ZERO => self.call_for_value(key, &cmd).await?,
+            Duration::ZERO => self.call_for_value(key, leasing(&cmd, options)).await?,
             wait => Box::pin(self.call_parked(key, &cmd, wait)).await?,
         };
         let (lookup, near) = read_lookup(answer)?;

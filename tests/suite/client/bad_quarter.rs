@@ -6,9 +6,11 @@ use std::time::{Duration, Instant};
 use harness::{Proxy, Server, wait};
 use mcache::{
     Cache, Error, ErrorKind, Loaded, NearOptions, PlainRedisProvider, Provider, RedisProvider,
-    Source, server::RedisOptions,
+    Source,
+    provider::{FetchOptions, Lookup},
+    server::RedisOptions,
 };
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use crate::support::runtime::run;
 
@@ -90,6 +92,70 @@ fn after_a_hiccup_the_cache_is_used_again_while_invalidations_go_on() {
             );
         }
         assert_eq!(cache.pending_invalidations(), 0);
+    });
+}
+
+/// The server reads what was asked during a hiccup when it is over, and gives out leases that no caller holds any more:
+/// they would keep everyone else waiting for as long as a lease lasts.
+#[test]
+fn after_a_hiccup_no_lease_is_left_of_callers_that_have_gone() {
+    const LEASE: Duration = Duration::from_secs(600);
+    let server = Server::builder().feed(1_000).tcp().start();
+    let proxy = Proxy::to_port(server.port());
+    let options = RedisOptions::default().command_deadline(DEADLINE);
+    let module = |url: &str| RedisProvider::new(url, options.clone()).expect("a provider");
+    let plain = |url: &str| {
+        let plain = PlainRedisProvider::builder(url).redis(options.clone());
+        plain.build().expect("a provider")
+    };
+    let near = |provider| {
+        let cache = Cache::builder_with(provider).loader_timeout(LEASE);
+        cache.near(NearOptions::new()).caching(true).build()
+    };
+    run(async {
+        let providers: [(Box<dyn Provider>, Box<dyn Provider>); 2] = [
+            (
+                Box::new(module(&proxy.url())),
+                Box::new(module(&server.tcp_url())),
+            ),
+            (
+                Box::new(plain(&proxy.url())),
+                Box::new(plain(&server.tcp_url())),
+            ),
+        ];
+        let mut fetch = FetchOptions::default();
+        fetch.lease = Some(LEASE);
+        let cache = near(module(&proxy.url())).await.expect("a cache");
+        while !cache.near_stats()[0].is_serving() {
+            sleep(Duration::from_millis(5)).await;
+        }
+        for (hindered, _) in &providers {
+            hindered.token(b"warm").await.expect("it is connected");
+        }
+        proxy.stall();
+        for (hindered, _) in &providers {
+            let cancelled = timeout(DEADLINE / 8, hindered.fetch(b"cancelled", fetch)).await;
+            assert!(cancelled.is_err(), "no answer comes");
+            let late = hindered.fetch(b"late", fetch).await;
+            assert!(late.expect_err("no answer comes").is_timeout());
+        }
+        assert_eq!(source_of(&cache, "near").await, Source::Bypass);
+        proxy.heal();
+        for (_, other) in &providers {
+            for key in [&b"cancelled"[..], b"late"] {
+                let began = Instant::now();
+                while matches!(
+                    other.fetch(key, fetch).await.expect("an answer"),
+                    Lookup::Busy
+                ) {
+                    assert!(began.elapsed() < PATIENCE, "{key:?} is kept by nobody");
+                    sleep(Duration::from_millis(5)).await;
+                }
+            }
+        }
+        // What was just taken here.
+        let mut session = server.session();
+        wait::until("no other lease is left", || session.stat("leases") == 2);
     });
 }
 

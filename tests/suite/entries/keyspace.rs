@@ -232,9 +232,7 @@ fn a_flush_gives_everything_back() {
     let mut redis = server.session();
     let empty = redis.stat("index_bytes");
     for flush in ["FLUSHALL", "FLUSHALL ASYNC"] {
-        for n in 0..10_000 {
-            redis.ok(&format!("MCACHE.SET k{n} 0 v TAGS t own:{n}"));
-        }
+        redis.run_all((0..10_000).map(|n| format!("MCACHE.SET k{n} 0 v TAGS t own:{n}")));
         redis.ok(flush);
         wait::until("the index is back to where it began", || {
             redis.stat("index_bytes") - empty < 16 * 1024
@@ -371,22 +369,10 @@ fn no_orphan_is_left_under_a_tag_that_stays_hot() {
     let server = Server::start();
     let mut redis = server.session();
     const ENTRIES: usize = 20_000;
-    const BATCH: usize = 1_000;
-    for start in (0..ENTRIES).step_by(BATCH) {
-        let mut pipeline = redis::pipe();
-        for n in start..start + BATCH {
-            pipeline
-                .cmd("MCACHE.SET")
-                .arg(format!("page:{n}"))
-                .arg("0.02")
-                .arg("value")
-                .arg("TAGS")
-                .arg("Product:list:*")
-                .arg(format!("Product:{n}"))
-                .ignore();
-        }
-        pipeline.exec(redis.connection()).expect("fills");
-    }
+    redis.run_all(
+        (0..ENTRIES)
+            .map(|n| format!("MCACHE.SET page:{n} 0.02 value TAGS Product:list:* Product:{n}")),
+    );
     redis.ok("MCACHE.SET last 0 v TAGS Product:list:*");
     wait::until("Redis has expired them all", || redis.int("DBSIZE") == 1);
     assert_eq!(redis.entries("Product:list:*"), ["last"]);

@@ -154,9 +154,7 @@ fn what_is_dead_when_it_is_saved_is_dead_when_it_is_loaded() {
             .set("mcache.on-restart", "keep")
             .start();
         let mut redis = server.session();
-        for n in 0..20_000 {
-            redis.ok(&format!("MCACHE.SET k{n} 0 v TAGS t u"));
-        }
+        redis.run_all((0..20_000).map(|n| format!("MCACHE.SET k{n} 0 v TAGS t u")));
         redis.ok("MCACHE.SET alive 0 v TAGS u");
         redis.int("MCACHE.INVALIDATE TAGS t");
         server.restart();

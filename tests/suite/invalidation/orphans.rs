@@ -6,25 +6,16 @@ use harness::{Server, Session, wait};
 
 const ROTATING: usize = 200_000;
 const LIVING: usize = 1_000;
-const BATCH: usize = 2_000;
 /// 320 bytes for each of the 1,024 tables of names.
 const KEPT_BYTES: i64 = 1_024 * 320;
 
 /// Stores `count` entries, named by `name`, that end after `ttl` seconds, under the hot tag, one of a hundred groups
 /// and two tags of their own.
 fn store(redis: &mut Session, name: &str, count: usize, ttl: &str) {
-    for start in (0..count).step_by(BATCH) {
-        let mut pipeline = redis::pipe();
-        for n in start..(start + BATCH).min(count) {
-            pipeline
-                .cmd("MCACHE.SET")
-                .arg(&[&format!("{name}:{n}"), ttl, "a page of products", "TAGS"])
-                .arg(&["Product:list:*", &format!("Category:{}", n % 100)])
-                .arg(&[format!("{name}:Product:{n}"), format!("{name}:Price:{n}")])
-                .ignore();
-        }
-        pipeline.exec(redis.connection()).expect("fills");
-    }
+    redis.run_all((0..count).map(|n| {
+        let tags = format!("Category:{} {name}:Product:{n} {name}:Price:{n}", n % 100);
+        format!("MCACHE.SET {name}:{n} {ttl} \"a page of products\" TAGS Product:list:* {tags}")
+    }));
 }
 
 #[test]

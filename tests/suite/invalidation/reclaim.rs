@@ -7,25 +7,12 @@ use redis::Value;
 
 const ENTRIES: usize = 200_000;
 
-/// Fills `k0 ..` in batches, each entry under the tag `all`, one of a hundred groups, and a tag of its own.
+/// Fills `k0 ..`, each entry under the tag `all`, one of a hundred groups, and a tag of its own.
 fn fill(redis: &mut Session, entries: usize) {
-    const BATCH: usize = 1_000;
-    for start in (0..entries).step_by(BATCH) {
-        let mut pipeline = redis::pipe();
-        for n in start..(start + BATCH).min(entries) {
-            pipeline
-                .cmd("MCACHE.SET")
-                .arg(format!("k{n}"))
-                .arg("0")
-                .arg("a value of some length")
-                .arg("TAGS")
-                .arg("all")
-                .arg(format!("group:{}", n % 100))
-                .arg(format!("own:{n}"))
-                .ignore();
-        }
-        pipeline.exec(redis.connection()).expect("fills");
-    }
+    redis.run_all((0..entries).map(|n| {
+        let group = n % 100;
+        format!("MCACHE.SET k{n} 0 \"a value of some length\" TAGS all group:{group} own:{n}")
+    }));
 }
 
 #[test]

@@ -192,14 +192,7 @@ fn ten_thousand_at_once_are_stale_on_the_replica_too() {
         replicated.primary.session(),
         replicated.replicas[0].session(),
     );
-    let mut pipeline = redis::pipe();
-    for n in 0..ENTRIES {
-        pipeline
-            .cmd("MCACHE.SET")
-            .arg(&[&format!("k{n}"), "1000", "v", "SWR", "1000", "TAGS", "t"])
-            .ignore();
-    }
-    pipeline.exec(primary.connection()).expect("fills");
+    primary.run_all((0..ENTRIES).map(|n| format!("MCACHE.SET k{n} 1000 v SWR 1000 TAGS t")));
     replicated.sync();
     assert!(replica.is_live("k0"));
     assert_eq!(primary.int("MCACHE.INVALIDATE SOFT TAGS t"), ENTRIES as i64);

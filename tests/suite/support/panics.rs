@@ -190,12 +190,10 @@ fn while_entries_are_moved_in_memory_it_leaves_no_address_of_what_was_freed() {
     redis.ok("CONFIG SET activedefrag no");
     fill(&mut redis);
     let value = "v".repeat(200);
-    for number in 0..20_000 {
-        redis.ok(&format!(
-            "MCACHE.SET k{number} 0 {value} TAGS all tenth:{}",
-            number % 10
-        ));
-    }
+    redis.run_all((0..20_000).map(|number| {
+        let tenth = number % 10;
+        format!("MCACHE.SET k{number} 0 {value} TAGS all tenth:{tenth}")
+    }));
     for tenth in [1, 2, 4, 5, 7, 8, 9] {
         redis.int(&format!("MCACHE.INVALIDATE TAGS tenth:{tenth}"));
     }

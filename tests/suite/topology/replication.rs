@@ -475,17 +475,7 @@ fn a_flush_leaves_nothing_in_a_replicas_index() {
     let mut primary = replicated.primary.session();
     let mut replica = replicated.replicas[0].session();
     let empty_bytes = replica.stat("index_bytes");
-    let mut pipeline = redis::pipe();
-    for n in 0..20_000 {
-        let tag = format!("t{n}");
-        pipeline
-            .cmd("MCACHE.SET")
-            .arg(&[&format!("k{n}"), "0", "v", "TAGS", "all", &tag])
-            .ignore();
-    }
-    pipeline
-        .query::<()>(primary.connection())
-        .expect("entries are stored");
+    primary.run_all((0..20_000).map(|n| format!("MCACHE.SET k{n} 0 v TAGS all t{n}")));
     replicated.sync();
     assert!(replica.stat("index_bytes") > empty_bytes + 50 * 20_000);
     primary.ok("FLUSHALL ASYNC");

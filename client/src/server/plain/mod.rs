@@ -62,7 +62,7 @@ use self::{
     script::{Call, Found},
     waking::Waking,
 };
-use super::{LARGE_BYTES, Link, RedisOptions, RedisProvider, Topology};
+use super::{Ask, LARGE_BYTES, Link, RedisOptions, RedisProvider, Topology};
 use crate::{
     Error, ErrorKind, Result, Tags,
     provider::{BoxFuture, FetchOptions, Inspection, Lookup, Mode, Provider, Store, Token},
@@ -244,7 +244,7 @@ impl PlainRedisProvider {
         // Once more what one command has: finding out with which text to talk is part of it. A value has the more the
         // larger it is.
         let bytes = match how {
-            How::Value => self.wire.redis.large.bytes_of(key),
+            How::Value | How::Leasing => self.wire.redis.large.bytes_of(key),
             How::Large(bytes) => bytes,
             How::Optional | How::Urgent => 0,
         };
@@ -263,7 +263,7 @@ impl PlainRedisProvider {
         let room = self.rooms.of(key);
         let entry = room.entry(key);
         let call = script::fetch(room.place(), &entry, options, self.lease);
-        script::read_lookup(self.call(room, &entry, &call, How::Value).await?)
+        script::read_lookup(self.call(room, &entry, &call, How::Leasing).await?)
     }
 
     async fn fetch_or_wait(&self, key: &[u8], options: FetchOptions) -> Result<Lookup> {
@@ -477,14 +477,22 @@ impl Carry for Wire {
     fn carry<'a>(
         &'a self,
         key: &'a [u8],
-        cmd: &'a Cmd,
+        cmd: &'a Arc<Cmd>,
         how: How,
     ) -> Pin<Box<dyn Future<Output = Result<Value>> + Send + 'a>> {
         Box::pin(async move {
             match how {
-                How::Optional => self.redis.call(key, cmd).await,
-                How::Value => self.redis.call_for_value(key, cmd).await,
-                How::Large(bytes) => self.redis.call_bulk(key, cmd, bytes).await,
+                How::Optional => self.redis.call(key, &**cmd).await,
+                How::Value => self.redis.call_for_value(key, &**cmd).await,
+                How::Leasing => {
+                    let ask = Ask::Leasing {
+                        cmd,
+                        lease: script::LEASE_OR_WAIT_MAX,
+                        give_back: script::give_back,
+                    };
+                    self.redis.call_for_value(key, ask).await
+                }
+                How::Large(bytes) => self.redis.call_bulk(key, &**cmd, bytes).await,
                 How::Urgent => self.redis.call_urgently(key, cmd).await,
             }
         })

@@ -30,7 +30,7 @@ pub(super) trait Carry: Sync {
     fn carry<'a>(
         &'a self,
         key: &'a [u8],
-        cmd: &'a Cmd,
+        cmd: &'a Arc<Cmd>,
         how: How,
     ) -> Pin<Box<dyn Future<Output = Result<Value>> + Send + 'a>>;
 }
@@ -42,6 +42,8 @@ pub(super) enum How {
     Optional,
     /// As `Optional`; the answer may be large.
     Value,
+    /// As `Value`; a lease may come with the answer, which is given back if the caller has gone by then.
+    Leasing,
     /// As `Optional`; it brings so many bytes.
     Large(usize),
     /// It has to arrive.
@@ -122,7 +124,7 @@ impl Room {
         call: &Call,
         how: How,
     ) -> Result<Option<Answer>> {
-        let cmd = call.to(&witness.sha);
+        let cmd = Arc::new(call.to(&witness.sha));
         match wire.carry(key, &cmd, how).await {
             Err(error) if is_unknown_script(&error) => Ok(None),
             answer => Answer::read(answer?).map(Some),
@@ -142,7 +144,7 @@ impl Room {
         // The first 57 bytes, of an entry of any size. Only a hint: the entry's text decides.
         let mut look = redis::cmd("GETRANGE");
         look.arg(&self.key[..]).arg(0).arg(56);
-        let there = Witness::of_room(&wire.carry(&self.key, &look, how).await?);
+        let there = Witness::of_room(&wire.carry(&self.key, &Arc::new(look), how).await?);
         if let Some(there) = there
             && Some(&there.name) != gone.as_ref().map(|gone| &gone.name)
         {
@@ -153,7 +155,7 @@ impl Room {
         let (text, name) = script::new_text(self.group_max);
         let mut load = redis::cmd("SCRIPT");
         load.arg("LOAD").arg(text);
-        let sha = match wire.carry(&self.key, &load, how).await? {
+        let sha = match wire.carry(&self.key, &Arc::new(load), how).await? {
             Value::BulkString(sha) => sha.into(),
             Value::SimpleString(sha) => sha.into(),
             _ => {

@@ -5,7 +5,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use redis::{Cmd, Value};
 
-use super::digest::{digest, digests, mark};
+use super::{
+    super::command::argument,
+    digest::{digest, digests, mark},
+};
 use crate::{
     Error, ErrorKind, Result,
     provider::{EntryState, FetchOptions, Inspection, Lookup, Mode, Store, Token},
@@ -23,7 +26,7 @@ const PARTS: [&str; 4] = [
 const EVER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 
 /// No caller waits for longer and no lease is longer than this.
-const LEASE_OR_WAIT_MAX: Duration = Duration::from_secs(600);
+pub(super) const LEASE_OR_WAIT_MAX: Duration = Duration::from_secs(600);
 
 /// The text that one server runs, and its name. The client that loads it draws it at random and loads it on no other
 /// server: a server that knows it by its digest has been running since.
@@ -182,6 +185,26 @@ fn said(token: &Token) -> &[u8] {
 
 pub(super) fn release(room: &[u8], key: &[u8], token: &Token) -> Call {
     Call::new("R", room, &[key], key.len()).arg(token.as_bytes())
+}
+
+/// What gives back the lease that came with this answer to a call of [`fetch`].
+pub(super) fn give_back(fetch: &Cmd, answer: Value) -> Option<Cmd> {
+    let Answer::Done(parts) = Answer::read(answer).ok()? else {
+        return None;
+    };
+    let Found::Answer(
+        Lookup::Miss { token }
+        | Lookup::Early { token, .. }
+        | Lookup::Stale {
+            token: Some(token), ..
+        },
+    ) = read_lookup(parts).ok()?
+    else {
+        return None;
+    };
+    // EVALSHA, the text's digest, the number of keys, the room's key, the entry's.
+    let [sha, room, key] = [1, 3, 4].map(|position| argument(fetch, position));
+    Some(release(room?, key?, &token).to(sha?))
 }
 
 /// `name` is the key as the caller knows it.
