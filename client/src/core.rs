@@ -14,7 +14,8 @@ use crate::{
     complaints::{self, Complaints},
     envelope::{Envelope, Payload},
     flight::Flights,
-    near::{self, Held, Near},
+    near::{Held, Near},
+    nesting,
     pending::Pending,
     provider::{BoxFuture, FetchOptions, Lookup, Store},
     tags::Namespace,
@@ -68,7 +69,7 @@ impl Chosen {
     pub(crate) fn near_value(&self, key: &[u8]) -> Option<Arc<Held>> {
         let near = self.near()?;
         // A pending invalidation may concern the key; what a loader makes of it would outlive its settling.
-        match self.pending.is_open() && !near::is_loading() {
+        match self.pending.is_open() && !nesting::is_loading() {
             true => near.get(key),
             false => None,
         }

@@ -131,7 +131,7 @@ impl Index {
         carriers.map(|carriers| self.members(carriers)).sum()
     }
 
-    fn members(&self, carriers: Carriers) -> usize {
+    pub(super) fn members(&self, carriers: Carriers) -> usize {
         let live = carriers.live.map_or(0, |r| self.tags.len(r) as usize);
         live + carriers.soft.map_or(0, |r| self.softs.members(r))
     }
