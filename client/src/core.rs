@@ -14,6 +14,7 @@ use crate::{
     complaints::{self, Complaints},
     envelope::{Envelope, Payload},
     flight::Flights,
+    key::FullKey,
     near::{Held, Near},
     nesting,
     pending::Pending,
@@ -76,10 +77,10 @@ impl Chosen {
     }
 
     /// As [`Provider::get`], through the near cache.
-    pub(crate) async fn get(&self, key: &Bytes) -> Result<Option<Bytes>> {
+    pub(crate) async fn get(&self, key: &FullKey) -> Result<Option<Bytes>> {
         match self.near() {
-            Some(near) => near.read(key).await,
-            None => self.provider.get(key).await,
+            Some(near) => boxed(near.read(key.bytes())).await,
+            None => self.provider.get(key.as_slice()).await,
         }
     }
 

@@ -87,10 +87,10 @@ impl<'c, C: Codec> Entry<'c, C> {
                 telemetry::near_read(self.policy.family_label());
                 return Ok(Some(value));
             }
-            if chosen.pending.holds_back(self.key.bytes()) {
+            if chosen.pending.holds_back(self.key.as_slice()) {
                 continue;
             }
-            match chosen.get(self.key.bytes()).await {
+            match chosen.get(&self.key).await {
                 Ok(Some(found)) => {
                     if let Some(value) = open(&found) {
                         telemetry::read(Source::Hit, began, self.policy.family_label());
@@ -445,7 +445,7 @@ impl<'c, C: Codec> Entry<'c, C> {
             telemetry::read(Source::Bypass, began, self.policy.family_label());
             return Ok(Served::bypass(value));
         }
-        let span = tracing::debug_span!("mcache.load", key = %self.key.bytes().escape_ascii());
+        let span = tracing::debug_span!("mcache.load", key = %self.key.as_slice().escape_ascii());
         let (handle, policy) = (self.handle.clone(), self.policy.clone());
         let family = self.family_name();
         let seal = move |loaded: &Loaded<T>| Sealed {
@@ -456,7 +456,7 @@ impl<'c, C: Codec> Entry<'c, C> {
         let served = self
             .loading(&chosen)
             .to_owned()
-            .run_detached(open, seal, loader)
+            .run_detached(began, open, seal, loader)
             .instrument(span)
             .await?;
         telemetry::read(served.source, began, self.policy.family_label());
@@ -511,10 +511,10 @@ impl<'c, C: Codec> Entry<'c, C> {
             telemetry::read(Source::Bypass, began, self.policy.family_label());
             return Ok(Served::bypass(value));
         }
-        let span = tracing::debug_span!("mcache.load", key = %self.key.bytes().escape_ascii());
+        let span = tracing::debug_span!("mcache.load", key = %self.key.as_slice().escape_ascii());
         let served = self
             .loading(&chosen)
-            .run(open, seal, loader, errors)
+            .run(began, open, seal, loader, errors)
             .instrument(span)
             .await?;
         telemetry::read(served.source, began, self.policy.family_label());
@@ -524,7 +524,7 @@ impl<'c, C: Codec> Entry<'c, C> {
     fn loading<'a>(&'a self, chosen: &'a [Chosen]) -> Loading<'a> {
         Loading {
             core: &self.handle.core,
-            key: self.key.bytes(),
+            key: &self.key,
             chosen,
             policy: &self.policy,
         }
@@ -542,7 +542,9 @@ impl<'c, C: Codec> Entry<'c, C> {
     }
 
     fn family_name(&self) -> String {
-        self.handle.core.family_of(self.key.bytes(), &self.policy)
+        self.handle
+            .core
+            .family_of(self.key.as_slice(), &self.policy)
     }
 }
 

@@ -127,7 +127,7 @@ impl Flights {
     }
 
     /// Another caller is filling this key: wait for it.
-    pub(crate) fn follow(&self, key: &Bytes) -> Option<Follower> {
+    pub(crate) fn follow(&self, key: &[u8]) -> Option<Follower> {
         let shard = self.shard(key);
         shard.get(key).map(|flight| Follower {
             id: flight.id,
@@ -173,7 +173,7 @@ impl Flights {
     }
 
     /// Never held across an await.
-    fn shard(&self, key: &Bytes) -> MutexGuard<'_, HashMap<Bytes, Flight>> {
+    fn shard(&self, key: &[u8]) -> MutexGuard<'_, HashMap<Bytes, Flight>> {
         let index = self.hasher.hash_one(key) as usize % SHARDS;
         self.shards[index]
             .lock()

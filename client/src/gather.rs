@@ -30,6 +30,7 @@ use crate::{
     core::{Chosen, Handle, Opened},
     fill::{AtHand, Errors, Fill, Sealed},
     flight::Leader,
+    key::FullKey,
     load::{Asked, Loading, PATIENCE},
     nesting, telemetry,
 };
@@ -58,7 +59,7 @@ type Values<K, T> = HashMap<K, Served<T>>;
 /// One key.
 struct Item<K> {
     key: K,
-    full_key: Bytes,
+    full_key: FullKey,
 }
 
 /// One that this caller is to load; `None` is a value too: there is nothing.
@@ -215,7 +216,10 @@ impl<C: Codec> Gathering<'_, C> {
         if items.len() < 2 || !self.policy.early.is_zero() {
             return items;
         }
-        let keys: Vec<Bytes> = items.iter().map(|item| item.full_key.clone()).collect();
+        let keys: Vec<Bytes> = items
+            .iter()
+            .map(|item| item.full_key.bytes().clone())
+            .collect();
         // What may not be read is not there.
         let live = self.live_values(&keys).await.unwrap_or_default();
         for (item, found) in items.iter().zip(live) {
@@ -299,14 +303,14 @@ impl<C: Codec> Gathering<'_, C> {
         distinct
             .map(|key| Item {
                 key: key.clone(),
-                full_key: self.handle.core.namespace.qualify(key.as_ref()),
+                full_key: FullKey::new(&self.handle.core.namespace, key.as_ref()),
             })
             .collect()
     }
 
-    async fn first_look<T: DeserializeOwned>(self, key: &Bytes) -> First<T> {
+    async fn first_look<T: DeserializeOwned>(self, key: &FullKey) -> First<T> {
         let loading = self.loading(key);
-        if self.handle.core.flights.follow(key).is_some() {
+        if self.handle.core.flights.follow(key.as_slice()).is_some() {
             return First::Later;
         }
         let fill = match loading.ask(Duration::ZERO, &|bytes| self.open(bytes)).await {
@@ -347,7 +351,7 @@ impl<C: Codec> Gathering<'_, C> {
             Err(_) => {
                 telemetry::loader_overran();
                 for (item, fill) in &mut ours {
-                    fill.overrun(core, &item.full_key);
+                    fill.overrun(core, item.full_key.bytes());
                 }
                 match stand_ins.take() {
                     Some(stand_ins) => return Ok(self.after("timed out", stand_ins)),
@@ -360,7 +364,7 @@ impl<C: Codec> Gathering<'_, C> {
             Ok(loaded) => loaded,
             Err(error) => {
                 for (item, fill) in ours {
-                    fill.fail(core, &item.full_key, None);
+                    fill.fail(core, item.full_key.bytes(), None);
                 }
                 return match stand_ins {
                     Some(stand_ins) => Ok(self.after("failed", stand_ins)),
@@ -427,6 +431,7 @@ impl<C: Codec> Gathering<'_, C> {
         let Served { value, source } = self
             .loading(&item.full_key)
             .run(
+                Instant::now(),
                 |bytes| self.open(bytes),
                 |loaded| self.seal(loaded, &item.full_key),
                 load,
@@ -447,7 +452,7 @@ impl<C: Codec> Gathering<'_, C> {
         values.extend(value.map(|value| (item.key.clone(), Served { value, source })));
     }
 
-    fn loading<'k>(self, key: &'k Bytes) -> Loading<'k>
+    fn loading<'k>(self, key: &'k FullKey) -> Loading<'k>
     where
         Self: 'k,
     {
@@ -463,12 +468,12 @@ impl<C: Codec> Gathering<'_, C> {
         self.handle.open(bytes).map(Opened::value)
     }
 
-    fn seal<T: Serialize>(self, loaded: &Loaded<Option<T>>, key: &Bytes) -> Sealed {
+    fn seal<T: Serialize>(self, loaded: &Loaded<Option<T>>, key: &FullKey) -> Sealed {
         match &loaded.value {
             Some(value) => Sealed {
-                value: self
-                    .handle
-                    .seal(value, || self.handle.core.family_of(key, self.policy)),
+                value: self.handle.seal(value, || {
+                    self.handle.core.family_of(key.as_slice(), self.policy)
+                }),
                 terms: self.policy.terms(loaded),
             },
             None => Sealed {

@@ -31,6 +31,15 @@ impl FullKey {
         }
     }
 
+    /// Of a key that has its namespace.
+    pub(crate) fn of(full: Bytes) -> Self {
+        Self {
+            short: [0; SHORT_KEY],
+            length: 0,
+            owned: OnceLock::from(full),
+        }
+    }
+
     #[inline]
     pub(crate) fn as_slice(&self) -> &[u8] {
         match self.owned.get() {
@@ -39,6 +48,7 @@ impl FullKey {
         }
     }
 
+    /// An owned copy, made when it is first asked for.
     pub(crate) fn bytes(&self) -> &Bytes {
         let short = || Bytes::copy_from_slice(&self.short[..usize::from(self.length)]);
         self.owned.get_or_init(short)

@@ -33,6 +33,7 @@ use crate::{
     fill::{AtHand, Errors, Fill, Sealed},
     flight::{Arrival, Leader, Outcome, SharedError},
     grant::Grants,
+    key::FullKey,
     nesting,
     provider::{FetchOptions, Lookup},
     telemetry,
@@ -51,7 +52,7 @@ pub(crate) const PATIENCE: u32 = 2;
 #[derive(Clone, Copy)]
 pub(crate) struct Loading<'a> {
     pub(crate) core: &'a Arc<Core>,
-    pub(crate) key: &'a Bytes,
+    pub(crate) key: &'a FullKey,
     pub(crate) chosen: &'a [Chosen],
     pub(crate) policy: &'a Policy,
 }
@@ -59,7 +60,7 @@ pub(crate) struct Loading<'a> {
 /// The same, for a load that may outlive its caller.
 pub(crate) struct OwnedLoading {
     core: Arc<Core>,
-    key: Bytes,
+    key: FullKey,
     chosen: Vec<Chosen>,
     policy: Policy,
 }
@@ -84,9 +85,10 @@ pub(crate) enum Asked<V> {
 }
 
 impl Loading<'_> {
-    /// `open` reads stored bytes, `seal` makes them.
+    /// The caller came at `began`. `open` reads stored bytes, `seal` makes them.
     pub(crate) async fn run<V, E, Fut>(
         &self,
+        began: Instant,
         open: impl Fn(&Bytes) -> Option<V>,
         seal: impl FnOnce(&Loaded<V>) -> Sealed,
         loader: impl FnOnce() -> Fut,
@@ -95,7 +97,7 @@ impl Loading<'_> {
     where
         Fut: Future<Output = Result<Loaded<V>, E>>,
     {
-        match self.look(&open, errors.share.is_some()).await {
+        match self.look(began, &open, errors.share.is_some()).await {
             Look::Found(value, source) => Ok(Served { value, source }),
             // Boxed, as everything here that a hit does not need: it should not pay for the size of a miss.
             Look::Fill(fill) => Box::pin(self.fill(fill, seal, loader, errors)).await,
@@ -111,24 +113,35 @@ impl Loading<'_> {
     }
 
     /// `shares_errors`: the caller can be given the error of the one it waits for.
-    async fn look<V>(&self, open: &impl Fn(&Bytes) -> Option<V>, shares_errors: bool) -> Look<V> {
+    async fn look<V>(
+        &self,
+        began: Instant,
+        open: &impl Fn(&Bytes) -> Option<V>,
+        shares_errors: bool,
+    ) -> Look<V> {
         let arrival = Arrival {
-            at: Instant::now(),
+            at: began,
             in_doubt: self
                 .chosen
                 .iter()
-                .any(|chosen| chosen.pending.holds_back(self.key)),
+                .any(|chosen| chosen.pending.holds_back(self.key.as_slice())),
         };
         let patience_max = self.core.loader_timeout.saturating_mul(PATIENCE);
         let patience = || patience_max.saturating_sub(arrival.at.elapsed());
-        let mut rounds = 0;
+        let (mut rounds, mut has_waited) = (0, false);
         if let Some(first) = self.chosen.first()
-            && let Some(value) = near_value(first, self.key, open)
+            && let Some(value) = near_value(first, self.key.as_slice(), open)
         {
             return Look::Found(value, Source::Near);
         }
-        while rounds < ROUNDS_MAX && !patience().is_zero() {
-            let leader = if let Some(follower) = self.core.flights.follow(self.key) {
+        while rounds < ROUNDS_MAX && !patience_max.is_zero() {
+            // Nearly every caller finds what it looks for at once: it does not pay for the clock again.
+            let now = match std::mem::replace(&mut has_waited, true) {
+                true if patience().is_zero() => break,
+                true => Instant::now(),
+                false => began,
+            };
+            let leader = if let Some(follower) = self.core.flights.follow(self.key.as_slice()) {
                 let Some(_waiting) = follower.waits() else {
                     return Look::Fill(Box::pin(self.fill_alone(None)).await);
                 };
@@ -138,7 +151,7 @@ impl Loading<'_> {
                         return Look::Failed(error);
                     }
                     // Those who waited take turns, which is a matter of patience and not of rounds.
-                    Some(Outcome::Failed(_)) => self.core.flights.enter(self.key),
+                    Some(Outcome::Failed(_)) => self.core.flights.enter(self.key.bytes()),
                     Some(outcome) => {
                         if let Some(value) = outcome.shared_with(arrival).and_then(open) {
                             return Look::Found(value, Source::Joined);
@@ -153,7 +166,6 @@ impl Loading<'_> {
                 }
             } else {
                 rounds += 1;
-                let asked_at = Instant::now();
                 match self.ask(Duration::ZERO, open).await {
                     Asked::Found(value, source) => return Look::Found(value, source),
                     Asked::Grants(grants, Some(at_hand)) if self.leaves_alone() => {
@@ -165,11 +177,11 @@ impl Loading<'_> {
                         Some(fill) => return Look::Fill(fill),
                         None => None,
                     },
-                    Asked::Busy => self.core.flights.enter(self.key),
+                    Asked::Busy => self.core.flights.enter(self.key.bytes()),
                     // No call takes that long by itself: this process did not run meanwhile, which says nothing of the
                     // server, and by now another process may have filled the key.
-                    Asked::Away if asked_at.elapsed() >= self.core.loader_timeout => None,
-                    Asked::Away => match self.core.flights.enter(self.key) {
+                    Asked::Away if now.elapsed() >= self.core.loader_timeout => None,
+                    Asked::Away => match self.core.flights.enter(self.key.bytes()) {
                         Some(leader) => return Look::Fill(self.fill_without_cache(leader)),
                         None => None,
                     },
@@ -212,11 +224,11 @@ impl Loading<'_> {
     ) -> Look<V> {
         let began = Instant::now();
         loop {
-            if let Some(leader) = self.core.flights.enter(self.key) {
+            if let Some(leader) = self.core.flights.enter(self.key.bytes()) {
                 return Look::Fill(self.fill_alone(Some(leader)).await);
             }
             let patience = self.core.loader_timeout.saturating_sub(began.elapsed());
-            let Some(follower) = self.core.flights.follow(self.key) else {
+            let Some(follower) = self.core.flights.follow(self.key.as_slice()) else {
                 continue;
             };
             let Some(_waiting) = follower.waits() else {
@@ -239,11 +251,11 @@ impl Loading<'_> {
 
     /// The source failed a moment ago, and there is something else to serve.
     pub(crate) fn leaves_alone(&self) -> bool {
-        self.core.throttle.holds(self.key, Instant::now())
+        self.core.throttle.holds(self.key.bytes(), Instant::now())
     }
 
     fn complain(&self, chosen: &Chosen, operation: &'static str, error: &crate::Error) {
-        let family = self.core.family_of(self.key, self.policy);
+        let family = self.core.family_of(self.key.as_slice(), self.policy);
         let provider = chosen.provider.id();
         self.core
             .complaints
@@ -256,50 +268,57 @@ impl Loading<'_> {
         wait: Duration,
         open: &impl Fn(&Bytes) -> Option<V>,
     ) -> Asked<V> {
-        let mut grants = Grants::none(self.key);
+        // Made when there is something to be granted, which a hit does not need.
+        let mut grants = None;
+        let is_granted = |grants: &Option<Grants>| grants.as_ref().is_some_and(|it| !it.is_empty());
         let mut at_hand = None;
         for chosen in self.reachable() {
-            if let Some(value) = near_value(chosen, self.key, open) {
+            if let Some(value) = near_value(chosen, self.key.as_slice(), open) {
                 return Asked::Found(value, Source::Near);
             }
             let options = FetchOptions {
-                wait: if grants.is_empty() {
-                    wait
-                } else {
-                    Duration::ZERO
+                wait: match is_granted(&grants) {
+                    false => wait,
+                    true => Duration::ZERO,
                 },
                 lease: Some(self.core.loader_timeout),
                 early: self.policy.early,
             };
-            match chosen.fetch(self.key, options).await {
+            match chosen.fetch(self.key.as_slice(), options).await {
                 Ok(Lookup::Hit(bytes)) => match open(&bytes) {
                     Some(value) => return Asked::Found(value, Source::Hit),
                     // An entry that is no use to us: ours will replace it.
-                    None => self.take_token(chosen, &mut grants).await,
+                    None => self.take_token(chosen, self.begun(&mut grants)).await,
                 },
                 Ok(Lookup::Early { value, token }) => {
-                    grants.add(chosen, token, true);
+                    self.begun(&mut grants).add(chosen, token, true);
                     let value = open(&value);
                     at_hand = at_hand.or(value.map(|value| AtHand { value, live: true }));
                 }
                 Ok(Lookup::Stale { value, token }) => match (open(&value), token) {
                     (Some(value), None) => return Asked::Found(value, Source::Stale),
                     (value, Some(token)) => {
-                        grants.add(chosen, token, true);
+                        self.begun(&mut grants).add(chosen, token, true);
                         at_hand = at_hand.or(value.map(|value| AtHand { value, live: false }));
                     }
-                    (None, None) => self.take_token(chosen, &mut grants).await,
+                    (None, None) => self.take_token(chosen, self.begun(&mut grants)).await,
                 },
-                Ok(Lookup::Miss { token }) => grants.add(chosen, token, true),
-                Ok(Lookup::Busy) if grants.is_empty() => return Asked::Busy,
-                Ok(Lookup::Busy) => self.take_token(chosen, &mut grants).await,
+                Ok(Lookup::Miss { token }) => {
+                    self.begun(&mut grants).add(chosen, token, true);
+                }
+                Ok(Lookup::Busy) if !is_granted(&grants) => return Asked::Busy,
+                Ok(Lookup::Busy) => self.take_token(chosen, self.begun(&mut grants)).await,
                 Err(error) => self.complain(chosen, "fetch", &error),
             }
         }
-        match grants.is_empty() {
-            true => Asked::Away,
-            false => Asked::Grants(grants, at_hand),
+        match grants {
+            Some(grants) if !grants.is_empty() => Asked::Grants(grants, at_hand),
+            _ => Asked::Away,
         }
+    }
+
+    fn begun<'g>(&self, grants: &'g mut Option<Grants>) -> &'g mut Grants {
+        grants.get_or_insert_with(|| Grants::none(self.key.bytes()))
     }
 
     /// The fill these grants allow; `None` if another caller of this process is filling already and they do not say
@@ -312,8 +331,8 @@ impl Loading<'_> {
         // A refresher has no followers: the others have the value that is at hand.
         let leader = match &at_hand {
             Some(_) => None,
-            None if grants.is_leased() => Some(self.core.flights.lead(self.key)),
-            None => Some(self.core.flights.enter(self.key)?),
+            None if grants.is_leased() => Some(self.core.flights.lead(self.key.bytes())),
+            None => Some(self.core.flights.enter(self.key.bytes())?),
         };
         Some(Fill {
             grants,
@@ -325,7 +344,7 @@ impl Loading<'_> {
 
     async fn take_token(&self, chosen: &Chosen, grants: &mut Grants) {
         let provider = &chosen.provider;
-        match provider.token(self.key).await {
+        match provider.token(self.key.as_slice()).await {
             Ok(token) => grants.add(chosen, token, false),
             Err(error) => self.complain(chosen, "token", &error),
         }
@@ -343,7 +362,7 @@ impl Loading<'_> {
 
     /// For a fill that no provider knows of.
     pub(crate) fn nothing_granted(&self) -> Grants {
-        Grants::none(self.key)
+        Grants::none(self.key.bytes())
     }
 
     fn fill_without_cache<V>(&self, leader: Leader) -> Fill<V> {
@@ -357,7 +376,7 @@ impl Loading<'_> {
 
     /// When a fill begun now began, according to each provider that can be reached.
     pub(crate) async fn tokens(&self) -> Grants {
-        let mut grants = Grants::none(self.key);
+        let mut grants = Grants::none(self.key.bytes());
         for chosen in self.reachable() {
             self.take_token(chosen, &mut grants).await;
         }
@@ -384,7 +403,7 @@ impl Loading<'_> {
             Ok(loaded) => loaded,
             Err(_) => {
                 telemetry::loader_overran();
-                fill.overrun(self.core, self.key);
+                fill.overrun(self.core, self.key.bytes());
                 match at_hand.take() {
                     Some(at_hand) => return Ok(at_hand.after("timed out")),
                     None => load.await,
@@ -402,7 +421,7 @@ impl Loading<'_> {
             }
             Err(error) => {
                 let shared = errors.share.map(|(share, _)| share(&error));
-                fill.fail(self.core, self.key, shared);
+                fill.fail(self.core, self.key.bytes(), shared);
                 at_hand.map(|at_hand| at_hand.after("failed")).ok_or(error)
             }
         }
@@ -411,7 +430,7 @@ impl Loading<'_> {
     pub(crate) fn to_owned(self) -> OwnedLoading {
         OwnedLoading {
             core: self.core.clone(),
-            key: self.key.clone(),
+            key: FullKey::of(self.key.bytes().clone()),
             chosen: self.chosen.to_vec(),
             policy: self.policy.clone(),
         }
@@ -421,12 +440,12 @@ impl Loading<'_> {
     fn reachable(&self) -> impl Iterator<Item = &Chosen> {
         self.chosen
             .iter()
-            .filter(|chosen| !chosen.pending.holds_back(self.key))
+            .filter(|chosen| !chosen.pending.holds_back(self.key.as_slice()))
     }
 }
 
 /// What the near cache of a provider may serve, if it can be read.
-fn near_value<V>(chosen: &Chosen, key: &Bytes, open: &impl Fn(&Bytes) -> Option<V>) -> Option<V> {
+fn near_value<V>(chosen: &Chosen, key: &[u8], open: &impl Fn(&Bytes) -> Option<V>) -> Option<V> {
     open(chosen.near_value(key)?.bytes())
 }
 
@@ -444,6 +463,7 @@ impl OwnedLoading {
     /// and if a value is at hand the caller does not.
     pub(crate) async fn run_detached<V, E, Fut>(
         self,
+        began: Instant,
         open: impl Fn(&Bytes) -> Option<V>,
         seal: impl FnOnce(&Loaded<V>) -> Sealed + Send + 'static,
         loader: impl FnOnce() -> Fut + Send + 'static,
@@ -453,7 +473,7 @@ impl OwnedLoading {
         E: fmt::Display + Send + 'static,
         Fut: Future<Output = Result<Loaded<V>, E>> + Send + 'static,
     {
-        let mut fill = match self.borrow().look(&open, false).await {
+        let mut fill = match self.borrow().look(began, &open, false).await {
             Look::Found(value, source) => return Ok(Served { value, source }),
             Look::Fill(fill) => fill,
             Look::Failed(_) => self.borrow().fill_alone(None).await,
@@ -468,7 +488,7 @@ impl OwnedLoading {
             let load = loading.fill(fill, seal, loader, Errors::own());
             let loaded = nesting::within(outer, load).await;
             if let (Err(error), false) = (&loaded, is_awaited) {
-                tracing::warn!(key = %self.key.escape_ascii(), %error, "a refresh in the background failed");
+                tracing::warn!(key = %self.key.as_slice().escape_ascii(), %error, "a refresh in the background failed");
                 telemetry::refresh_failed();
             }
             loaded

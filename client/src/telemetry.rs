@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use metrics::{Counter, Histogram, SharedString, counter, gauge, histogram};
+use metrics::{Counter, Histogram, IntoF64, SharedString, counter, gauge, histogram};
 use tokio::time::Instant;
 
 use crate::{Error, Source};
@@ -10,7 +10,16 @@ use crate::{Error, Source};
 /// A read by one caller, which began then.
 pub(crate) fn read(source: Source, began: Instant, family: Option<&Arc<str>>) {
     counted(source, family).increment(1);
-    seconds(source, family).record(began.elapsed().as_secs_f64());
+    seconds(source, family).record(Since(began));
+}
+
+/// The seconds since then. The clock is read only where a recorder is installed.
+struct Since(Instant);
+
+impl IntoF64 for Since {
+    fn into_f64(self) -> f64 {
+        self.0.elapsed().as_secs_f64()
+    }
 }
 
 /// A read served by the near cache without anything else. It is not timed: the clock would cost as much as the read.
@@ -55,7 +64,7 @@ pub(crate) fn batch(began: Instant, family: Option<&Arc<str>>) {
         None => histogram!("mcache_client_batch_seconds"),
         Some(family) => histogram!("mcache_client_batch_seconds", "family" => label(family)),
     };
-    histogram.record(began.elapsed().as_secs_f64());
+    histogram.record(Since(began));
 }
 
 /// A metric of each outcome. Spelled out: labels that are literals cost a read no allocation.

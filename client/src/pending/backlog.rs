@@ -115,8 +115,9 @@ impl Backlog {
         self.tags > 0
     }
 
-    pub(super) fn has_key(&self, key: &Bytes) -> bool {
-        self.items.contains_key(&Item::Key(key.clone()))
+    pub(super) fn has_key(&self, key: &[u8]) -> bool {
+        let key = Item::Key(Bytes::copy_from_slice(key));
+        self.items.contains_key(&key)
     }
 
     /// Adds an order and returns its number, and whether the set was full and became one item.

@@ -198,7 +198,8 @@ impl Pending {
 
     /// Whether an invalidation of this process that may concern the key is unacknowledged. What the provider holds may
     /// then be older than something this process has already reported as changed, so it must not be asked.
-    pub(crate) fn holds_back(&self, key: &Bytes) -> bool {
+    #[inline]
+    pub(crate) fn holds_back(&self, key: &[u8]) -> bool {
         match self.shared.gate.load(Ordering::Acquire) {
             OPEN => false,
             KEYS_ONLY => self.shared.lock().backlog.has_key(key),

@@ -16,6 +16,8 @@ pub(super) const LEASE_OR_WAIT_MAX: Duration = Duration::from_secs(600);
 /// Enough for the keywords and numbers of any command, so that building one allocates once.
 const KEYWORD_BYTES: usize = 96;
 
+const BRIEF: &str = "BRIEF";
+
 pub(super) fn get(key: &[u8]) -> Cmd {
     keyed("MCACHE.GET", key, 0)
 }
@@ -28,7 +30,8 @@ pub(super) fn get_many<'a>(keys: impl IntoIterator<Item = &'a Bytes>) -> Cmd {
     cmd
 }
 
-pub(super) fn fetch(key: &[u8], options: FetchOptions) -> Cmd {
+/// `brief`: a hit of which there is nothing else to say may be answered with its value alone.
+pub(super) fn fetch(key: &[u8], options: FetchOptions, brief: bool) -> Cmd {
     let mut cmd = keyed("MCACHE.FETCH", key, 48);
     if let Some(lease) = options.lease {
         cmd.arg("LEASE")
@@ -42,7 +45,15 @@ pub(super) fn fetch(key: &[u8], options: FetchOptions) -> Cmd {
         cmd.arg("EARLY")
             .arg(millis(options.early.min(LEASE_OR_WAIT_MAX)).max(1));
     }
+    if brief {
+        cmd.arg(BRIEF);
+    }
     cmd
+}
+
+/// Whether a server answers so because it does not know the word BRIEF yet.
+pub(super) fn knows_no_brief(error: &Error) -> bool {
+    error.is_refused() && error.to_string().contains("got 'BRIEF'")
 }
 
 pub(super) fn token(key: &[u8]) -> Cmd {
@@ -166,8 +177,10 @@ pub(super) fn read_values(value: Value, expected: usize) -> Result<Vec<Option<By
 
 /// `None`: a miss on a replica, which hands out no right to fill.
 pub(super) fn read_lookup(value: Value) -> Result<Option<Lookup>> {
-    let Value::Array(parts) = value else {
-        return Err(unexpected("state, value and token", &value));
+    let parts = match value {
+        Value::Array(parts) => parts,
+        Value::BulkString(value) => return Ok(Some(Lookup::Hit(value.into()))),
+        other => return Err(unexpected("state, value and token", &other)),
     };
     let Ok([state, value, token]) = <[Value; 3]>::try_from(parts) else {
         return Err(unexpected("state, value and token", &Value::Nil));
@@ -424,7 +437,7 @@ mod tests {
     #[test]
     fn fetch_names_only_what_differs_from_the_servers_defaults() {
         assert_eq!(
-            words(&fetch(b"k", FetchOptions::default())),
+            words(&fetch(b"k", FetchOptions::default(), false)),
             ["MCACHE.FETCH", "k"]
         );
         let options = FetchOptions {
@@ -433,7 +446,7 @@ mod tests {
             early: Duration::from_millis(7),
         };
         assert_eq!(
-            words(&fetch(b"k", options)),
+            words(&fetch(b"k", options, true)),
             [
                 "MCACHE.FETCH",
                 "k",
@@ -442,7 +455,8 @@ mod tests {
                 "WAIT",
                 "2000",
                 "EARLY",
-                "7"
+                "7",
+                "BRIEF"
             ]
         );
     }
@@ -454,6 +468,7 @@ mod tests {
         let value = || bulk("v");
         let token = || bulk("t");
         let understood = [
+            (read_lookup(bulk("v")), Some(Lookup::Hit("v".into()))),
             (
                 answer("hit", value(), Value::Nil),
                 Some(Lookup::Hit("v".into())),

@@ -44,15 +44,15 @@ impl<'a> Ask<'a> {
         }
     }
 
-    /// Sends it and waits for the answer.
+    /// Sends it and waits for the answer. The connection comes back with it, for the next call.
     ///
     /// Cancel safe: an answer that comes later is dealt with by a task of its own, for as long as the lease lasts.
     pub(super) async fn send(
         self,
         mut connection: MultiplexedConnection,
-    ) -> Result<Value, RedisError> {
+    ) -> (Result<Value, RedisError>, MultiplexedConnection) {
         match self {
-            Self::Plain(cmd) => connection.send_packed_command(cmd).await,
+            Self::Plain(cmd) => (connection.send_packed_command(cmd).await, connection),
             Self::Leasing {
                 cmd,
                 lease,
@@ -86,15 +86,15 @@ struct Awaited<F: Future<Output = Answered> + Send + 'static> {
 type Answered = (Result<Value, RedisError>, MultiplexedConnection, Arc<Cmd>);
 
 impl<F: Future<Output = Answered> + Send + 'static> Future for Awaited<F> {
-    type Output = Result<Value, RedisError>;
+    type Output = (Result<Value, RedisError>, MultiplexedConnection);
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let Some(call) = &mut self.call else {
             return Poll::Pending;
         };
-        call.as_mut().poll(context).map(|(answer, ..)| {
+        call.as_mut().poll(context).map(|(answer, connection, _)| {
             self.call = None;
-            answer
+            (answer, connection)
         })
     }
 }

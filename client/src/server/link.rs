@@ -12,19 +12,23 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU32, Ordering::Relaxed},
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use redis::{
     Cmd, ErrorKind as RedisKind, Pipeline, RedisError, ServerErrorKind, Value,
     aio::{MultiplexedConnection, PubSub},
 };
-use tokio::{sync::watch, time::timeout};
+use tokio::{
+    sync::watch,
+    time::{Instant, timeout, timeout_at},
+};
 
 use super::{
     breaker::{Breaker, Verdict},
     call::CallError,
     dial::Dialer,
+    idle::{Handle, Idle},
     late::Ask,
     options::LinkOptions,
     parked::Parked,
@@ -44,6 +48,8 @@ pub(super) struct Link {
     options: LinkOptions,
     breaker: Breaker,
     shared: Mutex<Slot>,
+    /// Of the shared one.
+    idle: Idle<Connection>,
     /// For values that would keep others waiting.
     bulk: Mutex<Slot>,
     /// Moments at which calls on the shared connection timed out, one after the other.
@@ -72,6 +78,12 @@ struct Connection {
     inner: MultiplexedConnection,
 }
 
+impl Handle for Connection {
+    fn generation(&self) -> u64 {
+        self.generation
+    }
+}
+
 /// Whether a call may be refused because the server is known to be down.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Urgency {
@@ -88,13 +100,14 @@ impl Link {
             breaker: Breaker::new(
                 options.breaker_failures,
                 options.breaker_pause,
-                Instant::now(),
+                Instant::now().into_std(),
             ),
             parked: Arc::new(Parked::new(options.parked_max, options.parked_idle_max)),
             settlers: Arc::new(Settlers::new(dialer.clone(), options.clone())),
             dialer,
             options,
             shared: Mutex::new(Slot::Empty),
+            idle: Idle::new(),
             bulk: Mutex::new(Slot::Empty),
             timeouts_in_a_row: AtomicU32::new(0),
         })
@@ -129,11 +142,22 @@ impl Link {
         // Pinned where it is made: passed on by value, its half kilobyte would be copied at each step.
         let answer = {
             let call = pin!(async {
-                let connection = self.connection(Lane::Shared).await?;
-                generation = Some(connection.generation);
-                ask.send(connection.inner).await
+                let Connection {
+                    generation: from,
+                    inner,
+                } = match self.idle.take() {
+                    Some(connection) => connection,
+                    None => self.connection(Lane::Shared).await?,
+                };
+                generation = Some(from);
+                let (answer, inner) = ask.send(inner).await;
+                self.idle.put(Connection {
+                    generation: from,
+                    inner,
+                });
+                answer
             });
-            self.judge(urgency, call).await
+            self.judge(urgency, began, call).await
         };
         self.conclude(answer, generation, began)?
             .extract_error()
@@ -151,7 +175,7 @@ impl Link {
         ask: Ask<'_>,
         bytes: usize,
     ) -> Result<Value, CallError> {
-        if !self.breaker.allows(Instant::now()) {
+        if !self.breaker.allows(Instant::now().into_std()) {
             return Err(CallError::Resting);
         }
         let mebibytes = u32::try_from(bytes >> 20).unwrap_or(u32::MAX);
@@ -163,7 +187,7 @@ impl Link {
         let call = async {
             let connection = self.connection(Lane::Bulk).await?;
             generation = Some(connection.generation);
-            ask.send(connection.inner).await
+            ask.send(connection.inner).await.0
         };
         let answer: Result<Value, CallError> = match timeout(deadline, call).await {
             Ok(answer) => answer.map_err(CallError::from),
@@ -195,7 +219,7 @@ impl Link {
                 .send_packed_commands(pipeline, 0, count)
                 .await
         };
-        let answers = self.judge(urgency, answers).await;
+        let answers = self.judge(urgency, began, answers).await;
         let answers = self.conclude(answers, generation, began)?;
         Ok(answers
             .into_iter()
@@ -230,17 +254,18 @@ impl Link {
         Ok(self.dialer.subscribe(&self.options, channel).await?)
     }
 
-    /// Runs a call under the deadline and the breaker.
+    /// Runs a call that begins now under the deadline and the breaker.
     async fn judge<T>(
         &self,
         urgency: Urgency,
+        now: Instant,
         call: impl Future<Output = Result<T, RedisError>>,
     ) -> Result<T, CallError> {
-        if urgency == Urgency::Optional && !self.breaker.allows(Instant::now()) {
+        if urgency == Urgency::Optional && !self.breaker.allows(now.into_std()) {
             return Err(CallError::Resting);
         }
         let deadline = self.options.command_deadline;
-        match timeout(deadline, call).await {
+        match timeout_at(end_of(deadline, now), call).await {
             Ok(answer) => Ok(answer?),
             Err(_) => Err(CallError::Timeout(deadline)),
         }
@@ -289,7 +314,8 @@ impl Link {
 
     /// `false`: it belongs to a moment that is counted already.
     fn count_failure(&self, what: &str, began: Instant) -> bool {
-        let verdict = self.breaker.failed(began, Instant::now());
+        let (began, now) = (began.into_std(), Instant::now().into_std());
+        let verdict = self.breaker.failed(began, now);
         if verdict == Verdict::Opened {
             tracing::warn!(
                 server = %self.dialer,
@@ -335,10 +361,16 @@ impl Link {
             generation: next_generation(),
             inner,
         });
-        *self.slot(lane) = match &outcome {
-            Ok(connection) => Slot::Up(connection.clone()),
-            Err(_) => Slot::Empty,
-        };
+        {
+            let mut slot = self.slot(lane);
+            *slot = match &outcome {
+                Ok(connection) => Slot::Up(connection.clone()),
+                Err(_) => Slot::Empty,
+            };
+            if let (Lane::Shared, Ok(connection)) = (lane, &outcome) {
+                self.idle.begin(connection.generation);
+            }
+        }
         // There may be no caller that waits any more, which is fine: the slot has it.
         let _ = done.send(Some(outcome));
     }
@@ -348,7 +380,7 @@ impl Link {
         for lane in [Lane::Shared, Lane::Bulk] {
             let mut slot = self.slot(lane);
             if matches!(&*slot, Slot::Up(_)) {
-                *slot = Slot::Empty;
+                self.empty(lane, &mut slot);
             }
         }
     }
@@ -357,8 +389,16 @@ impl Link {
         for lane in [Lane::Shared, Lane::Bulk] {
             let mut slot = self.slot(lane);
             if matches!(&*slot, Slot::Up(connection) if Some(connection.generation) == generation) {
-                *slot = Slot::Empty;
+                self.empty(lane, &mut slot);
             }
+        }
+    }
+
+    /// Gives the connection of this slot up. Calls under way on it may still end.
+    fn empty(&self, lane: Lane, slot: &mut Slot) {
+        *slot = Slot::Empty;
+        if lane == Lane::Shared {
+            self.idle.end();
         }
     }
 
@@ -370,6 +410,12 @@ impl Link {
         };
         slot.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// When a call that begins now has to have its answer. A deadline beyond the end of time is one in thirty years.
+fn end_of(deadline: Duration, now: Instant) -> Instant {
+    const FAR: Duration = Duration::from_secs(30 * 365 * 86_400);
+    now.checked_add(deadline).unwrap_or_else(|| now + FAR)
 }
 
 fn next_generation() -> u64 {

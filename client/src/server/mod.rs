@@ -5,6 +5,7 @@
 //!        │
 //!        ▼
 //!    Topology ─┬─▶ Link ──▶ Dialer        one shared connection to one node: deadline, breaker, redial
+//!              │     └────▶ Idle          handles of the shared connection, apart for each thread
 //!              │     └────▶ Ask           a command, and what becomes of an answer that comes too late
 //!              │     └────▶ Parked        connections of their own for calls that wait in the server
 //!              │     └────▶ Settlers     one SETTLE for all who wait until near caches have heard
@@ -21,6 +22,7 @@ mod dial;
 mod discovery;
 #[cfg(test)]
 pub(crate) mod fake;
+mod idle;
 mod large;
 mod late;
 mod link;
@@ -30,11 +32,20 @@ mod parked;
 mod plain;
 mod settle;
 mod slots;
+#[cfg(test)]
+mod tests;
 mod tls;
 
 pub use self::plain::{PlainBuilder, PlainRedisProvider};
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 
 use bytes::Bytes;
 use redis::{Cmd, RedisError, Value};
@@ -80,6 +91,8 @@ pub struct RedisProvider {
     place: Arc<str>,
     topology: Topology,
     large: Arc<Large>,
+    /// A server has an older module, which answers FETCH with three parts always.
+    knows_no_brief: Arc<AtomicBool>,
     /// How long one call may take.
     deadline: Duration,
 }
@@ -256,6 +269,7 @@ impl RedisProvider {
             place: without_credentials(url).into(),
             topology,
             large: Arc::default(),
+            knows_no_brief: Arc::default(),
             deadline,
         })
     }
@@ -445,12 +459,19 @@ impl Provider for RedisProvider {
 
     fn fetch<'a>(&'a self, key: &'a [u8], options: FetchOptions) -> BoxFuture<'a, Result<Lookup>> {
         Box::pin(async move {
-            let cmd = Arc::new(command::fetch(key, options));
+            let brief = !self.knows_no_brief.load(Relaxed);
+            let cmd = Arc::new(command::fetch(key, options, brief));
             let answer = match options.wait {
-                Duration::ZERO => self.call_for_value(key, leasing(&cmd, options)).await?,
-                wait => Box::pin(self.call_parked(key, &cmd, wait)).await?,
+                Duration::ZERO => self.call_for_value(key, leasing(&cmd, options)).await,
+                wait => Box::pin(self.call_parked(key, &cmd, wait)).await,
             };
-            command::read_lookup(answer)?.ok_or_else(|| self.is_replica())
+            match answer {
+                Err(error) if brief && command::knows_no_brief(&error) => {
+                    self.knows_no_brief.store(true, Relaxed);
+                    self.fetch(key, options).await
+                }
+                answer => command::read_lookup(answer?)?.ok_or_else(|| self.is_replica()),
+            }
         })
     }
 

@@ -286,7 +286,7 @@ impl RedisProvider {
         options: FetchOptions,
         position: &[u8],
     ) -> Result<(Lookup, Option<NearData>)> {
-        let mut cmd = command::fetch(key, options);
+        let mut cmd = command::fetch(key, options, false);
         cmd.arg("NEAR").arg(position);
         let cmd = Arc::new(cmd);
         let answer = match options.wait {

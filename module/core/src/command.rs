@@ -350,7 +350,7 @@ pub fn shortened_end_ms(text: &[u8]) -> u64 {
     integer(text).unwrap_or(0)
 }
 
-/// `MCACHE.FETCH key [LEASE ms] [WAIT ms] [EARLY ms] [NEAR subscription]`
+/// `MCACHE.FETCH key [LEASE ms] [WAIT ms] [EARLY ms] [BRIEF] [NEAR subscription]`
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Fetch {
     /// How long the lease lasts.
@@ -359,6 +359,8 @@ pub struct Fetch {
     pub wait_ms: u64,
     /// How long a fill takes, for the chance to refresh a live entry early; 0 never does.
     pub early_ms: u64,
+    /// A hit of which there is nothing else to say is answered with its value alone.
+    pub brief: bool,
     /// For which near cache the value is read.
     pub near: Option<Named>,
 }
@@ -377,10 +379,16 @@ impl Fetch {
             lease_ms,
             wait_ms: 0,
             early_ms: 0,
+            brief: false,
             near: None,
         };
         let mut at = 2;
         while at < args.len() {
+            if is_word(args.get(at), b"BRIEF") {
+                fetch.brief = true;
+                at += 1;
+                continue;
+            }
             if is_word(args.get(at), b"NEAR") {
                 fetch.near = Some(subscription(args, at + 1)?);
                 at += 2;
@@ -392,7 +400,7 @@ impl Fetch {
                 b"EARLY" => ("EARLY", 0, &mut fetch.early_ms),
                 _ => {
                     return Err(Error::Syntax {
-                        expected: "LEASE, WAIT, EARLY or NEAR",
+                        expected: "LEASE, WAIT, EARLY, BRIEF or NEAR",
                         got: args.get(at).to_vec(),
                     });
                 }

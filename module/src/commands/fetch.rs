@@ -1,4 +1,4 @@
-//! `MCACHE.FETCH key [LEASE ms] [WAIT ms] [EARLY ms] [NEAR subscription]` and `MCACHE.RELEASE key token`. What is
+//! `MCACHE.FETCH key [LEASE ms] [WAIT ms] [EARLY ms] [BRIEF] [NEAR subscription]` and `MCACHE.RELEASE key token`. What is
 //! replied when, core decides: `mcache_core::server`, `read.rs`.
 
 use mcache_core::command::Fetch;
@@ -12,7 +12,7 @@ use crate::near::{self, Near};
 use crate::redis::{self, Access, Args, Blocked, Ctx, Held, Mode, Parked, Redis, Str, Told};
 use crate::{parking, state};
 
-/// `MCACHE.FETCH key [LEASE ms] [WAIT ms] [EARLY ms] [NEAR subscription]`
+/// `MCACHE.FETCH key [LEASE ms] [WAIT ms] [EARLY ms] [BRIEF] [NEAR subscription]`
 pub fn fetch(ctx: Ctx<'_>, args: Args<'_>) -> Result<(), Error> {
     let fetch = Fetch::parse(&args, config::lease_ms(), MAX_MS)?;
     look(ctx, args, fetch, fetch.wait_ms > 0)
@@ -26,10 +26,7 @@ fn look(ctx: Ctx<'_>, args: Args<'_>, fetch: Fetch, may_wait: bool) -> Result<()
         Held::Entry(mut entry) => {
             let is_plain = fetch.early_ms == 0 && fetch.near.is_none();
             if is_plain && state::with(|s| s.is_hit(&mut entry, redis::now_ms)) {
-                ctx.reply_array(3);
-                ctx.reply_hit();
-                ctx.reply_bytes(entry.value());
-                ctx.reply_null();
+                reply_plain_hit(ctx, fetch, entry.value());
                 return Ok(());
             }
             Some(entry)
@@ -52,7 +49,10 @@ fn look(ctx: Ctx<'_>, args: Args<'_>, fetch: Fetch, may_wait: bool) -> Result<()
                 let life_ms = near::life_ms(&key, &entry);
                 near::give(ctx.db(), named, args.bytes(1), &entry, life_ms)
             });
-            reply(ctx, fetch, State::Hit, Some(entry.value()), token, near);
+            match (token, fetch.near) {
+                (None, None) => reply_plain_hit(ctx, fetch, entry.value()),
+                _ => reply(ctx, fetch, State::Hit, Some(entry.value()), token, near),
+            }
         }
         Fetched::Stale(entry, token) => {
             reply(ctx, fetch, State::Stale, Some(entry.value()), token, None);
@@ -65,6 +65,18 @@ fn look(ctx: Ctx<'_>, args: Args<'_>, fetch: Fetch, may_wait: bool) -> Result<()
         }
     }
     Ok(())
+}
+
+/// A hit of which there is nothing else to say. It is most of what clients hear, and an array takes them and us several
+/// times as long as its parts.
+fn reply_plain_hit(ctx: Ctx<'_>, fetch: Fetch, value: &[u8]) {
+    if fetch.brief {
+        return ctx.reply_bytes(value);
+    }
+    ctx.reply_array(3);
+    ctx.reply_hit();
+    ctx.reply_bytes(value);
+    ctx.reply_null();
 }
 
 /// A lease goes only to a caller that may write the key: Redis has checked that it may read the key.

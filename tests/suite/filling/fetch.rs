@@ -25,6 +25,50 @@ fn a_hit_is_the_value_and_a_miss_is_a_token() {
 }
 
 #[test]
+fn a_brief_hit_is_the_value_alone_and_all_else_is_as_without() {
+    let server = Server::start();
+    for mut redis in [server.session(), server.session_resp3()] {
+        redis.ok("FLUSHALL");
+        let token = missed(fetch(&mut redis, "k BRIEF"));
+        let mut other = server.session();
+        assert_eq!(fetch(&mut other, "k BRIEF"), busy());
+        let parked = thread::spawn(move || other.try_run("MCACHE.FETCH k BRIEF WAIT 30000"));
+        wait::until("it is parked", || redis.stat("parked_clients") == 1);
+        redis.ok(&format!("MCACHE.SET k 0 v TOKEN {token} TAGS t"));
+        let alone = Value::BulkString(b"v".to_vec());
+        let woken = parked.join().expect("no panic");
+        assert_eq!(woken, Ok(alone.clone()));
+        let brief: Value = redis.typed("MCACHE.FETCH k LEASE 10 brief");
+        assert_eq!(brief, alone);
+        assert_eq!(fetch(&mut redis, "k"), hit("v"));
+
+        redis.ok("MCACHE.SET s 1000 v SWR 1000 TAGS t");
+        redis.run("MCACHE.INVALIDATE SOFT TAGS t");
+        let (state, value, token) = fetch(&mut redis, "s BRIEF");
+        assert_eq!((&state[..], value.as_deref()), ("stale", Some("v")));
+        assert!(token.is_some(), "one refreshes it");
+        assert_eq!(
+            fetch(&mut redis, "s BRIEF"),
+            ("stale".into(), Some("v".into()), None)
+        );
+
+        // So near its end that hardly any reader is not chosen; one that is not gets the value alone.
+        redis.ok("MCACHE.SET e 100 v");
+        wait::until("a reader is to refresh it", || {
+            let answer: Value = redis.typed("MCACHE.FETCH e EARLY 600000 BRIEF");
+            match answer {
+                Value::BulkString(_) => false,
+                answer => {
+                    let (state, _, token): Fetched = from_redis_value(answer).expect("three parts");
+                    assert_eq!(state, "hit");
+                    token.is_some()
+                }
+            }
+        });
+    }
+}
+
+#[test]
 fn while_one_fills_the_others_are_told_so() {
     let server = Server::start();
     let (mut first, mut second) = (server.session(), server.session());
@@ -335,7 +379,7 @@ fn bad_input_is_refused_and_leases_nothing() {
         ),
         (
             "MCACHE.FETCH k NOW",
-            "ERR syntax error: expected LEASE, WAIT, EARLY or NEAR, got 'NOW'",
+            "ERR syntax error: expected LEASE, WAIT, EARLY, BRIEF or NEAR, got 'NOW'",
         ),
         (
             "MCACHE.RELEASE k",

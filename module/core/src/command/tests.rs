@@ -215,15 +215,17 @@ fn fetches() {
             lease_ms: 5_000,
             wait_ms: 0,
             early_ms: 0,
+            brief: false,
             near: None,
         })
     );
     assert_eq!(
-        parse("F k wait 7 LEASE 9 early 3"),
+        parse("F k wait 7 LEASE 9 Brief early 3"),
         Ok(Fetch {
             lease_ms: 9,
             wait_ms: 7,
             early_ms: 3,
+            brief: true,
             near: None,
         })
     );
@@ -236,6 +238,7 @@ fn fetches() {
         "F k EARLY",
         "F k EARLY -1",
         "F k EARLY 10001",
+        "F k BRIEF 1",
         "F k FOO 1",
     ] {
         assert!(parse(line).is_err(), "{line}");

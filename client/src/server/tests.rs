@@ -1,0 +1,34 @@
+//! What the provider makes of servers that are not as new as it is.
+
+use super::fake::Fake;
+use crate::provider::{FetchOptions, Lookup, Provider};
+
+#[tokio::test]
+async fn a_module_without_the_word_brief_is_asked_without_it_from_then_on() {
+    let hit = b"*3\r\n$3\r\nhit\r\n$1\r\nv\r\n$-1\r\n";
+    let refusal = b"-ERR syntax error: expected LEASE, WAIT, EARLY or NEAR, got 'BRIEF'\r\n";
+    let server = Fake::start(move |words| match words.last().map(String::as_str) {
+        Some("BRIEF") => Some(refusal.to_vec()),
+        _ => Some(hit.to_vec()),
+    });
+    let provider = server.provider();
+    for _ in 0..3 {
+        let found = provider.fetch(b"k", FetchOptions::default()).await;
+        assert_eq!(found.expect("an answer"), Lookup::Hit("v".into()));
+    }
+    let said = server.said("MCACHE.FETCH");
+    assert_eq!(said, [vec!["k", "BRIEF"], vec!["k"], vec!["k"], vec!["k"]]);
+}
+
+#[tokio::test]
+async fn a_refusal_of_something_else_stays_one() {
+    let refusal = b"-NOPERM this user has no permissions to run the 'mcache.fetch' command\r\n";
+    let server = Fake::start(move |_| Some(refusal.to_vec()));
+    let refused = server
+        .provider()
+        .fetch(b"k", FetchOptions::default())
+        .await
+        .expect_err("refused");
+    assert!(refused.is_refused());
+    assert_eq!(server.calls("MCACHE.FETCH"), 1);
+}
