@@ -263,7 +263,7 @@ fn invalidations(part: &mut Part) {
     let socket = server.socket();
     let refill = |load: &Load| {
         load.run(&socket, load.len())
-            .expect("the server takes the fills")
+            .expect("the server takes the fills");
     };
     let invalidate = Load::new(
         (0..TAGS).map(|tag| shop::invalidate(&format!("ten:{tag}"))),

@@ -116,10 +116,11 @@ impl<'a> Meter<'a> {
             prepare();
         }
         let before = self.cpu_s();
-        side.load
+        let sent = side
+            .load
             .run(&self.server.socket(), operations)
             .unwrap_or_else(|e| panic!("the load was refused: {e}"));
-        (self.cpu_s() - before) * 1e9 / operations as f64
+        (self.cpu_s() - before) * 1e9 / sent as f64
     }
 
     fn cpu_s(&mut self) -> f64 {

@@ -9,6 +9,8 @@ use std::fs;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Child, Command as Process, Stdio};
+use std::thread;
+use std::time::Duration;
 
 use harness::{ScratchDir, Server, locate, wait};
 
@@ -29,7 +31,7 @@ pub fn run() {
         "make bench-ir",
         "Instructions of the server per operation (callgrind), 100 B, pipelined by 16 over one connection, 1,000 keys; ours over plain
 GET and SET EX. Without replicas and append-only file, as most caches are, and with the file (appendfsync no): what is
-replicated is the same in both cases. \"An entry of a file\" is loaded by DEBUG RELOAD; plain is SET EX's.",
+replicated is the same in both cases. \"An entry of a file\" is loaded by DEBUG RELOAD, and the one before is freed; plain is SET EX's.",
     )
     .with_noise(0.04);
     println!("{}", part.name);
@@ -204,8 +206,11 @@ fn loading(fill: impl IntoIterator<Item = Command>) -> f64 {
     run(&once(&["SAVE"]));
     let reload = once(&["DEBUG", "RELOAD", "NOSAVE"]);
     run(&reload);
+    server.await_rest();
     server.control("--instr=on");
     run(&reload);
+    // What was there before is freed after the reply, a piece in each round.
+    server.await_rest();
     server.control("--dump");
     read_total(&dir.path().join("callgrind.out.1")) as f64 / fill.len() as f64
 }
@@ -227,17 +232,17 @@ fn per_operation(
     });
     let run = |load: &Load, operations| {
         load.run(&socket, operations)
-            .expect("the server takes the load");
+            .expect("the server takes the load")
     };
     run(&fill, fill.len());
     run(&load, load.len());
     server.control("--instr=on");
     run(&load, load.len());
     server.control("--zero");
-    run(&load, operations);
+    let sent = run(&load, operations);
     server.control("--dump");
     // The first dump that was asked for.
-    read_total(&dir.path().join("callgrind.out.1")) as f64 / operations as f64
+    read_total(&dir.path().join("callgrind.out.1")) as f64 / sent as f64
 }
 
 /// A server under callgrind; killed if it is still there at the end.
@@ -266,6 +271,23 @@ impl Counted {
             .spawn()
             .unwrap_or_else(|e| panic!("valgrind: {e}; `make bench-ir` installs it"));
         Self(child)
+    }
+
+    /// Waits until the server has nothing left to do: it sleeps, and has used no processor time between two looks.
+    fn await_rest(&self) {
+        let look = || {
+            let path = format!("/proc/{}/stat", self.0.id());
+            let stat = fs::read_to_string(&path).unwrap_or_else(|e| panic!("{path}: {e}"));
+            let fields = stat.rsplit(')').next().unwrap_or_default();
+            let fields: Vec<String> = fields.split_whitespace().map(str::to_owned).collect();
+            // State, and the ticks of user and system.
+            (fields[0].clone(), fields[11].clone(), fields[12].clone())
+        };
+        wait::until("the server rests", || {
+            let before = look();
+            thread::sleep(Duration::from_millis(100));
+            before.0 == "S" && look() == before
+        });
     }
 
     /// Tells callgrind something.

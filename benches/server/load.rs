@@ -10,7 +10,6 @@ use std::path::Path;
 /// Commands in wire form, sent over and over.
 pub struct Load {
     batches: Vec<Calls>,
-    pipeline: usize,
     connections: usize,
 }
 
@@ -51,7 +50,6 @@ impl Load {
         }
         Self {
             batches,
-            pipeline,
             connections: if pipeline == 1 { 50 } else { 4 },
         }
     }
@@ -67,23 +65,32 @@ impl Load {
         self.batches.iter().map(|batch| batch.operations).sum()
     }
 
-    /// Sends `operations` operations, beginning anew when all are through, and waits for their replies.
+    /// Sends so many operations, beginning anew when all are through, and waits for their replies. Pipelines are sent
+    /// whole, so it may be some more; returns how many.
     ///
     /// # Errors
     ///
     /// What broke the connection, or the first error reply.
-    pub fn run(&self, socket: &Path, operations: usize) -> io::Result<()> {
+    pub fn run(&self, socket: &Path, operations: usize) -> io::Result<usize> {
         let mut connections = (0..self.connections)
             .map(|_| UnixStream::connect(socket).map(BufReader::new))
             .collect::<io::Result<Vec<_>>>()?;
-        let wanted = operations.div_ceil(self.pipeline);
-        let mut batches = self.batches.iter().cycle().take(wanted).peekable();
-        while batches.peek().is_some() {
+        let mut sent = 0;
+        // The last pipeline of a load may be shorter than the others, so operations are counted, not pipelines.
+        let mut batches = self.batches.iter().cycle().take_while(|batch| {
+            let goes_on = sent < operations;
+            sent += if goes_on { batch.operations } else { 0 };
+            goes_on
+        });
+        loop {
             // All are written before the first is read, so the server finds several clients waiting.
             let mut round = Vec::with_capacity(connections.len());
             for (connection, batch) in connections.iter_mut().zip(batches.by_ref()) {
                 connection.get_mut().write_all(&batch.bytes)?;
                 round.push(batch.replies);
+            }
+            if round.is_empty() {
+                break;
             }
             for (connection, replies) in connections.iter_mut().zip(round) {
                 for _ in 0..replies {
@@ -91,7 +98,7 @@ impl Load {
                 }
             }
         }
-        Ok(())
+        Ok(sent)
     }
 }
 

@@ -96,8 +96,8 @@ impl<C: Codec> Cache<C> {
 
     /// Removes one entry, with any options, from every provider.
     ///
-    /// Meant for housekeeping: a fill of the same key that is under way may store its value afterwards. What must not
-    /// be served any more is invalidated by a tag.
+    /// A fill of the same key that is under way does not store its value afterwards. What was made of the entry under
+    /// other keys stays: that is invalidated by a tag.
     ///
     /// # Errors
     ///

@@ -15,7 +15,8 @@ use crate::{
     envelope::{Envelope, Payload},
     flight::Flights,
     key::FullKey,
-    near::{self, Held, Near},
+    near::{Held, Near},
+    nesting,
     pending::Pending,
     provider::{BoxFuture, FetchOptions, Lookup, Store},
     tags::Namespace,
@@ -69,7 +70,7 @@ impl Chosen {
     pub(crate) fn near_value(&self, key: &[u8]) -> Option<Arc<Held>> {
         let near = self.near()?;
         // A pending invalidation may concern the key; what a loader makes of it would outlive its settling.
-        match self.pending.is_open() && !near::is_loading() {
+        match self.pending.is_open() && !nesting::is_loading() {
             true => near.get(key),
             false => None,
         }

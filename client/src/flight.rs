@@ -21,10 +21,7 @@ use std::{
     collections::HashMap,
     fmt,
     hash::{BuildHasher, RandomState},
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering::Relaxed},
-    },
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use bytes::Bytes;
@@ -33,6 +30,8 @@ use tokio::{
     time::Instant,
 };
 
+use crate::nesting;
+
 /// The map is split so that callers of different keys do not wait for each other.
 const SHARDS: usize = 16;
 
@@ -40,11 +39,10 @@ const SHARDS: usize = 16;
 pub(crate) struct Flights {
     hasher: RandomState,
     shards: [Mutex<HashMap<Bytes, Flight>>; SHARDS],
-    next_id: AtomicU64,
 }
 
 struct Flight {
-    id: u64,
+    id: nesting::Id,
     overtaken: Arc<Notify>,
     outcome: watch::Receiver<Option<Outcome>>,
 }
@@ -109,29 +107,32 @@ impl Outcome {
 pub(crate) struct Leader {
     flights: Arc<Flights>,
     key: Bytes,
-    id: u64,
+    id: nesting::Id,
     overtaken: Arc<Notify>,
     outcome: watch::Sender<Option<Outcome>>,
 }
 
 /// One who waits for the leader.
-pub(crate) struct Follower(watch::Receiver<Option<Outcome>>);
+pub(crate) struct Follower {
+    id: nesting::Id,
+    outcome: watch::Receiver<Option<Outcome>>,
+}
 
 impl Flights {
     pub(crate) fn new() -> Arc<Self> {
         Arc::new(Self {
             hasher: RandomState::new(),
             shards: Default::default(),
-            next_id: AtomicU64::new(0),
         })
     }
 
     /// Another caller is filling this key: wait for it.
     pub(crate) fn follow(&self, key: &[u8]) -> Option<Follower> {
         let shard = self.shard(key);
-        shard
-            .get(key)
-            .map(|flight| Follower(flight.outcome.clone()))
+        shard.get(key).map(|flight| Follower {
+            id: flight.id,
+            outcome: flight.outcome.clone(),
+        })
     }
 
     /// Be the one who fills this key, unless there is one.
@@ -151,7 +152,7 @@ impl Flights {
     }
 
     fn insert(self: &Arc<Self>, shard: &mut HashMap<Bytes, Flight>, key: &Bytes) -> Leader {
-        let id = self.next_id.fetch_add(1, Relaxed);
+        let id = nesting::next_id();
         let (sender, outcome) = watch::channel(None);
         let overtaken = Arc::new(Notify::new());
         let flight = Flight {
@@ -181,6 +182,11 @@ impl Flights {
 }
 
 impl Leader {
+    /// The fill.
+    pub(crate) fn id(&self) -> nesting::Id {
+        self.id
+    }
+
     /// Tells the followers.
     pub(crate) fn finish(self, outcome: Outcome) {
         self.outcome.send_replace(Some(outcome));
@@ -212,11 +218,16 @@ impl Drop for Leader {
 }
 
 impl Follower {
+    /// Notes that the caller waits; `None` if it would wait for itself.
+    pub(crate) fn waits(&self) -> Option<nesting::Waiting> {
+        nesting::wait_for(self.id)
+    }
+
     /// The outcome; `None` if the leader gave up.
     ///
     /// Cancel-safe.
     pub(crate) async fn outcome(mut self) -> Option<Outcome> {
-        self.0.wait_for(Option::is_some).await.ok()?.clone()
+        self.outcome.wait_for(Option::is_some).await.ok()?.clone()
     }
 }
 

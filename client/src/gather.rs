@@ -29,9 +29,10 @@ use crate::{
     Codec, Loaded, Policy, Result, Served, Source,
     core::{Chosen, Handle, Opened},
     fill::{AtHand, Errors, Fill, Sealed},
+    flight::Leader,
     key::FullKey,
     load::{Asked, Loading, PATIENCE},
-    near, telemetry,
+    nesting, telemetry,
 };
 
 /// How often what is left is looked at as a whole, after one of it was waited for. Each time another caller filled some
@@ -191,9 +192,11 @@ impl<C: Codec> Gathering<'_, C> {
         }
         let own = self.to_owned();
         let running = self.handle.core.background.enter();
+        let outer = nesting::current();
         let load = async move {
             let _running = running;
-            own.borrow().go_on(looked, values, &*loader).await
+            let load = own.borrow().go_on(looked, values, &*loader);
+            nesting::within(outer, load).await
         };
         match tokio::spawn(load.in_current_span()).await {
             Ok(loaded) => loaded,
@@ -340,7 +343,9 @@ impl<C: Codec> Gathering<'_, C> {
         let began = Instant::now();
         let mut stand_ins = self.stand_ins(&mut ours);
         let missing = ours.iter().map(|(item, _)| item.key.clone()).collect();
-        let mut load = pin!(near::loading(|| loader(missing)));
+        let fills = ours.iter().filter_map(|(_, fill)| fill.leader.as_ref());
+        let fills: Vec<_> = fills.map(Leader::id).collect();
+        let mut load = pin!(nesting::loading(fills, || loader(missing)));
         let loaded = match timeout(core.loader_timeout, &mut load).await {
             Ok(loaded) => loaded,
             Err(_) => {

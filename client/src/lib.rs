@@ -145,6 +145,7 @@ mod load;
 mod loaded;
 pub mod memory;
 mod near;
+mod nesting;
 mod pending;
 mod policy;
 pub mod provider;

@@ -34,7 +34,7 @@ use crate::{
     flight::{Arrival, Leader, Outcome, SharedError},
     grant::Grants,
     key::FullKey,
-    near,
+    nesting,
     provider::{FetchOptions, Lookup},
     telemetry,
 };
@@ -142,6 +142,9 @@ impl Loading<'_> {
                 false => began,
             };
             let leader = if let Some(follower) = self.core.flights.follow(self.key.as_slice()) {
+                let Some(_waiting) = follower.waits() else {
+                    return Look::Fill(Box::pin(self.fill_alone(None)).await);
+                };
                 let outcome = Box::pin(timeout(patience(), follower.outcome())).await;
                 match outcome.ok().flatten() {
                     Some(Outcome::Failed(Some(error))) if shares_errors => {
@@ -227,6 +230,9 @@ impl Loading<'_> {
             let patience = self.core.loader_timeout.saturating_sub(began.elapsed());
             let Some(follower) = self.core.flights.follow(self.key.as_slice()) else {
                 continue;
+            };
+            let Some(_waiting) = follower.waits() else {
+                break;
             };
             match timeout(patience, follower.outcome()).await.ok().flatten() {
                 Some(Outcome::Failed(Some(error))) if shares_errors => return Look::Failed(error),
@@ -391,7 +397,8 @@ impl Loading<'_> {
         let mut at_hand = fill.at_hand.take().filter(may_stand_in);
         let source = fill.source();
         let began = Instant::now();
-        let mut load = pin!(near::loading(loader));
+        let leader = fill.leader.as_ref().map(Leader::id);
+        let mut load = pin!(nesting::loading(leader, loader));
         let loaded = match timeout(self.core.loader_timeout, &mut load).await {
             Ok(loaded) => loaded,
             Err(_) => {
@@ -474,10 +481,12 @@ impl OwnedLoading {
         let at_hand = fill.at_hand.take();
         let is_awaited = at_hand.is_none();
         let running = self.core.background.enter();
+        let outer = nesting::current().filter(|_| is_awaited);
         let load = async move {
             let _running = running;
             let loading = self.borrow();
-            let loaded = loading.fill(fill, seal, loader, Errors::own()).await;
+            let load = loading.fill(fill, seal, loader, Errors::own());
+            let loaded = nesting::within(outer, load).await;
             if let (Err(error), false) = (&loaded, is_awaited) {
                 tracing::warn!(key = %self.key.as_slice().escape_ascii(), %error, "a refresh in the background failed");
                 telemetry::refresh_failed();

@@ -67,12 +67,14 @@ static NUMBERS: [&Number; 10] = [
     &INVALIDATION_MEMORY_TAGS,
 ];
 
-/// Registers the options; those among the module's arguments (`name value ...`) take the place of the defaults.
+/// Registers the options; those among the module's arguments (`name value ...`) take the place of the defaults. There a
+/// name may begin with `mcache.` as it does everywhere else.
 ///
 /// # Errors
 /// An argument that is not an option, or a value out of bounds.
 pub fn register(ctx: &Context, args: &[RedisString]) -> Result<(), String> {
     check_arguments(args)?;
+    let args = &short(args);
     let wrong = |name: &str, error: RedisError| format!("{name}: {error}");
     for number in NUMBERS {
         let name = number.name;
@@ -141,10 +143,27 @@ pub fn register(ctx: &Context, args: &[RedisString]) -> Result<(), String> {
     Ok(())
 }
 
+/// The name of an option without `mcache.`.
+fn option_of(name: &RedisString) -> String {
+    let name = name.to_string_lossy();
+    name.strip_prefix("mcache.").unwrap_or(&name).to_owned()
+}
+
+/// The arguments, with names as they are registered.
+fn short(args: &[RedisString]) -> Vec<RedisString> {
+    let names_and_values = args.iter().enumerate();
+    names_and_values
+        .map(|(at, arg)| match at % 2 {
+            0 => RedisString::create(None, option_of(arg)),
+            _ => arg.clone(),
+        })
+        .collect()
+}
+
 /// A misspelt option must not be ignored in silence.
 fn check_arguments(args: &[RedisString]) -> Result<(), String> {
     for pair in args.chunks(2) {
-        let name = pair[0].to_string_lossy();
+        let name = option_of(&pair[0]);
         let known = NUMBERS.iter().any(|n| n.name == name)
             || ["on-restart", "on-promote", "feed", ACCEPT].contains(&&*name);
         if !known {

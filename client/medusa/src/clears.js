@@ -108,10 +108,24 @@ class Clears {
       // Others are waiting already; an attempt of its own would only cost this caller the deadline.
       this.#owe(batch.items)
       this.#ended(batch.items)
-      this.deliver().then(() => batch.settle(this.owed.size === 0))
+      this.deliver().then(async (leases) => {
+        const isDelivered = this.owed.size === 0
+        if (isDelivered) await this.#settled(leases)
+        batch.settle(isDelivered)
+      })
       return
     }
     this.#sendToAll(batch.items).then(batch.settle)
+  }
+
+  /** Waits until no near cache serves what the nodes have acknowledged. @param {{ node: string, leaseMs: number }[]} leases */
+  async #settled(leases) {
+    await Promise.all(leases.map(({ node, leaseMs }) => this.settles.wait(node, leaseMs)))
+  }
+
+  /** The primaries that can be told, and it is known how. */
+  #primaries() {
+    return new Map(this.server.isUnknown ? [] : this.server.primaries())
   }
 
   /** They are acknowledged or owed: while anything is owed, this process's near cache is not read. */
@@ -126,7 +140,7 @@ class Clears {
 
   /** @returns {Promise<boolean>} whether every primary acknowledged */
   async #sendToAll(items) {
-    const primaries = new Map(this.server.primaries())
+    const primaries = this.#primaries()
     let isOwed = false
     const settling = []
     const sent = this.server.owners().map(async (node) => {
@@ -213,7 +227,10 @@ class Clears {
     this.timer.unref?.()
   }
 
-  /** Sends what is owed now, once at a time. Settles within the deadline of a command. */
+  /**
+   * Sends what is owed now, once at a time. Settles within the deadline of a command.
+   * @returns {Promise<{ node: string, leaseMs: number }[]>} for how long near caches may go on serving some of it
+   */
   deliver() {
     return (this.delivery ??= this.#deliver().finally(() => (this.delivery = undefined)))
   }
@@ -221,19 +238,25 @@ class Clears {
   async #deliver() {
     const now = performance.now()
     for (const [name, item] of this.owed) if (item.outlivedAt <= now) this.owed.delete(name)
-    if (this.owed.size === 0) return this.near?.everything()
+    if (this.owed.size === 0) {
+      this.near?.everything()
+      return []
+    }
     const upTo = this.lastSeq
     const items = new Map()
     for (const [name, item] of this.owed) items.set(name, item.mode)
-    const primaries = new Map(this.server.primaries())
+    const primaries = this.#primaries()
+    const leases = []
     const owners = this.server.owners()
     await Promise.all(
       owners.map(async (node) => {
         if (!primaries.has(node) || (this.acknowledged.get(node) ?? 0) >= upTo) return
         this.counters.retried += items.size
         try {
-          // Reads need not wait until it is settled, and its caller was told long ago that it is late.
-          await this.#sendTo(node, items)
+          // Reads need not wait until it is settled. A caller that was told that it is late does not either; one that
+          // came meanwhile does.
+          const leaseMs = await this.#sendTo(node, items)
+          if (leaseMs > 0) leases.push({ node, leaseMs })
           this.acknowledged.set(node, upTo)
         } catch {
           // It stays owed.
@@ -246,10 +269,14 @@ class Clears {
       for (const [name, item] of this.owed) if (item.seq <= upTo) this.owed.delete(name)
       this.pause = RETRY_MIN_MS
     }
-    if (this.owed.size > 0) return this.#retryLater()
+    if (this.owed.size > 0) {
+      this.#retryLater()
+      return leases
+    }
     // In the same step: what was asked for while something was owed is not put away.
     this.near?.everything()
     this.log.info("every clear has been delivered")
+    return leases
   }
 
   /** What is not acknowledged, in the shop's own names. */

@@ -257,6 +257,11 @@ class Store {
    */
   async getByTags(tags) {
     this.clears.flush()
+    if (this.clears.owed.size > 0) await this.clears.deliver()
+    if (this.clears.owed.size > 0) {
+      this.counters.bypassed += 1
+      return []
+    }
     const names = new Set()
     try {
       await Promise.all(

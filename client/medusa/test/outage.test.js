@@ -141,6 +141,22 @@ test("a server that is killed and comes back with its data on disk serves nothin
   await fill(provider)
 })
 
+test("a read by tags finds nothing while a clear is owed, in the moment when the server is back either", async (t) => {
+  const redis = await TestRedis.start(t, { args: ["--mcache.on-restart", "keep"] })
+  const provider = await startProvider(t, { redisUrl: redis.url })
+  await fill(provider)
+  await redis.ask("SAVE")
+  await redis.kill()
+  await until("the process notices", () => !provider.stats().usable)
+  await provider.clear({ tags: ["Product:3"], ...AUTO })
+  const { client } = provider.store.server
+  const back = new Promise((resolve) => client.prependOnceListener("ready", resolve)).then(() => provider.get({ tags: ["Product:3"] }))
+  await redis.run()
+  assert.deepEqual(await back, [], "the server was asked before it had heard of the clear")
+  await until("the clears are delivered", () => provider.stats().owed === 0)
+  assert.equal((await provider.get({ tags: ["Product:list:*"] })).length, 9)
+})
+
 test("a restart in the middle of a load: the load's result is not stored", async (t) => {
   const redis = await TestRedis.start(t)
   const provider = await startProvider(t, { redisUrl: redis.url })

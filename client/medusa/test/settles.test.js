@@ -54,6 +54,42 @@ for (const [what, clear] of [
   })
 }
 
+test("a clear that comes while an earlier one is owed waits as well", async (t) => {
+  const redis = await startFed(t)
+  const provider = await startProvider(t, { redisUrl: redis.url, commandTimeout: 100 })
+  const [first] = await redis.ask("MCACHE.FEED", "NEW", "PREFIX", "mc:")
+  redis.pause()
+  t.after(() => redis.resume())
+  assert.equal(await provider.store.clearTags(["Product:1"]), false)
+  // The next attempt is a while off, as after a few in vain.
+  clearTimeout(provider.store.clears.timer)
+  redis.resume()
+  await until("the server answers again", () => provider.stats().usable)
+  assert.equal(provider.stats().owed, 1)
+  const clearing = provider.store.clearTags(["Product:2"])
+  await until("it is acknowledged", () => provider.stats().owed === 0)
+  assert.equal(await isOver(clearing), false, "a near cache may serve it")
+  let position = first
+  await until("the near cache has confirmed all it was told", async () => {
+    ;[position] = await redis.ask("MCACHE.FEED", position, "PREFIX", "mc:")
+    return await isOver(clearing)
+  })
+  assert.equal(await clearing, true)
+  assert.equal(provider.stats().settledByTime, 0)
+})
+
+test("a clear in the moment when a server is reached for the first time is as good as later ones", async (t) => {
+  const redis = await startFed(t)
+  await redis.kill()
+  const provider = await startProvider(t, { redisUrl: redis.url, connectTimeout: 200 })
+  const { client } = provider.store.server
+  const clearing = new Promise((resolve) => client.prependOnceListener("ready", resolve)).then(() => provider.store.clearKey("page"))
+  await redis.run()
+  await clearing
+  await until("it is delivered", () => provider.stats().owed === 0)
+  assert.equal(await redis.calls("mcache.clear"), 1, "a plain UNLINK would let a fill of the key go on")
+})
+
 test("a near cache of another prefix is not waited for, nor any where settling is switched off", async (t) => {
   const redis = await startFed(t)
   const provider = await startProvider(t, { redisUrl: redis.url })

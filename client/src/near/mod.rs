@@ -10,13 +10,12 @@
 //!
 //! - this file: options · `cache.rs`: the near cache of one provider · `reads.rs`: reads that go to the server and what
 //!   is kept of them · `feed.rs`: following the primaries · `store.rs`, `index.rs`, `clock.rs`: the parts ·
-//!   `derived.rs`: why loaders read no near values · `stats.rs`: what is told of it
+//!   `stats.rs`: what is told of it
 //!
 //! Every decision is `mcache_core::near`; nothing here compares numbers of events. What the promise is: `docs/near.md`.
 
 mod cache;
 mod clock;
-mod derived;
 mod feed;
 mod index;
 mod reads;
@@ -25,7 +24,6 @@ mod store;
 
 use cache::Origin;
 pub(crate) use cache::{Near, NearData, OwnGuard};
-pub(crate) use derived::{is_loading, loading};
 pub use stats::{NearDrops, NearPrimary, NearStats};
 pub(crate) use store::Held;
 

@@ -3,6 +3,7 @@
 mod batches;
 mod failing;
 mod flight;
+mod nested;
 mod options;
 mod stale;
 #[path = "../support/mod.rs"]

@@ -7,7 +7,7 @@ use crate::epoch::{Epoch, Token};
 use crate::error::Error;
 use crate::feed::Named;
 use crate::index::Scope;
-use crate::text::{MAX_PATTERN_BYTES, MAX_TTL_S, integer, seconds_ms};
+use crate::text::{MAX_PATTERN_BYTES, MAX_TTL_S, integer, is_word, seconds_ms};
 
 pub use packed::{Packed, PackedTags};
 
@@ -106,11 +106,11 @@ impl Set {
         while at < args.len() {
             let word = args.get(at);
             at += 1;
-            if word.eq_ignore_ascii_case(b"TAGS") {
+            if is_word(word, b"TAGS") {
                 check_tags(args, at, limits, limits.tag_bytes)?;
                 set.tags_from = at;
                 break;
-            } else if word.eq_ignore_ascii_case(b"TOKEN") {
+            } else if is_word(word, b"TOKEN") {
                 if at == args.len() {
                     return Err(Error::Missing {
                         after: "TOKEN",
@@ -122,7 +122,7 @@ impl Set {
                     return Err(Error::Twice("TOKEN"));
                 }
                 at += 1;
-            } else if word.eq_ignore_ascii_case(b"SWR") {
+            } else if is_word(word, b"SWR") {
                 if at == args.len() {
                     return Err(Error::Missing {
                         after: "SWR",
@@ -135,7 +135,7 @@ impl Set {
                     return Err(Error::Twice("SWR"));
                 }
                 at += 1;
-            } else if word.eq_ignore_ascii_case(b"NX") || word.eq_ignore_ascii_case(b"XX") {
+            } else if is_word(word, b"NX") || is_word(word, b"XX") {
                 let wanted = if word[0].eq_ignore_ascii_case(&b'N') {
                     OnlyIf::Absent
                 } else {
@@ -145,9 +145,9 @@ impl Set {
                     return Err(Error::Exclusive("NX", "XX"));
                 }
                 set.only_if = wanted;
-            } else if word.eq_ignore_ascii_case(b"MANUAL") {
+            } else if is_word(word, b"MANUAL") {
                 set.manual = true;
-            } else if word.eq_ignore_ascii_case(b"NEAR") {
+            } else if is_word(word, b"NEAR") {
                 let named = subscription(args, at)?;
                 if set.near.replace(named).is_some() {
                     return Err(Error::Twice("NEAR"));
@@ -212,23 +212,20 @@ impl Invalidate {
             near: false,
             tags_from: 1,
         };
-        let is = |at: usize, word: &str| args.get(at).eq_ignore_ascii_case(word.as_bytes());
-        if ["AUTO", "SOFT", "NEAR", "TAGS"]
-            .iter()
-            .any(|word| is(1, word))
-        {
+        let mut word = args.get(1);
+        if is_word(word, b"TAGS") || Self::is_option(word) {
             let mut at = 1;
-            while !is(at, "TAGS") {
-                if is(at, "AUTO") {
+            while !is_word(word, b"TAGS") {
+                if is_word(word, b"AUTO") {
                     invalidate.scope = Scope::Auto;
-                } else if is(at, "SOFT") {
+                } else if is_word(word, b"SOFT") {
                     invalidate.soft = true;
-                } else if is(at, "NEAR") {
+                } else if is_word(word, b"NEAR") {
                     invalidate.near = true;
                 } else if at < args.len() {
                     return Err(Error::Syntax {
                         expected: "AUTO, SOFT, NEAR or TAGS",
-                        got: args.get(at).to_vec(),
+                        got: word.to_vec(),
                     });
                 } else {
                     return Err(Error::Missing {
@@ -237,12 +234,18 @@ impl Invalidate {
                     });
                 }
                 at += 1;
+                word = args.get(at);
             }
             invalidate.tags_from = at + 1;
         }
         // Not their length: a limit lowered at run time must not shield what is already stored.
         check_tags(args, invalidate.tags_from, limits, usize::MAX)?;
         Ok(invalidate)
+    }
+
+    #[inline]
+    fn is_option(word: &[u8]) -> bool {
+        is_word(word, b"AUTO") || is_word(word, b"SOFT") || is_word(word, b"NEAR")
     }
 }
 
@@ -381,12 +384,12 @@ impl Fetch {
         };
         let mut at = 2;
         while at < args.len() {
-            if args.get(at).eq_ignore_ascii_case(b"BRIEF") {
+            if is_word(args.get(at), b"BRIEF") {
                 fetch.brief = true;
                 at += 1;
                 continue;
             }
-            if args.get(at).eq_ignore_ascii_case(b"NEAR") {
+            if is_word(args.get(at), b"NEAR") {
                 fetch.near = Some(subscription(args, at + 1)?);
                 at += 2;
                 continue;
@@ -509,7 +512,7 @@ impl Scan {
         while at < args.len() {
             let word = args.get(at);
             at += 1;
-            if patterns && word.eq_ignore_ascii_case(b"MATCH") {
+            if patterns && is_word(word, b"MATCH") {
                 if at == args.len() {
                     return Err(Error::Missing {
                         after: "MATCH",
@@ -521,7 +524,7 @@ impl Scan {
                     return Err(Error::PatternTooLong(bytes));
                 }
                 scan.pattern_at = Some(at);
-            } else if word.eq_ignore_ascii_case(b"COUNT") {
+            } else if is_word(word, b"COUNT") {
                 if at == args.len() {
                     return Err(Error::Missing {
                         after: "COUNT",

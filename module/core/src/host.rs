@@ -101,6 +101,17 @@ impl Host {
         }
     }
 
+    /// Whether the user `default` of the ACL is one and the same for as long as the server runs: ACL DELUSER refuses to
+    /// delete it, and ACL LOAD copies the new rules into it, because every client that did not authenticate points to
+    /// it. True of the versions that were looked at; of a later one it must be found out before it is said here.
+    pub fn keeps_default_user(self) -> bool {
+        let (major, minor, _) = self.version;
+        match self.maker {
+            Maker::Redis => (major, minor) <= (8, 6),
+            Maker::Valkey => (major, minor) <= (9, 1),
+        }
+    }
+
     /// How slots can move whole here.
     pub fn slot_migration(self) -> SlotMigration {
         match (self.maker, self.version) {
@@ -163,6 +174,22 @@ mod tests {
         ] {
             let refusal = Host::parse(name, version, None).expect_err("unknown");
             assert!(refusal.starts_with("this server"), "{refusal}");
+        }
+    }
+
+    #[test]
+    fn only_versions_that_were_looked_at_keep_their_default_user() {
+        for (host, expected) in [
+            (redis("7.0.5"), true),
+            (redis("8.6.3"), true),
+            (redis("8.8.0"), false),
+            (redis("9.0.0"), false),
+            (valkey("7.2.0"), true),
+            (valkey("9.1.2"), true),
+            (valkey("9.2.0"), false),
+            (valkey("10.0.0"), false),
+        ] {
+            assert_eq!(host.keeps_default_user(), expected, "{host}");
         }
     }
 

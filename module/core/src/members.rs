@@ -142,7 +142,7 @@ impl List {
                 if ids.shrinks() {
                     return None;
                 }
-                let entry = ids.swap_remove(pos);
+                let entry = ids.replace_by_last(pos);
                 Some(entry.map(|entry| Moved { entry, place: 0 }))
             }
             List::Placed(placed) => {
@@ -154,7 +154,7 @@ impl List {
                 {
                     return None;
                 }
-                let entry = placed.ids.swap_remove(pos);
+                let entry = placed.ids.replace_by_last(pos);
                 let place = usize::from(place);
                 Some(entry.map(|entry| Moved { entry, place }))
             }
@@ -316,6 +316,22 @@ impl Ids {
                 id
             }
         }
+    }
+
+    /// [`Ids::swap_remove`], for a caller who knows that it does not give memory back ([`Ids::shrinks`]).
+    #[inline]
+    fn replace_by_last(&mut self, pos: u32) -> Option<u32> {
+        let (last, slot) = match self {
+            Ids::Short(ids) => (ids.pop()?, ids.get_mut(pos as usize)),
+            Ids::Long { chunks, len } => {
+                let last = chunks.last_mut()?.pop()?;
+                *len -= 1;
+                let chunk = chunks.get_mut(pos as usize / CHUNK)?;
+                (last, chunk.get_mut(pos as usize % CHUNK))
+            }
+        };
+        *slot? = last;
+        Some(last)
     }
 
     fn swap_remove(&mut self, pos: u32) -> Option<u32> {

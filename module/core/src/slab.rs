@@ -12,38 +12,54 @@ const CHUNK: usize = 1024;
 /// 64-bit words of a chunk's bitmap of free slots.
 const WORDS: usize = CHUNK / 64;
 
-/// `Option<T>` and a bitmap instead of a free list inside the slots: a pointer costs 8 bytes here, not 16.
-struct Chunk<T> {
-    slots: Box<[Option<T>]>,
+/// The values of a chunk: an array of fixed size, so that a number within the chunk needs no check against its length.
+type Slots<T> = Box<[Option<T>; CHUNK]>;
+
+/// What else is known of a chunk. A bitmap instead of a free list inside the slots: a pointer costs 8 bytes there, not
+/// 16.
+struct Spare {
     free: [u64; WORDS],
+    /// No word before this one has a free slot.
+    low: u16,
     live: u16,
 }
 
-impl<T> Chunk<T> {
-    fn new() -> Self {
-        Chunk {
-            slots: (0..CHUNK).map(|_| None).collect(),
-            free: [u64::MAX; WORDS],
-            live: 0,
-        }
-    }
+impl Spare {
+    const ALL: Spare = Spare {
+        free: [u64::MAX; WORDS],
+        low: 0,
+        live: 0,
+    };
 
     fn is_full(&self) -> bool {
         usize::from(self.live) == CHUNK
     }
 
     /// The lowest free slot, marked as used.
-    fn take_free(&mut self) -> Option<usize> {
-        let word = self.free.iter().position(|w| *w != 0)?;
+    #[inline]
+    fn take(&mut self) -> Option<usize> {
+        let low = usize::from(self.low);
+        let word = low + self.free.get(low..)?.iter().position(|w| *w != 0)?;
+        self.low = word as u16;
         let bit = self.free[word].trailing_zeros() as usize;
-        self.free[word] &= !(1 << bit);
+        self.free[word] &= self.free[word] - 1;
         self.live += 1;
         Some(word * 64 + bit)
     }
 
+    #[inline]
     fn give_back(&mut self, slot: usize) {
         self.free[slot / 64] |= 1 << (slot % 64);
+        self.low = self.low.min((slot / 64) as u16);
         self.live -= 1;
+    }
+}
+
+fn chunk<T>() -> Slots<T> {
+    let slots: Vec<Option<T>> = (0..CHUNK).map(|_| None).collect();
+    match slots.into_boxed_slice().try_into() {
+        Ok(slots) => slots,
+        Err(_) => unreachable!("that many were made"),
     }
 }
 
@@ -60,7 +76,10 @@ pub(crate) enum Next {
 
 /// Values under stable ids below 2^31.
 pub(crate) struct Slab<T> {
-    chunks: Vec<Option<Chunk<T>>>,
+    /// The values, which every look-up reads: a pointer for each chunk, and nothing beside it.
+    chunks: Vec<Option<Slots<T>>>,
+    /// Of each chunk, which slots are free.
+    spare: Vec<Spare>,
     /// Chunks with at least one free slot, allocated or not; each at most once.
     open: Vec<u32>,
     len: usize,
@@ -78,6 +97,7 @@ impl<T> Slab<T> {
     pub(crate) const fn new() -> Self {
         Slab {
             chunks: Vec::new(),
+            spare: Vec::new(),
             open: Vec::new(),
             len: 0,
             full: 0,
@@ -97,15 +117,17 @@ impl<T> Slab<T> {
     /// Bytes allocated by the slab itself. O(1).
     pub(crate) fn bytes(&self) -> usize {
         self.full * class(CHUNK * size_of::<Option<T>>())
-            + class(self.chunks.capacity() * size_of::<Option<Chunk<T>>>())
+            + class(self.chunks.capacity() * size_of::<Option<Slots<T>>>())
+            + class(self.spare.capacity() * size_of::<Spare>())
             + class(self.open.capacity() * 4)
     }
 
     /// Frees one chunk with all that is in it, for a caller that takes the slab apart and looks nothing up any more;
     /// true while there are more.
     pub(crate) fn shed(&mut self) -> bool {
-        if let Some(Some(chunk)) = self.chunks.pop() {
-            self.len -= usize::from(chunk.live);
+        let spare = self.spare.pop().map_or(0, |spare| usize::from(spare.live));
+        if let Some(Some(_)) = self.chunks.pop() {
+            self.len -= spare;
             self.full -= 1;
         }
         if self.chunks.is_empty() {
@@ -118,48 +140,69 @@ impl<T> Slab<T> {
     ///
     /// # Panics
     /// When 2^31 values are stored: memory ends long before (the payloads alone would be terabytes).
+    #[inline]
     pub(crate) fn insert(&mut self, value: T) -> u32 {
         let at = match self.open.last() {
             Some(&at) => at as usize,
-            None => {
-                let at = self.chunks.len();
-                assert!(at < (1 << 31) / CHUNK, "slab full");
-                self.chunks.push(None);
-                self.open.push(at as u32);
-                at
-            }
+            None => self.add_chunk(),
         };
-        self.full += usize::from(self.chunks[at].is_none());
-        let chunk = self.chunks[at].get_or_insert_with(Chunk::new);
-        let slot = chunk.take_free().expect("an open chunk has a free slot");
-        chunk.slots[slot] = Some(value);
-        if chunk.is_full() {
+        let slot = self.put(at, value);
+        if self.spare[at].is_full() {
             self.open.pop();
         }
-        self.len += 1;
         (at * CHUNK + slot) as u32
     }
 
+    #[cold]
+    fn add_chunk(&mut self) -> usize {
+        let at = self.chunks.len();
+        assert!(at < (1 << 31) / CHUNK, "slab full");
+        self.chunks.push(None);
+        self.spare.push(Spare::ALL);
+        self.open.push(at as u32);
+        at
+    }
+
+    /// Puts a value into the lowest free slot of a chunk that is not full.
+    #[inline]
+    fn put(&mut self, at: usize, value: T) -> usize {
+        let full = &mut self.full;
+        let slots = self.chunks[at].get_or_insert_with(|| {
+            *full += 1;
+            chunk()
+        });
+        let slot = self.spare[at]
+            .take()
+            .expect("an open chunk has a free slot");
+        slots[slot % CHUNK] = Some(value);
+        self.len += 1;
+        slot
+    }
+
     /// Takes a value out.
+    #[inline]
     pub(crate) fn remove(&mut self, id: u32) -> Option<T> {
         let (at, slot) = (id as usize / CHUNK, id as usize % CHUNK);
-        let chunk = self.chunks.get_mut(at)?.as_mut()?;
-        let was_full = chunk.is_full();
-        let value = chunk.slots[slot].take()?;
-        chunk.give_back(slot);
-        self.len -= 1;
-        if was_full {
+        let value = self.chunks.get_mut(at)?.as_mut()?[slot].take()?;
+        let spare = &mut self.spare[at];
+        if spare.is_full() {
             self.open.push(at as u32);
         }
-        if chunk.live == 0 {
-            self.chunks[at] = None;
-            self.full -= 1;
-            if self.len == 0 {
-                self.chunks = Vec::new();
-                self.open = Vec::new();
-            }
+        spare.give_back(slot);
+        self.len -= 1;
+        if spare.live == 0 {
+            self.drop_chunk(at);
         }
         Some(value)
+    }
+
+    #[cold]
+    fn drop_chunk(&mut self, at: usize) {
+        self.chunks[at] = None;
+        self.full -= 1;
+        if self.len == 0 {
+            *self = Slab::new();
+        }
     }
 
     /// Chunks that are allocated.
@@ -175,8 +218,7 @@ impl<T> Slab<T> {
     /// Whether [`Slab::move_down`] would move the value.
     pub(crate) fn can_move_down(&self, id: u32, finger: &mut usize) -> bool {
         let from = id as usize / CHUNK;
-        let is_full = |chunk: &Option<Chunk<T>>| chunk.as_ref().is_some_and(Chunk::is_full);
-        while *finger < from && self.chunks.get(*finger).is_some_and(is_full) {
+        while *finger < from && self.spare.get(*finger).is_some_and(Spare::is_full) {
             work::step(1);
             *finger += 1;
         }
@@ -194,12 +236,8 @@ impl<T> Slab<T> {
         if self.chunks.is_empty() {
             return Some(self.insert(value));
         }
-        self.full += usize::from(self.chunks[*finger].is_none());
-        let chunk = self.chunks[*finger].get_or_insert_with(Chunk::new);
-        let slot = chunk.take_free().expect("it is not full");
-        chunk.slots[slot] = Some(value);
-        self.len += 1;
-        if chunk.is_full()
+        let slot = self.put(*finger, value);
+        if self.spare[*finger].is_full()
             && let Some(at) = self.open.iter().position(|open| *open as usize == *finger)
         {
             self.open.swap_remove(at);
@@ -211,13 +249,15 @@ impl<T> Slab<T> {
     /// O(chunks).
     pub(crate) fn trim(&mut self) {
         let used = self.chunks.iter().rposition(Option::is_some);
-        self.chunks.truncate(used.map_or(0, |last| last + 1));
-        let bound = self.chunks.len();
+        let bound = used.map_or(0, |last| last + 1);
+        self.chunks.truncate(bound);
+        self.spare.truncate(bound);
         self.open.retain(|chunk| (*chunk as usize) < bound);
         self.open.sort_unstable_by(|one, other| other.cmp(one));
         // What stays is copied: only where little does.
         if bound * 2 < self.chunks.capacity() {
             self.chunks.shrink_to_fit();
+            self.spare.shrink_to_fit();
         }
         self.open.shrink_to_fit();
     }
@@ -234,7 +274,7 @@ impl<T> Slab<T> {
                 } else {
                     u64::MAX
                 };
-                let free = chunk.as_ref().map_or(u64::MAX, |chunk| chunk.free[word]);
+                let free = self.spare[at].free[word];
                 let used = !free & mask;
                 if used != 0 {
                     let id = (at * CHUNK + word * 64) as u32 + used.trailing_zeros();
@@ -255,12 +295,12 @@ impl<T> Slab<T> {
 
     #[inline]
     pub(crate) fn get(&self, id: u32) -> Option<&T> {
-        self.chunks.get(id as usize / CHUNK)?.as_ref()?.slots[id as usize % CHUNK].as_ref()
+        self.chunks.get(id as usize / CHUNK)?.as_ref()?[id as usize % CHUNK].as_ref()
     }
 
     #[inline]
     pub(crate) fn get_mut(&mut self, id: u32) -> Option<&mut T> {
-        self.chunks.get_mut(id as usize / CHUNK)?.as_mut()?.slots[id as usize % CHUNK].as_mut()
+        self.chunks.get_mut(id as usize / CHUNK)?.as_mut()?[id as usize % CHUNK].as_mut()
     }
 }
 

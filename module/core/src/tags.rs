@@ -52,6 +52,17 @@ struct Record {
 }
 
 const _: () = assert!(size_of::<Option<Record>>() == 24);
+
+impl Record {
+    #[inline]
+    fn fate(&self) -> Fate {
+        match self.bits & (DEAD | SOFT) {
+            0 => Fate::Live,
+            SOFT => Fate::Soft,
+            _ => Fate::Dead,
+        }
+    }
+}
 /// Bytes of a record beside its name.
 pub(crate) const RECORD: usize = 24;
 
@@ -61,6 +72,16 @@ pub(crate) enum Fate {
     Live,
     Soft,
     Dead,
+}
+
+/// What a member leaves behind.
+pub(crate) struct Left {
+    /// The member that moved into its position, if one did.
+    pub(crate) moved: Option<Moved>,
+    /// The fate of the record.
+    pub(crate) fate: Fate,
+    /// The record has no members now.
+    pub(crate) is_empty: bool,
 }
 
 /// All records of all databases, and their member lists.
@@ -100,11 +121,7 @@ impl Tags {
     /// Dead also if it is no longer there: it was dropped when its last member left.
     #[inline]
     pub(crate) fn fate(&self, record: u32) -> Fate {
-        match self.records.get(record).map(|r| r.bits & (DEAD | SOFT)) {
-            Some(0) => Fate::Live,
-            Some(SOFT) => Fate::Soft,
-            _ => Fate::Dead,
-        }
+        self.records.get(record).map_or(Fate::Dead, Record::fate)
     }
 
     pub(crate) fn class(&self, record: u32) -> Class {
@@ -238,28 +255,41 @@ impl Tags {
         }
     }
 
-    /// Removes the member at `position`; returns the one that moved there, if one did.
+    /// Removes the member at `position`. One look at the record tells all that has to be known of it then.
     #[inline]
-    pub(crate) fn swap_remove(&mut self, record: u32, position: u32) -> Option<Moved> {
-        let r = self.records.get_mut(record)?;
+    pub(crate) fn swap_remove(&mut self, record: u32, position: u32) -> Left {
+        let mut left = Left {
+            moved: None,
+            fate: Fate::Dead,
+            is_empty: true,
+        };
+        let Some(r) = self.records.get_mut(record) else {
+            return left;
+        };
+        left.fate = r.fate();
         if r.members == EMPTY || r.members & LIST == 0 {
             r.members = EMPTY;
-            return None;
+            return left;
         }
         let id = r.members & !LIST;
-        let list = self.lists.get_mut(id)?;
-        let moved = list.swap_remove_within(position).unwrap_or_else(|| {
+        let Some(list) = self.lists.get_mut(id) else {
+            return left;
+        };
+        left.moved = list.swap_remove_within(position).unwrap_or_else(|| {
             let before = list.bytes();
             let moved = list.swap_remove(position);
             self.list_bytes = self.list_bytes + list.bytes() - before;
             moved
         });
+        left.is_empty = false;
         if list.len() == 1 {
-            r.members = list.get(0)?;
+            if let Some(only) = list.get(0) {
+                r.members = only;
+            }
             self.list_bytes -= list.bytes();
             self.lists.remove(id);
         }
-        moved
+        left
     }
 
     /// Whether moving records or lists together would give memory back.

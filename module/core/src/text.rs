@@ -168,6 +168,16 @@ fn unit(pattern: &[u8], mut allow: impl FnMut(u8)) -> &[u8] {
     }
 }
 
+/// Whether an argument is this keyword, which consists of letters, in upper or lower case. For keywords of a few bytes
+/// that is one comparison: the two cases of a letter differ in one bit, and no other byte becomes a letter by it.
+#[inline]
+pub(crate) fn is_word<const N: usize>(argument: &[u8], word: &[u8; N]) -> bool {
+    const LOWER: u8 = 0x20;
+    debug_assert!(word.iter().all(u8::is_ascii_alphabetic));
+    <&[u8; N]>::try_from(argument)
+        .is_ok_and(|argument| argument.map(|byte| byte | LOWER) == word.map(|byte| byte | LOWER))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -302,5 +312,23 @@ mod tests {
             assert!(steps <= words * 1_000, "{steps}");
         }
         assert!(Pattern::new(&b"*".repeat(MAX_PATTERN_BYTES + 1)).is_none());
+    }
+
+    #[test]
+    fn words_are_what_they_are_in_upper_and_lower_case_and_nothing_else() {
+        for word in ["TAGS", "tags", "tAgS"] {
+            assert!(is_word(word.as_bytes(), b"TAGS"), "{word}");
+        }
+        for other in ["", "TAG", "TAGSS", "AUTO"] {
+            assert!(!is_word(other.as_bytes(), b"TAGS"), "{other}");
+        }
+        for at in 0..4 {
+            for byte in 0..=u8::MAX {
+                let mut word = *b"TaGs";
+                word[at] = byte;
+                let expected = word.eq_ignore_ascii_case(b"TAGS");
+                assert_eq!(is_word(&word, b"TAGS"), expected, "{}", word.escape_ascii());
+            }
+        }
     }
 }

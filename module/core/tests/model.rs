@@ -33,6 +33,22 @@ struct World {
     keyspace: Vec<BTreeMap<Vec<u8>, Entry>>,
     model: Vec<BTreeMap<Vec<u8>, Model>>,
     epoch: u64,
+    listing: Listing,
+}
+
+/// Listings of the tags of a database and of the entries of a tag that are gone on with from time to time.
+#[derive(Default)]
+struct Listing {
+    db: usize,
+    cursor: u64,
+    found: BTreeSet<Vec<u8>>,
+    /// The tags that entries, live or soft, have carried all the time.
+    there: BTreeSet<Vec<u8>>,
+    tag: Vec<u8>,
+    entries_cursor: u64,
+    entries_found: BTreeSet<Vec<u8>>,
+    /// The live entries that have carried the tag all the time, if at all overwritten then by SET.
+    entries_there: BTreeMap<Vec<u8>, (Entry, bool)>,
 }
 
 fn tag_name(n: usize) -> Vec<u8> {
@@ -63,6 +79,7 @@ impl World {
             keyspace: vec![BTreeMap::new(); DBS],
             model: vec![BTreeMap::new(); DBS],
             epoch: 10,
+            listing: Listing::default(),
         }
     }
 
@@ -314,11 +331,92 @@ impl World {
     }
 }
 
+impl World {
+    fn live(&self, db: usize) -> impl Iterator<Item = (&Vec<u8>, &Model)> {
+        let all = self.model[db].iter();
+        all.filter(|(_, model)| model.verdict() == "live")
+    }
+
+    fn tags_there(&self, db: usize) -> BTreeSet<Vec<u8>> {
+        let all = self.model[db].values().filter(|model| !model.dead);
+        all.flat_map(|model| model.tags.clone()).collect()
+    }
+
+    fn entries_there(&self, db: usize, tag: &[u8]) -> BTreeMap<Vec<u8>, (Entry, bool)> {
+        self.live(db)
+            .filter(|(_, model)| model.tags.contains(tag))
+            .map(|(key, model)| (key.clone(), (self.keyspace[db][key], model.manual)))
+            .collect()
+    }
+
+    /// After each step: what is not there any more need not be found. Some pages further, what was there was found.
+    fn go_on_listing(&mut self, was_set: bool, was_swapped: bool) {
+        let mut listing = std::mem::take(&mut self.listing);
+        let now = self.tags_there(listing.db);
+        listing.there.retain(|tag| now.contains(tag));
+        let now = self.entries_there(listing.db, &listing.tag);
+        listing.entries_there.retain(|key, (entry, manual)| {
+            now.get(key).is_some_and(|(other, other_manual)| {
+                let stays = other == entry || was_set && manual == other_manual;
+                *entry = *other;
+                stays
+            })
+        });
+        if was_swapped {
+            listing.entries_there.clear();
+        }
+        if self.rng.u8(..4) == 0 {
+            let (next, page) = self
+                .server
+                .index
+                .scan_tags(listing.db, listing.cursor, 9, None);
+            listing
+                .found
+                .extend(page.iter().map(|(name, _)| name.to_vec()));
+            listing.cursor = next;
+            let at = listing.entries_cursor;
+            let (next, page) = self
+                .server
+                .index
+                .scan_entries(listing.db, &listing.tag, at, 2);
+            listing
+                .entries_found
+                .extend(page.iter().map(|entry| entry.key().to_vec()));
+            listing.entries_cursor = next;
+            if listing.entries_cursor == 0 {
+                for key in listing.entries_there.keys() {
+                    assert!(
+                        listing.entries_found.contains(key),
+                        "{} was missed",
+                        key.escape_ascii()
+                    );
+                }
+                listing.tag = self.tag();
+                listing.entries_found.clear();
+                listing.entries_there = self.entries_there(listing.db, &listing.tag);
+            }
+            if listing.cursor == 0 {
+                for tag in &listing.there {
+                    assert!(
+                        listing.found.contains(tag),
+                        "{} was missed",
+                        tag.escape_ascii()
+                    );
+                }
+                listing.found.clear();
+                listing.there = self.tags_there(listing.db);
+            }
+        }
+        self.listing = listing;
+    }
+}
+
 fn run(seed: u64, steps: usize) {
     println!("seed {seed}");
     let mut world = World::new(seed);
     for step in 0..steps {
-        match world.rng.u8(..100) {
+        let what = world.rng.u8(..100);
+        match what {
             0..45 => world.set(),
             45..60 => {
                 let (db, key) = (world.db(), world.key());
@@ -351,6 +449,7 @@ fn run(seed: u64, steps: usize) {
             }
         }
         world.check();
+        world.go_on_listing(what < 45, (96..98).contains(&what));
     }
     // Everything goes, and with it all memory but the databases' own few bytes.
     for db in 0..DBS {

@@ -23,7 +23,14 @@ fn look(ctx: Ctx<'_>, args: Args<'_>, fetch: Fetch, may_wait: bool) -> Result<()
     let found = match key.held() {
         Held::Foreign => return Err(Error::WrongType),
         Held::Nothing => None,
-        Held::Entry(entry) => Some(entry),
+        Held::Entry(mut entry) => {
+            let is_plain = fetch.early_ms == 0 && fetch.near.is_none();
+            if is_plain && state::with(|s| s.is_hit(&mut entry, redis::now_ms)) {
+                reply_plain_hit(ctx, fetch, entry.value());
+                return Ok(());
+            }
+            Some(entry)
+        }
     };
     let caller = Fetcher {
         db: ctx.db(),
@@ -43,8 +50,7 @@ fn look(ctx: Ctx<'_>, args: Args<'_>, fetch: Fetch, may_wait: bool) -> Result<()
                 near::give(ctx.db(), named, args.bytes(1), &entry, life_ms)
             });
             match (token, fetch.near) {
-                // It is most of what clients hear, and an array takes them and us several times as long as its parts.
-                (None, None) if fetch.brief => ctx.reply_bytes(entry.value()),
+                (None, None) => reply_plain_hit(ctx, fetch, entry.value()),
                 _ => reply(ctx, fetch, State::Hit, Some(entry.value()), token, near),
             }
         }
@@ -59,6 +65,18 @@ fn look(ctx: Ctx<'_>, args: Args<'_>, fetch: Fetch, may_wait: bool) -> Result<()
         }
     }
     Ok(())
+}
+
+/// A hit of which there is nothing else to say. It is most of what clients hear, and an array takes them and us several
+/// times as long as its parts.
+fn reply_plain_hit(ctx: Ctx<'_>, fetch: Fetch, value: &[u8]) {
+    if fetch.brief {
+        return ctx.reply_bytes(value);
+    }
+    ctx.reply_array(3);
+    ctx.reply_hit();
+    ctx.reply_bytes(value);
+    ctx.reply_null();
 }
 
 /// A lease goes only to a caller that may write the key: Redis has checked that it may read the key.

@@ -80,6 +80,12 @@ pub fn slot_migration() -> SlotMigration {
         .map_or(SlotMigration::ByKey, |host| host.slot_migration())
 }
 
+/// Whether the user `default` is the same one for as long as the server runs.
+#[inline]
+pub fn keeps_default_user() -> bool {
+    HOST.get().is_some_and(|host| host.keeps_default_user())
+}
+
 /// Whether this is a node of a cluster.
 #[inline]
 pub fn is_in_cluster() -> bool {

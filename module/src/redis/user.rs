@@ -9,10 +9,11 @@
 use std::ffi::{CString, c_int};
 use std::ptr::{NonNull, null_mut};
 use std::sync::LazyLock;
+use std::sync::atomic::{AtomicPtr, Ordering};
 
 use redis_module::raw;
 
-use super::{Args, Ctx, OwnedStr, Str, bytes, rm};
+use super::{Args, Ctx, OwnedStr, Str, bytes, host, rm};
 
 /// ENOTSUP of Linux: the one number of errno that is asked for.
 const ENOTSUP: i32 = 95;
@@ -53,7 +54,17 @@ pub struct User {
     raw: NonNull<raw::RedisModuleUser>,
     /// Where the server tells a user's rules by name only.
     name: Option<OwnedStr>,
+    /// The handle is [`DEFAULT`], which is never freed.
+    is_kept: bool,
 }
+
+/// The handle of the user `default`, once it was asked for, where the server has the same such user for as long as it
+/// runs ([`host::keeps_default_user`]). Other users come and go, and a handle of one that is gone points nowhere.
+static DEFAULT: AtomicPtr<raw::RedisModuleUser> = AtomicPtr::new(null_mut());
+
+/// The description of rules that was last found to allow every key. One reference to it is kept here, so no other
+/// string can come to be at its address; and Redis makes a new string when rules change, it never changes one.
+static ALL_KEYS: AtomicPtr<raw::RedisModuleString> = AtomicPtr::new(null_mut());
 
 /// What is done with a tag.
 #[derive(Clone, Copy)]
@@ -66,14 +77,30 @@ pub enum Access {
 
 impl User {
     fn named(name: Str) -> Option<User> {
-        // SAFETY: a valid string; the user is freed by `User`.
-        let raw = NonNull::new(unsafe { rm!(RedisModule_GetModuleUserFromUserName)(name) })?;
+        // SAFETY: a valid string.
+        let is_default = host::keeps_default_user() && unsafe { bytes(name) } == b"default";
+        let kept = match is_default {
+            true => NonNull::new(DEFAULT.load(Ordering::Relaxed)),
+            false => None,
+        };
+        let raw = match kept {
+            Some(raw) => raw,
+            // SAFETY: a valid string; the handle is freed by `User`, or kept.
+            None => NonNull::new(unsafe { rm!(RedisModule_GetModuleUserFromUserName)(name) })?,
+        };
+        if is_default {
+            DEFAULT.store(raw.as_ptr(), Ordering::Relaxed);
+        }
         let name = match *DESCRIBE {
             Some(_) => None,
             // SAFETY: a valid string.
             None => Some(OwnedStr::new(unsafe { bytes(name) })),
         };
-        Some(User { raw, name })
+        Some(User {
+            raw,
+            name,
+            is_kept: is_default,
+        })
     }
 
     /// By whose rules a command may go on that Redis lets this user run.
@@ -206,11 +233,21 @@ impl User {
             return super::rules_of(ctx, name)
                 .map_or(Rules::Several(Vec::new()), |text| Rules::of(&text));
         };
-        // SAFETY: a valid user; the string is ours to free.
+        // SAFETY: a valid user; the reference to the string is ours to give back, or to keep in `ALL_KEYS` in place of
+        // the one there.
         unsafe {
             let string = describe(self.raw.as_ptr());
-            let rules = Rules::of(bytes(string));
-            rm!(RedisModule_FreeString)(null_mut(), string);
+            let mut spare = string;
+            let rules = match string == ALL_KEYS.load(Ordering::Relaxed) {
+                true => Rules::AllKeys,
+                false => Rules::of(bytes(string)),
+            };
+            if matches!(rules, Rules::AllKeys) {
+                spare = ALL_KEYS.swap(string, Ordering::Relaxed);
+            }
+            if !spare.is_null() {
+                rm!(RedisModule_FreeString)(null_mut(), spare);
+            }
             rules
         }
     }
@@ -235,6 +272,7 @@ impl User {
         let user = User {
             raw: NonNull::new(user)?,
             name: None,
+            is_kept: false,
         };
         for rule in rules {
             let rule = CString::new(*rule).ok()?;
@@ -276,7 +314,9 @@ fn selectors(rules: &[u8]) -> Vec<User> {
 
 impl Drop for User {
     fn drop(&mut self) {
-        // SAFETY: made by `Ctx::user`, freed once.
-        unsafe { rm!(RedisModule_FreeModuleUser)(self.raw.as_ptr()) };
+        if !self.is_kept {
+            // SAFETY: the handle was made for this user, and is freed once.
+            unsafe { rm!(RedisModule_FreeModuleUser)(self.raw.as_ptr()) };
+        }
     }
 }

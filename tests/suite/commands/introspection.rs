@@ -167,6 +167,79 @@ fn entries_are_listed_in_pages_even_while_they_come_and_go() {
     }
 }
 
+/// What the pages of a listing return, from a cursor on; names in the first column.
+fn rest_of(redis: &mut Session, listing: &str, tag: &str, mut cursor: String) -> Vec<String> {
+    let mut found = Vec::new();
+    loop {
+        let reply: (String, Vec<String>) =
+            redis.typed(&format!("{listing} {tag} {cursor} COUNT 10"));
+        cursor = reply.0;
+        found.extend(reply.1);
+        if cursor == "0" {
+            return found;
+        }
+    }
+}
+
+#[test]
+fn a_listing_of_tags_misses_none_that_changes_between_automatic_manual_and_soft() {
+    let server = Server::builder()
+        .set("mcache.reclaim-inline-max", 0)
+        .start();
+    let mut redis = server.session();
+    for n in 0..40 {
+        redis.ok(&format!("MCACHE.SET k{n} 100 v SWR 100 TAGS t{n}"));
+    }
+    redis.ok("MCACHE.SET late 100 v MANUAL TAGS twice");
+    redis.ok("MCACHE.SET soft 100 v SWR 100 TAGS soft");
+    // What comes from now on takes the places of these.
+    redis.int("DEL k0 k1 k2");
+    let (cursor, _): (String, Vec<String>) = redis.typed("MCACHE.TAGS 0 COUNT 10");
+    redis.ok("MCACHE.SET early 100 v TAGS twice");
+    redis.int("DEL late");
+    assert_eq!(redis.int("MCACHE.INVALIDATE SOFT TAGS soft"), 1);
+    harness::wait::until("what is soft is dealt with", || {
+        redis.stat("pending_reclaim") == 0
+    });
+    let found = rest_of(&mut redis, "MCACHE.TAGS", "", cursor);
+    for tag in ["twice", "soft", "t39"] {
+        assert!(found.contains(&tag.to_owned()), "{tag}: {found:?}");
+    }
+}
+
+#[test]
+fn softly_invalidated_entries_are_counted_under_their_tags_at_once() {
+    let server = Server::builder()
+        .set("mcache.reclaim-inline-max", 0)
+        .start();
+    let mut redis = server.session();
+    for n in 0..100 {
+        redis.ok(&format!("MCACHE.SET k{n} 100 v SWR 100 TAGS t"));
+    }
+    redis.ok("MULTI");
+    redis.run("MCACHE.INVALIDATE SOFT TAGS t");
+    redis.run("MCACHE.TAGS 0");
+    let (count, listed): (i64, (String, (String, i64))) = redis.typed("EXEC");
+    assert_eq!((count, listed), (100, ("0".into(), ("t".into(), 100))));
+}
+
+#[test]
+fn a_listing_of_entries_misses_none_that_is_overwritten() {
+    let server = Server::start();
+    let mut redis = server.session();
+    for n in 0..60 {
+        redis.ok(&format!("MCACHE.SET k{n} 0 v TAGS t"));
+    }
+    let (cursor, mut found): (String, Vec<String>) = redis.typed("MCACHE.ENTRIES t 0 COUNT 10");
+    for n in (0..60).step_by(3) {
+        redis.ok(&format!("MCACHE.SET k{n} 0 w TAGS another t"));
+    }
+    found.extend(rest_of(&mut redis, "MCACHE.ENTRIES", "t", cursor));
+    found.sort();
+    found.dedup();
+    assert_eq!(found.len(), 60);
+}
+
 #[test]
 fn scans_refuse_what_they_do_not_understand() {
     let server = Server::start();
@@ -405,6 +478,39 @@ fn options_have_the_documented_defaults_and_can_be_set_at_load_and_at_run_time()
     for (name, value) in [("on-restart", "keep"), ("on-promote", "drop")] {
         redis.ok(&format!("CONFIG SET mcache.{name} {value}"));
         assert_eq!(redis.list(&format!("CONFIG GET mcache.{name}"))[1], value);
+    }
+}
+
+#[test]
+fn options_are_given_behind_loadmodule_by_either_name() {
+    let loaded = |options: &str| {
+        let module = format!("{} {options}", harness::locate::module().display());
+        Server::builder().without_module().set("loadmodule", module)
+    };
+    for options in [
+        "max-tags 77 on-restart keep",
+        "mcache.max-tags 77 mcache.on-restart keep",
+    ] {
+        let server = loaded(options).start();
+        let mut redis = server.session();
+        assert_eq!(
+            redis.list("CONFIG GET mcache.max-tags")[1],
+            "77",
+            "{options}"
+        );
+        assert_eq!(
+            redis.list("CONFIG GET mcache.on-restart")[1],
+            "keep",
+            "{options}"
+        );
+    }
+    for (options, reason) in [
+        ("mcache.max-tag 77", "unknown option 'max-tag'"),
+        ("mcache.max-tags", "max-tags needs a value"),
+        ("mcache.max-tags 0", "max-tags must be between 1 and 65535"),
+    ] {
+        let log = loaded(options).refusal();
+        assert!(log.contains(reason), "{options}:\n{log}");
     }
 }
 

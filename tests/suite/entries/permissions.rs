@@ -1,6 +1,8 @@
 //! A user that may only read costs other users nothing, and tags are covered by the rules that allow the command.
 
-use harness::{Server, ServerBuilder, Session, wait};
+use std::fs;
+
+use harness::{ScratchDir, Server, ServerBuilder, Session, wait};
 
 use crate::filling::fetching::{Waiting, busy, fetch, hit, missed};
 
@@ -251,6 +253,60 @@ fn only_rules_that_cover_every_key_cover_every_tag() {
                 true => assert_eq!(user.int(line), 0, "{keys}"),
                 false => assert!(user.error(line).contains("the tag 't'"), "{keys}"),
             }
+        }
+    }
+}
+
+/// The handle of the user `default` is kept, and so is what its rules allow until they change: every way in which they
+/// do must be seen by the next command, and so must another user on the same connection.
+#[test]
+fn rules_of_the_default_user_count_at_once_however_they_change() {
+    const LINES: [&str; 2] = ["MCACHE.SET a 0 v TAGS b", "MCACHE.INVALIDATE TAGS b"];
+    let may = |session: &mut Session, allowed: bool, why: &str| {
+        for line in LINES {
+            let refusal = session.try_run(line).err().unwrap_or_default();
+            let expected = if allowed { "" } else { "NOPERM" };
+            assert_eq!(refusal.is_empty(), allowed, "{why}, {line}: {refusal}");
+            assert!(refusal.contains(expected), "{why}, {line}: {refusal}");
+        }
+    };
+    for builder in telling_and_not() {
+        let dir = ScratchDir::new("acl");
+        let file = dir.path().join("users.acl");
+        let write = |rules: &str| {
+            let other = "user other on >secret ~a* &* +@all";
+            let text = format!("user default on nopass &* +@all {rules}\n{other}\n");
+            fs::write(&file, text).expect("the rules are written");
+        };
+        write("~*");
+        let server = builder.set("aclfile", file.display()).start();
+        let mut redis = server.session();
+        for round in 0..3 {
+            may(&mut redis, true, &format!("round {round}"));
+            redis.ok("ACL SETUSER default resetkeys ~a*");
+            may(&mut redis, false, "set to ~a*");
+            redis.ok("ACL SETUSER default ~*");
+            may(&mut redis, true, "set to ~*");
+            write("~a*");
+            redis.ok("ACL LOAD");
+            may(&mut redis, false, "loaded ~a*");
+            write("~*");
+            redis.ok("ACL LOAD");
+            may(&mut redis, true, "loaded ~*");
+            write("~a* +no-such-command");
+            redis.error("ACL LOAD");
+            redis.error("ACL DELUSER default");
+            may(&mut redis, true, "a file that is refused");
+            redis.ok("AUTH other secret");
+            may(&mut redis, false, "as another user");
+            redis.run("RESET");
+            may(&mut redis, true, "as before");
+            redis.ok("ACL SETUSER default (+mcache.get ~b*)");
+            may(&mut redis, true, "with a selector beside ~*");
+            redis.ok("ACL SETUSER default resetkeys ~a*");
+            may(&mut redis, false, "~a* and a selector");
+            write("~*");
+            redis.ok("ACL LOAD");
         }
     }
 }

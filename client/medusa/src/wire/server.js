@@ -45,6 +45,8 @@ class Server {
     this.silent = new Map()
     /** What the server lacks, in words; undefined while it lacks nothing. @type {string | undefined} */
     this.lacks = undefined
+    /** Until the first look at which commands it has. */
+    this.isUnknown = true
     /** Whether the server knows MCACHE.CLEAR, which also refuses fills of the key. */
     this.hasClear = false
     /** Whether it knows near caches, and so MCACHE.SETTLE. */
@@ -165,6 +167,7 @@ class Server {
       hasClear &&= Boolean(found?.[2])
       hasSettle &&= Boolean(found?.[3])
     }
+    this.isUnknown &&= this.primaries().length === 0
     this.lacks = lacks
     this.hasClear = hasClear && !lacks
     this.hasSettle = hasSettle && !lacks

@@ -14,6 +14,8 @@ impl Index {
     pub(crate) fn begin_anew(&mut self) {
         let mut fresh = Index::with_key(self.tags.key());
         fresh.floor = Epoch::END;
+        fresh.listed = std::mem::take(&mut self.listed);
+        fresh.listed.moved_all();
         // What goes on arriving beside must not arrive among what is served.
         fresh.staging = self.staging.is_some().then(Vec::new);
         *self = fresh;

@@ -178,6 +178,7 @@ impl Index {
         self.settle();
         self.db(a.max(b));
         self.dbs.swap(a, b);
+        self.listed.moved_all();
         self.wipe_from_the_beginning();
     }
 
@@ -192,6 +193,7 @@ impl Index {
         if let Some(staged) = self.staging.take() {
             self.discard_all();
             self.dbs = staged;
+            self.listed.moved_all();
         }
     }
 

@@ -7,8 +7,8 @@
 //!
 //! Who knows an id is told of the new one: of an entry the entry itself and the lists of its tags, of a record the
 //! table of names and its members, of a list its record. There must be no others, so a pass rests while anything is
-//! dead, soft, condemned, flushed or being loaded beside. A cursor of [`Index::scan_tags`] names a record: it tells its
-//! *era*, which ends when records move.
+//! dead, soft, condemned, flushed or being loaded beside. A cursor of [`Index::scan_tags`] names a record: after moves
+//! of records it begins again (`listed.rs`).
 //!
 //! What is large stays where it is: an entry with more than [`MOST_TAGS`] tags, a record with more than
 //! [`MOST_MEMBERS`] members. It takes about as much itself as the chunk that it keeps.
@@ -24,8 +24,6 @@ const MOST_TAGS: usize = 512;
 const MOST_MEMBERS: usize = 64;
 /// Tags, members and empty parts of a slab that one call looks at, but for the last of them.
 const PIECE: usize = 256;
-/// Eras before their numbers begin again: with an id of 32 bits a cursor stays below 2^52, exact in any language.
-const ERAS: u32 = 1 << 20;
 
 /// Where a pass goes on.
 #[derive(Default)]
@@ -46,13 +44,6 @@ pub(super) struct Compaction {
     pass: Option<Pass>,
     /// Chunks, and values in them, when the last pass ended. What it could not free, another would not either.
     after: Option<(usize, usize)>,
-    era: u32,
-}
-
-impl Compaction {
-    pub(super) fn era(&self) -> u32 {
-        self.era
-    }
 }
 
 impl Index {
@@ -95,7 +86,9 @@ impl Index {
             let Some(home) = self.dbs.get_mut(pass.db) else {
                 self.tags.trim();
                 self.compaction.after = Some(self.extent());
-                self.end_era(moved);
+                if moved {
+                    self.listed.moved_all();
+                }
                 return;
             };
             match home.entries.next_used(pass.entry, &mut steps) {
@@ -127,15 +120,10 @@ impl Index {
                 }
             }
         }
-        self.end_era(moved);
-        self.compaction.pass = Some(pass);
-    }
-
-    /// Ends the era, if records moved in it.
-    fn end_era(&mut self, moved: bool) {
         if moved {
-            self.compaction.era = (self.compaction.era + 1) % ERAS;
+            self.listed.moved_all();
         }
+        self.compaction.pass = Some(pass);
     }
 }
 
@@ -421,6 +409,6 @@ mod tests {
             }
         }
         assert_eq!(listed.len(), 50);
-        assert!(world.index.compaction.era() > 0, "records moved");
+        assert!(world.index.listed.cursor(0) > 0, "records moved");
     }
 }

@@ -131,7 +131,7 @@ impl Index {
         carriers.map(|carriers| self.members(carriers)).sum()
     }
 
-    fn members(&self, carriers: Carriers) -> usize {
+    pub(super) fn members(&self, carriers: Carriers) -> usize {
         let live = carriers.live.map_or(0, |r| self.tags.len(r) as usize);
         live + carriers.soft.map_or(0, |r| self.softs.members(r))
     }
@@ -287,7 +287,11 @@ fn carriers_hashed(
     scope: Scope,
 ) -> impl Iterator<Item = Carriers> + use<> {
     let live = home.names.find_both(tags, name, hash);
-    let soft = home.soft_names.find_both(tags, name, hash);
+    // Mostly there are none at all.
+    let soft = match home.soft_names.len() {
+        0 => [None; 2],
+        _ => home.soft_names.find_both(tags, name, hash),
+    };
     let of = move |class| Carriers {
         live: live[class as usize],
         soft: soft[class as usize],

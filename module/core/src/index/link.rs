@@ -1,5 +1,6 @@
 //! The way in and out of the index.
 
+use super::listed::Listed;
 use super::{Db, Index, grow};
 use crate::entry::{Entry, MAX_TAGS, UNLINKED};
 use crate::epoch::Epoch;
@@ -47,6 +48,19 @@ impl Index {
             like,
             records,
         );
+        if self.listed.is_under_way() {
+            self.note_all_made(db, records);
+        }
+    }
+
+    /// Those that have no members yet were made just now.
+    #[cold]
+    fn note_all_made(&mut self, db: usize, records: &[u32]) {
+        for record in records {
+            if self.tags.len(*record) == 0 {
+                self.note_made(db, *record);
+            }
+        }
     }
 
     /// Puts an entry into the index. O(tags).
@@ -71,8 +85,11 @@ impl Index {
         names: impl Iterator<Item = &'a [u8]> + Clone,
         loading: bool,
     ) {
+        // A tag whose only entry gets another name is there all the time, with another record.
+        let gone = self.limbo.iter().max().copied();
         self.settle();
         let staging = if loading { self.staging.as_mut() } else { None };
+        let is_staged = staging.is_some();
         let home = grow(staging.unwrap_or(&mut self.dbs), db);
         // A file names its tags in no order, so each look-up is one into memory that is in no cache: they wait
         // together.
@@ -90,6 +107,18 @@ impl Index {
             &[],
             &mut self.adopted,
         );
+        if self.listed.is_under_way() && !is_staged {
+            let records = std::mem::take(&mut self.adopted);
+            self.note_all_made(db, &records);
+            for record in &records {
+                if gone.is_some_and(|gone| *record < gone) && self.tags.len(*record) == 0 {
+                    self.listed.lowered(*record);
+                }
+            }
+            self.adopted = records;
+        }
+        let staging = if loading { self.staging.as_mut() } else { None };
+        let home = grow(staging.unwrap_or(&mut self.dbs), db);
         entry.fill_tags(&self.adopted);
         link_in(&mut self.tags, home, entry, self.kills, self.floor);
     }
@@ -113,6 +142,7 @@ impl Index {
             softs: &mut self.softs,
             limbo: &mut self.limbo,
             doubtful_records: &mut self.doubtful_records,
+            listed: &mut self.listed,
             home,
         };
         for at in 0..entry.tags().len() {
@@ -124,7 +154,8 @@ impl Index {
     }
 
     /// Puts `new` where `old` stands; `old` is unlinked afterwards. O(tags), but only tags that differ cost more than a
-    /// comparison: an overwrite mostly carries the tags that were there, in the same order.
+    /// comparison: an overwrite mostly carries the tags that were there, in the same order. In the lists of tags that
+    /// both carry the entry stays where it is, so that a listing of them neither misses it nor finds it twice.
     ///
     /// `old` is linked in `db`, `new` is not linked and carries records resolved in `db` just now; `new`
     /// stays alive as [`Index::link`] demands.
@@ -140,32 +171,37 @@ impl Index {
             softs: &mut self.softs,
             limbo: &mut self.limbo,
             doubtful_records: &mut self.doubtful_records,
+            listed: &mut self.listed,
             home,
         };
         let (old_count, count) = (old.tags().len(), new.tags().len());
-        let kept = |at: usize, old: Entry, new: Entry| {
-            at < old_count && at < count && old.tags()[at] == new.tags()[at]
-        };
-        // All that leave first: a record that stands elsewhere in the new tags must not hold the entry twice.
+        let mut was = WasAt::new(old.tags(), new.tags());
+        let many = count > FEW;
+        // What stays is found first: what leaves must not change where that is.
+        for at in 0..count {
+            let record = new.tags()[at];
+            let Some(before) = was.take(record, at) else {
+                new.set_position(at, UNLINKED);
+                continue;
+            };
+            let position = old.position(before);
+            // It has another place among the tags now, or many tags and had few before: then no place was noted.
+            if many && (old_count <= FEW || before != at) {
+                leaving.tags.set_place(record, position, at as u16);
+            }
+            new.set_position(at, position);
+        }
         for at in 0..old_count {
-            if !kept(at, old, new) {
+            if !was.stays(at) {
                 leaving.leave(old.tags()[at], old.position(at), at);
             }
         }
-        let many = count > FEW;
         for at in 0..count {
-            let record = new.tags()[at];
-            let position = if kept(at, old, new) {
-                let position = old.position(at);
-                // It has many tags now and had few before: its place was not noted.
-                if many && old_count <= FEW {
-                    leaving.tags.set_place(record, position, at as u16);
-                }
-                position
-            } else {
-                leaving.tags.push(record, id, many.then_some(at as u16))
-            };
-            new.set_position(at, position);
+            if new.position(at) == UNLINKED {
+                let place = many.then_some(at as u16);
+                let position = leaving.tags.push(new.tags()[at], id, place);
+                new.set_position(at, position);
+            }
         }
         self.limbo_db = db;
         new.set_id(id);
@@ -221,6 +257,7 @@ impl Index {
             softs: &mut self.softs,
             limbo: &mut self.limbo,
             doubtful_records: &mut self.doubtful_records,
+            listed: &mut self.listed,
             home,
         };
         let many = entry.tags().len() > FEW;
@@ -233,6 +270,9 @@ impl Index {
             // Before it leaves: the record, and with it the name, may go.
             let names = &mut leaving.home.names;
             let fresh = names.find_or_insert_like(leaving.tags, record);
+            if fresh < record && leaving.tags.len(fresh) == 0 {
+                leaving.listed.lowered(fresh);
+            }
             leaving.leave(record, entry.position(at), at);
             entry.set_tag(at, fresh);
             let place = many.then_some(at as u16);
@@ -242,12 +282,63 @@ impl Index {
     }
 }
 
+/// Where among its old tags an entry had those that it still has.
+struct WasAt<'a> {
+    old: &'a [u32],
+    /// Up to here both are the same.
+    same: usize,
+    /// Of the others, by record: where it was.
+    others: Vec<(u32, u32)>,
+    /// Of the others, by place: whether it stays.
+    staying: Vec<bool>,
+}
+
+impl<'a> WasAt<'a> {
+    fn new(old: &'a [u32], new: &[u32]) -> Self {
+        let same = old.iter().zip(new).take_while(|(old, new)| old == new);
+        let same = same.count();
+        let mut others: Vec<(u32, u32)> = Vec::new();
+        if same < new.len() {
+            others.extend(old.iter().copied().zip(0..).skip(same));
+            others.sort_unstable();
+        }
+        let staying = vec![false; old.len() - same];
+        WasAt {
+            old,
+            same,
+            others,
+            staying,
+        }
+    }
+
+    /// Where it had the tag that it has at `at` now. Asked once for each.
+    fn take(&mut self, record: u32, at: usize) -> Option<usize> {
+        if at < self.same {
+            return Some(at);
+        }
+        let before = match self.old.get(at) {
+            Some(same) if *same == record => at,
+            _ => {
+                let found = self.others.binary_search_by_key(&record, |other| other.0);
+                self.others[found.ok()?].1 as usize
+            }
+        };
+        self.staying[before - self.same] = true;
+        Some(before)
+    }
+
+    fn stays(&self, at: usize) -> bool {
+        at < self.same || self.staying[at - self.same]
+    }
+}
+
 /// What leaving a record touches.
 struct Leaving<'a> {
     tags: &'a mut Tags,
     softs: &'a mut Softs,
     limbo: &'a mut Vec<u32>,
     doubtful_records: &'a mut usize,
+    listed: &'a mut Listed,
     home: &'a mut Db,
 }
 
@@ -257,18 +348,16 @@ impl Leaving<'_> {
     #[inline]
     fn leave(&mut self, record: u32, position: u32, at: usize) {
         work::step(1);
-        if let Some(moved) = self.tags.swap_remove(record, position)
+        let left = self.tags.swap_remove(record, position);
+        if let Some(moved) = left.moved
             && let Some(other) = self.home.entries.get_mut(moved.entry)
             && let Some(place) = place_of(other, record, [at, moved.place])
         {
             other.set_position(place, position);
         }
-        match self.tags.fate(record) {
-            Fate::Live => {
-                if self.tags.len(record) == 0 {
-                    self.limbo.push(record);
-                }
-            }
+        match left.fate {
+            Fate::Live if left.is_empty => self.limbo.push(record),
+            Fate::Live => {}
             Fate::Dead => self.home.pending -= 1,
             Fate::Soft => self.leave_soft(record),
         }
@@ -288,6 +377,9 @@ impl Leaving<'_> {
         }
         if let Heir::Record(heir) = heir {
             home.soft_names.add(self.tags, heir);
+            if heir < record {
+                self.listed.lowered(heir);
+            }
         }
         self.tags.remove(record);
         *self.doubtful_records -= 1;

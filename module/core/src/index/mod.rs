@@ -10,6 +10,7 @@
 //! - `leave.rs`: whole slots that go, and entries that the allocator moves
 //! - `compact.rs`: the few that are left of many move together
 //! - `reclaim.rs`: tasks; `bury.rs`: databases that go away as a whole, and other work that deletes no key
+//! - `listed.rs`: what a listing under way must not miss
 //! - `scan.rs`: numbers and listings; `verify.rs`: the self-check
 //!
 //! Invariants (checked entry by entry in [`Index::verify`]):
@@ -26,6 +27,7 @@ mod compact;
 mod leave;
 mod life;
 mod link;
+mod listed;
 mod reclaim;
 mod scan;
 mod verify;
@@ -45,6 +47,7 @@ pub use scan::{Page, Sizes};
 
 use bury::Discarded;
 use compact::Compaction;
+use listed::Listed;
 
 /// One database.
 #[derive(Default)]
@@ -95,6 +98,7 @@ pub struct Index {
     wiping: Option<(usize, u32)>,
     floor: Epoch,
     compaction: Compaction,
+    listed: Listed,
 }
 
 impl Default for Index {
@@ -129,6 +133,7 @@ impl Index {
             // Above zero: an entry born at `Epoch::ZERO` is dead from the start.
             floor: Epoch(1),
             compaction: Compaction::default(),
+            listed: Listed::default(),
         }
     }
 

@@ -72,28 +72,28 @@ impl Index {
     }
 
     /// Tags of a database with their numbers of entries, those that match the pattern if there is one. A tag that is
-    /// there during the whole scan is returned exactly once, unless records moved meanwhile: then the scan begins
-    /// again, and it is returned at least once. O(count), and a page ends early when that took many steps.
+    /// there during the whole scan is returned at least once: exactly once, unless its entries became MANUAL, soft or
+    /// the opposite meanwhile, or records moved, so that the scan begins again. O(count), and a page ends early when
+    /// that took many steps.
     pub fn scan_tags(
-        &self,
+        &mut self,
         db: usize,
         cursor: u64,
         count: usize,
         pattern: Option<&Pattern>,
     ) -> Page<(&[u8], usize)> {
-        // Above the record where it goes on, a cursor tells after which moves of records it was given.
-        let era = u64::from(self.compaction.era()) << 32;
-        let cursor_at = |record: u32| era | u64::from(record);
+        self.listed.is_awaited();
+        let cursor_at = |record: u32| self.listed.cursor(record);
         let Some(home) = self.dbs.get(db) else {
             return (0, Vec::new());
         };
-        let mut from = if cursor >> 32 << 32 == era {
-            cursor as u32
-        } else {
-            0
-        };
+        let (mut from, lower) = self.listed.from(cursor);
         let mut found = Vec::new();
         let mut steps = STEPS;
+        for record in lower {
+            work::step(1);
+            found.extend(self.tag_of(home, record, pattern, &mut steps));
+        }
         for _ in 0..count.max(1) {
             let record = match self.tags.next(from, &mut steps) {
                 Next::Id(record) => record,
@@ -103,12 +103,7 @@ impl Index {
             from = record + 1;
             work::step(1);
             steps = steps.saturating_sub(1);
-            if let Some(tag) = self.tag_of(home, record)
-                && pattern.is_none_or(|pattern| pattern.matches(tag.0, &mut steps))
-            {
-                steps = steps.saturating_sub(tag.0.len() / COPIED);
-                found.push(tag);
-            }
+            found.extend(self.tag_of(home, record, pattern, &mut steps));
             if steps == 0 {
                 break;
             }
@@ -119,25 +114,49 @@ impl Index {
         }
     }
 
-    /// The tag that is listed for this record, and how many entries carry it. A tag with entries of both classes has
-    /// two records: it is listed with the automatic one.
-    fn tag_of(&self, home: &Db, record: u32) -> Option<(&[u8], usize)> {
-        if self.tags.fate(record) != Fate::Live || !home.names.contains(&self.tags, record) {
+    /// The tag that is listed with this record, if it matches, and how many entries carry it.
+    fn tag_of(
+        &self,
+        home: &Db,
+        record: u32,
+        pattern: Option<&Pattern>,
+        steps: &mut usize,
+    ) -> Option<(&[u8], usize)> {
+        let names = match self.tags.fate(record) {
+            Fate::Live => &home.names,
+            Fate::Soft => &home.soft_names,
+            Fate::Dead => return None,
+        };
+        if !names.contains(&self.tags, record) {
             return None;
         }
         let name = self.tags.name(record);
-        let other = match self.tags.class(record) {
-            Class::Auto => Class::Manual,
-            Class::Manual => Class::Auto,
-        };
-        let twin = home
-            .names
-            .find(&self.tags, name, self.tags.hash(name), other);
-        if twin.is_some() && other == Class::Auto {
-            return None;
+        let (mut members, mut lowest) = (0, record);
+        for carriers in carriers_of(&self.tags, home, name, Scope::All) {
+            members += self.members(carriers);
+            let both = carriers.live.into_iter().chain(carriers.soft);
+            lowest = both.fold(lowest, u32::min);
         }
-        let members = self.tags.len(record) + twin.map_or(0, |twin| self.tags.len(twin));
-        (members > 0).then_some((name, members as usize))
+        let is_listed = members > 0
+            && lowest == record
+            && pattern.is_none_or(|pattern| pattern.matches(name, steps));
+        if is_listed {
+            *steps = steps.saturating_sub(name.len() / COPIED);
+        }
+        is_listed.then_some((name, members))
+    }
+
+    /// A record of a tag was made: the tag may be listed with it now, behind a listing that is under way.
+    pub(super) fn note_made(&mut self, db: usize, record: u32) {
+        self.listed.made();
+        let Some(home) = self.dbs.get(db) else { return };
+        let name = self.tags.name(record);
+        let others = carriers_of(&self.tags, home, name, Scope::All)
+            .flat_map(|carriers| carriers.live.into_iter().chain(carriers.soft))
+            .filter(|other| *other != record);
+        if others.min().is_some_and(|lowest| record < lowest) {
+            self.listed.lowered(record);
+        }
     }
 
     /// Entries that carry a tag, dead ones left out. One that carries it during the whole scan is returned at least

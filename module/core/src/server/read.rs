@@ -79,6 +79,15 @@ impl<W: Copy + Eq + Hash> Server<W> {
         None
     }
 
+    /// FETCH of a caller who refreshes nothing early: whether it is a hit, which then is counted. Most calls are, and
+    /// need nothing else of what [`Server::fetch`] asks for. Otherwise nothing has happened yet.
+    #[inline]
+    pub fn is_hit(&mut self, entry: &mut Entry, now_ms: impl FnOnce() -> u64) -> bool {
+        let is_live = self.condition(entry, now_ms) == Condition::Live;
+        self.stats.hits += u64::from(is_live);
+        is_live
+    }
+
     /// FETCH. `may_fill` says whether the caller may write the key and there is memory for what it would write; those
     /// who may not get hits and misses, and cost nothing. `turned_stale` as for [`Server::lookup`].
     pub fn fetch(
@@ -89,6 +98,12 @@ impl<W: Copy + Eq + Hash> Server<W> {
         may_fill: impl Fn() -> bool,
         turned_stale: impl FnOnce(),
     ) -> Fetched {
+        if caller.early_ms == 0
+            && let Some(mut entry) = found
+            && self.is_hit(&mut entry, || edge.now_ms())
+        {
+            return Fetched::Hit(entry, None);
+        }
         let condition = match found {
             Some(mut entry) => self.condition(&mut entry, || edge.now_ms()),
             None => Condition::Dead,
