@@ -180,6 +180,7 @@ impl Index {
         self.dbs.swap(a, b);
         self.listed.moved_all();
         self.wipe_from_the_beginning();
+        self.compact_from_the_beginning();
     }
 
     /// Begins to collect a second data set beside the one that is served.
@@ -194,6 +195,7 @@ impl Index {
             self.discard_all();
             self.dbs = staged;
             self.listed.moved_all();
+            self.compact_from_the_beginning();
         }
     }
 

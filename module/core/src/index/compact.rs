@@ -75,6 +75,14 @@ impl Index {
         self.dbs.iter().fold(self.tags.extent(), entries)
     }
 
+    /// Other databases stand where the pass has been: it begins again, or it would end without having seen them, and
+    /// what they waste would count as what no pass can change.
+    pub(super) fn compact_from_the_beginning(&mut self) {
+        if let Some(pass) = &mut self.compaction.pass {
+            *pass = Pass::default();
+        }
+    }
+
     /// Goes on with the pass, or begins one: a bounded piece.
     pub(super) fn compact(&mut self) {
         // Records without members have no entry that leads to them.
