@@ -73,8 +73,8 @@ static NUMBERS: [&Number; 10] = [
 /// # Errors
 /// An argument that is not an option, or a value out of bounds.
 pub fn register(ctx: &Context, args: &[RedisString]) -> Result<(), String> {
-    check_arguments(args)?;
     let args = &short(args);
+    check_arguments(args)?;
     let wrong = |name: &str, error: RedisError| format!("{name}: {error}");
     for number in NUMBERS {
         let name = number.name;
@@ -143,27 +143,21 @@ pub fn register(ctx: &Context, args: &[RedisString]) -> Result<(), String> {
     Ok(())
 }
 
-/// The name of an option without `mcache.`.
-fn option_of(name: &RedisString) -> String {
-    let name = name.to_string_lossy();
-    name.strip_prefix("mcache.").unwrap_or(&name).to_owned()
-}
-
-/// The arguments, with names as they are registered.
+/// The arguments, with names as they are registered: without `mcache.`.
 fn short(args: &[RedisString]) -> Vec<RedisString> {
-    let names_and_values = args.iter().enumerate();
-    names_and_values
-        .map(|(at, arg)| match at % 2 {
-            0 => RedisString::create(None, option_of(arg)),
-            _ => arg.clone(),
-        })
-        .collect()
+    let mut args = args.to_vec();
+    for name in args.iter_mut().step_by(2) {
+        if let Some(short) = name.as_slice().strip_prefix(b"mcache.") {
+            *name = RedisString::create_from_slice(std::ptr::null_mut(), short);
+        }
+    }
+    args
 }
 
 /// A misspelt option must not be ignored in silence.
 fn check_arguments(args: &[RedisString]) -> Result<(), String> {
     for pair in args.chunks(2) {
-        let name = option_of(&pair[0]);
+        let name = pair[0].to_string_lossy();
         let known = NUMBERS.iter().any(|n| n.name == name)
             || ["on-restart", "on-promote", "feed", ACCEPT].contains(&&*name);
         if !known {

@@ -241,8 +241,13 @@ impl Session {
     /// Everything a SCAN-like command finds: `line` with `{}` where the cursor goes.
     #[track_caller]
     pub fn scan(&mut self, line: &str) -> Vec<String> {
+        self.scan_from(line, "0".to_owned())
+    }
+
+    /// As [`scan`](Self::scan), from a cursor on.
+    #[track_caller]
+    pub fn scan_from(&mut self, line: &str, mut cursor: String) -> Vec<String> {
         let mut found = Vec::new();
-        let mut cursor = String::from("0");
         loop {
             let (next, page): (String, Vec<String>) = self.typed(&line.replacen("{}", &cursor, 1));
             found.extend(page);

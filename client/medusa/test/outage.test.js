@@ -124,14 +124,20 @@ test("a connection that breaks: what could not be delivered is delivered, and no
   }
 })
 
-test("a server that is killed and comes back with its data on disk serves nothing that was cleared meanwhile", async (t) => {
-  // `keep` serves what was loaded: so only the clears that are sent again can make it right.
+/** A server with ten entries on disk that was killed. `keep`: started again, it serves what it loads. */
+async function startKilled(t) {
   const redis = await TestRedis.start(t, { args: ["--mcache.on-restart", "keep"] })
   const provider = await startProvider(t, { redisUrl: redis.url })
   await fill(provider)
   await redis.ask("SAVE")
   await redis.kill()
   await until("the process notices", () => !provider.stats().usable)
+  return { redis, provider }
+}
+
+test("a server that is killed and comes back with its data on disk serves nothing that was cleared meanwhile", async (t) => {
+  // `keep` serves what was loaded: so only the clears that are sent again can make it right.
+  const { redis, provider } = await startKilled(t)
   await changeAll(provider)
   await provider.clear({ key: "page9" })
   assert.deepEqual(await served(provider), [])
@@ -142,12 +148,7 @@ test("a server that is killed and comes back with its data on disk serves nothin
 })
 
 test("a read by tags finds nothing while a clear is owed, in the moment when the server is back either", async (t) => {
-  const redis = await TestRedis.start(t, { args: ["--mcache.on-restart", "keep"] })
-  const provider = await startProvider(t, { redisUrl: redis.url })
-  await fill(provider)
-  await redis.ask("SAVE")
-  await redis.kill()
-  await until("the process notices", () => !provider.stats().usable)
+  const { redis, provider } = await startKilled(t)
   await provider.clear({ tags: ["Product:3"], ...AUTO })
   const { client } = provider.store.server
   const back = new Promise((resolve) => client.prependOnceListener("ready", resolve)).then(() => provider.get({ tags: ["Product:3"] }))
@@ -182,12 +183,7 @@ test("a server that is full refuses to store, and goes on clearing", async (t) =
 })
 
 test("too many clears while the server is away become one that clears everything", async (t) => {
-  const redis = await TestRedis.start(t, { args: ["--mcache.on-restart", "keep"] })
-  const provider = await startProvider(t, { redisUrl: redis.url })
-  await fill(provider)
-  await redis.ask("SAVE")
-  await redis.kill()
-  await until("the process notices", () => !provider.stats().usable)
+  const { redis, provider } = await startKilled(t)
   for (let n = 0; n < 12_000; n += 1) provider.store.clearTags([`Other:${n}`], true)
   await until("they are one", () => provider.stats().owed === 1)
   await redis.run()

@@ -61,7 +61,7 @@ test("a clear that comes while an earlier one is owed waits as well", async (t) 
   redis.pause()
   t.after(() => redis.resume())
   assert.equal(await provider.store.clearTags(["Product:1"]), false)
-  // The next attempt is a while off, as after a few in vain.
+  // The timer sends nothing: the clear that comes next is what sends the one that is owed.
   clearTimeout(provider.store.clears.timer)
   redis.resume()
   await until("the server answers again", () => provider.stats().usable)

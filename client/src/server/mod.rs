@@ -311,6 +311,19 @@ impl RedisProvider {
         }
     }
 
+    /// FETCH, spelled with these options: an answer that comes too late gives its lease back.
+    async fn call_fetch(&self, key: &[u8], cmd: Cmd, options: FetchOptions) -> Result<Value> {
+        if !options.wait.is_zero() {
+            return Box::pin(self.call_parked(key, &cmd, options.wait)).await;
+        }
+        let ask = Ask::Leasing {
+            cmd: &Arc::new(cmd),
+            lease: options.lease.unwrap_or(command::LEASE_OR_WAIT_MAX),
+            give_back: command::give_back,
+        };
+        self.call_for_value(key, ask).await
+    }
+
     async fn call_urgently(&self, key: &[u8], cmd: &Cmd) -> Result<Value> {
         match &self.topology {
             Topology::Single(link) => Ok(link.call(cmd, Urgency::MustArrive).await?),
@@ -337,15 +350,6 @@ impl RedisProvider {
             ErrorKind::Unavailable,
             "the server has become a replica".to_owned(),
         )
-    }
-}
-
-/// FETCH: an answer that comes too late gives its lease back.
-fn leasing(fetch: &Arc<Cmd>, options: FetchOptions) -> Ask<'_> {
-    Ask::Leasing {
-        cmd: fetch,
-        lease: options.lease.unwrap_or(command::LEASE_OR_WAIT_MAX),
-        give_back: command::give_back,
     }
 }
 
@@ -460,12 +464,8 @@ impl Provider for RedisProvider {
     fn fetch<'a>(&'a self, key: &'a [u8], options: FetchOptions) -> BoxFuture<'a, Result<Lookup>> {
         Box::pin(async move {
             let brief = !self.knows_no_brief.load(Relaxed);
-            let cmd = Arc::new(command::fetch(key, options, brief));
-            let answer = match options.wait {
-                Duration::ZERO => self.call_for_value(key, leasing(&cmd, options)).await,
-                wait => Box::pin(self.call_parked(key, &cmd, wait)).await,
-            };
-            match answer {
+            let cmd = command::fetch(key, options, brief);
+            match self.call_fetch(key, cmd, options).await {
                 Err(error) if brief && command::knows_no_brief(&error) => {
                     self.knows_no_brief.store(true, Relaxed);
                     self.fetch(key, options).await

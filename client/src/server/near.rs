@@ -16,7 +16,6 @@ use super::{
     call::CallError,
     command::{self, unexpected},
     large::LARGE_BYTES,
-    leasing,
     link::Urgency,
     settle::{Acknowledged, Settling},
     slots::Node,
@@ -288,12 +287,7 @@ impl RedisProvider {
     ) -> Result<(Lookup, Option<NearData>)> {
         let mut cmd = command::fetch(key, options, false);
         cmd.arg("NEAR").arg(position);
-        let cmd = Arc::new(cmd);
-        let answer = match options.wait {
-            Duration::ZERO => self.call_for_value(key, leasing(&cmd, options)).await?,
-            wait => Box::pin(self.call_parked(key, &cmd, wait)).await?,
-        };
-        let (lookup, near) = read_lookup(answer)?;
+        let (lookup, near) = read_lookup(self.call_fetch(key, cmd, options).await?)?;
         Ok((lookup.ok_or_else(|| self.is_replica())?, near))
     }
 

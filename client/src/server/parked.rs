@@ -16,10 +16,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use super::{call::CallError, dial::Dialer, options::LinkOptions};
-
-/// The server keeps no caller waiting for longer.
-const WAIT_MAX: Duration = Duration::from_secs(600);
+use super::{call::CallError, command::LEASE_OR_WAIT_MAX, dial::Dialer, options::LinkOptions};
 
 pub(super) struct Parked {
     permits: Semaphore,
@@ -57,7 +54,7 @@ impl Parked {
         wait: Duration,
         options: &LinkOptions,
     ) -> Result<Value, CallError> {
-        let wait = wait.min(WAIT_MAX);
+        let wait = wait.min(LEASE_OR_WAIT_MAX);
         let patience = wait.saturating_add(options.command_deadline);
         let began = Instant::now();
         let permit = match timeout(wait, self.permits.acquire()).await {

@@ -8,7 +8,7 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-/// A load takes a moment, not as long as it may.
+/// A load takes a moment, not as long as it may: by tokio's clock, which is paused and moves only when all wait.
 const MOMENT: Duration = Duration::from_secs(1);
 
 async fn cache() -> Cache {

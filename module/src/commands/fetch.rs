@@ -23,27 +23,28 @@ fn look(ctx: Ctx<'_>, args: Args<'_>, fetch: Fetch, may_wait: bool) -> Result<()
     let found = match key.held() {
         Held::Foreign => return Err(Error::WrongType),
         Held::Nothing => None,
-        Held::Entry(mut entry) => {
-            let is_plain = fetch.early_ms == 0 && fetch.near.is_none();
-            if is_plain && state::with(|s| s.is_hit(&mut entry, redis::now_ms)) {
-                reply_plain_hit(ctx, fetch, entry.value());
-                return Ok(());
-            }
-            Some(entry)
-        }
+        Held::Entry(entry) => Some(entry),
     };
-    let caller = Fetcher {
+    let caller = || Fetcher {
         db: ctx.db(),
         key: args.bytes(1),
         client: ctx.client(),
         lease_ms: fetch.lease_ms,
-        early_ms: fetch.early_ms,
         may_wait: may_wait && !ctx.flags().denies_blocking() && !ctx.must_not_wait(),
         max_waiters: config::max_waiters(),
     };
     let turned_stale = || ctx.signal_modified(args.string(1));
     let may_fill = || !ctx.flags().is_out_of_memory() && may_write(ctx, args.string(1));
-    match state::with(|s| s.fetch(&caller, found, &Redis, may_fill, turned_stale)) {
+    match state::with(|s| {
+        s.fetch(
+            fetch.early_ms,
+            caller,
+            found,
+            &Redis,
+            may_fill,
+            turned_stale,
+        )
+    }) {
         Fetched::Hit(entry, token) => {
             let near = fetch.near.and_then(|named| {
                 let life_ms = near::life_ms(&key, &entry);

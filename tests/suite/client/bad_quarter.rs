@@ -148,7 +148,11 @@ fn after_a_hiccup_no_lease_is_left_of_callers_that_have_gone() {
                     other.fetch(key, fetch).await.expect("an answer"),
                     Lookup::Busy
                 ) {
-                    assert!(began.elapsed() < PATIENCE, "{key:?} is kept by nobody");
+                    assert!(
+                        began.elapsed() < PATIENCE,
+                        "the lease of a caller that has gone still keeps {}",
+                        key.escape_ascii()
+                    );
                     sleep(Duration::from_millis(5)).await;
                 }
             }

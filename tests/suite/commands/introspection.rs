@@ -167,20 +167,6 @@ fn entries_are_listed_in_pages_even_while_they_come_and_go() {
     }
 }
 
-/// What the pages of a listing return, from a cursor on; names in the first column.
-fn rest_of(redis: &mut Session, listing: &str, tag: &str, mut cursor: String) -> Vec<String> {
-    let mut found = Vec::new();
-    loop {
-        let reply: (String, Vec<String>) =
-            redis.typed(&format!("{listing} {tag} {cursor} COUNT 10"));
-        cursor = reply.0;
-        found.extend(reply.1);
-        if cursor == "0" {
-            return found;
-        }
-    }
-}
-
 #[test]
 fn a_listing_of_tags_misses_none_that_changes_between_automatic_manual_and_soft() {
     let server = Server::builder()
@@ -201,7 +187,7 @@ fn a_listing_of_tags_misses_none_that_changes_between_automatic_manual_and_soft(
     harness::wait::until("what is soft is dealt with", || {
         redis.stat("pending_reclaim") == 0
     });
-    let found = rest_of(&mut redis, "MCACHE.TAGS", "", cursor);
+    let found = redis.scan_from("MCACHE.TAGS {} COUNT 10", cursor);
     for tag in ["twice", "soft", "t39"] {
         assert!(found.contains(&tag.to_owned()), "{tag}: {found:?}");
     }
@@ -234,7 +220,7 @@ fn a_listing_of_entries_misses_none_that_is_overwritten() {
     for n in (0..60).step_by(3) {
         redis.ok(&format!("MCACHE.SET k{n} 0 w TAGS another t"));
     }
-    found.extend(rest_of(&mut redis, "MCACHE.ENTRIES", "t", cursor));
+    found.extend(redis.scan_from("MCACHE.ENTRIES t {} COUNT 10", cursor));
     found.sort();
     found.dedup();
     assert_eq!(found.len(), 60);

@@ -11,16 +11,11 @@ fn entries_that_are_moved_in_memory_are_found_read_and_invalidated_as_before() {
         return host::skip("it is built without active defragmentation");
     }
     redis.ok("CONFIG SET activedefrag no");
-    for chunk in 0..ENTRIES / 500 {
-        let mut pipeline = redis::pipe();
-        for number in chunk * 500..(chunk + 1) * 500 {
-            let (key, tenth) = (format!("k{number:06}"), format!("tenth:{}", number % 10));
-            let (value, own) = (format!("{key}:{}", "v".repeat(200)), format!("own:{key}"));
-            let words = ["MCACHE.SET", &key, "0", &value, "TAGS", "all", &own, &tenth];
-            pipeline.cmd(words[0]).arg(&words[1..]).ignore();
-        }
-        pipeline.exec(redis.connection()).expect("stored");
-    }
+    let value = "v".repeat(200);
+    redis.run_all((0..ENTRIES).map(|number| {
+        let (key, tenth) = (format!("k{number:06}"), number % 10);
+        format!("MCACHE.SET {key} 0 {key}:{value} TAGS all own:{key} tenth:{tenth}")
+    }));
     // Holes between those that stay.
     for tenth in [1, 2, 4, 5, 7, 8, 9] {
         redis.int(&format!("MCACHE.INVALIDATE TAGS tenth:{tenth}"));

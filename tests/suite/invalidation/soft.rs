@@ -263,18 +263,8 @@ const MANY: usize = 20_000;
 
 fn fill_and_soften(redis: &mut Session) {
     redis.ok("MCACHE.SET spared 1000 v SWR 1000 MANUAL TAGS t");
-    let mut pipeline = redis::pipe();
-    for n in 0..MANY {
-        pipeline
-            .cmd("MCACHE.SET")
-            .arg(&[&format!("k{n}"), "1000", "v", "SWR", "1000", "TAGS", "t"])
-            .ignore();
-    }
-    pipeline
-        .cmd("MCACHE.INVALIDATE")
-        .arg(&["AUTO", "SOFT", "TAGS", "t"])
-        .ignore();
-    pipeline.exec(redis.connection()).expect("fills");
+    redis.run_all((0..MANY).map(|n| format!("MCACHE.SET k{n} 1000 v SWR 1000 TAGS t")));
+    redis.run("MCACHE.INVALIDATE AUTO SOFT TAGS t");
 }
 
 #[track_caller]

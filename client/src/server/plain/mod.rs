@@ -62,7 +62,9 @@ use self::{
     script::{Call, Found},
     waking::Waking,
 };
-use super::{Ask, LARGE_BYTES, Link, RedisOptions, RedisProvider, Topology};
+use super::{
+    Ask, LARGE_BYTES, Link, RedisOptions, RedisProvider, Topology, command::LEASE_OR_WAIT_MAX,
+};
 use crate::{
     Error, ErrorKind, Result, Tags,
     provider::{BoxFuture, FetchOptions, Inspection, Lookup, Mode, Provider, Store, Token},
@@ -267,7 +269,7 @@ impl PlainRedisProvider {
     }
 
     async fn fetch_or_wait(&self, key: &[u8], options: FetchOptions) -> Result<Lookup> {
-        let gives_up_at = Instant::now() + options.wait.min(Duration::from_secs(600));
+        let gives_up_at = Instant::now() + options.wait.min(LEASE_OR_WAIT_MAX);
         let asked = FetchOptions {
             wait: Duration::ZERO,
             ..options
@@ -487,7 +489,7 @@ impl Carry for Wire {
                 How::Leasing => {
                     let ask = Ask::Leasing {
                         cmd,
-                        lease: script::LEASE_OR_WAIT_MAX,
+                        lease: LEASE_OR_WAIT_MAX,
                         give_back: script::give_back,
                     };
                     self.redis.call_for_value(key, ask).await

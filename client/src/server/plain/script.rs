@@ -6,7 +6,7 @@ use bytes::Bytes;
 use redis::{Cmd, Value};
 
 use super::{
-    super::command::argument,
+    super::command::{LEASE_OR_WAIT_MAX, argument},
     digest::{digest, digests, mark},
 };
 use crate::{
@@ -24,9 +24,6 @@ const PARTS: [&str; 4] = [
 
 /// No duration given to the server is longer: about a century.
 const EVER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
-
-/// No caller waits for longer and no lease is longer than this.
-pub(super) const LEASE_OR_WAIT_MAX: Duration = Duration::from_secs(600);
 
 /// The text that one server runs, and its name. The client that loads it draws it at random and loads it on no other
 /// server: a server that knows it by its digest has been running since.

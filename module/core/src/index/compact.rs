@@ -90,14 +90,12 @@ impl Index {
         let mut pass = self.compaction.pass.take().unwrap_or_default();
         let mut moved = false;
         let mut steps = PIECE;
-        while steps > 0 {
+        let is_over = loop {
+            if steps == 0 {
+                break false;
+            }
             let Some(home) = self.dbs.get_mut(pass.db) else {
-                self.tags.trim();
-                self.compaction.after = Some(self.extent());
-                if moved {
-                    self.listed.moved_all();
-                }
-                return;
+                break true;
             };
             match home.entries.next_used(pass.entry, &mut steps) {
                 Next::Id(id) => {
@@ -127,11 +125,16 @@ impl Index {
                     };
                 }
             }
-        }
+        };
         if moved {
             self.listed.moved_all();
         }
-        self.compaction.pass = Some(pass);
+        if is_over {
+            self.tags.trim();
+            self.compaction.after = Some(self.extent());
+        } else {
+            self.compaction.pass = Some(pass);
+        }
     }
 }
 

@@ -268,6 +268,12 @@ pub(super) struct Carriers {
     pub(super) soft: Option<u32>,
 }
 
+impl Carriers {
+    pub(super) fn records(self) -> impl Iterator<Item = u32> {
+        self.live.into_iter().chain(self.soft)
+    }
+}
+
 /// What an invalidation of a tag concerns, by class. One look-up a table.
 pub(super) fn carriers_of(
     tags: &Tags,

@@ -134,8 +134,7 @@ impl Index {
         let (mut members, mut lowest) = (0, record);
         for carriers in carriers_of(&self.tags, home, name, Scope::All) {
             members += self.members(carriers);
-            let both = carriers.live.into_iter().chain(carriers.soft);
-            lowest = both.fold(lowest, u32::min);
+            lowest = carriers.records().fold(lowest, u32::min);
         }
         let is_listed = members > 0
             && lowest == record
@@ -152,7 +151,7 @@ impl Index {
         let Some(home) = self.dbs.get(db) else { return };
         let name = self.tags.name(record);
         let others = carriers_of(&self.tags, home, name, Scope::All)
-            .flat_map(|carriers| carriers.live.into_iter().chain(carriers.soft))
+            .flat_map(Carriers::records)
             .filter(|other| *other != record);
         if others.min().is_some_and(|lowest| record < lowest) {
             self.listed.lowered(record);

@@ -31,8 +31,6 @@ pub struct Fetcher<'a> {
     pub client: u64,
     /// How long its lease is to last.
     pub lease_ms: u64,
-    /// How long a fill takes, for the chance to refresh a live entry early; 0 never does.
-    pub early_ms: u64,
     /// It is ready to be parked.
     pub may_wait: bool,
     /// Most clients parked at once.
@@ -79,41 +77,34 @@ impl<W: Copy + Eq + Hash> Server<W> {
         None
     }
 
-    /// FETCH of a caller who refreshes nothing early: whether it is a hit, which then is counted. Most calls are, and
-    /// need nothing else of what [`Server::fetch`] asks for. Otherwise nothing has happened yet.
+    /// FETCH. `early_ms`: how long a fill takes, for the chance to refresh a live entry early; 0 never does. `caller`
+    /// is asked only where it matters who it is: most calls are hits. `may_fill` says whether the caller may write the
+    /// key and there is memory for what it would write; those who may not get hits and misses, and cost nothing.
+    /// `turned_stale` as for [`Server::lookup`].
     #[inline]
-    pub fn is_hit(&mut self, entry: &mut Entry, now_ms: impl FnOnce() -> u64) -> bool {
-        let is_live = self.condition(entry, now_ms) == Condition::Live;
-        self.stats.hits += u64::from(is_live);
-        is_live
-    }
-
-    /// FETCH. `may_fill` says whether the caller may write the key and there is memory for what it would write; those
-    /// who may not get hits and misses, and cost nothing. `turned_stale` as for [`Server::lookup`].
-    pub fn fetch(
+    pub fn fetch<'a>(
         &mut self,
-        caller: &Fetcher<'_>,
+        early_ms: u64,
+        caller: impl FnOnce() -> Fetcher<'a>,
         found: Option<Entry>,
         edge: &impl Edge,
         may_fill: impl Fn() -> bool,
         turned_stale: impl FnOnce(),
     ) -> Fetched {
-        if caller.early_ms == 0
-            && let Some(mut entry) = found
-            && self.is_hit(&mut entry, || edge.now_ms())
-        {
-            return Fetched::Hit(entry, None);
-        }
         let condition = match found {
             Some(mut entry) => self.condition(&mut entry, || edge.now_ms()),
             None => Condition::Dead,
         };
-        let mut ask = || self.ask(caller, edge, &may_fill);
+        if let (Condition::Live, Some(entry), 0) = (condition, found, early_ms) {
+            self.stats.hits += 1;
+            return Fetched::Hit(entry, None);
+        }
+        let caller = caller();
+        let mut ask = || self.ask(&caller, edge, &may_fill);
         match (condition, found) {
             (Condition::Live, Some(entry)) => {
-                let due = caller.early_ms > 0
-                    && fresh_ms(&entry, edge.now_ms())
-                        .is_some_and(|left| early::is_due(left, caller.early_ms, edge.random()));
+                let due = fresh_ms(&entry, edge.now_ms())
+                    .is_some_and(|left| early::is_due(left, early_ms, edge.random()));
                 let token = due.then(|| ask()?.token()).flatten();
                 self.stats.hits += 1;
                 self.stats.early_refreshes += u64::from(token.is_some());

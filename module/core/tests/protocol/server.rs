@@ -193,12 +193,13 @@ impl Server {
             key: &[key],
             client,
             lease_ms,
-            early_ms,
             may_wait: wait_ms > 0,
             max_waiters: usize::MAX,
         };
         let moment = self.moment(now_ms, random);
-        let fetched = self.core.fetch(&caller, entry, &moment, || true, || ());
+        let fetched = self
+            .core
+            .fetch(early_ms, || caller, entry, &moment, || true, || ());
         if let Fetched::Hit(_, Some(token))
         | Fetched::Stale(_, Some(token))
         | Fetched::Miss(Some(token)) = fetched

@@ -139,11 +139,11 @@ impl Stage {
             key: b"k",
             client,
             lease_ms: 5_000,
-            early_ms: 0,
             may_wait: true,
             max_waiters,
         };
-        self.server.fetch(&caller, None, role, || may_fill, || ())
+        self.server
+            .fetch(0, || caller, None, role, || may_fill, || ())
     }
 
     pub fn park(&mut self, client: u64, until_ms: u64) {
