@@ -175,25 +175,29 @@ impl Index {
             home,
         };
         let (old_count, count) = (old.tags().len(), new.tags().len());
-        let mut was = WasAt::new(old.tags(), new.tags());
+        let before = old;
+        let was = WasAt::new(before.tags(), new.tags());
         let many = count > FEW;
-        // What stays is found first: what leaves must not change where that is.
+        // What stays is found first: what leaves must not change where that is. `UNLINKED` takes the place of a position
+        // that nothing needs any more, or that there is not yet.
         for at in 0..count {
             let record = new.tags()[at];
-            let Some(before) = was.take(record, at) else {
+            let Some(was_at) = was.find(record, at) else {
                 new.set_position(at, UNLINKED);
                 continue;
             };
-            let position = old.position(before);
+            let position = old.position(was_at);
+            old.set_position(was_at, UNLINKED);
             // It has another place among the tags now, or many tags and had few before: then no place was noted.
-            if many && (old_count <= FEW || before != at) {
+            if many && (old_count <= FEW || was_at != at) {
                 leaving.tags.set_place(record, position, at as u16);
             }
             new.set_position(at, position);
         }
         for at in 0..old_count {
-            if !was.stays(at) {
-                leaving.leave(old.tags()[at], old.position(at), at);
+            let position = old.position(at);
+            if position != UNLINKED {
+                leaving.leave(old.tags()[at], position, at);
             }
         }
         for at in 0..count {
@@ -287,48 +291,49 @@ struct WasAt<'a> {
     old: &'a [u32],
     /// Up to here both are the same.
     same: usize,
-    /// Of the others, by record: where it was.
-    others: Vec<(u32, u32)>,
-    /// Of the others, by place: whether it stays.
-    staying: Vec<bool>,
+    /// The others with their places, sorted, if they are many: record in the upper half, place in the lower.
+    others: Vec<u64>,
 }
 
 impl<'a> WasAt<'a> {
+    /// So many are looked through one by one.
+    const FEW: usize = 16;
+
     fn new(old: &'a [u32], new: &[u32]) -> Self {
         let same = old.iter().zip(new).take_while(|(old, new)| old == new);
         let same = same.count();
-        let mut others: Vec<(u32, u32)> = Vec::new();
-        if same < new.len() {
-            others.extend(old.iter().copied().zip(0..).skip(same));
+        let mut others = Vec::new();
+        if same < new.len() && old.len() - same > Self::FEW {
+            let places = old.iter().zip(0..).skip(same);
+            others.extend(places.map(|(record, place)| u64::from(*record) << 32 | place));
             others.sort_unstable();
         }
-        let staying = vec![false; old.len() - same];
-        WasAt {
-            old,
-            same,
-            others,
-            staying,
-        }
+        WasAt { old, same, others }
     }
 
-    /// Where it had the tag that it has at `at` now. Asked once for each.
-    fn take(&mut self, record: u32, at: usize) -> Option<usize> {
+    /// Where it had the tag that it has at `at` now.
+    #[inline]
+    fn find(&self, record: u32, at: usize) -> Option<usize> {
         if at < self.same {
             return Some(at);
         }
         let before = match self.old.get(at) {
             Some(same) if *same == record => at,
             _ => {
-                let found = self.others.binary_search_by_key(&record, |other| other.0);
-                self.others[found.ok()?].1 as usize
+                if self.others.is_empty() {
+                    let rest = self.old.get(self.same..)?;
+                    return Some(self.same + rest.iter().position(|other| *other == record)?);
+                }
+                let from = u64::from(record) << 32;
+                let at = self.others.partition_point(|other| *other < from);
+                let found = self
+                    .others
+                    .get(at)
+                    .filter(|other| **other >> 32 == from >> 32)?;
+                *found as u32 as usize
             }
         };
-        self.staying[before - self.same] = true;
         Some(before)
-    }
-
-    fn stays(&self, at: usize) -> bool {
-        at < self.same || self.staying[at - self.same]
     }
 }
 
@@ -466,5 +471,56 @@ fn link_in(tags: &mut Tags, home: &mut Db, mut entry: Entry, kills: u32, floor: 
     }
     if entry.birth() < floor {
         home.condemned.push_back(id);
+    }
+}
+
+#[cfg(test)]
+#[allow(unsafe_code)]
+mod tests {
+    use super::*;
+    use crate::entry::{Attributes, NEVER};
+
+    /// Also where all its tags stand elsewhere in the new entry, few of them or many.
+    #[test]
+    fn an_entry_that_is_overwritten_keeps_its_place_under_the_tags_that_stay() {
+        for own in [0, 1, 5, 40, 700] {
+            let mut index = Index::new();
+            let made = |index: &mut Index, key: &[u8], tags: &[String]| {
+                let attributes = Attributes {
+                    birth: Epoch(10),
+                    ends_ms: NEVER,
+                    ..Attributes::HUSK
+                };
+                let mut records = Vec::new();
+                let names = tags.iter().map(String::as_bytes);
+                index.resolve(0, names, false, &mut records);
+                Entry::new(key, b"v", attributes, &records)
+            };
+            let mut tags: Vec<String> = (0..own).map(|n| format!("own {n}")).collect();
+            tags.push("t".to_owned());
+            let old = made(&mut index, b"first", &tags);
+            index.link(0, old);
+            let last = made(&mut index, b"last", &["t".to_owned()]);
+            index.link(0, last);
+            let order = |index: &Index| index.scan_entries(0, b"t", 0, 10).1;
+            assert_eq!(order(&index), [last, old]);
+            tags.truncate(own / 2);
+            tags.insert(0, "new".to_owned());
+            tags.insert(0, "t".to_owned());
+            let new = made(&mut index, b"first", &tags);
+            index.replace(0, old, new);
+            assert_eq!(order(&index), [last, new], "{own} tags of its own");
+            // SAFETY: the index does not know it any more.
+            unsafe { old.free() };
+            let keyspace = [(b"first".to_vec(), new), (b"last".to_vec(), last)];
+            index
+                .verify(0, &keyspace)
+                .expect("index and keyspace agree");
+            for (_, entry) in keyspace {
+                index.unlink(0, entry);
+                // SAFETY: as above.
+                unsafe { entry.free() };
+            }
+        }
     }
 }
