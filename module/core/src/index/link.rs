@@ -178,8 +178,8 @@ impl Index {
         let before = old;
         let was = WasAt::new(before.tags(), new.tags());
         let many = count > FEW;
-        // What stays is found first: what leaves must not change where that is. `UNLINKED` takes the place of a position
-        // that nothing needs any more, or that there is not yet.
+        // What stays is found first: what leaves must not change where that is. `UNLINKED` stands for a position that
+        // nothing needs any more, or that there is not yet.
         for at in 0..count {
             let record = new.tags()[at];
             let Some(was_at) = was.find(record, at) else {
