@@ -1,8 +1,16 @@
 //! What is written to the log, for tests that expect a line or none.
+//!
+//! tracing remembers for each place that logs whether anybody wants to hear of it. While one subscriber is known, the
+//! thread that comes there first decides for all by its own subscriber: a subscriber of one thread misses what a thread
+//! without one met before. So the process has one subscriber, which wants everything and hands it to whoever listens in
+//! the thread. It has to be there before anything logs: tests that listen are in a binary of their own, `tests/logged.rs`,
+//! and listen first.
 
 use std::{
+    cell::RefCell,
     fmt::{Debug, Write},
-    sync::{Arc, Mutex},
+    marker::PhantomData,
+    sync::Once,
 };
 
 use tracing::{
@@ -11,36 +19,55 @@ use tracing::{
     span,
 };
 
-/// Lines of the level it was made for and of more serious ones, of the thread it was installed in.
-#[derive(Clone)]
-pub struct Log {
-    level: Level,
-    lines: Arc<Mutex<Vec<String>>>,
+thread_local! {
+    /// What was written in this thread since it listens.
+    static LINES: RefCell<Option<Vec<(Level, String)>>> = const { RefCell::new(None) };
 }
 
-#[allow(dead_code, reason = "each test binary uses some of it")]
+/// Lines of the level it was made for and of more serious ones, of the thread it was made in.
+pub struct Log {
+    level: Level,
+    of_this_thread: PhantomData<*const ()>,
+}
+
 impl Log {
-    /// Listens until the guard is dropped.
-    pub fn listen(level: Level) -> (Self, tracing::subscriber::DefaultGuard) {
-        let log = Self {
+    /// Listens until it is dropped.
+    pub fn listen(level: Level) -> Self {
+        static INSTALLED: Once = Once::new();
+        INSTALLED.call_once(|| {
+            tracing::subscriber::set_global_default(Everything).expect("no other subscriber");
+        });
+        let before = LINES.replace(Some(Vec::new()));
+        assert_eq!(before, None, "one listens in a thread");
+        Self {
             level,
-            lines: Arc::default(),
-        };
-        let guard = tracing::subscriber::set_default(log.clone());
-        (log, guard)
+            of_this_thread: PhantomData,
+        }
     }
 
     /// The lines that contain these words.
     pub fn lines_with(&self, words: &[&str]) -> Vec<String> {
-        let lines = self.lines.lock().unwrap();
-        let has_all = |line: &&String| words.iter().all(|word| line.contains(word));
-        lines.iter().filter(has_all).cloned().collect()
+        LINES.with_borrow(|lines| {
+            let lines = lines.iter().flatten();
+            let heard = lines.filter(|(level, _)| *level <= self.level);
+            let lines = heard.map(|(_, line)| line);
+            let has_all = |line: &&String| words.iter().all(|word| line.contains(word));
+            lines.filter(has_all).cloned().collect()
+        })
     }
 }
 
-impl Subscriber for Log {
-    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        metadata.is_event() && *metadata.level() <= self.level
+impl Drop for Log {
+    fn drop(&mut self) {
+        LINES.set(None);
+    }
+}
+
+struct Everything;
+
+impl Subscriber for Everything {
+    fn enabled(&self, _: &Metadata<'_>) -> bool {
+        true
     }
 
     fn new_span(&self, _: &span::Attributes<'_>) -> span::Id {
@@ -52,9 +79,14 @@ impl Subscriber for Log {
     fn record_follows_from(&self, _: &span::Id, _: &span::Id) {}
 
     fn event(&self, event: &Event<'_>) {
-        let mut line = Line(format!("{}", event.metadata().level()));
+        let level = *event.metadata().level();
+        let mut line = Line(level.to_string());
         event.record(&mut line);
-        self.lines.lock().unwrap().push(line.0);
+        LINES.with_borrow_mut(|lines| {
+            lines
+                .iter_mut()
+                .for_each(|lines| lines.push((level, line.0.clone())))
+        });
     }
 
     fn enter(&self, _: &span::Id) {}

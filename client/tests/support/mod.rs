@@ -1,7 +1,5 @@
 //! A provider that can be made to fail, and to tell what it was asked.
 
-mod log;
-
 use std::{
     sync::{
         Arc, Mutex,
@@ -15,9 +13,6 @@ use mcache::{
     provider::{BoxFuture, FetchOptions, Inspection, Lookup, Mode, Store, Token},
 };
 use tokio::sync::Notify;
-
-#[allow(unused_imports, reason = "each test binary uses some of it")]
-pub use log::Log;
 
 /// How long a call takes that hangs.
 const DEADLINE: Duration = Duration::from_millis(500);
