@@ -30,7 +30,7 @@ use super::mapping::Mapping;
 use super::param::Param;
 use super::pooler::shares_sessions;
 use super::session::{Connect, connector};
-use super::settings::{Settings, search_path};
+use super::settings::{Settings, of_options, search_path};
 use super::timing::in_time;
 
 /// More connections than any server takes; the pool makes room for as many as it is told.
@@ -52,6 +52,8 @@ pub(super) struct Reader {
     by_transaction: Arc<AtomicBool>,
     /// What sessions are set to, or transactions if settings belong to them.
     session: Settings,
+    /// What the connection's own options set: a policy may show other rows by them.
+    options: Vec<(String, String)>,
     /// What every statement finds set, beside that.
     settings: Vec<(String, String)>,
     /// Settings taken from a member of the query's context.
@@ -87,6 +89,7 @@ impl Reader {
             config.application_name("mcache");
         }
         let connect = connector(config.clone(), tls.clone());
+        let options = of_options(config.get_options().unwrap_or_default());
         let recycling = ManagerConfig {
             recycling_method: RecyclingMethod::Fast,
         };
@@ -126,6 +129,7 @@ impl Reader {
             connect: Some(connect),
             by_transaction,
             session,
+            options,
             known,
             ..Self::over(pool, false)
         })
@@ -138,6 +142,7 @@ impl Reader {
             connect: None,
             by_transaction: Arc::new(AtomicBool::new(by_transaction)),
             session: Settings::of_connection(None),
+            options: Vec::new(),
             settings: Vec::new(),
             from_context: Vec::new(),
             database: None,
@@ -219,7 +224,12 @@ impl Reader {
             )
             .await?,
         };
-        let reader = one_text(&client, "SELECT current_user").await?;
+        // Settings of a role are those of the one that logged in, whatever it is set to afterwards.
+        let reader = one_text(
+            &client,
+            "SELECT concat_ws('/', quote_ident(session_user), quote_ident(current_user))",
+        )
+        .await?;
         let search_path = match self.is_by_transaction() {
             true => self.session.hold_in_transaction(&client).await?,
             // Verified when the connection was made.
@@ -236,7 +246,8 @@ impl Reader {
     pub(super) async fn origin(&self, mapping: &Mapping) -> Result<String, PostgresError> {
         let known = self.known(mapping).await?;
         let mut origin = format!("{}\0{:016x}", known.identity, mapping.fingerprint());
-        for (name, value) in self.settings.iter().chain(&self.from_context) {
+        let set = self.options.iter().chain(&self.settings);
+        for (name, value) in set.chain(&self.from_context) {
             origin.extend(["\0", name, "\0", value]);
         }
         Ok(origin)

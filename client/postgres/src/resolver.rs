@@ -91,7 +91,9 @@ impl PostgresResolver {
     }
 
     /// A resolver over a pool that belongs to the caller. Its sessions stay as they are: every statement is a
-    /// transaction of its own with settings of its own, as with [`transaction_pooled`](Self::transaction_pooled).
+    /// transaction of its own with settings of its own, as with [`transaction_pooled`](Self::transaction_pooled). What
+    /// else its sessions are set to is not known and not part of keys: say what policies read with
+    /// [`setting`](Self::setting).
     pub fn over_pool(pool: Pool, mapping: Arc<Mapping>) -> Self {
         Self {
             reader: Reader::over(pool, true),

@@ -129,7 +129,7 @@ pub(super) async fn search_path(client: &Client) -> Result<String, PostgresError
 
 /// The settings in libpq's `options`: `-c name=value`, `-cname=value`, `--name=value`; a backslash takes the next
 /// character as it is.
-fn of_options(options: &str) -> Vec<(String, String)> {
+pub(super) fn of_options(options: &str) -> Vec<(String, String)> {
     let mut words: Vec<String> = Vec::new();
     let mut word: Option<String> = None;
     let mut characters = options.chars();

@@ -8,7 +8,7 @@ use mcache_graph::{Entity, Graph, GraphError, GraphOptions, GraphQuery, Schema};
 use mcache_postgres::{Mapping, PostgresResolver};
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
-use tokio_postgres::NoTls;
+use tokio_postgres::{Config, NoTls};
 
 use crate::support::runtime::runtime;
 
@@ -142,5 +142,38 @@ fn a_context_that_names_who_asks_is_needed_and_obeyed() {
         let refused = ask(&runtime, &graph, nobody).unwrap_err();
         let why = std::error::Error::source(&refused).unwrap().to_string();
         assert!(why.contains("no \"user\""), "{why}");
+    }
+}
+
+#[test]
+fn what_options_of_a_connection_show_is_not_served_to_another() {
+    let (runtime, postgres) = (runtime(), Postgres::start());
+    postgres.psql(POLICY);
+    // Both may be the reader, and each has settings of its own.
+    postgres.psql(
+        "CREATE ROLE cid LOGIN IN ROLE reader; ALTER ROLE cid SET role = 'reader'; ALTER ROLE cid SET app.\"user\" = 'ann';
+         CREATE ROLE dee LOGIN IN ROLE reader; ALTER ROLE dee SET role = 'reader'; ALTER ROLE dee SET app.\"user\" = 'bob'",
+    );
+    let cache = cache(&runtime);
+    let by_options = |user: &str| ("reader", format!("-c app.user={user}"), user.to_owned());
+    let by_role = |role, user: &str| (role, String::new(), user.to_owned());
+    let readers = [
+        by_options("ann"),
+        by_options("bob"),
+        by_role("cid", "ann"),
+        by_role("dee", "bob"),
+    ];
+    for _ in 0..2 {
+        for (role, options, user) in &readers {
+            let mut config: Config = postgres.conninfo().parse().unwrap();
+            config.user(*role).options(options);
+            let mapping = Mapping::builder(schema()).build().unwrap();
+            let resolver = PostgresResolver::new(config, NoTls, mapping.into()).unwrap();
+            let graph = Graph::builder(schema(), resolver)
+                .cache(cache.clone())
+                .build();
+            let rows = ask(&runtime, &graph, Value::Null).unwrap();
+            assert_eq!(rows, [json!({ "title": format!("of {user}") })]);
+        }
     }
 }
