@@ -31,6 +31,9 @@ const ORDERED: [&str; 10] = [
     "uuid", "int2", "int4", "int8", "oid", "bool", "bytea", "macaddr", "macaddr8", "char",
 ];
 
+/// Types with which numbers of more digits are compared rounded.
+const FLOATS: [&str; 2] = ["float4", "float8"];
+
 /// What is known of the columns.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Facts {
@@ -46,12 +49,15 @@ impl Facts {
             .map(|(_, table)| quoted_text(&table.quoted))
             .collect();
         let sql = format!(
-            "SELECT r.relation, a.attname, coalesce(b.typname, t.typname), coalesce(b.typtype, t.typtype),
-                    coalesce(c.collisdeterministic, true)
+            "SELECT r.relation, a.attname, t.typname, t.typtype, coalesce(c.collisdeterministic, true)
              FROM unnest(ARRAY[{}]::text[]) AS r (relation)
              JOIN pg_catalog.pg_attribute AS a ON a.attrelid = to_regclass(r.relation) AND a.attnum > 0 AND NOT a.attisdropped
-             JOIN pg_catalog.pg_type AS t ON t.oid = a.atttypid
-             LEFT JOIN pg_catalog.pg_type AS b ON t.typtype = 'd' AND b.oid = t.typbasetype
+             JOIN LATERAL (
+               WITH RECURSIVE base AS (
+                 SELECT typname, typtype, typbasetype FROM pg_catalog.pg_type WHERE oid = a.atttypid
+                 UNION ALL SELECT b.typname, b.typtype, b.typbasetype
+                 FROM base JOIN pg_catalog.pg_type AS b ON base.typtype = 'd' AND b.oid = base.typbasetype)
+               SELECT * FROM base WHERE typtype <> 'd') AS t ON true
              LEFT JOIN pg_catalog.pg_collation AS c ON c.oid = a.attcollation",
             relations.join(", ")
         );
@@ -93,6 +99,19 @@ impl Facts {
                     continue;
                 };
                 let found = self.columns.get(&(table.quoted.clone(), column.to_owned()));
+                if let Some((name, _)) = found
+                    && FLOATS.contains(&&**name)
+                {
+                    return Err(PostgresError::Mismatch {
+                        entity: entity.name().into(),
+                        reason: format!(
+                            "column {column} (type {name}) rounds: numbers that differ can equal one value of it, so {} \
+                             can be neither a key nor a lookup. It can be shown, filtered and sorted by; or make the \
+                             column an integer or numeric",
+                            field.name()
+                        ),
+                    });
+                }
                 if let Some((name, Equality::Own)) = found
                     && field.kind() == FieldType::Text
                 {

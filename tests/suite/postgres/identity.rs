@@ -283,3 +283,30 @@ fn a_time_that_moves_is_refused_and_a_boundary_ends_an_entry_in_time() {
         assert!(ttl.as_secs() <= 3_600 && ttl.as_secs() > 3_000, "{ttl:?}");
     });
 }
+
+#[test]
+fn a_column_that_rounds_is_no_key_and_no_lookup() {
+    let postgres = Postgres::start();
+    postgres.psql(
+        "CREATE DOMAIN rough AS real; CREATE DOMAIN rougher AS rough; CREATE DOMAIN word AS text; CREATE DOMAIN words AS word;
+         CREATE TABLE product (id words PRIMARY KEY, r real, d double precision, o rougher, n numeric);
+         INSERT INTO product VALUES ('p1', 0.1, 0.1, 0.1, 0.1)",
+    );
+    let runtime = runtime();
+    let check = |field: Field| {
+        let schema = schema([Entity::new("Product").field(field)]);
+        runtime.block_on(resolver(&postgres, &schema).check())
+    };
+    for column in ["r", "d", "o"] {
+        let refused = check(Field::number(column).lookup()).unwrap_err();
+        let words = refused.to_string();
+        assert!(
+            matches!(refused, PostgresError::Mismatch { .. }) && words.contains("rounds"),
+            "{words}"
+        );
+        assert!(check(Field::integer(column).lookup()).is_err());
+        check(Field::number(column)).unwrap();
+    }
+    // Of a key that is a domain over a domain over a text as well.
+    check(Field::number("n").lookup()).unwrap();
+}
