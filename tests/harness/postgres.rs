@@ -107,6 +107,24 @@ impl Postgres {
         replica
     }
 
+    /// Dumps its database and restores it in another server, which should be empty.
+    ///
+    /// # Panics
+    ///
+    /// When a part of it cannot be dumped or restored.
+    pub fn dump_into(&self, other: &Self) {
+        let file = other.dir.path().join("dump.sql");
+        let dump = self
+            .program("pg_dump")
+            .arg(self.conninfo())
+            .output()
+            .unwrap_or_else(|e| panic!("pg_dump: {e}; `make setup` installs it"));
+        let error = String::from_utf8_lossy(&dump.stderr);
+        assert!(dump.status.success(), "pg_dump failed:\n{error}");
+        fs::write(&file, dump.stdout).expect("the scratch directory takes a file");
+        other.psql(&format!("\\i {}", file.display()));
+    }
+
     /// Puts a PgBouncer in front of it, in a pool mode and with these lines of its configuration.
     ///
     /// # Panics

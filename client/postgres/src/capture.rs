@@ -80,11 +80,15 @@ impl Capture<'_> {
     }
 
     /// Makes one trigger on one table, and makes it fire for every value of `session_replication_role`.
+    ///
+    /// `above`: it is on a table of which this one is a part. A statement that names that table may change rows of this
+    /// one, of all its parts or of none; which, the trigger is not told.
     pub(super) fn create_trigger(
         schema: &str,
         relation: &str,
         trigger: &Trigger,
         table: &str,
+        above: bool,
     ) -> String {
         let name = identifier(&trigger.name);
         let tables = match trigger.on {
@@ -95,11 +99,12 @@ impl Capture<'_> {
         };
         format!(
             "CREATE TRIGGER {name} AFTER {on} ON {table} {tables} FOR EACH STATEMENT \
-             EXECUTE FUNCTION {schema}.{function}();
+             EXECUTE FUNCTION {schema}.{function}({above});
              ALTER TABLE {table} ENABLE ALWAYS TRIGGER {name};",
             on = trigger.on,
             schema = identifier(schema),
             function = identifier(&Self::function_name(relation)),
+            above = if above { "'above'" } else { "" },
         )
     }
 
@@ -111,7 +116,8 @@ impl Capture<'_> {
     /// Makes the function that describes the changes of the table, or replaces it.
     pub(super) fn create_function(&self) -> String {
         let mut branches = String::new();
-        for (on, rows) in [("INSERT", "new"), ("DELETE", "old"), ("UPDATE", "new")] {
+        // A row moved to another partition, whose trigger keeps it out, is among the old ones only.
+        for (on, rows) in [("INSERT", "new"), ("DELETE", "old"), ("UPDATE", "old")] {
             let described = match on {
                 "UPDATE" => self.both_images(),
                 _ => self.one_image(rows),
@@ -123,7 +129,7 @@ impl Capture<'_> {
     {keyword} TG_OP = '{on}' THEN
       SELECT count(*) INTO touched FROM (SELECT FROM {rows}_rows LIMIT {limit}) AS few;
       IF touched = 0 THEN RETURN NULL; END IF;
-      IF touched < {limit} THEN{described}
+      IF touched < {limit} AND TG_NARGS = 0 THEN{described}
       END IF;",
                 keyword = if on == "INSERT" { "IF" } else { "ELSIF" },
                 limit = self.rows_max.saturating_add(1),
@@ -194,8 +200,9 @@ END
         IF touched = 1 THEN
           SELECT (SELECT {document} FROM old_rows AS t), (SELECT {document} FROM new_rows AS t) INTO old_row, new_row;
           IF old_row = new_row THEN RETURN NULL; END IF;
-          bytes := pg_column_size(old_row) + pg_column_size(new_row);
-          described := jsonb_build_object('old', jsonb_build_array(old_row), 'new', jsonb_build_array(new_row));
+          bytes := pg_column_size(old_row) + coalesce(pg_column_size(new_row), 0);
+          described := jsonb_build_object('old', jsonb_build_array(old_row),
+            'new', CASE WHEN new_row IS NULL THEN '[]' ELSE jsonb_build_array(new_row) END);
         ELSE
         WITH was_rows AS (SELECT {document} AS doc FROM old_rows AS t),
              now_rows AS (SELECT {document} AS doc FROM new_rows AS t),
@@ -210,7 +217,8 @@ END
         END IF;
         IF bytes > {bytes_max} THEN
           SELECT jsonb_build_object('old', (SELECT jsonb_agg({keys}) FROM old_rows AS t),
-                                    'new', (SELECT jsonb_agg({keys}) FROM new_rows AS t)) INTO described;
+                                    'new', coalesce((SELECT jsonb_agg({keys}) FROM new_rows AS t), '[]'))
+          INTO described;
         END IF;",
             document = document(&self.columns),
             keys = document(&self.keys),

@@ -4,7 +4,8 @@
 //!
 //! Data can change without a statement that fires a trigger: a table is renamed over another, a partition is attached
 //! or detached, a column is rewritten, a label of an enumeration is renamed, a policy is replaced, triggers are
-//! switched off and on. All of these write to the catalogue. So a look makes a fingerprint of what the catalogue says
+//! switched off and on. All of these write to the catalogue. (A crash that empties an unlogged table does not; it empties
+//! one of ours as well.) So a look makes a fingerprint of what the catalogue says
 //! of each captured table, and where it differs from the last one the whole table has changed. Rows of the catalogue
 //! are recognised by `xmin`, the transaction that wrote them, which also tells that something was changed and changed
 //! back.
@@ -59,7 +60,8 @@ impl Layout<'_> {
         )
     }
 
-    /// What the catalogue says of a table, its partitions and children, and whether all of them have their triggers.
+    /// What the catalogue says of a table, its partitions and children, the tables it is a part of and the types of its
+    /// columns; and whether every statement that changes it fires a trigger.
     fn fingerprint(&self) -> String {
         let schema = identifier(self.schema);
         let body = format!(
@@ -69,33 +71,58 @@ DECLARE
   known record;
   wanted text[];
   tables oid[];
+  above oid[];
+  types oid[];
 BEGIN
   SELECT c.* INTO known FROM {schema}.capture AS c WHERE c.relation = of_relation;
   wanted := known.physical;
   WITH RECURSIVE tree (oid) AS (
     SELECT root UNION SELECT i.inhrelid FROM pg_inherits AS i JOIN tree ON i.inhparent = tree.oid)
   SELECT array_agg(oid ORDER BY oid) INTO tables FROM tree;
+  WITH RECURSIVE parents (oid) AS (
+    SELECT inhparent FROM pg_inherits WHERE inhrelid = root
+    UNION SELECT i.inhparent FROM pg_inherits AS i JOIN parents ON i.inhrelid = parents.oid)
+  SELECT coalesce(array_agg(oid ORDER BY oid), '{{}}') INTO above FROM parents;
+  -- What values of the columns are made of: domains, arrays, composite types and ranges have types within.
+  WITH RECURSIVE within (oid) AS (
+    SELECT atttypid FROM pg_attribute WHERE attrelid = ANY (tables) AND attname = ANY (wanted)
+    UNION SELECT inner_type FROM within JOIN pg_type AS t USING (oid), LATERAL (
+      SELECT t.typbasetype UNION ALL SELECT t.typelem
+      UNION ALL SELECT a.atttypid FROM pg_attribute AS a WHERE a.attrelid = t.typrelid AND a.attnum > 0
+      UNION ALL SELECT r.rngsubtype FROM pg_range AS r WHERE t.oid IN (r.rngtypid, r.rngmultitypid)) AS i (inner_type)
+    WHERE inner_type <> 0)
+  SELECT array_agg(oid ORDER BY oid) INTO types FROM within;
   SELECT md5(concat_ws(' ', root::text,
     (SELECT string_agg(concat_ws('/', inhrelid, inhparent, inhdetachpending, xmin), ' ' ORDER BY inhrelid, inhparent)
-     FROM pg_inherits WHERE inhrelid = ANY (tables) AND inhparent = ANY (tables)),
-    (SELECT string_agg(concat_ws('/', oid, relkind, relrowsecurity, relforcerowsecurity), ' ' ORDER BY oid)
+     FROM pg_inherits
+     WHERE inhrelid = ANY (tables || above) AND inhparent = ANY (tables || above)),
+    (SELECT string_agg(concat_ws('/', oid, relkind, relpersistence, relrowsecurity, relforcerowsecurity,
+                                 CASE WHEN relrowsecurity THEN relowner END), ' ' ORDER BY oid)
      FROM pg_class WHERE oid = ANY (tables)),
+    -- A crash empties unlogged tables, and this one.
+    (SELECT a.since FROM {schema}.alive AS a
+     WHERE EXISTS (SELECT FROM pg_class WHERE oid = ANY (tables) AND relpersistence = 'u')),
     (SELECT string_agg(concat_ws('/', attrelid, attnum, attname, atttypid, atttypmod, attcollation, xmin), ' '
                        ORDER BY attrelid, attnum)
      FROM pg_attribute WHERE attrelid = ANY (tables) AND attname = ANY (wanted)),
     (SELECT string_agg(concat_ws('/', e.oid, e.enumlabel, e.enumsortorder, e.xmin), ' ' ORDER BY e.oid)
-     FROM pg_enum AS e WHERE e.enumtypid IN (
-       SELECT atttypid FROM pg_attribute WHERE attrelid = ANY (tables) AND attname = ANY (wanted))),
+     FROM pg_enum AS e WHERE e.enumtypid = ANY (types)),
+    (SELECT string_agg(concat_ws('/', a.attrelid, a.attnum, a.xmin), ' ' ORDER BY a.attrelid, a.attnum)
+     FROM pg_attribute AS a JOIN pg_type AS t ON t.typrelid = a.attrelid
+     WHERE t.oid = ANY (types) AND t.typrelid <> 0 AND a.attnum > 0),
     (SELECT string_agg(concat_ws('/', oid, xmin), ' ' ORDER BY oid) FROM pg_policy WHERE polrelid = ANY (tables)),
     (SELECT string_agg(concat_ws('/', t.tgrelid, t.oid, t.tgenabled, t.xmin), ' ' ORDER BY t.oid)
      FROM pg_trigger AS t JOIN pg_proc AS p ON p.oid = t.tgfoid
-     WHERE t.tgrelid = ANY (tables) AND p.pronamespace = {namespace}::regnamespace AND NOT t.tgisinternal)))
+     WHERE t.tgrelid = ANY (tables || above) AND p.pronamespace = {namespace}::regnamespace AND NOT t.tgisinternal)))
   INTO fingerprint;
   captured := root IS NOT NULL AND NOT EXISTS (
-    SELECT FROM unnest(tables) AS part (oid)
+    SELECT FROM unnest(tables || above) AS part (oid)
     WHERE 4 <> (SELECT count(*) FROM pg_trigger AS t JOIN pg_proc AS p ON p.oid = t.tgfoid
                 WHERE t.tgrelid = part.oid AND p.pronamespace = {namespace}::regnamespace AND NOT t.tgisinternal
-                  AND t.tgenabled = 'A' AND p.proname = known.function));
+                  AND t.tgenabled = 'A' AND p.proname = known.function
+                  AND (t.tgnargs > 0) = (part.oid = ANY (above))))
+    -- Rows that logical replication applies fire no trigger of a statement.
+    AND NOT EXISTS (SELECT FROM pg_subscription_rel WHERE srrelid = ANY (tables || above));
 END
 ",
             namespace = literal(&schema),
@@ -120,6 +147,7 @@ DECLARE
   was record;
   is_now record;
 BEGIN
+  INSERT INTO {schema}.alive DEFAULT VALUES ON CONFLICT DO NOTHING;
   FOR wanted IN SELECT DISTINCT i.relation FROM {schema}.interest AS i JOIN {schema}.consumer AS c ON c.id = i.consumer
                 WHERE c.expired_at IS NULL ORDER BY 1 LOOP
     IF NOT EXISTS (SELECT FROM {schema}.seen AS s WHERE s.relation = wanted) THEN

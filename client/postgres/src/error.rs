@@ -100,6 +100,16 @@ pub enum PostgresError {
         /// Entity and field.
         field: String,
     },
+    /// The schema of the outbox is not its alone, so it can be neither made there nor taken away.
+    #[error(
+        "schema {schema} holds {found}, which is not of an outbox: give the outbox a schema of its own, by Outbox::schema"
+    )]
+    Shared {
+        /// The schema.
+        schema: String,
+        /// Something in it that is not ours.
+        found: String,
+    },
     /// No connection could be had from the pool.
     #[error("no connection: {0}")]
     Pool(Arc<deadpool_postgres::PoolError>),
@@ -115,13 +125,18 @@ pub enum PostgresError {
 }
 
 impl PostgresError {
-    /// Whether the database does not have a table or schema that was named.
+    /// Whether the database does not have a table, column or schema that was named.
     pub(super) fn is_undefined(&self) -> bool {
         let Self::Sql { cause, .. } = self else {
             return false;
         };
         cause.code().is_some_and(|code| {
-            *code == SqlState::UNDEFINED_TABLE || *code == SqlState::INVALID_SCHEMA_NAME
+            [
+                SqlState::UNDEFINED_TABLE,
+                SqlState::UNDEFINED_COLUMN,
+                SqlState::INVALID_SCHEMA_NAME,
+            ]
+            .contains(code)
         })
     }
 

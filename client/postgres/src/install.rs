@@ -15,7 +15,7 @@ use super::facts::Facts;
 use super::form::Form;
 use super::interest::{self, Interest};
 use super::keys::weak_keys;
-use super::layout::{LAYOUT, WAKE};
+use super::layout::{LAYOUT, SYSTEM, TABLES, WAKE};
 use super::outbox::{Outbox, Pruned};
 use super::sql::identifier;
 use super::timing::milliseconds;
@@ -30,11 +30,16 @@ const INSTALL_LOCK: i64 = 0x6d63_6163_6865;
 pub(super) const SWEEP_ROWS: i64 = 10_000;
 
 impl Outbox {
-    pub(super) async fn install_in(&self, work: &Transaction<'_>) -> Result<(), PostgresError> {
+    pub(super) async fn install_in(
+        &self,
+        work: &Transaction<'_>,
+        past: Past,
+    ) -> Result<(), PostgresError> {
         let failed = || PostgresError::sql("installing the outbox");
         check_version(work).await?;
         begin(work).await?;
         let is_fresh = self.install_layout(work).await?;
+        let is_elsewhere = self.settle_in(work).await?;
         let facts = Facts::load(work.client(), &self.mapping).await?;
         facts.check(&self.mapping)?;
         for key in weak_keys(work, &self.mapping).await? {
@@ -54,7 +59,10 @@ impl Outbox {
             notify: self.notify,
             rows_max: self.rows_max,
             bytes_max: self.bytes_max,
-            clear_if_new: is_fresh || !self.survives_a_crash(work).await?,
+            clear_if_new: is_fresh
+                || is_elsewhere
+                || past == Past::Missed
+                || !self.survives_a_crash(work).await?,
         };
         registering.register(work, interests.iter()).await?;
         self.install_wake(work).await?;
@@ -110,11 +118,14 @@ impl Outbox {
                 });
             }
             // Nothing of an older layout is of use; its triggers go with the functions they call.
-            Some(older) if older < LAYOUT => work
-                .batch_execute(&format!("DROP SCHEMA {schema} CASCADE"))
-                .await
-                .map_err(failed())?,
-            _ => {}
+            Some(older) if older < LAYOUT => {
+                self.is_alone(work).await?;
+                work.batch_execute(&format!("DROP SCHEMA {schema} CASCADE"))
+                    .await
+                    .map_err(failed())?;
+            }
+            Some(_) => {}
+            None => self.is_alone(work).await?,
         }
         let sql = [layout.tables(), layout.functions(), layout.look_functions()].join("\n");
         let definition = format!("{:016x}", xxhash_rust::xxh3::xxh3_64(sql.as_bytes()));
@@ -142,6 +153,51 @@ impl Outbox {
         .map_err(failed())?;
         self.install_event_trigger(work).await?;
         Ok(found != Some(LAYOUT))
+    }
+
+    /// Whether the schema holds nothing but an outbox: what is in it goes with it.
+    pub(super) async fn is_alone(&self, work: &Transaction<'_>) -> Result<(), PostgresError> {
+        let failed = || PostgresError::sql("looking at the schema of the outbox");
+        let found = work
+            .query_opt(
+                "SELECT format('%I.%I', n.nspname, c.relname)
+                 FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
+                 WHERE n.nspname = $1 AND c.relkind IN ('r', 'p', 'v', 'm', 'f') AND c.relname <> ALL ($2::text[])
+                 ORDER BY 1 LIMIT 1",
+                &[&self.schema, &TABLES.as_slice()],
+            )
+            .await
+            .map_err(failed())?;
+        match found {
+            None => Ok(()),
+            Some(row) => Err(PostgresError::Shared {
+                schema: self.schema.clone(),
+                found: row.try_get(0).map_err(failed())?,
+            }),
+        }
+    }
+
+    /// Begins anew where a dump was restored in another server: its transactions have other numbers, so positions and
+    /// rows of the outbox mean nothing there. Every consumer clears everything it has, for nothing was captured while
+    /// the data was loaded.
+    async fn settle_in(&self, work: &Transaction<'_>) -> Result<bool, PostgresError> {
+        let schema = identifier(&self.schema);
+        let moved = work
+            .execute(
+                &format!("UPDATE {schema}.layout SET system = {SYSTEM} WHERE system <> {SYSTEM}"),
+                &[],
+            )
+            .await
+            .map_err(PostgresError::sql("finding out which server this is"))?;
+        if moved > 0 {
+            work.batch_execute(&format!(
+                "DELETE FROM {schema}.outbox;
+                 UPDATE {schema}.position SET acknowledged = pg_current_snapshot(), clear = true"
+            ))
+            .await
+            .map_err(PostgresError::sql("beginning anew in another server"))?;
+        }
+        Ok(moved > 0)
     }
 
     /// Makes the event trigger if the role may, which is not needed for anything but speed.
@@ -314,34 +370,40 @@ impl Outbox {
         Ok(())
     }
 
-    /// Makes the triggers that are missing on a table, its partitions and its children, and repairs those that are not
-    /// as they should be.
+    /// Makes the triggers that are missing on a table, its partitions and children and the tables it is a part of, and
+    /// repairs those that are not as they should be.
     async fn install_triggers(
         &self,
         work: &Transaction<'_>,
         relation: &str,
     ) -> Result<(), PostgresError> {
         let failed = || PostgresError::sql("making triggers");
-        // A statement fires the triggers of the table it names: for partitions written to directly, that is their own.
+        // A statement fires the triggers of the table it names: for partitions written to directly, that is their own,
+        // and for a table that is a part of another also the other's.
         let tables = work
             .query(
                 "WITH RECURSIVE tree (oid) AS (
                    SELECT $1::text::regclass::oid
-                   UNION SELECT i.inhrelid FROM pg_inherits AS i JOIN tree ON i.inhparent = tree.oid)
-                 SELECT c.oid, format('%I.%I', n.nspname, c.relname), c.relkind IN ('r', 'p'),
+                   UNION SELECT i.inhrelid FROM pg_inherits AS i JOIN tree ON i.inhparent = tree.oid),
+                 above (oid) AS (
+                   SELECT inhparent FROM pg_inherits WHERE inhrelid = $1::text::regclass
+                   UNION SELECT i.inhparent FROM pg_inherits AS i JOIN above ON i.inhrelid = above.oid),
+                 family (oid, above) AS (SELECT oid, false FROM tree UNION ALL SELECT oid, true FROM above)
+                 SELECT family.above, format('%I.%I', n.nspname, c.relname), c.relkind IN ('r', 'p'),
                    ARRAY(SELECT t.tgname::text FROM pg_trigger AS t JOIN pg_proc AS p ON p.oid = t.tgfoid
                          JOIN pg_namespace AS s ON s.oid = p.pronamespace
                          WHERE t.tgrelid = c.oid AND NOT t.tgisinternal AND s.nspname = $2 AND p.proname = $3
-                           AND t.tgenabled = 'A'),
+                           AND t.tgenabled = 'A' AND (t.tgnargs > 0) = family.above),
                    ARRAY(SELECT t.tgname::text FROM pg_trigger AS t
                          WHERE t.tgrelid = c.oid AND NOT t.tgisinternal)
-                 FROM tree JOIN pg_class AS c USING (oid) JOIN pg_namespace AS n ON n.oid = c.relnamespace",
+                 FROM family JOIN pg_class AS c USING (oid) JOIN pg_namespace AS n ON n.oid = c.relnamespace",
                 &[&relation, &self.schema, &Capture::function_name(relation)],
             )
             .await
             .map_err(failed())?;
         for row in &tables {
-            let (table, is_table): (String, bool) = (
+            let (above, table, is_table): (bool, String, bool) = (
+                row.try_get(0).map_err(failed())?,
                 row.try_get(1).map_err(failed())?,
                 row.try_get(2).map_err(failed())?,
             );
@@ -363,7 +425,8 @@ impl Outbox {
                     let drop = format!("DROP TRIGGER {} ON {table}", identifier(&trigger.name));
                     work.batch_execute(&drop).await.map_err(failed())?;
                 }
-                let create = Capture::create_trigger(&self.schema, relation, &trigger, &table);
+                let create =
+                    Capture::create_trigger(&self.schema, relation, &trigger, &table, above);
                 work.batch_execute(&create).await.map_err(failed())?;
             }
         }
@@ -457,6 +520,15 @@ impl Outbox {
         work.commit().await.map_err(failed())?;
         Ok(pruned)
     }
+}
+
+/// What a consumer that is not registered may have in its cache.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Past {
+    /// Nothing, unless the outbox is new.
+    Known,
+    /// A process works for it already: what it cached while the outbox was not there, or another's.
+    Missed,
 }
 
 /// How much of a table is captured.

@@ -10,6 +10,8 @@
 //!   capture                       what the trigger function of a table records ◀┘ captured at least
 //!   outbox                        one row per statement, once for all consumers
 //!   seen                          what the catalogue said of a table when it was last looked at
+//!   alive                         empties in a crash, as all unlogged tables do
+//!   layout                        the version, and the server whose transactions positions speak of
 //! ```
 
 use super::sql::{dollar_quoted, identifier, literal};
@@ -19,6 +21,14 @@ pub(super) const LAYOUT: i32 = 2;
 
 /// The function and the trigger that wake sources.
 pub(super) const WAKE: &str = "wake";
+
+/// Which server this is: a copy of its files is the same one, a dump that is restored elsewhere is in another.
+pub(super) const SYSTEM: &str = "(SELECT system_identifier::text FROM pg_control_system())";
+
+/// The tables of an outbox.
+pub(super) const TABLES: [&str; 9] = [
+    "layout", "consumer", "interest", "position", "lease", "capture", "seen", "alive", "outbox",
+];
 
 /// Tags one call of `invalidate` may name.
 const TAGS_MAX: usize = 10_000;
@@ -50,6 +60,7 @@ impl Layout<'_> {
                looked_at timestamptz NOT NULL DEFAULT '-infinity',
                swept_at timestamptz NOT NULL DEFAULT '-infinity',
                one boolean PRIMARY KEY DEFAULT true CHECK (one)) WITH (fillfactor = 10);
+             ALTER TABLE {schema}.layout ADD COLUMN IF NOT EXISTS system text NOT NULL DEFAULT '';
              CREATE {table} IF NOT EXISTS {schema}.consumer (
                id integer GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
                name text NOT NULL UNIQUE, base text NOT NULL,
@@ -71,6 +82,8 @@ impl Layout<'_> {
                function name NOT NULL, definition text NOT NULL);
              CREATE {table} IF NOT EXISTS {schema}.seen (
                relation text PRIMARY KEY, fingerprint text NOT NULL, captured boolean NOT NULL);
+             CREATE UNLOGGED TABLE IF NOT EXISTS {schema}.alive (
+               one boolean PRIMARY KEY DEFAULT true CHECK (one), since uuid NOT NULL DEFAULT gen_random_uuid());
              CREATE {table} IF NOT EXISTS {schema}.outbox (
                xid xid8 NOT NULL DEFAULT pg_current_xact_id(),
                id bigint GENERATED ALWAYS AS IDENTITY,

@@ -10,6 +10,7 @@ use tokio_postgres::{Client, Config, Socket};
 
 use super::consumer::{self, ConsumerName, ConsumerStatus};
 use super::error::PostgresError;
+use super::install::Past;
 use super::keys::{WeakKey, weak_keys};
 use super::layout::Layout;
 use super::mapping::Mapping;
@@ -114,7 +115,7 @@ impl Outbox {
         }
     }
 
-    /// The database schema the outbox is in, and the channel it notifies. Default: `mcache`.
+    /// The database schema the outbox is in, and the channel it notifies. It must be its alone. Default: `mcache`.
     #[must_use]
     pub fn schema(mut self, schema: &str) -> Self {
         schema.clone_into(&mut self.schema);
@@ -184,9 +185,17 @@ impl Outbox {
     ///
     /// # Errors
     ///
-    /// [`PostgresError::Mismatch`] if a mapped table or column does not exist; nothing is changed then, as with every
-    /// other error.
+    /// [`PostgresError::Mismatch`] if a mapped table or column does not exist, [`PostgresError::Shared`] if the schema of
+    /// the outbox holds tables of others; nothing is changed then, as with every other error.
     pub async fn install(&self, client: &mut Client) -> Result<(), PostgresError> {
+        self.install_after(client, Past::Known).await
+    }
+
+    pub(super) async fn install_after(
+        &self,
+        client: &mut Client,
+        past: Past,
+    ) -> Result<(), PostgresError> {
         let doing = PostgresError::sql("installing the outbox");
         if self.schema.is_empty() || self.schema.len() > IDENTIFIER_BYTES_MAX {
             return Err(PostgresError::Identifier {
@@ -194,7 +203,7 @@ impl Outbox {
             });
         }
         let work = client.transaction().await.map_err(doing)?;
-        self.install_in(&work).await?;
+        self.install_in(&work, past).await?;
         work.commit()
             .await
             .map_err(PostgresError::sql("installing the outbox"))
@@ -220,10 +229,12 @@ impl Outbox {
     ///
     /// # Errors
     ///
-    /// When the database refuses; nothing is changed then.
+    /// [`PostgresError::Shared`] if its schema holds tables or views of others, which would go with it; when the
+    /// database refuses. Nothing is changed then.
     pub async fn uninstall(&self, client: &mut Client) -> Result<(), PostgresError> {
         let failed = || PostgresError::sql("removing the outbox");
         let work = client.transaction().await.map_err(failed())?;
+        self.is_alone(&work).await?;
         // The triggers go with the functions they call.
         work.batch_execute(&format!(
             "SET LOCAL lock_timeout = '5s'; SET LOCAL client_min_messages = 'warning';

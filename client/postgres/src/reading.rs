@@ -47,7 +47,8 @@ impl OutboxSource {
                     ),
                     false => tracing::warn!(
                         table,
-                        "changes of this table are not all captured, so its entities are cleared at each look; install the outbox again"
+                        "changes of this table are not all captured, so its entities are cleared at each look; install the outbox \
+                         again, unless it is a view or filled by a subscription"
                     ),
                 }
             }

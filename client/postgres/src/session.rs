@@ -12,7 +12,7 @@ use tokio_postgres::{AsyncMessage, Client, Config, Socket, Statement};
 use mcache::change::BoxFuture;
 
 use super::error::PostgresError;
-use super::layout::{Layout, WAKE};
+use super::layout::{Layout, SYSTEM, WAKE};
 use super::pooler::shares_sessions;
 use super::settings::Settings;
 use super::sql::identifier;
@@ -102,7 +102,7 @@ pub(super) struct Asks<'a> {
 }
 
 impl Session {
-    /// A session of a consumer that is registered; `None` if it is not, or not any more.
+    /// A session of a consumer that is registered; `None` if it is not, or not any more, or with another server.
     pub(super) async fn open(
         connect: &Connect,
         wake: Arc<Notify>,
@@ -134,7 +134,8 @@ impl Session {
             link.client.query_opt(
                 &format!(
                     "SELECT id, EXISTS (SELECT FROM pg_trigger WHERE tgrelid = $2::text::regclass AND tgname = $3)
-                     FROM {schema}.consumer WHERE name = $1 AND expired_at IS NULL"
+                     FROM {schema}.consumer WHERE name = $1 AND expired_at IS NULL
+                       AND {SYSTEM} = (SELECT system FROM {schema}.layout)"
                 ),
                 &[&asks.name, &format!("{schema}.outbox"), &WAKE],
             ),
@@ -154,13 +155,15 @@ impl Session {
             async move { in_time("preparing statements of the outbox", client.prepare(&sql)).await }
         };
         // The process with the lease is the one that reads. It passes on at once when the holder's connection is gone,
-        // and after a while when the holder is stuck.
+        // and after a while when the holder is stuck. A moment that is too far ahead was written before the clock of
+        // the server was set back; here and below it counts for nothing.
         let lease = prepare(format!(
             "UPDATE {schema}.lease AS l
              SET holder = $1, pid = pg_backend_pid(), until = clock_timestamp() + $2::bigint * interval '1 millisecond'
              WHERE consumer = $3
                AND EXISTS (SELECT FROM {schema}.consumer AS c WHERE c.id = $3 AND c.expired_at IS NULL)
                AND (holder = $1 OR until < clock_timestamp()
+                    OR until > clock_timestamp() + $2::bigint * interval '1 millisecond'
                     OR NOT EXISTS (SELECT FROM pg_stat_activity AS a WHERE a.pid = l.pid))"
         ))
         .await?;
@@ -211,13 +214,15 @@ impl Session {
         .await?;
         let look = prepare(format!(
             "WITH due AS (UPDATE {schema}.layout SET looked_at = clock_timestamp()
-                          WHERE looked_at < clock_timestamp() - $1::bigint * interval '1 millisecond' RETURNING 1)
+                          WHERE looked_at < clock_timestamp() - $1::bigint * interval '1 millisecond'
+                             OR looked_at > clock_timestamp() RETURNING 1)
              SELECT l.changed, l.complete FROM due, LATERAL {schema}.look() AS l"
         ))
         .await?;
         let sweep = prepare(format!(
             "WITH due AS (UPDATE {schema}.layout SET swept_at = clock_timestamp()
-                          WHERE swept_at < clock_timestamp() - $1::bigint * interval '1 millisecond' RETURNING 1)
+                          WHERE swept_at < clock_timestamp() - $1::bigint * interval '1 millisecond'
+                             OR swept_at > clock_timestamp() RETURNING 1)
              SELECT ARRAY(SELECT {schema}.expire()), {schema}.sweep($2) FROM due"
         ))
         .await?;

@@ -19,6 +19,7 @@ use mcache::change::{BoxError, BoxFuture, ChangeSource, Changes, Contact};
 
 use super::decode::Decoder;
 use super::error::PostgresError;
+use super::install::Past;
 use super::outbox::Outbox;
 use super::pace::{AWAKE, Pace, STORE_PAUSE};
 use super::position::{Ledger, Snapshot};
@@ -323,7 +324,9 @@ impl OutboxSource {
                 );
                 self.unregistered = true;
                 let mut link = (self.connect)(Arc::default()).await?;
-                self.outbox.install(&mut link.client).await?;
+                self.outbox
+                    .install_after(&mut link.client, Past::Missed)
+                    .await?;
                 self.unregistered = false;
                 let session = Session::open(&self.connect, self.wake.clone(), &asks).await?;
                 session.ok_or(PostgresError::Timeout {

@@ -7,7 +7,7 @@ use mcache::change::{ChangeEvent, Operation};
 use mcache_postgres::{Mapping, Outbox, PostgresError, Table};
 use serde_json::json;
 
-use crate::postgres::shop::{Recorder, Shop, connect, schema};
+use crate::postgres::shop::{Recorder, Shop, connect, mapping, schema};
 
 /// Runs `sql` and returns the events it led to, in the order they were captured.
 #[track_caller]
@@ -379,6 +379,43 @@ fn an_outbox_of_a_newer_version_is_left_alone() {
         matches!(error, PostgresError::Newer { found: 1000, .. }),
         "{error}"
     );
+}
+
+#[test]
+fn a_schema_that_holds_tables_of_others_is_neither_used_nor_dropped() {
+    let shop = Shop::open();
+    let there = || {
+        shop.postgres
+            .psql("SELECT count(*) FROM pg_tables WHERE schemaname = 'public'")
+    };
+    let before = there();
+    let public = Outbox::new(mapping(), "test").schema("public");
+    let run = |outbox: &Outbox, installs: bool| {
+        shop.runtime.block_on(async {
+            let mut client = connect(&shop.postgres).await;
+            match installs {
+                true => outbox.install(&mut client).await,
+                false => outbox.uninstall(&mut client).await,
+            }
+        })
+    };
+    let is_refused = |result: Result<(), PostgresError>, name: &str| {
+        let error = result.unwrap_err();
+        assert!(
+            matches!(&error, PostgresError::Shared { found, .. } if found == name),
+            "{error}"
+        );
+    };
+    is_refused(run(&public, true), "public.link_product_sales_channel");
+    is_refused(run(&public, false), "public.link_product_sales_channel");
+    assert_eq!(there(), before);
+    // What somebody adds later stops no release.
+    shop.postgres
+        .psql("CREATE VIEW mcache.waiting AS SELECT count(*) FROM mcache.outbox");
+    run(&shop.outbox, true).unwrap();
+    is_refused(run(&shop.outbox, false), "mcache.waiting");
+    shop.postgres.psql("DROP VIEW mcache.waiting");
+    run(&shop.outbox, false).unwrap();
 }
 
 #[test]

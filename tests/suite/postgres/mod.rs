@@ -18,3 +18,4 @@ mod resolver;
 pub mod shop;
 mod tags;
 mod unlogged;
+mod unusual;
