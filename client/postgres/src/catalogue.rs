@@ -16,6 +16,9 @@
 use super::layout::Layout;
 use super::sql::{dollar_quoted, identifier, literal, shortened};
 
+/// What a database begins with has smaller numbers than what is made in it.
+const FIRST_OID: u32 = 16_384;
+
 /// Commands after which the event trigger looks.
 const COMMANDS: [&str; 14] = [
     "ALTER TABLE",
@@ -73,6 +76,7 @@ DECLARE
   tables oid[];
   above oid[];
   types oid[];
+  composites oid[];
 BEGIN
   SELECT c.* INTO known FROM {schema}.capture AS c WHERE c.relation = of_relation;
   wanted := known.physical;
@@ -83,15 +87,18 @@ BEGIN
     SELECT inhparent FROM pg_inherits WHERE inhrelid = root
     UNION SELECT i.inhparent FROM pg_inherits AS i JOIN parents ON i.inhrelid = parents.oid)
   SELECT coalesce(array_agg(oid ORDER BY oid), '{{}}') INTO above FROM parents;
-  -- What values of the columns are made of: domains, arrays, composite types and ranges have types within.
+  -- What values of the columns are made of: domains, arrays, composite types and ranges have types within. Those that
+  -- every database has do not change.
   WITH RECURSIVE within (oid) AS (
-    SELECT atttypid FROM pg_attribute WHERE attrelid = ANY (tables) AND attname = ANY (wanted)
+    SELECT atttypid FROM pg_attribute
+    WHERE attrelid = ANY (tables) AND attname = ANY (wanted) AND atttypid >= {FIRST_OID}
     UNION SELECT inner_type FROM within JOIN pg_type AS t USING (oid), LATERAL (
       SELECT t.typbasetype UNION ALL SELECT t.typelem
       UNION ALL SELECT a.atttypid FROM pg_attribute AS a WHERE a.attrelid = t.typrelid AND a.attnum > 0
       UNION ALL SELECT r.rngsubtype FROM pg_range AS r WHERE t.oid IN (r.rngtypid, r.rngmultitypid)) AS i (inner_type)
-    WHERE inner_type <> 0)
-  SELECT array_agg(oid ORDER BY oid) INTO types FROM within;
+    WHERE inner_type >= {FIRST_OID})
+  SELECT array_agg(oid), array_agg(typrelid) FILTER (WHERE typrelid <> 0) INTO types, composites
+  FROM within JOIN pg_type USING (oid);
   SELECT md5(concat_ws(' ', root::text,
     (SELECT string_agg(concat_ws('/', inhrelid, inhparent, inhdetachpending, xmin), ' ' ORDER BY inhrelid, inhparent)
      FROM pg_inherits
@@ -107,9 +114,8 @@ BEGIN
      FROM pg_attribute WHERE attrelid = ANY (tables) AND attname = ANY (wanted)),
     (SELECT string_agg(concat_ws('/', e.oid, e.enumlabel, e.enumsortorder, e.xmin), ' ' ORDER BY e.oid)
      FROM pg_enum AS e WHERE e.enumtypid = ANY (types)),
-    (SELECT string_agg(concat_ws('/', a.attrelid, a.attnum, a.xmin), ' ' ORDER BY a.attrelid, a.attnum)
-     FROM pg_attribute AS a JOIN pg_type AS t ON t.typrelid = a.attrelid
-     WHERE t.oid = ANY (types) AND t.typrelid <> 0 AND a.attnum > 0),
+    (SELECT string_agg(concat_ws('/', attrelid, attnum, xmin), ' ' ORDER BY attrelid, attnum)
+     FROM pg_attribute WHERE attrelid = ANY (composites) AND attnum > 0),
     (SELECT string_agg(concat_ws('/', oid, xmin), ' ' ORDER BY oid) FROM pg_policy WHERE polrelid = ANY (tables)),
     (SELECT string_agg(concat_ws('/', t.tgrelid, t.oid, t.tgenabled, t.xmin), ' ' ORDER BY t.oid)
      FROM pg_trigger AS t JOIN pg_proc AS p ON p.oid = t.tgfoid

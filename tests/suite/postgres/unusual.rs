@@ -1,6 +1,7 @@
 //! Unusual databases and unusual statements: after each, what is cached equals what is there.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use harness::{Postgres, wait};
 use mcache::change::Invalidator;
@@ -66,10 +67,14 @@ impl World {
             outbox.install(&mut connect(&postgres).await).await.unwrap();
             let cache = Cache::builder_with(MemoryProvider::default());
             let cache = cache.caching(true).build().await.unwrap();
-            let invalidator =
-                Invalidator::builder(outbox.source(config, NoTls), fresh.change_tags())
-                    .targets(cache.invalidation_targets())
-                    .spawn();
+            let invalidator = Invalidator::builder(
+                outbox
+                    .source(config, NoTls)
+                    .look_interval(Duration::from_secs(1)),
+                fresh.change_tags(),
+            )
+            .targets(cache.invalidation_targets())
+            .spawn();
             (
                 Graph::builder(schema, resolver).cache(cache).build(),
                 invalidator,
