@@ -3,8 +3,8 @@
 //! tracing remembers for each place that logs whether a subscriber wants its lines. While one subscriber is known,
 //! the thread that comes there first decides for all by its own subscriber: a subscriber of one thread misses what a
 //! thread without one met before. So the process has one subscriber. It wants everything and hands it to the thread's
-//! listener. It has to be there before anything logs: tests that listen are in a binary of their own, `tests/logged.rs`,
-//! and listen first.
+//! listener. It has to be there before anything logs: tests that listen are in a binary of their own,
+//! `tests/logged.rs`, and listen first.
 
 use std::{
     cell::RefCell,
