@@ -14,64 +14,63 @@ use redis::{Cmd, RedisError, Value, aio::MultiplexedConnection};
 use tokio::{runtime::Handle, time::timeout};
 
 /// A command, and what becomes of its answer if that comes too late.
+pub(super) trait Ask: Copy + Send {
+    fn cmd(&self) -> &Cmd;
+
+    /// Sends it and waits for the answer. The connection comes back with it, for the next call.
+    fn send(
+        self,
+        connection: MultiplexedConnection,
+    ) -> impl Future<Output = (Result<Value, RedisError>, MultiplexedConnection)> + Send;
+}
+
+/// Nothing becomes of it.
+impl Ask for &Cmd {
+    fn cmd(&self) -> &Cmd {
+        self
+    }
+
+    async fn send(
+        self,
+        mut connection: MultiplexedConnection,
+    ) -> (Result<Value, RedisError>, MultiplexedConnection) {
+        (connection.send_packed_command(self).await, connection)
+    }
+}
+
+/// A lease that came with it is given back.
 #[derive(Clone, Copy)]
-pub(super) enum Ask<'a> {
-    /// Nothing.
-    Plain(&'a Cmd),
-    /// A lease that came with it is given back.
-    Leasing {
-        cmd: &'a Arc<Cmd>,
-        /// How long it lasts at most: later there is nothing left to give back.
-        lease: Duration,
-        give_back: GiveBack,
-    },
+pub(super) struct Leasing<'a> {
+    pub(super) cmd: &'a Arc<Cmd>,
+    /// How long it lasts at most: later there is nothing left to give back.
+    pub(super) lease: Duration,
+    pub(super) give_back: GiveBack,
 }
 
 /// The command that gives back what came with this answer to this command; `None` if there is nothing.
 pub(super) type GiveBack = fn(&Cmd, Value) -> Option<Cmd>;
 
-impl<'a> From<&'a Cmd> for Ask<'a> {
-    fn from(cmd: &'a Cmd) -> Self {
-        Self::Plain(cmd)
-    }
-}
-
-impl<'a> Ask<'a> {
-    pub(super) fn cmd(self) -> &'a Cmd {
-        match self {
-            Self::Plain(cmd) => cmd,
-            Self::Leasing { cmd, .. } => cmd,
-        }
+impl Ask for Leasing<'_> {
+    fn cmd(&self) -> &Cmd {
+        self.cmd
     }
 
-    /// Sends it and waits for the answer. The connection comes back with it, for the next call.
-    ///
     /// Cancel safe: an answer that comes later is dealt with by a task of its own, for as long as the lease lasts.
-    pub(super) async fn send(
+    async fn send(
         self,
         mut connection: MultiplexedConnection,
     ) -> (Result<Value, RedisError>, MultiplexedConnection) {
-        match self {
-            Self::Plain(cmd) => (connection.send_packed_command(cmd).await, connection),
-            Self::Leasing {
-                cmd,
-                lease,
-                give_back,
-            } => {
-                let cmd = cmd.clone();
-                let call = async move {
-                    let answer = connection.send_packed_command(&cmd).await;
-                    (answer, connection, cmd)
-                };
-                let call = Some(Box::pin(call));
-                Awaited {
-                    call,
-                    lease,
-                    give_back,
-                }
-                .await
-            }
+        let cmd = self.cmd.clone();
+        let call = async move {
+            let answer = connection.send_packed_command(&cmd).await;
+            (answer, connection, cmd)
+        };
+        Awaited {
+            call: Some(Box::pin(call)),
+            lease: self.lease,
+            give_back: self.give_back,
         }
+        .await
     }
 }
 

@@ -133,10 +133,9 @@ impl Link {
     /// One command, one answer.
     pub(super) async fn call(
         self: &Arc<Self>,
-        ask: impl Into<Ask<'_>>,
+        ask: impl Ask,
         urgency: Urgency,
     ) -> Result<Value, CallError> {
-        let ask = ask.into();
         let mut generation = None;
         let began = Instant::now();
         // Pinned where it is made: passed on by value, its half kilobyte would be copied at each step.
@@ -172,7 +171,7 @@ impl Link {
     /// concerned.
     pub(super) async fn call_bulk(
         self: &Arc<Self>,
-        ask: Ask<'_>,
+        ask: impl Ask,
         bytes: usize,
     ) -> Result<Value, CallError> {
         if !self.breaker.allows(Instant::now().into_std()) {
