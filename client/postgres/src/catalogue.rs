@@ -4,11 +4,10 @@
 //!
 //! Data can change without a statement that fires a trigger: a table is renamed over another, a partition is attached
 //! or detached, a column is rewritten, a label of an enumeration is renamed, a policy is replaced, triggers are
-//! switched off and on. All of these write to the catalogue. (A crash that empties an unlogged table does not; it empties
-//! one of ours as well.) So a look makes a fingerprint of what the catalogue says
-//! of each captured table, and where it differs from the last one the whole table has changed. Rows of the catalogue
-//! are recognised by `xmin`, the transaction that wrote them, which also tells that something was changed and changed
-//! back.
+//! switched off and on. All of these write to the catalogue. (A crash that empties an unlogged table does not; it
+//! empties one of ours as well.) So a look makes a fingerprint of what the catalogue says of each captured table, and
+//! where it differs from the last one the whole table has changed. Rows of the catalogue are recognised by `xmin`, the
+//! transaction that wrote them, which also tells that something was changed and changed back.
 //!
 //! A table that is not fully captured (a new partition, a disabled trigger) counts as changed at every look until
 //! `install` has repaired it: nothing is stale longer than the interval between two looks.

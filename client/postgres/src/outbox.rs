@@ -185,8 +185,8 @@ impl Outbox {
     ///
     /// # Errors
     ///
-    /// [`PostgresError::Mismatch`] if a mapped table or column does not exist, [`PostgresError::Shared`] if the schema of
-    /// the outbox holds tables of others; nothing is changed then, as with every other error.
+    /// [`PostgresError::Mismatch`] if a mapped table or column does not exist, [`PostgresError::Shared`] if the schema
+    /// of the outbox holds tables of others; nothing is changed then, as with every other error.
     pub async fn install(&self, client: &mut Client) -> Result<(), PostgresError> {
         self.install_after(client, Past::Known).await
     }

@@ -224,7 +224,7 @@ impl Reader {
             )
             .await?,
         };
-        // Settings of a role are those of the one that logged in, whatever it is set to afterwards.
+        // A session begins with the settings of the role that logged in, also if it acts as another afterwards.
         let reader = one_text(
             &client,
             "SELECT concat_ws('/', quote_ident(session_user), quote_ident(current_user))",

@@ -409,7 +409,7 @@ fn a_schema_that_holds_tables_of_others_is_neither_used_nor_dropped() {
     is_refused(run(&public, true), "public.link_product_sales_channel");
     is_refused(run(&public, false), "public.link_product_sales_channel");
     assert_eq!(there(), before);
-    // What somebody adds later stops no release.
+    // A view that is added later stops no release.
     shop.postgres
         .psql("CREATE VIEW mcache.waiting AS SELECT count(*) FROM mcache.outbox");
     run(&shop.outbox, true).unwrap();
