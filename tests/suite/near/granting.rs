@@ -48,7 +48,7 @@ fn a_replica_grants_nothing_and_a_promoted_one_has_predecessors() {
     let (_, leases, longest_ms): (u64, u64, u64) =
         elsewhere.redis.typed("MCACHE.INVALIDATE NEAR TAGS t");
     assert_eq!(leases, 1);
-    assert!(longest_ms > 4_000, "{longest_ms}");
+    assert!(longest_ms > 1_000, "{longest_ms}");
     // The former primary's position is a gap here.
     let line = format!("MCACHE.FEED {}", near.subscription());
     let redis::Value::Array(answer) = elsewhere.redis.run(&line) else {
