@@ -1,4 +1,5 @@
-//! What a cache does while no caller waits for it: how much of it is under way, and a way to wait for its end.
+//! What a cache does while no caller waits for it: how much of it is under way, and a way to wait for its end. And tasks
+//! that others rely on, which may end with their runtime while the cache is used on another one.
 
 use std::sync::Arc;
 
@@ -38,6 +39,33 @@ impl Background {
         let mut running = self.running.subscribe();
         // The sender lives as long as `self`.
         let _ = running.wait_for(|count| *count == 0).await;
+    }
+}
+
+/// Spawns a task on the current runtime. If that ends before the task, or the task panics, `lost` is called.
+///
+/// No lock may be held that `lost` takes: where the runtime is ending, it is called at once.
+pub(crate) fn spawn_or(
+    task: impl Future<Output = ()> + Send + 'static,
+    lost: impl FnOnce() + Send + 'static,
+) {
+    let lost = Lost(Some(lost));
+    tokio::spawn(async move {
+        let mut lost = lost;
+        task.await;
+        lost.0 = None;
+        drop(lost);
+    });
+}
+
+/// Calls the function when dropped.
+struct Lost<F: FnOnce()>(Option<F>);
+
+impl<F: FnOnce()> Drop for Lost<F> {
+    fn drop(&mut self) {
+        if let Some(lost) = self.0.take() {
+            lost();
+        }
     }
 }
 

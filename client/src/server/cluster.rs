@@ -230,21 +230,8 @@ impl Cluster {
         let Some(to) = to else {
             return Err(CallError::from(error.clone()).into());
         };
-        let link = self.discovery.link(&to)?;
-        if !asking {
-            return Ok(link.call(ask, urgency).await?);
-        }
-        let mut pipeline = redis::pipe();
-        pipeline.cmd("ASKING");
-        pipeline.add_command(ask.cmd().clone());
-        let mut answers = link.call_all(&pipeline, urgency).await?;
-        match answers.pop() {
-            Some(answer) => Ok(answer.map_err(CallError::from)?),
-            None => Err(Error::new(
-                ErrorKind::Protocol,
-                "no answer after ASKING".to_owned(),
-            )),
-        }
+        let ask = if asking { ask.asking() } else { ask };
+        Ok(self.discovery.link(&to)?.call(ask, urgency).await?)
     }
 }
 

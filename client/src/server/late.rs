@@ -17,14 +17,24 @@ use tokio::{runtime::Handle, time::timeout};
 #[derive(Clone, Copy)]
 pub(super) enum Ask<'a> {
     /// Nothing.
-    Plain(&'a Cmd),
+    Plain(&'a Cmd, Redirected),
     /// A lease that came with it is given back.
     Leasing {
         cmd: &'a Arc<Cmd>,
         /// How long it lasts at most: later there is nothing left to give back.
         lease: Duration,
         give_back: GiveBack,
+        redirected: Redirected,
     },
+}
+
+/// Whether a node is asked that another one has named: for a key in a slot that is on its way to it.
+#[derive(Clone, Copy, PartialEq, Eq, Default)]
+pub(super) enum Redirected {
+    #[default]
+    No,
+    /// The node answers if the command follows ASKING.
+    Asking,
 }
 
 /// The command that gives back what came with this answer to this command; `None` if there is nothing.
@@ -32,45 +42,83 @@ pub(super) type GiveBack = fn(&Cmd, Value) -> Option<Cmd>;
 
 impl<'a> From<&'a Cmd> for Ask<'a> {
     fn from(cmd: &'a Cmd) -> Self {
-        Self::Plain(cmd)
+        Self::Plain(cmd, Redirected::No)
     }
 }
 
 impl<'a> Ask<'a> {
-    pub(super) fn cmd(self) -> &'a Cmd {
-        match self {
-            Self::Plain(cmd) => cmd,
-            Self::Leasing { cmd, .. } => cmd,
-        }
+    /// The same, of a node that another one has named.
+    pub(super) fn asking(mut self) -> Self {
+        let (Self::Plain(_, redirected) | Self::Leasing { redirected, .. }) = &mut self;
+        *redirected = Redirected::Asking;
+        self
     }
 
     /// Sends it and waits for the answer. The connection comes back with it, for the next call.
     ///
     /// Cancel safe: an answer that comes later is dealt with by a task of its own, for as long as the lease lasts.
-    pub(super) async fn send(
-        self,
-        mut connection: MultiplexedConnection,
-    ) -> (Result<Value, RedisError>, MultiplexedConnection) {
+    pub(super) async fn send(self, mut line: Line) -> (Result<Value, RedisError>, Line) {
         match self {
-            Self::Plain(cmd) => (connection.send_packed_command(cmd).await, connection),
+            Self::Plain(cmd, redirected) => (line.send(cmd, redirected).await, line),
             Self::Leasing {
                 cmd,
                 lease,
                 give_back,
+                redirected,
             } => {
                 let cmd = cmd.clone();
+                let Line {
+                    mut connection,
+                    runtime,
+                } = line;
                 let call = async move {
-                    let answer = connection.send_packed_command(&cmd).await;
+                    let answer = send(&mut connection, &cmd, redirected).await;
                     (answer, connection, cmd)
                 };
-                let call = Some(Box::pin(call));
-                Awaited {
-                    call,
+                let awaited = Awaited {
+                    call: Some(Box::pin(call)),
+                    runtime: Some(runtime),
                     lease,
                     give_back,
-                }
-                .await
+                    redirected,
+                };
+                awaited.await
             }
+        }
+    }
+}
+
+/// A connection, and the runtime that drives it.
+#[derive(Clone)]
+pub(super) struct Line {
+    pub(super) connection: MultiplexedConnection,
+    pub(super) runtime: Handle,
+}
+
+impl Line {
+    async fn send(&mut self, cmd: &Cmd, redirected: Redirected) -> Result<Value, RedisError> {
+        send(&mut self.connection, cmd, redirected).await
+    }
+}
+
+async fn send(
+    connection: &mut MultiplexedConnection,
+    cmd: &Cmd,
+    redirected: Redirected,
+) -> Result<Value, RedisError> {
+    match redirected {
+        Redirected::No => connection.send_packed_command(cmd).await,
+        // Boxed: the usual way does not carry the size of the rarer one around.
+        Redirected::Asking => {
+            Box::pin(async {
+                let mut pipeline = redis::pipe();
+                pipeline.cmd("ASKING");
+                pipeline.add_command(cmd.clone());
+                let mut answers = connection.send_packed_commands(&pipeline, 1, 1).await?;
+                let missing = || (redis::ErrorKind::Parse, "no answer after ASKING").into();
+                answers.pop().ok_or_else(missing)
+            })
+            .await
         }
     }
 }
@@ -79,40 +127,53 @@ impl<'a> Ask<'a> {
 struct Awaited<F: Future<Output = Answered> + Send + 'static> {
     /// There until it is answered.
     call: Option<Pin<Box<F>>>,
+    /// Likewise. It may be dropped where no runtime is.
+    runtime: Option<Handle>,
     lease: Duration,
     give_back: GiveBack,
+    redirected: Redirected,
 }
 
 type Answered = (Result<Value, RedisError>, MultiplexedConnection, Arc<Cmd>);
 
 impl<F: Future<Output = Answered> + Send + 'static> Future for Awaited<F> {
-    type Output = (Result<Value, RedisError>, MultiplexedConnection);
+    type Output = (Result<Value, RedisError>, Line);
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let Some(call) = &mut self.call else {
             return Poll::Pending;
         };
-        call.as_mut().poll(context).map(|(answer, connection, _)| {
-            self.call = None;
-            (answer, connection)
-        })
+        let Poll::Ready((answer, connection, _)) = call.as_mut().poll(context) else {
+            return Poll::Pending;
+        };
+        self.call = None;
+        match self.runtime.take() {
+            Some(runtime) => Poll::Ready((
+                answer,
+                Line {
+                    connection,
+                    runtime,
+                },
+            )),
+            None => Poll::Pending,
+        }
     }
 }
 
 impl<F: Future<Output = Answered> + Send + 'static> Drop for Awaited<F> {
     fn drop(&mut self) {
-        let Some(call) = self.call.take() else { return };
-        // Without a runtime the connection ends, and the lease with it.
-        let Ok(runtime) = Handle::try_current() else {
+        let (Some(call), Some(runtime)) = (self.call.take(), self.runtime.take()) else {
             return;
         };
-        let (lease, give_back) = (self.lease, self.give_back);
+        // If that one has ended, so has the connection, and the lease with it.
+        let runtime = Handle::try_current().unwrap_or(runtime);
+        let (lease, give_back, redirected) = (self.lease, self.give_back, self.redirected);
         runtime.spawn(async move {
             let Ok((Ok(answer), mut connection, cmd)) = timeout(lease, call).await else {
                 return;
             };
             if let Some(cmd) = give_back(&cmd, answer)
-                && let Err(error) = connection.send_packed_command(&cmd).await
+                && let Err(error) = send(&mut connection, &cmd, redirected).await
             {
                 tracing::debug!(%error, "a lease that came too late was not given back");
             }

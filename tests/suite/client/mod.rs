@@ -1,6 +1,7 @@
 //! The client on real servers.
 
 mod bad_quarter;
+mod cancelled;
 mod cluster_example;
 mod fan_out;
 mod herd;
@@ -8,5 +9,6 @@ mod near;
 mod outage;
 mod provider;
 mod python;
+mod runtimes;
 mod tls;
 mod topology;
