@@ -7,7 +7,7 @@ use std::pin::Pin;
 use std::task::Poll;
 use std::time::Duration;
 
-use harness::{Proxy, Server};
+use harness::{Proxy, Server, Session, topology::Cluster};
 use mcache::{Cache, Error, Loaded, NearOptions, PlainRedisProvider, server::RedisOptions};
 use tokio::runtime::Runtime;
 use tokio::time::{sleep, timeout};
@@ -78,45 +78,82 @@ const ALL: [Before; 4] = [Before::Nothing, Before::Live, Before::Stale, Before::
 
 fn operations() -> Vec<(&'static str, fn(Cache, String) -> Operation)> {
     vec![
-        ("get", |cache, key| Box::pin(async move {
-            let _ = cache.key(&key).get::<u32>().await;
-        })),
-        ("set", |cache, key| Box::pin(async move {
-            let _ = cache.key(&key).tags(["t"]).set(&3).await;
-        })),
-        ("load", |cache, key| Box::pin(async move {
-            let _ = cache.key(&key).tags(["t"]).swr(HOUR).load(|| load(1)).await;
-        })),
-        ("load early", |cache, key| Box::pin(async move {
-            let entry = cache.key(&key).tags(["t"]).swr(HOUR).early_refresh(HOUR);
-            let _ = entry.load(|| load(1)).await;
-        })),
-        ("load detached", |cache, key| Box::pin(async move {
-            let _ = cache.key(&key).tags(["t"]).swr(HOUR).load_detached(|| load(1)).await;
-        })),
-        ("load many", |cache, key| Box::pin(async move {
-            let keys = [key.clone(), format!("{key}2"), format!("{key}3")];
-            let _ = cache.keys(keys).tags(["t"]).swr(HOUR).load_many(load_many).await;
-        })),
-        ("load many detached", |cache, key| Box::pin(async move {
-            let keys = [key.clone(), format!("{key}2"), format!("{key}3")];
-            let _ = cache.keys(keys).tags(["t"]).swr(HOUR).load_many_detached(load_many).await;
-        })),
-        ("begin and store", |cache, key| Box::pin(async move {
-            if let Ok(filling) = cache.key(&key).tags(["t"]).begin().await {
-                sleep(Duration::from_millis(1)).await;
-                let _ = filling.store(&5).await;
-            }
-        })),
-        ("invalidate", |cache, key| Box::pin(async move {
-            let _ = cache.invalidate([format!("of {key}")]).await;
-        })),
-        ("clear", |cache, key| Box::pin(async move {
-            let _ = cache.clear(&key).await;
-        })),
-        ("shutdown", |cache, _| Box::pin(async move {
-            let _ = cache.shutdown(Duration::from_millis(5)).await;
-        })),
+        ("get", |cache, key| {
+            Box::pin(async move {
+                let _ = cache.key(&key).get::<u32>().await;
+            })
+        }),
+        ("set", |cache, key| {
+            Box::pin(async move {
+                let _ = cache.key(&key).tags(["t"]).set(&3).await;
+            })
+        }),
+        ("load", |cache, key| {
+            Box::pin(async move {
+                let _ = cache.key(&key).tags(["t"]).swr(HOUR).load(|| load(1)).await;
+            })
+        }),
+        ("load early", |cache, key| {
+            Box::pin(async move {
+                let entry = cache.key(&key).tags(["t"]).swr(HOUR).early_refresh(HOUR);
+                let _ = entry.load(|| load(1)).await;
+            })
+        }),
+        ("load detached", |cache, key| {
+            Box::pin(async move {
+                let _ = cache
+                    .key(&key)
+                    .tags(["t"])
+                    .swr(HOUR)
+                    .load_detached(|| load(1))
+                    .await;
+            })
+        }),
+        ("load many", |cache, key| {
+            Box::pin(async move {
+                let keys = [key.clone(), format!("{key}2"), format!("{key}3")];
+                let _ = cache
+                    .keys(keys)
+                    .tags(["t"])
+                    .swr(HOUR)
+                    .load_many(load_many)
+                    .await;
+            })
+        }),
+        ("load many detached", |cache, key| {
+            Box::pin(async move {
+                let keys = [key.clone(), format!("{key}2"), format!("{key}3")];
+                let _ = cache
+                    .keys(keys)
+                    .tags(["t"])
+                    .swr(HOUR)
+                    .load_many_detached(load_many)
+                    .await;
+            })
+        }),
+        ("begin and store", |cache, key| {
+            Box::pin(async move {
+                if let Ok(filling) = cache.key(&key).tags(["t"]).begin().await {
+                    sleep(Duration::from_millis(1)).await;
+                    let _ = filling.store(&5).await;
+                }
+            })
+        }),
+        ("invalidate", |cache, key| {
+            Box::pin(async move {
+                let _ = cache.invalidate([format!("of {key}")]).await;
+            })
+        }),
+        ("clear", |cache, key| {
+            Box::pin(async move {
+                let _ = cache.clear(&key).await;
+            })
+        }),
+        ("shutdown", |cache, _| {
+            Box::pin(async move {
+                let _ = cache.shutdown(Duration::from_millis(5)).await;
+            })
+        }),
     ]
 }
 
@@ -130,7 +167,10 @@ impl Other {
             assert!(entry().set(&2).await.expect("stored"));
         }
         if before == Before::Stale {
-            self.0.soft_invalidate([format!("of {key}")]).await.expect("acknowledged");
+            self.0
+                .soft_invalidate([format!("of {key}")])
+                .await
+                .expect("acknowledged");
         }
     }
 
@@ -154,7 +194,9 @@ impl Other {
     async fn can_fill(&self, key: &str, what: &str) {
         let load = self.0.key(key).tags(["t"]).load(|| load(9));
         let served = timeout(PATIENCE, load).await;
-        served.unwrap_or_else(|_| panic!("{what}: {key} stays leased")).expect("the loader answers");
+        served
+            .unwrap_or_else(|_| panic!("{what}: {key} stays leased"))
+            .expect("the loader answers");
     }
 }
 
@@ -190,21 +232,32 @@ fn drop_one(
     done
 }
 
-fn check(url: &str, build: impl Fn() -> mcache::Builder, befores: &[Before]) {
-    println!("{url}");
+/// Every operation, after each of its polls. All keys begin with `prefix`.
+fn check(prefix: &str, build: impl Fn() -> mcache::Builder) {
     let runtime = runtime();
     let (cache, other) = runtime.block_on(async {
         let build = || build().caching(true).loader_timeout(LOADER_TIMEOUT).build();
-        (build().await.expect("a cache"), Other(build().await.expect("a cache")))
+        (
+            build().await.expect("a cache"),
+            Other(build().await.expect("a cache")),
+        )
     });
     for (name, operation) in operations() {
-        for before in befores {
+        for before in ALL {
             for when in [When::Asleep, When::Woken, When::Outside] {
                 let mut keys = Vec::new();
                 for polls in 1..=POLLS_MAX {
-                    let key = format!("{name} {before:?} {when:?} {polls}");
+                    let key = format!("{prefix}{name} {before:?} {when:?} {polls}");
                     keys.push(key.clone());
-                    if drop_one(&runtime, (&cache, &other), operation, &key, *before, polls, when) {
+                    if drop_one(
+                        &runtime,
+                        (&cache, &other),
+                        operation,
+                        &key,
+                        before,
+                        polls,
+                        when,
+                    ) {
                         break;
                     }
                     assert!(polls < POLLS_MAX, "{name} does not end");
@@ -231,16 +284,16 @@ fn check(url: &str, build: impl Fn() -> mcache::Builder, befores: &[Before]) {
 #[test]
 fn a_caller_that_is_dropped_at_any_point_leaves_nothing_to_wait_for() {
     let server = Server::start();
-    check("module", || Cache::builder(server.url()), &ALL);
+    check("", || Cache::builder(server.url()));
     assert_eq!(server.session().stat("leases"), 0);
     assert_eq!(server.session().stat("parked_clients"), 0);
 }
 
 #[test]
 fn a_caller_that_is_dropped_at_any_point_leaves_nothing_to_wait_for_beside_a_near_cache() {
-    let server = Server::builder().feed(1_000).start();
+    let server = Server::builder().feed(100).start();
     let build = || Cache::builder(server.url()).near(NearOptions::default());
-    check("near", build, &ALL);
+    check("", build);
     assert_eq!(server.session().stat("leases"), 0);
 }
 
@@ -251,7 +304,29 @@ fn a_caller_that_is_dropped_at_any_point_leaves_nothing_to_wait_for_on_a_plain_s
         let plain = PlainRedisProvider::builder(server.url()).lease(Duration::from_secs(600));
         Cache::builder_with(plain.build().expect("an address"))
     };
-    check("plain", build, &ALL);
+    check("", build);
+}
+
+#[test]
+fn a_caller_that_is_dropped_at_any_point_leaves_nothing_to_wait_for_while_its_slot_moves() {
+    let cluster = Cluster::start();
+    let mut nodes: Vec<_> = cluster.primaries().map(Server::session).collect();
+    let slot = nodes[0].int("CLUSTER KEYSLOT {a}");
+    let ids: Vec<_> = nodes
+        .iter_mut()
+        .map(|node| node.text("CLUSTER MYID").expect("an id"))
+        .collect();
+    let owns = |node: &mut Session| node.try_run("EXISTS {a}").is_ok();
+    let from = nodes.iter_mut().position(owns).expect("an owner");
+    let to = (from + 1) % nodes.len();
+    nodes[to].ok(&format!("CLUSTER SETSLOT {slot} IMPORTING {}", ids[from]));
+    nodes[from].ok(&format!("CLUSTER SETSLOT {slot} MIGRATING {}", ids[to]));
+    // Every key is asked for where it is not, and then where the slot is going.
+    check("{a}", || Cache::builder(cluster.url()));
+    for node in &mut nodes {
+        assert_eq!(node.stat("leases"), 0);
+    }
+    assert!(nodes[to].stat("fills") > 0);
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use harness::{Proxy, Server, wait};
-use mcache::{Cache, Error, Loaded, Settled, Source, server::RedisOptions};
+use mcache::{Cache, Error, Loaded, NearOptions, Settled, Source, server::RedisOptions};
 use tokio::runtime::Builder;
 use tokio::time::{sleep, timeout};
 
@@ -115,18 +115,46 @@ fn an_invalidation_is_not_lost_with_the_runtime_that_sent_it() {
         cache
     });
     first.shutdown_background();
-    wait::until("the invalidation is pending", || cache.pending_invalidations() == 1);
+    wait::until("the invalidation is pending", || {
+        cache.pending_invalidations() == 1
+    });
     proxy.heal();
     run(async {
-        assert_eq!(timeout(PATIENCE, read(&cache, "probe")).await.expect("loaded").0, 7);
+        assert_eq!(
+            timeout(PATIENCE, read(&cache, "probe"))
+                .await
+                .expect("loaded")
+                .0,
+            7
+        );
         until_cached(&cache).await;
     });
 }
 
 #[test]
+fn a_near_cache_is_used_on_when_its_runtime_has_ended() {
+    let server = Server::builder().feed(500).start();
+    let cache = run(async {
+        let builder = Cache::builder(server.url()).near(NearOptions::default());
+        builder.caching(true).build().await.expect("a cache")
+    });
+    for _ in 0..2 {
+        run(async {
+            let near = async { while read(&cache, "k").await.1 != Source::Near {} };
+            timeout(PATIENCE, near).await.expect("it is near");
+            cache.invalidate(["t"]).await.expect("settled");
+            assert_ne!(read(&cache, "k").await.1, Source::Near);
+        });
+    }
+}
+
+#[test]
 fn two_runtimes_use_one_cache_at_the_same_time() {
     let server = Server::builder().tcp().start();
-    let single = Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let single = Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime");
     let cache = single.block_on(async {
         let cache = cache(&server.tcp_url()).await;
         until_cached(&cache).await;
