@@ -74,3 +74,35 @@ impl Drop for Running {
         self.0.running.send_modify(|count| *count -= 1);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use tokio::runtime::Builder;
+
+    use super::*;
+
+    #[test]
+    fn a_task_is_lost_only_if_its_runtime_ends_before_it_or_it_panics() {
+        let runtime = Builder::new_current_thread().build().expect("a runtime");
+        let (told, lost) = mpsc::channel();
+        let tell = |what: &'static str| {
+            let told = told.clone();
+            move || told.send(what).expect("heard")
+        };
+        runtime.block_on(async {
+            spawn_or(async {}, tell("done"));
+            spawn_or(async { panic!("on purpose") }, tell("panicked"));
+            tokio::task::yield_now().await;
+            spawn_or(std::future::pending(), tell("never done"));
+        });
+        assert_eq!(lost.try_iter().collect::<Vec<_>>(), ["panicked"]);
+        let handle = runtime.handle().clone();
+        drop(runtime);
+        assert_eq!(lost.try_iter().collect::<Vec<_>>(), ["never done"]);
+        let _entered = handle.enter();
+        spawn_or(async {}, tell("too late"));
+        assert_eq!(lost.try_iter().collect::<Vec<_>>(), ["too late"]);
+    }
+}
