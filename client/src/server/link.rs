@@ -166,20 +166,26 @@ impl Link {
         // Pinned where it is made: passed on by value, its half kilobyte would be copied at each step.
         let answer = {
             let call = pin!(async {
-                let Connection {
-                    generation: from,
-                    line,
-                } = match self.idle.take() {
-                    Some(connection) => connection,
-                    None => self.connection(Lane::Shared).await?,
-                };
-                generation = Some(from);
-                let (answer, line) = ask.send(line).await;
-                self.idle.put(Connection {
-                    generation: from,
-                    line,
-                });
-                answer
+                let mut is_again = false;
+                loop {
+                    let Connection {
+                        generation: from,
+                        line,
+                    } = match self.idle.take() {
+                        Some(connection) => connection,
+                        None => self.connection(Lane::Shared).await?,
+                    };
+                    generation = Some(from);
+                    let (answer, line) = ask.send(line).await;
+                    if self.is_to_be_said_again(&answer, from, &mut is_again) {
+                        continue;
+                    }
+                    self.idle.put(Connection {
+                        generation: from,
+                        line,
+                    });
+                    break answer;
+                }
             });
             let mut waiting = self.waiting(Lane::Shared);
             let answer = self.judge(urgency, began, call).await;
@@ -212,9 +218,16 @@ impl Link {
             .saturating_mul(mebibytes.saturating_add(1));
         let mut generation = None;
         let call = async {
-            let connection = self.connection(Lane::Bulk).await?;
-            generation = Some(connection.generation);
-            ask.send(connection.line).await.0
+            let mut is_again = false;
+            loop {
+                let connection = self.connection(Lane::Bulk).await?;
+                let from = connection.generation;
+                generation = Some(from);
+                let answer = ask.send(connection.line).await.0;
+                if !self.is_to_be_said_again(&answer, from, &mut is_again) {
+                    break answer;
+                }
+            }
         };
         let mut waiting = self.waiting(Lane::Bulk);
         let answer: Result<Value, CallError> = match timeout(deadline, call).await {
@@ -240,14 +253,17 @@ impl Link {
         let mut generation = None;
         let began = Instant::now();
         let answers = async {
-            let mut connection = self.connection(Lane::Shared).await?;
-            generation = Some(connection.generation);
-            let count = pipeline.len();
-            connection
-                .line
-                .connection
-                .send_packed_commands(pipeline, 0, count)
-                .await
+            let mut is_again = false;
+            loop {
+                let mut connection = self.connection(Lane::Shared).await?;
+                let from = connection.generation;
+                generation = Some(from);
+                let line = &mut connection.line.connection;
+                let answers = line.send_packed_commands(pipeline, 0, pipeline.len()).await;
+                if !self.is_to_be_said_again(&answers, from, &mut is_again) {
+                    break answers;
+                }
+            }
         };
         let answers = self.judge(urgency, began, answers).await;
         let answers = self.conclude(answers, generation, began)?;
@@ -344,7 +360,7 @@ impl Link {
             Err(CallError::Resting) => {}
             Err(CallError::Timeout(_)) => {
                 // A thousand calls that were under way at one bad moment are one failure.
-                if self.count_failure("timed out", began)
+                if self.count_failure(&"no answer in time", began)
                     && self.timeouts_in_a_row.fetch_add(1, Relaxed) + 1 >= TIMEOUTS_BEFORE_REDIAL
                 {
                     self.timeouts_in_a_row.store(0, Relaxed);
@@ -352,12 +368,30 @@ impl Link {
                 }
             }
             Err(CallError::Redis(error)) => {
-                self.count_failure("failed", began);
+                self.count_failure(error, began);
                 tracing::debug!(server = %self.dialer, %error, "a call failed");
                 self.discard(generation);
             }
         }
         answer
+    }
+
+    /// The connection has ended: perhaps long ago, unnoticed, because the server closes those that rest. Once more on
+    /// another one; all that is said here may be said twice.
+    fn is_to_be_said_again<T>(
+        &self,
+        answer: &Result<T, RedisError>,
+        generation: u64,
+        is_again: &mut bool,
+    ) -> bool {
+        let has_ended = answer
+            .as_ref()
+            .is_err_and(RedisError::is_unrecoverable_error);
+        if !has_ended || std::mem::replace(is_again, true) {
+            return false;
+        }
+        self.discard(Some(generation));
+        true
     }
 
     /// Some errors are about the connection rather than the command.
@@ -369,14 +403,15 @@ impl Link {
     }
 
     /// `false`: it belongs to a moment that is counted already.
-    fn count_failure(&self, what: &str, began: Instant) -> bool {
+    fn count_failure(&self, error: &dyn std::fmt::Display, began: Instant) -> bool {
         let (began, now) = (began.into_std(), Instant::now().into_std());
         let verdict = self.breaker.failed(began, now);
         if verdict == Verdict::Opened {
             tracing::warn!(
                 server = %self.dialer,
                 pause_ms = self.options.breaker_pause.as_millis() as u64,
-                "calls {what} repeatedly; resting before the next try"
+                %error,
+                "calls fail repeatedly; resting before the next try"
             );
         }
         verdict != Verdict::SameMoment
