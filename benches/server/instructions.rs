@@ -79,6 +79,12 @@ replicated is the same in both cases. \"An entry of a file\" is loaded by DEBUG 
         Goal::AtMost(1.10),
     );
     row(
+        "FETCH hit, as the Rust client asks: LEASE and BRIEF",
+        cost(&[], fill(3), keys().map(|key| shop::fetch_brief(&key))),
+        get,
+        Goal::None,
+    );
+    row(
         "SET, 0 tags",
         cost(&[], fill(0), fill(0)),
         set,

@@ -46,6 +46,11 @@ pub fn fetch(key: &str) -> Command {
     Command::new(["MCACHE.FETCH", key])
 }
 
+/// As the Rust client asks.
+pub fn fetch_brief(key: &str) -> Command {
+    Command::new(["MCACHE.FETCH", key, "LEASE", "30000", "BRIEF"])
+}
+
 pub fn set<T: AsRef<str>>(key: &str, value: &str, tags: &[T]) -> Command {
     let head = ["MCACHE.SET", key, TTL, value];
     let word = (!tags.is_empty()).then_some("TAGS");

@@ -1,5 +1,5 @@
-//! What a cache does while no caller waits for it: how much of it is under way, and a way to wait for its end. And tasks
-//! that others rely on, which may end with their runtime while the cache is used on another one.
+//! What a cache does while no caller waits for it: how much of it is under way, and a way to wait for its end. And
+//! tasks that others rely on, which may end with their runtime while the cache is used on another one.
 
 use std::sync::Arc;
 

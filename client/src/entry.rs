@@ -253,7 +253,8 @@ impl<'c, C: Codec> Entry<'c, C> {
         Fut: Future<Output = Result<T, E>>,
     {
         let loader = || async move { loader().await.map(Loaded::new) };
-        self.load(loader).await.map(|served| served.value)
+        let served = self.load_with(loader, Errors::own()).await?;
+        Ok(served.value)
     }
 
     /// As [`get_or_load`](Self::get_or_load), with a loader that also says which tags its result carries.
@@ -282,7 +283,8 @@ impl<'c, C: Codec> Entry<'c, C> {
         F: FnOnce() -> Fut,
         Fut: Future<Output = Result<Loaded<T>, E>>,
     {
-        self.load(loader).await.map(|served| served.value)
+        let served = self.load_with(loader, Errors::own()).await?;
+        Ok(served.value)
     }
 
     /// As [`get_or_load`](Self::get_or_load) for a source that may have nothing. That is remembered only with
@@ -364,7 +366,8 @@ impl<'c, C: Codec> Entry<'c, C> {
         Fut: Future<Output = Result<T, E>>,
     {
         let loader = || async move { loader().await.map(Loaded::new) };
-        self.load_shared(loader).await.map(|served| served.value)
+        let served = self.load_with(loader, Errors::shared()).await?;
+        Ok(served.value)
     }
 
     /// [`load`](Self::load) with the error shared as in [`get_or_load_shared`](Self::get_or_load_shared).
@@ -477,6 +480,7 @@ impl<'c, C: Codec> Entry<'c, C> {
         self.load_with(loader, Errors::own()).await
     }
 
+    /// Of a borrowed entry: an async function that passes its own on holds it twice more.
     async fn load_with<T, E, Fut>(
         &self,
         loader: impl FnOnce() -> Fut,

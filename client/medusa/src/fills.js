@@ -7,8 +7,8 @@
  * open, and closes the newest. A result may thus be refused that could have been stored; it never counts as newer than
  * it is.
  *
- * A load that failed never ends here, and nothing tells it from one that takes long. So its place is kept for an hour: a
- * set that comes late counts from its own load, not from now. While younger loads of the key are open as well, it
+ * A load that failed never ends here, and nothing tells it from one that takes long. So its place is kept for an hour:
+ * a set that comes late counts from its own load, not from now. While younger loads of the key are open as well, it
  * counts as failed after a quarter of an hour, because until then every set counts from it, and after an invalidation
  * none is stored.
  */
@@ -79,7 +79,7 @@ class Fills {
     return { from, lease, tookMs }
   }
 
-  /** How long the oldest open load of the key has been under way, in milliseconds; 0 if there is none that is not in doubt. */
+  /** How long the oldest open load of the key that is not in doubt has been under way, in ms; 0 if there is none. */
   age(key) {
     const now = this.now()
     const first = this.open.get(key)?.loads.find((load) => !isInDoubt(load, now))
@@ -95,7 +95,7 @@ class Fills {
     return this.open.size
   }
 
-  /** Those that were not told apart are younger than the last one, which stands for them as long as they can be open. */
+  /** Those that were not told apart are younger than the last one, which stands for them while they can be open. */
   #forgetOld(known, now, life = LIFE_MS) {
     if (now - known.lastAt > life) known.more = 0
     const kept = known.more > 0 ? 1 : 0

@@ -79,7 +79,7 @@ impl Cluster {
     }
 
     /// A command for one key, to the node that owns it.
-    pub(super) async fn call(&self, key: &[u8], ask: Ask<'_>, urgency: Urgency) -> Result<Value> {
+    pub(super) async fn call(&self, key: &[u8], ask: impl Ask, urgency: Urgency) -> Result<Value> {
         let map = self.discovery.map().await?;
         let (node, link) = map.link_for(key)?;
         match link.call(ask, urgency).await {
@@ -91,7 +91,7 @@ impl Cluster {
     }
 
     /// As [`call`](Self::call), for a value of so many bytes. A redirection ends it: the topology is looked at again.
-    pub(super) async fn call_bulk(&self, key: &[u8], ask: Ask<'_>, bytes: usize) -> Result<Value> {
+    pub(super) async fn call_bulk(&self, key: &[u8], ask: impl Ask, bytes: usize) -> Result<Value> {
         let map = self.discovery.map().await?;
         let answer = map.link_for(key)?.1.call_bulk(ask, bytes).await;
         if let Err(CallError::Redis(error)) = &answer
@@ -145,7 +145,7 @@ impl Cluster {
             .collect();
         let answers = join_all(parts.iter().map(|(positions, (cmd, _))| {
             let first = keys[positions[0]].as_ref();
-            self.call(first, cmd.into(), Urgency::Optional)
+            self.call(first, cmd, Urgency::Optional)
         }))
         .await;
         let mut found: Vec<Option<V>> = keys.iter().map(|_| None).collect();
@@ -217,7 +217,7 @@ impl Cluster {
         &self,
         error: &RedisError,
         from: &Node,
-        ask: Ask<'_>,
+        ask: impl Ask,
         urgency: Urgency,
     ) -> Result<Value> {
         let asking = error.kind() == RedisKind::Server(ServerErrorKind::Ask);
@@ -230,8 +230,11 @@ impl Cluster {
         let Some(to) = to else {
             return Err(CallError::from(error.clone()).into());
         };
-        let ask = if asking { ask.asking() } else { ask };
-        Ok(self.discovery.link(&to)?.call(ask, urgency).await?)
+        let link = self.discovery.link(&to)?;
+        Ok(match asking {
+            true => link.call(ask.asking(), urgency).await,
+            false => link.call(ask, urgency).await,
+        }?)
     }
 }
 

@@ -14,24 +14,59 @@ use redis::{Cmd, RedisError, Value, aio::MultiplexedConnection};
 use tokio::{runtime::Handle, time::timeout};
 
 /// A command, and what becomes of its answer if that comes too late.
+pub(super) trait Ask: Copy + Send {
+    /// The same, of a node that another one has named.
+    type Asking: Ask;
+
+    fn asking(self) -> Self::Asking;
+
+    /// Sends it and waits for the answer. The connection comes back with it, for the next call.
+    fn send(self, line: Line) -> impl Future<Output = (Result<Value, RedisError>, Line)> + Send;
+}
+
+/// Nothing becomes of it.
+impl<'a> Ask for &'a Cmd {
+    type Asking = Asking<'a>;
+
+    fn asking(self) -> Asking<'a> {
+        Asking(self)
+    }
+
+    async fn send(self, mut line: Line) -> (Result<Value, RedisError>, Line) {
+        (line.connection.send_packed_command(self).await, line)
+    }
+}
+
+/// Nothing becomes of it, and it goes to a node that another one has named.
 #[derive(Clone, Copy)]
-pub(super) enum Ask<'a> {
-    /// Nothing.
-    Plain(&'a Cmd, Redirected),
-    /// A lease that came with it is given back.
-    Leasing {
-        cmd: &'a Arc<Cmd>,
-        /// How long it lasts at most: later there is nothing left to give back.
-        lease: Duration,
-        give_back: GiveBack,
-        redirected: Redirected,
-    },
+pub(super) struct Asking<'a>(&'a Cmd);
+
+impl Ask for Asking<'_> {
+    type Asking = Self;
+
+    fn asking(self) -> Self {
+        self
+    }
+
+    async fn send(self, mut line: Line) -> (Result<Value, RedisError>, Line) {
+        let answer = send(&mut line.connection, self.0, Redirected::Asking).await;
+        (answer, line)
+    }
+}
+
+/// A lease that came with it is given back.
+#[derive(Clone, Copy)]
+pub(super) struct Leasing<'a> {
+    pub(super) cmd: &'a Arc<Cmd>,
+    /// How long it lasts at most: later there is nothing left to give back.
+    pub(super) lease: Duration,
+    pub(super) give_back: GiveBack,
+    pub(super) redirected: Redirected,
 }
 
 /// Whether a node is asked that another one has named: for a key in a slot that is on its way to it.
-#[derive(Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Redirected {
-    #[default]
     No,
     /// The node answers if the command follows ASKING.
     Asking,
@@ -40,51 +75,35 @@ pub(super) enum Redirected {
 /// The command that gives back what came with this answer to this command; `None` if there is nothing.
 pub(super) type GiveBack = fn(&Cmd, Value) -> Option<Cmd>;
 
-impl<'a> From<&'a Cmd> for Ask<'a> {
-    fn from(cmd: &'a Cmd) -> Self {
-        Self::Plain(cmd, Redirected::No)
-    }
-}
+impl Ask for Leasing<'_> {
+    type Asking = Self;
 
-impl<'a> Ask<'a> {
-    /// The same, of a node that another one has named.
-    pub(super) fn asking(mut self) -> Self {
-        let (Self::Plain(_, redirected) | Self::Leasing { redirected, .. }) = &mut self;
-        *redirected = Redirected::Asking;
-        self
-    }
-
-    /// Sends it and waits for the answer. The connection comes back with it, for the next call.
-    ///
-    /// Cancel safe: an answer that comes later is dealt with by a task of its own, for as long as the lease lasts.
-    pub(super) async fn send(self, mut line: Line) -> (Result<Value, RedisError>, Line) {
-        match self {
-            Self::Plain(cmd, redirected) => (line.send(cmd, redirected).await, line),
-            Self::Leasing {
-                cmd,
-                lease,
-                give_back,
-                redirected,
-            } => {
-                let cmd = cmd.clone();
-                let Line {
-                    mut connection,
-                    runtime,
-                } = line;
-                let call = async move {
-                    let answer = send(&mut connection, &cmd, redirected).await;
-                    (answer, connection, cmd)
-                };
-                let awaited = Awaited {
-                    call: Some(Box::pin(call)),
-                    runtime: Some(runtime),
-                    lease,
-                    give_back,
-                    redirected,
-                };
-                awaited.await
-            }
+    fn asking(self) -> Self {
+        Self {
+            redirected: Redirected::Asking,
+            ..self
         }
+    }
+
+    /// Cancel safe: an answer that comes later is dealt with by a task of its own, for as long as the lease lasts.
+    async fn send(self, line: Line) -> (Result<Value, RedisError>, Line) {
+        let Line {
+            mut connection,
+            runtime,
+        } = line;
+        let (cmd, redirected) = (self.cmd.clone(), self.redirected);
+        let call = async move {
+            let answer = send(&mut connection, &cmd, redirected).await;
+            (answer, connection, cmd)
+        };
+        Awaited {
+            call: Some(Box::pin(call)),
+            runtime: Some(runtime),
+            lease: self.lease,
+            give_back: self.give_back,
+            redirected,
+        }
+        .await
     }
 }
 
@@ -93,12 +112,6 @@ impl<'a> Ask<'a> {
 pub(super) struct Line {
     pub(super) connection: MultiplexedConnection,
     pub(super) runtime: Handle,
-}
-
-impl Line {
-    async fn send(&mut self, cmd: &Cmd, redirected: Redirected) -> Result<Value, RedisError> {
-        send(&mut self.connection, cmd, redirected).await
-    }
 }
 
 async fn send(

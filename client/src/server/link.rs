@@ -157,10 +157,9 @@ impl Link {
     /// One command, one answer.
     pub(super) async fn call(
         self: &Arc<Self>,
-        ask: impl Into<Ask<'_>>,
+        ask: impl Ask,
         urgency: Urgency,
     ) -> Result<Value, CallError> {
-        let ask = ask.into();
         let mut generation = None;
         let began = Instant::now();
         // Pinned where it is made: passed on by value, its half kilobyte would be copied at each step.
@@ -205,7 +204,7 @@ impl Link {
     /// concerned.
     pub(super) async fn call_bulk(
         self: &Arc<Self>,
-        ask: Ask<'_>,
+        ask: impl Ask,
         bytes: usize,
     ) -> Result<Value, CallError> {
         if !self.breaker.allows(Instant::now().into_std()) {
@@ -319,7 +318,7 @@ impl Link {
             // What it says is not of interest, but whether it does.
             let _ = match lane {
                 Lane::Shared => link.call(&ping, Urgency::Optional).await,
-                Lane::Bulk => link.call_bulk((&ping).into(), 0).await,
+                Lane::Bulk => link.call_bulk(&ping, 0).await,
             };
             link.in_question.store(false, Relaxed);
         };

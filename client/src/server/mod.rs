@@ -55,7 +55,7 @@ use self::{
     cluster::Cluster,
     dial::Dialer,
     large::{LARGE_BYTES, Large},
-    late::{Ask, Redirected},
+    late::{Ask, Leasing, Redirected},
     link::{Link, Urgency},
     options::LinkOptions,
     tls::Tls,
@@ -274,8 +274,7 @@ impl RedisProvider {
         })
     }
 
-    async fn call(&self, key: &[u8], ask: impl Into<Ask<'_>>) -> Result<Value> {
-        let ask = ask.into();
+    async fn call(&self, key: &[u8], ask: impl Ask) -> Result<Value> {
         match &self.topology {
             Topology::Single(link) => Ok(link.call(ask, Urgency::Optional).await?),
             // Boxed here and below, so that the usual way does not carry the size of the rarer one around.
@@ -284,8 +283,7 @@ impl RedisProvider {
     }
 
     /// A call for a key whose value may be large.
-    async fn call_for_value(&self, key: &[u8], ask: impl Into<Ask<'_>>) -> Result<Value> {
-        let ask = ask.into();
+    async fn call_for_value(&self, key: &[u8], ask: impl Ask) -> Result<Value> {
         let answer = match self.large.bytes_of(key) {
             0 => self.call(key, ask).await,
             bytes => self.call_bulk(key, ask, bytes).await,
@@ -296,8 +294,7 @@ impl RedisProvider {
         answer
     }
 
-    async fn call_bulk(&self, key: &[u8], ask: impl Into<Ask<'_>>, bytes: usize) -> Result<Value> {
-        let ask = ask.into();
+    async fn call_bulk(&self, key: &[u8], ask: impl Ask, bytes: usize) -> Result<Value> {
         match &self.topology {
             Topology::Single(link) => Ok(Box::pin(link.call_bulk(ask, bytes)).await?),
             Topology::Cluster(cluster) => Box::pin(cluster.call_bulk(key, ask, bytes)).await,
@@ -312,12 +309,12 @@ impl RedisProvider {
     }
 
     /// FETCH, spelled with these options: an answer that comes too late gives its lease back.
-    async fn call_fetch(&self, key: &[u8], cmd: Cmd, options: FetchOptions) -> Result<Value> {
+    async fn call_fetch(&self, key: &[u8], cmd: Arc<Cmd>, options: &FetchOptions) -> Result<Value> {
         if !options.wait.is_zero() {
             return Box::pin(self.call_parked(key, &cmd, options.wait)).await;
         }
-        let ask = Ask::Leasing {
-            cmd: &Arc::new(cmd),
+        let ask = Leasing {
+            cmd: &cmd,
             lease: options.lease.unwrap_or(command::LEASE_OR_WAIT_MAX),
             give_back: command::give_back,
             redirected: Redirected::No,
@@ -328,7 +325,7 @@ impl RedisProvider {
     async fn call_urgently(&self, key: &[u8], cmd: &Cmd) -> Result<Value> {
         match &self.topology {
             Topology::Single(link) => Ok(link.call(cmd, Urgency::MustArrive).await?),
-            Topology::Cluster(cluster) => cluster.call(key, cmd.into(), Urgency::MustArrive).await,
+            Topology::Cluster(cluster) => cluster.call(key, cmd, Urgency::MustArrive).await,
         }
     }
 
@@ -465,8 +462,8 @@ impl Provider for RedisProvider {
     fn fetch<'a>(&'a self, key: &'a [u8], options: FetchOptions) -> BoxFuture<'a, Result<Lookup>> {
         Box::pin(async move {
             let brief = !self.knows_no_brief.load(Relaxed);
-            let cmd = command::fetch(key, options, brief);
-            match self.call_fetch(key, cmd, options).await {
+            let cmd = Arc::new(command::fetch(key, options, brief));
+            match self.call_fetch(key, cmd, &options).await {
                 Err(error) if brief && command::knows_no_brief(&error) => {
                     self.knows_no_brief.store(true, Relaxed);
                     self.fetch(key, options).await

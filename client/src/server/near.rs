@@ -287,7 +287,7 @@ impl RedisProvider {
     ) -> Result<(Lookup, Option<NearData>)> {
         let mut cmd = command::fetch(key, options, false);
         cmd.arg("NEAR").arg(position);
-        let (lookup, near) = read_lookup(self.call_fetch(key, cmd, options).await?)?;
+        let (lookup, near) = read_lookup(self.call_fetch(key, Arc::new(cmd), &options).await?)?;
         Ok((lookup.ok_or_else(|| self.is_replica())?, near))
     }
 

@@ -1,10 +1,10 @@
 //! What is written to the log, for tests that expect a line or none.
 //!
-//! tracing remembers for each place that logs whether anybody wants to hear of it. While one subscriber is known, the
-//! thread that comes there first decides for all by its own subscriber: a subscriber of one thread misses what a thread
-//! without one met before. So the process has one subscriber, which wants everything and hands it to whoever listens in
-//! the thread. It has to be there before anything logs: tests that listen are in a binary of their own, `tests/logged.rs`,
-//! and listen first.
+//! tracing remembers for each place that logs whether a subscriber wants its lines. While one subscriber is known,
+//! the thread that comes there first decides for all by its own subscriber: a subscriber of one thread misses what a
+//! thread without one met before. So the process has one subscriber. It wants everything and hands it to the thread's
+//! listener. It has to be there before anything logs: tests that listen are in a binary of their own,
+//! `tests/logged.rs`, and listen first.
 
 use std::{
     cell::RefCell,

@@ -52,8 +52,8 @@ impl Oracle {
             self.tags.extend(tags.iter().map(|tag| (*tag, self.now)));
         }
         self.entries.retain(|_, entry| {
-            let is_concerned =
-                !entry.tags.is_disjoint(tags) && !(kind == Kind::Auto && entry.is_manual);
+            let is_spared = kind == Kind::Auto && entry.is_manual;
+            let is_concerned = !is_spared && !entry.tags.is_disjoint(tags);
             if is_concerned && kind == Kind::Soft && entry.may_be_stale {
                 entry.is_stale = true;
                 return true;

@@ -83,7 +83,7 @@ fn invalidations_go_on_when_the_runtime_ends_that_tried_them_again() {
     let cache = first.block_on(async {
         let cache = cache(&proxy.url()).await;
         until_cached(&cache).await;
-        proxy.cut();
+        proxy.refuse();
         let invalidation = cache.invalidate(["t"]).await.expect("it is kept");
         assert!(!invalidation.is_acknowledged());
         cache

@@ -63,7 +63,7 @@ use self::{
     waking::Waking,
 };
 use super::{
-    Ask, LARGE_BYTES, Link, Redirected, RedisOptions, RedisProvider, Topology,
+    LARGE_BYTES, Leasing, Link, Redirected, RedisOptions, RedisProvider, Topology,
     command::LEASE_OR_WAIT_MAX,
 };
 use crate::{
@@ -488,7 +488,7 @@ impl Carry for Wire {
                 How::Optional => self.redis.call(key, &**cmd).await,
                 How::Value => self.redis.call_for_value(key, &**cmd).await,
                 How::Leasing => {
-                    let ask = Ask::Leasing {
+                    let ask = Leasing {
                         cmd,
                         lease: LEASE_OR_WAIT_MAX,
                         give_back: script::give_back,
