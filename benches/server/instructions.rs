@@ -79,7 +79,7 @@ replicated is the same in both cases. \"An entry of a file\" is loaded by DEBUG 
         Goal::AtMost(1.10),
     );
     row(
-        "FETCH hit, as the Rust client asks: LEASE and BRIEF",
+        "FETCH hit, as the Rust client asks: brief-ms",
         cost(&[], fill(3), keys().map(|key| shop::fetch_brief(&key))),
         get,
         Goal::None,

@@ -48,7 +48,7 @@ pub fn fetch(key: &str) -> Command {
 
 /// As the Rust client asks.
 pub fn fetch_brief(key: &str) -> Command {
-    Command::new(["MCACHE.FETCH", key, "LEASE", "30000", "BRIEF"])
+    Command::new(["MCACHE.FETCH", key, "30000"])
 }
 
 pub fn set<T: AsRef<str>>(key: &str, value: &str, tags: &[T]) -> Command {

@@ -16,8 +16,6 @@ pub(super) const LEASE_OR_WAIT_MAX: Duration = Duration::from_secs(600);
 /// Enough for the keywords and numbers of any command, so that building one allocates once.
 const KEYWORD_BYTES: usize = 96;
 
-const BRIEF: &str = "BRIEF";
-
 pub(super) fn get(key: &[u8]) -> Cmd {
     keyed("MCACHE.GET", key, 0)
 }
@@ -30,12 +28,14 @@ pub(super) fn get_many<'a>(keys: impl IntoIterator<Item = &'a Bytes>) -> Cmd {
     cmd
 }
 
-/// `brief`: a hit of which there is nothing else to say may be answered with its value alone.
+/// `brief`: a hit of which there is nothing else to say may be answered with its value alone, if the lease is said.
 pub(super) fn fetch(key: &[u8], options: FetchOptions, brief: bool) -> Cmd {
     let mut cmd = keyed("MCACHE.FETCH", key, 48);
     if let Some(lease) = options.lease {
-        cmd.arg("LEASE")
-            .arg(millis(lease.min(LEASE_OR_WAIT_MAX)).max(1));
+        if !brief {
+            cmd.arg("LEASE");
+        }
+        cmd.arg(millis(lease.min(LEASE_OR_WAIT_MAX)).max(1));
     }
     if !options.wait.is_zero() {
         cmd.arg("WAIT")
@@ -45,15 +45,15 @@ pub(super) fn fetch(key: &[u8], options: FetchOptions, brief: bool) -> Cmd {
         cmd.arg("EARLY")
             .arg(millis(options.early.min(LEASE_OR_WAIT_MAX)).max(1));
     }
-    if brief {
-        cmd.arg(BRIEF);
-    }
     cmd
 }
 
-/// Whether a server answers so because it does not know the word BRIEF yet.
+/// Whether a server answers so because it does not know `brief-ms` yet.
 pub(super) fn knows_no_brief(error: &Error) -> bool {
-    error.is_refused() && error.to_string().contains("got 'BRIEF'")
+    error.is_refused()
+        && error
+            .to_string()
+            .contains("expected LEASE, WAIT, EARLY or NEAR")
 }
 
 pub(super) fn token(key: &[u8]) -> Cmd {
@@ -447,18 +447,9 @@ mod tests {
         };
         assert_eq!(
             words(&fetch(b"k", options, true)),
-            [
-                "MCACHE.FETCH",
-                "k",
-                "LEASE",
-                "5",
-                "WAIT",
-                "2000",
-                "EARLY",
-                "7",
-                "BRIEF"
-            ]
+            ["MCACHE.FETCH", "k", "5", "WAIT", "2000", "EARLY", "7"]
         );
+        assert_eq!(words(&fetch(b"k", options, false))[2..4], ["LEASE", "5"]);
     }
 
     #[test]

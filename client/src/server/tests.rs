@@ -1,23 +1,27 @@
 //! What the provider makes of servers that are not as new as it is.
 
+use std::time::Duration;
+
 use super::fake::Fake;
 use crate::provider::{FetchOptions, Lookup, Provider};
 
 #[tokio::test]
-async fn a_module_without_the_word_brief_is_asked_without_it_from_then_on() {
+async fn a_module_that_knows_no_brief_answers_is_asked_for_none_from_then_on() {
     let hit = b"*3\r\n$3\r\nhit\r\n$1\r\nv\r\n$-1\r\n";
-    let refusal = b"-ERR syntax error: expected LEASE, WAIT, EARLY or NEAR, got 'BRIEF'\r\n";
-    let server = Fake::start(move |words| match words.last().map(String::as_str) {
-        Some("BRIEF") => Some(refusal.to_vec()),
+    let refusal = b"-ERR syntax error: expected LEASE, WAIT, EARLY or NEAR, got '5'\r\n";
+    let server = Fake::start(move |words| match words.get(2).map(String::as_str) {
+        Some("5") => Some(refusal.to_vec()),
         _ => Some(hit.to_vec()),
     });
     let provider = server.provider();
+    let options = FetchOptions::new().lease(Duration::from_millis(5));
     for _ in 0..3 {
-        let found = provider.fetch(b"k", FetchOptions::default()).await;
+        let found = provider.fetch(b"k", options).await;
         assert_eq!(found.expect("an answer"), Lookup::Hit("v".into()));
     }
     let said = server.said("MCACHE.FETCH");
-    assert_eq!(said, [vec!["k", "BRIEF"], vec!["k"], vec!["k"], vec!["k"]]);
+    let older = || vec!["k", "LEASE", "5"];
+    assert_eq!(said, [vec!["k", "5"], older(), older(), older()]);
 }
 
 #[tokio::test]

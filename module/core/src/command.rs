@@ -350,7 +350,7 @@ pub fn shortened_end_ms(text: &[u8]) -> u64 {
     integer(text).unwrap_or(0)
 }
 
-/// `MCACHE.FETCH key [LEASE ms] [WAIT ms] [EARLY ms] [BRIEF] [NEAR subscription]`
+/// `MCACHE.FETCH key [brief-ms] [LEASE ms] [WAIT ms] [EARLY ms] [NEAR subscription]`
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Fetch {
     /// How long the lease lasts.
@@ -359,7 +359,7 @@ pub struct Fetch {
     pub wait_ms: u64,
     /// How long a fill takes, for the chance to refresh a live entry early; 0 never does.
     pub early_ms: u64,
-    /// A hit of which there is nothing else to say is answered with its value alone.
+    /// A hit of which there is nothing else to say is answered with its value alone: `brief-ms` was given.
     pub brief: bool,
     /// For which near cache the value is read.
     pub near: Option<Named>,
@@ -382,13 +382,23 @@ impl Fetch {
             brief: false,
             near: None,
         };
+        let time = |what, got: &[u8], min| {
+            let wrong = || Error::Integer {
+                what,
+                got: got.to_vec(),
+                min,
+                max: max_ms,
+            };
+            let ms = integer(got).filter(|ms| (min..=max_ms).contains(ms));
+            ms.ok_or_else(wrong)
+        };
         let mut at = 2;
+        if args.len() > 2 && args.get(2).first().is_some_and(u8::is_ascii_digit) {
+            fetch.lease_ms = time("brief-ms", args.get(2), 1)?;
+            fetch.brief = true;
+            at = 3;
+        }
         while at < args.len() {
-            if is_word(args.get(at), b"BRIEF") {
-                fetch.brief = true;
-                at += 1;
-                continue;
-            }
             if is_word(args.get(at), b"NEAR") {
                 fetch.near = Some(subscription(args, at + 1)?);
                 at += 2;
@@ -400,7 +410,7 @@ impl Fetch {
                 b"EARLY" => ("EARLY", 0, &mut fetch.early_ms),
                 _ => {
                     return Err(Error::Syntax {
-                        expected: "LEASE, WAIT, EARLY, BRIEF or NEAR",
+                        expected: "LEASE, WAIT, EARLY or NEAR",
                         got: args.get(at).to_vec(),
                     });
                 }
@@ -411,16 +421,7 @@ impl Fetch {
                     expected: "milliseconds",
                 });
             }
-            let got = args.get(at + 1);
-            let wrong = || Error::Integer {
-                what,
-                got: got.to_vec(),
-                min,
-                max: max_ms,
-            };
-            *field = integer(got)
-                .filter(|ms| (min..=max_ms).contains(ms))
-                .ok_or_else(wrong)?;
+            *field = time(what, args.get(at + 1), min)?;
             at += 2;
         }
         Ok(fetch)

@@ -1,4 +1,4 @@
-//! `MCACHE.FETCH key [LEASE ms] [WAIT ms] [EARLY ms] [BRIEF] [NEAR subscription]` and `MCACHE.RELEASE key token`. What
+//! `MCACHE.FETCH key [brief-ms] [LEASE ms] [WAIT ms] [EARLY ms] [NEAR subscription]` and `MCACHE.RELEASE key token`. What
 //! is replied when, core decides: `mcache_core::server`, `read.rs`.
 
 use mcache_core::command::Fetch;
@@ -12,7 +12,7 @@ use crate::near::{self, Near};
 use crate::redis::{self, Access, Args, Blocked, Ctx, Held, Mode, Parked, Redis, Str, Told};
 use crate::{parking, state};
 
-/// `MCACHE.FETCH key [LEASE ms] [WAIT ms] [EARLY ms] [BRIEF] [NEAR subscription]`
+/// `MCACHE.FETCH key [brief-ms] [LEASE ms] [WAIT ms] [EARLY ms] [NEAR subscription]`
 pub fn fetch(ctx: Ctx<'_>, args: Args<'_>) -> Result<(), Error> {
     let fetch = Fetch::parse(&args, config::lease_ms(), MAX_MS)?;
     look(ctx, args, fetch, fetch.wait_ms > 0)

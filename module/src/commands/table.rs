@@ -81,7 +81,7 @@ static COMMANDS: [Command; 23] = [
     },
     Command {
         name: c"mcache.fetch",
-        syntax: "MCACHE.FETCH key [LEASE ms] [WAIT ms] [EARLY ms] [BRIEF] [NEAR subscription]",
+        syntax: "MCACHE.FETCH key [brief-ms] [LEASE ms] [WAIT ms] [EARLY ms] [NEAR subscription]",
         summary: c"Returns state, value and token; of all who miss, one is told to fill and the others wait.",
         complexity: c"O(1)",
         flags: c"readonly blocking",
@@ -90,10 +90,10 @@ static COMMANDS: [Command; 23] = [
         keys: Keys::One(READS),
         args: &[
             Arg::new(c"key", KEY),
+            Arg::new(c"brief-ms", INTEGER).flagged(OPTIONAL),
             Arg::new(c"lease", INTEGER).after(c"LEASE").flagged(OPTIONAL),
             Arg::new(c"wait", INTEGER).after(c"WAIT").flagged(OPTIONAL),
             Arg::new(c"early", INTEGER).after(c"EARLY").flagged(OPTIONAL),
-            Arg::word(c"brief", c"BRIEF").flagged(OPTIONAL),
             NEAR,
         ],
         function: reader(fetch::fetch),

@@ -29,33 +29,33 @@ fn a_brief_hit_is_the_value_alone_and_all_else_is_as_without() {
     let server = Server::start();
     for mut redis in [server.session(), server.session_resp3()] {
         redis.ok("FLUSHALL");
-        let token = missed(fetch(&mut redis, "k BRIEF"));
+        let token = missed(fetch(&mut redis, "k 30000"));
         let mut other = server.session();
-        assert_eq!(fetch(&mut other, "k BRIEF"), busy());
-        let parked = thread::spawn(move || other.try_run("MCACHE.FETCH k BRIEF WAIT 30000"));
+        assert_eq!(fetch(&mut other, "k 30000"), busy());
+        let parked = thread::spawn(move || other.try_run("MCACHE.FETCH k 30000 WAIT 30000"));
         wait::until("it is parked", || redis.stat("parked_clients") == 1);
         redis.ok(&format!("MCACHE.SET k 0 v TOKEN {token} TAGS t"));
         let alone = Value::BulkString(b"v".to_vec());
         let woken = parked.join().expect("no panic");
         assert_eq!(woken, Ok(alone.clone()));
-        let brief: Value = redis.typed("MCACHE.FETCH k LEASE 10 brief");
+        let brief: Value = redis.typed("MCACHE.FETCH k 10 WAIT 10");
         assert_eq!(brief, alone);
         assert_eq!(fetch(&mut redis, "k"), hit("v"));
 
         redis.ok("MCACHE.SET s 1000 v SWR 1000 TAGS t");
         redis.run("MCACHE.INVALIDATE SOFT TAGS t");
-        let (state, value, token) = fetch(&mut redis, "s BRIEF");
+        let (state, value, token) = fetch(&mut redis, "s 30000");
         assert_eq!((&state[..], value.as_deref()), ("stale", Some("v")));
         assert!(token.is_some(), "one refreshes it");
         assert_eq!(
-            fetch(&mut redis, "s BRIEF"),
+            fetch(&mut redis, "s 30000"),
             ("stale".into(), Some("v".into()), None)
         );
 
         // So near its end that hardly any reader is not chosen; one that is not gets the value alone.
         redis.ok("MCACHE.SET e 100 v");
         wait::until("a reader is to refresh it", || {
-            let answer: Value = redis.typed("MCACHE.FETCH e EARLY 600000 BRIEF");
+            let answer: Value = redis.typed("MCACHE.FETCH e 30000 EARLY 600000");
             match answer {
                 Value::BulkString(_) => false,
                 answer => {
@@ -378,8 +378,20 @@ fn bad_input_is_refused_and_leases_nothing() {
             "ERR invalid WAIT '1.5': expected an integer from 0 to 600000",
         ),
         (
+            "MCACHE.FETCH k 600001",
+            "ERR invalid brief-ms '600001': expected an integer from 1 to 600000",
+        ),
+        (
+            "MCACHE.FETCH k 0",
+            "ERR invalid brief-ms '0': expected an integer from 1 to 600000",
+        ),
+        (
+            "MCACHE.FETCH k LEASE 10 10",
+            "ERR syntax error: expected LEASE, WAIT, EARLY or NEAR, got '10'",
+        ),
+        (
             "MCACHE.FETCH k NOW",
-            "ERR syntax error: expected LEASE, WAIT, EARLY, BRIEF or NEAR, got 'NOW'",
+            "ERR syntax error: expected LEASE, WAIT, EARLY or NEAR, got 'NOW'",
         ),
         (
             "MCACHE.RELEASE k",

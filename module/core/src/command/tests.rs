@@ -220,7 +220,7 @@ fn fetches() {
         })
     );
     assert_eq!(
-        parse("F k wait 7 LEASE 9 Brief early 3"),
+        parse("F k 8 wait 7 LEASE 9 early 3"),
         Ok(Fetch {
             lease_ms: 9,
             wait_ms: 7,
@@ -238,7 +238,13 @@ fn fetches() {
         "F k EARLY",
         "F k EARLY -1",
         "F k EARLY 10001",
-        "F k BRIEF 1",
+        "F k 0",
+        "F k 10001",
+        "F k 1x",
+        "F k -1",
+        "F k 1 2",
+        "F k LEASE 9 1",
+        "F k 1 LEASE",
         "F k FOO 1",
     ] {
         assert!(parse(line).is_err(), "{line}");
