@@ -1,4 +1,5 @@
-//! What a cache does while no caller waits for it: how much of it is under way, and a way to wait for its end.
+//! What a cache does while no caller waits for it: how much of it is under way, and a way to wait for its end. And
+//! tasks that others rely on, which may end with their runtime while the cache is used on another one.
 
 use std::sync::Arc;
 
@@ -41,8 +42,67 @@ impl Background {
     }
 }
 
+/// Spawns a task on the current runtime. If that ends before the task, or the task panics, `lost` is called.
+///
+/// No lock may be held that `lost` takes: where the runtime is ending, it is called at once.
+pub(crate) fn spawn_or(
+    task: impl Future<Output = ()> + Send + 'static,
+    lost: impl FnOnce() + Send + 'static,
+) {
+    let lost = Lost(Some(lost));
+    tokio::spawn(async move {
+        let mut lost = lost;
+        task.await;
+        lost.0 = None;
+        drop(lost);
+    });
+}
+
+/// Calls the function when dropped.
+struct Lost<F: FnOnce()>(Option<F>);
+
+impl<F: FnOnce()> Drop for Lost<F> {
+    fn drop(&mut self) {
+        if let Some(lost) = self.0.take() {
+            lost();
+        }
+    }
+}
+
 impl Drop for Running {
     fn drop(&mut self) {
         self.0.running.send_modify(|count| *count -= 1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use tokio::runtime::Builder;
+
+    use super::*;
+
+    #[test]
+    fn a_task_is_lost_only_if_its_runtime_ends_before_it_or_it_panics() {
+        let runtime = Builder::new_current_thread().build().expect("a runtime");
+        let (told, lost) = mpsc::channel();
+        let tell = |what: &'static str| {
+            let told = told.clone();
+            move || told.send(what).expect("heard")
+        };
+        runtime.block_on(async {
+            spawn_or(async {}, tell("done"));
+            spawn_or(async { panic!("on purpose") }, tell("panicked"));
+            tokio::task::yield_now().await;
+            spawn_or(std::future::pending(), tell("never done"));
+        });
+        assert_eq!(lost.try_iter().collect::<Vec<_>>(), ["panicked"]);
+        let handle = runtime.handle().clone();
+        drop(runtime);
+        assert_eq!(lost.try_iter().collect::<Vec<_>>(), ["never done"]);
+        let _entered = handle.enter();
+        spawn_or(async {}, tell("too late"));
+        assert_eq!(lost.try_iter().collect::<Vec<_>>(), ["too late"]);
     }
 }

@@ -12,6 +12,9 @@ use crate::{Error, ErrorKind, telemetry};
 /// has heard enough.
 const COMPLAINTS_MAX: usize = 256;
 
+/// What a server answers that will answer the same until its settings are changed.
+const UNTIL_SET_RIGHT: [&str; 3] = ["NOAUTH", "OOM", "MISCONF"];
+
 /// The longest name of a family taken from a key.
 const FAMILY_BYTES_MAX: usize = 40;
 
@@ -59,6 +62,14 @@ impl Complaints {
                     tracing::warn!(provider, operation, family, %error, "the cache refuses this for good (said once)");
                 }
             }
+            ErrorKind::Unavailable => {
+                let text = error.to_string();
+                if let Some(code) = setting_that_fails(&text)
+                    && self.is_first(&["needs", provider, operation, code])
+                {
+                    tracing::warn!(provider, operation, %error, "the cache is of no use until the server is set right (said once)");
+                }
+            }
             _ => {}
         }
     }
@@ -67,6 +78,11 @@ impl Complaints {
         let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
         said.len() < COMPLAINTS_MAX && said.insert(parts.join("\u{1f}"))
     }
+}
+
+/// Which of them it is.
+fn setting_that_fails(text: &str) -> Option<&'static str> {
+    UNTIL_SET_RIGHT.into_iter().find(|code| text.contains(code))
 }
 
 /// The family of a key that was given none: what is before the first colon of its name.
@@ -88,6 +104,14 @@ mod tests {
         assert!(complaints.is_first(&["a", "c"]));
         let new = (0..10_000).filter(|n| complaints.is_first(&[&n.to_string()]));
         assert_eq!(new.count(), COMPLAINTS_MAX - 2);
+    }
+
+    #[test]
+    fn what_lasts_until_settings_are_changed_is_told_from_what_passes() {
+        let text = "unavailable: \"OOM\": command not allowed when used memory > 'maxmemory'.";
+        assert_eq!(setting_that_fails(text), Some("OOM"));
+        assert_eq!(setting_that_fails("timeout: no answer within 500 ms"), None);
+        assert_eq!(setting_that_fails("unavailable: broken pipe"), None);
     }
 
     #[test]

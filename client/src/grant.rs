@@ -3,7 +3,7 @@
 use std::{pin::Pin, sync::Arc, task::Poll};
 
 use bytes::Bytes;
-use tokio::time::Instant;
+use tokio::{runtime::Handle, time::Instant};
 
 use crate::{
     Result, complaints,
@@ -19,6 +19,8 @@ use crate::{
 pub(crate) struct Grants {
     key: Bytes,
     grants: Vec<Grant>,
+    /// On which leases are given back, if they are dropped where no other is.
+    runtime: Option<Handle>,
 }
 
 #[derive(Clone)]
@@ -34,6 +36,7 @@ impl Grants {
         Self {
             key: key.clone(),
             grants: Vec::new(),
+            runtime: Handle::try_current().ok(),
         }
     }
 
@@ -72,10 +75,9 @@ impl Grants {
         for grant in &mut self.grants {
             grant.leased = false;
         }
+        let runtime = Handle::try_current().ok().or_else(|| self.runtime.clone());
         // Without a runtime there is no task to send it; the lease ends by itself.
-        let Ok(runtime) = tokio::runtime::Handle::try_current() else {
-            return;
-        };
+        let Some(runtime) = runtime else { return };
         let key = self.key.clone();
         runtime.spawn(async move {
             for grant in leased {

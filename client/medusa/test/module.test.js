@@ -139,6 +139,20 @@ test("a result that was read before a write and arrives after it is not served",
   assert.equal((await shop.ask(PAGE))[0].title, "second")
 })
 
+test("a query that fails keeps no lease: its key is not waited for", async (t) => {
+  const shop = await startShop(t)
+  await shop.rows.createProducts(product("prod_1"))
+  await warm(shop, PAGE)
+  await shop.rows.updateProducts("prod_1", { title: "first" })
+  const leases = async () => /mcache_leases:(\d+)/.exec(await shop.redis.ask("INFO", "mcache"))[1]
+  for (const how of [{}, { cache: { enable: true } }]) {
+    shop.rows.beforeReply = async () => assert.fail("the database is away")
+    await assert.rejects(shop.ask(PAGE, how), /the database is away/)
+    await until("the lease is given back", async () => (await leases()) === "0")
+  }
+  assert.equal(shop.caching.stats().open, 0)
+})
+
 test("prices end with their lists", async (t) => {
   const soon = new Date(Date.now() + 60_000).toISOString()
   const shop = await startShop(t, {}, { priceLists: [{ id: "plist_1", starts_at: null, ends_at: soon }] })

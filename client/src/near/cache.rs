@@ -6,7 +6,9 @@
 //! lasts when it serves, and that did not come with what made the value go.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
+use std::sync::atomic::{
+    AtomicBool, AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::Release,
+};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -57,6 +59,8 @@ pub(crate) struct Near {
     counts: Counts,
     /// Whether the feed is to be given up.
     pub(super) ending: watch::Sender<bool>,
+    /// Whether a task follows the primaries.
+    pub(super) follows: AtomicBool,
 }
 
 #[derive(Default)]
@@ -101,6 +105,7 @@ impl Near {
             origins: RwLock::default(),
             counts: Counts::default(),
             ending: watch::Sender::new(false),
+            follows: AtomicBool::new(false),
         })
     }
 
@@ -397,7 +402,6 @@ impl Near {
     }
 
     /// The primaries that are followed.
-    #[cfg(test)]
     pub(super) fn origins_now(&self) -> Vec<Arc<Origin>> {
         self.origins().values().cloned().collect()
     }

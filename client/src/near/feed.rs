@@ -5,6 +5,7 @@
 //! later.
 
 use std::collections::HashMap;
+use std::sync::atomic::Ordering::{AcqRel, Relaxed, Release};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -15,6 +16,7 @@ use tokio::time::{sleep, timeout};
 use super::Near;
 use super::cache::Origin;
 use super::reads::Position;
+use crate::background::spawn_or;
 use crate::server::{FeedError, FeedLine, Node};
 
 /// How often it is looked which primaries there are.
@@ -31,10 +33,32 @@ const PAUSE_MAX: Duration = Duration::from_millis(500);
 const PARTING: Duration = Duration::from_millis(500);
 
 impl Near {
-    /// Follows the primaries until the near cache is dropped or [ended](Self::end).
+    /// Follows the primaries until the near cache is dropped or [ended](Self::end), or the runtime ends: then it has to
+    /// be said again, on another one.
+    #[inline]
     pub(crate) fn follow(self: &Arc<Self>) {
-        let ending = self.ending.subscribe();
-        tokio::spawn(follow_all(Arc::downgrade(self), ending));
+        if !self.follows.load(Relaxed) {
+            self.follow_on_this_runtime();
+        }
+    }
+
+    #[cold]
+    fn follow_on_this_runtime(self: &Arc<Self>) {
+        if *self.ending.borrow() || self.follows.swap(true, AcqRel) {
+            return;
+        }
+        let (near, ending) = (Arc::downgrade(self), self.ending.subscribe());
+        let lost = {
+            let near = near.clone();
+            move || {
+                let Some(near) = near.upgrade() else { return };
+                for origin in near.origins_now() {
+                    near.drop_origin(&origin);
+                }
+                near.follows.store(false, Release);
+            }
+        };
+        spawn_or(follow_all(near, ending), lost);
     }
 
     /// Serves nothing any more, and tells the servers, so that no invalidation waits for this process. Returns when

@@ -13,7 +13,12 @@ use crate::{
 
 impl Near {
     /// As [`Provider::fetch`].
-    pub(crate) async fn fetch(&self, key: &[u8], options: FetchOptions) -> Result<Lookup> {
+    pub(crate) async fn fetch(
+        self: &Arc<Self>,
+        key: &[u8],
+        options: FetchOptions,
+    ) -> Result<Lookup> {
+        self.follow();
         let Some(asking) = self.asking(key).await else {
             return self.redis.fetch(key, options).await;
         };
@@ -30,13 +35,14 @@ impl Near {
     }
 
     /// As [`Provider::get`].
-    pub(crate) async fn read(&self, key: &Bytes) -> Result<Option<Bytes>> {
+    pub(crate) async fn read(self: &Arc<Self>, key: &Bytes) -> Result<Option<Bytes>> {
         let values = self.read_many(std::slice::from_ref(key)).await?;
         Ok(values.into_iter().next().flatten())
     }
 
     /// As [`Provider::get_many`], each key for itself.
-    pub(crate) async fn read_many(&self, keys: &[Bytes]) -> Result<Vec<Option<Bytes>>> {
+    pub(crate) async fn read_many(self: &Arc<Self>, keys: &[Bytes]) -> Result<Vec<Option<Bytes>>> {
+        self.follow();
         let mut askings = Vec::with_capacity(keys.len());
         let ask = |node: &_| {
             let asking = self.ask(node)?;

@@ -32,6 +32,7 @@ use std::{
 
 use bytes::Bytes;
 use tokio::{
+    runtime::Handle,
     sync::{Notify, watch},
     time::{Instant, sleep, timeout},
 };
@@ -42,7 +43,7 @@ use mcache_core::near::Own;
 use self::backlog::{Backlog, Bounds, Item, Parcel, Progress, Ticket, orders_of};
 use crate::{
     Error, ErrorKind, Result, Settled, Tags,
-    background::Background,
+    background::{Background, spawn_or},
     near::{Near, OwnGuard},
     provider::{Mode, Provider},
     server::Settling,
@@ -202,8 +203,7 @@ impl Pending {
     pub(crate) fn holds_back(&self, key: &[u8]) -> bool {
         match self.shared.gate.load(Ordering::Acquire) {
             OPEN => false,
-            KEYS_ONLY => self.shared.lock().backlog.has_key(key),
-            _ => true,
+            gate => self.shared.holds_back(gate, key),
         }
     }
 
@@ -264,7 +264,17 @@ impl Pending {
         let running = shared.background.enter();
         let attempt = async move {
             let _running = running;
-            match shared.send(&order).await {
+            let mut under_way = UnderWay {
+                shared: &shared,
+                order: &order,
+                own,
+                is_over: false,
+            };
+            let sent = shared.send(&order).await;
+            under_way.is_over = true;
+            let own = under_way.own.take();
+            drop(under_way);
+            match sent {
                 Ok((entries, settling)) => {
                     drop(own);
                     telemetry::invalidation(shared.provider.id(), "acknowledged");
@@ -293,6 +303,22 @@ impl Pending {
             let what = format!("the runtime is shutting down: {error}");
             Err(Error::new(ErrorKind::Unavailable, what))
         })
+    }
+}
+
+/// An attempt. If it ends with its runtime, the order is tried again on another one.
+struct UnderWay<'a> {
+    shared: &'a Arc<Shared>,
+    order: &'a Order,
+    own: Option<OwnGuard>,
+    is_over: bool,
+}
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        if !self.is_over {
+            self.shared.keep(self.order, self.own.take());
+        }
     }
 }
 
@@ -362,11 +388,9 @@ impl Shared {
                 displaced = std::mem::replace(&mut state.own, everything);
             }
         }
-        if !std::mem::replace(&mut state.retrying, true) {
-            tokio::spawn(self.clone().retry());
-        }
         drop(state);
         drop(displaced);
+        self.see_to_it();
         self.added.notify_one();
         let progress = self.progress.subscribe();
         let ticket = progress.borrow().ticket(number, order);
@@ -376,6 +400,32 @@ impl Shared {
             provider: self.provider.clone(),
             prefix: self.prefix.clone(),
         }
+    }
+
+    /// Has what is in the backlog sent, by a task on the current runtime if none does.
+    fn see_to_it(self: &Arc<Self>) {
+        if Handle::try_current().is_err() {
+            return;
+        }
+        let mut state = self.lock();
+        if state.backlog.is_empty() || std::mem::replace(&mut state.retrying, true) {
+            return;
+        }
+        drop(state);
+        let shared = self.clone();
+        spawn_or(self.clone().retry(), move || shared.lock().retrying = false);
+    }
+
+    /// As [`Pending::holds_back`], where something is pending.
+    fn holds_back(self: &Arc<Self>, gate: u8, key: &[u8]) -> bool {
+        let (is_concerned, is_tried) = {
+            let state = self.lock();
+            (gate == CLOSED || state.backlog.has_key(key), state.retrying)
+        };
+        if !is_tried {
+            self.see_to_it();
+        }
+        is_concerned
     }
 
     async fn retry(self: Arc<Self>) {

@@ -51,7 +51,8 @@ fn classify(error: &RedisError) -> ErrorKind {
         }
         RedisKind::Server(_) => ErrorKind::Refused,
         RedisKind::Extension => match error.code() {
-            Some("OOM" | "BUSY" | "MISCONF" | "NOREPLICAS") => ErrorKind::Unavailable,
+            // Without a password: one that was set a moment ago may be taken back, as a wrong one may become right.
+            Some("OOM" | "BUSY" | "MISCONF" | "NOREPLICAS" | "NOAUTH") => ErrorKind::Unavailable,
             _ => ErrorKind::Refused,
         },
         RedisKind::Parse => ErrorKind::Protocol,
@@ -76,6 +77,7 @@ mod tests {
             (RedisKind::Server(ServerErrorKind::BusyLoading), "loading").into()
         ));
         assert!(unavailable(make_extension_error("OOM".into(), None)));
+        assert!(unavailable(make_extension_error("NOAUTH".into(), None)));
         assert!(unavailable(
             (
                 RedisKind::Server(ServerErrorKind::ResponseError),

@@ -231,20 +231,10 @@ impl Cluster {
             return Err(CallError::from(error.clone()).into());
         };
         let link = self.discovery.link(&to)?;
-        if !asking {
-            return Ok(link.call(ask, urgency).await?);
-        }
-        let mut pipeline = redis::pipe();
-        pipeline.cmd("ASKING");
-        pipeline.add_command(ask.cmd().clone());
-        let mut answers = link.call_all(&pipeline, urgency).await?;
-        match answers.pop() {
-            Some(answer) => Ok(answer.map_err(CallError::from)?),
-            None => Err(Error::new(
-                ErrorKind::Protocol,
-                "no answer after ASKING".to_owned(),
-            )),
-        }
+        Ok(match asking {
+            true => link.call(ask.asking(), urgency).await,
+            false => link.call(ask, urgency).await,
+        }?)
     }
 }
 

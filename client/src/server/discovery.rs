@@ -22,7 +22,7 @@ use super::{
     options::LinkOptions,
     slots::{Node, Ownership, View, slot_of},
 };
-use crate::{Error, ErrorKind, Result};
+use crate::{Error, ErrorKind, Result, background::spawn_or};
 
 /// How often the owners are asked for at most when redirections say that they changed.
 const REFRESH_PAUSE: Duration = Duration::from_millis(100);
@@ -118,14 +118,22 @@ impl Discovery {
             return;
         }
         let discovery = self.clone();
-        tokio::spawn(async move {
-            if let Some(seen) = discovery.known()
-                && let Err(error) = discovery.refresh(&seen).await
-            {
-                tracing::debug!(%error, "the cluster's topology could not be refreshed");
+        let done = {
+            let discovery = self.clone();
+            move || discovery.refresh_wanted.store(false, Ordering::Release)
+        };
+        let refresh = {
+            let done = done.clone();
+            async move {
+                if let Some(seen) = discovery.known()
+                    && let Err(error) = discovery.refresh(&seen).await
+                {
+                    tracing::debug!(%error, "the cluster's topology could not be refreshed");
+                }
+                done();
             }
-            discovery.refresh_wanted.store(false, Ordering::Release);
-        });
+        };
+        spawn_or(refresh, done);
     }
 
     /// Asks several nodes how they see the cluster and believes the one that knows most: a node that was cut off does

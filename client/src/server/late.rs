@@ -15,26 +15,42 @@ use tokio::{runtime::Handle, time::timeout};
 
 /// A command, and what becomes of its answer if that comes too late.
 pub(super) trait Ask: Copy + Send {
-    fn cmd(&self) -> &Cmd;
+    /// The same, of a node that another one has named.
+    type Asking: Ask;
+
+    fn asking(self) -> Self::Asking;
 
     /// Sends it and waits for the answer. The connection comes back with it, for the next call.
-    fn send(
-        self,
-        connection: MultiplexedConnection,
-    ) -> impl Future<Output = (Result<Value, RedisError>, MultiplexedConnection)> + Send;
+    fn send(self, line: Line) -> impl Future<Output = (Result<Value, RedisError>, Line)> + Send;
 }
 
 /// Nothing becomes of it.
-impl Ask for &Cmd {
-    fn cmd(&self) -> &Cmd {
+impl<'a> Ask for &'a Cmd {
+    type Asking = Asking<'a>;
+
+    fn asking(self) -> Asking<'a> {
+        Asking(self)
+    }
+
+    async fn send(self, mut line: Line) -> (Result<Value, RedisError>, Line) {
+        (line.connection.send_packed_command(self).await, line)
+    }
+}
+
+/// Nothing becomes of it, and it goes to a node that another one has named.
+#[derive(Clone, Copy)]
+pub(super) struct Asking<'a>(&'a Cmd);
+
+impl Ask for Asking<'_> {
+    type Asking = Self;
+
+    fn asking(self) -> Self {
         self
     }
 
-    async fn send(
-        self,
-        mut connection: MultiplexedConnection,
-    ) -> (Result<Value, RedisError>, MultiplexedConnection) {
-        (connection.send_packed_command(self).await, connection)
+    async fn send(self, mut line: Line) -> (Result<Value, RedisError>, Line) {
+        let answer = send(&mut line.connection, self.0, Redirected::Asking).await;
+        (answer, line)
     }
 }
 
@@ -45,32 +61,78 @@ pub(super) struct Leasing<'a> {
     /// How long it lasts at most: later there is nothing left to give back.
     pub(super) lease: Duration,
     pub(super) give_back: GiveBack,
+    pub(super) redirected: Redirected,
+}
+
+/// Whether a node is asked that another one has named: for a key in a slot that is on its way to it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Redirected {
+    No,
+    /// The node answers if the command follows ASKING.
+    Asking,
 }
 
 /// The command that gives back what came with this answer to this command; `None` if there is nothing.
 pub(super) type GiveBack = fn(&Cmd, Value) -> Option<Cmd>;
 
 impl Ask for Leasing<'_> {
-    fn cmd(&self) -> &Cmd {
-        self.cmd
+    type Asking = Self;
+
+    fn asking(self) -> Self {
+        Self {
+            redirected: Redirected::Asking,
+            ..self
+        }
     }
 
     /// Cancel safe: an answer that comes later is dealt with by a task of its own, for as long as the lease lasts.
-    async fn send(
-        self,
-        mut connection: MultiplexedConnection,
-    ) -> (Result<Value, RedisError>, MultiplexedConnection) {
-        let cmd = self.cmd.clone();
+    async fn send(self, line: Line) -> (Result<Value, RedisError>, Line) {
+        let Line {
+            mut connection,
+            runtime,
+        } = line;
+        let (cmd, redirected) = (self.cmd.clone(), self.redirected);
         let call = async move {
-            let answer = connection.send_packed_command(&cmd).await;
+            let answer = send(&mut connection, &cmd, redirected).await;
             (answer, connection, cmd)
         };
         Awaited {
             call: Some(Box::pin(call)),
+            runtime: Some(runtime),
             lease: self.lease,
             give_back: self.give_back,
+            redirected,
         }
         .await
+    }
+}
+
+/// A connection, and the runtime that drives it.
+#[derive(Clone)]
+pub(super) struct Line {
+    pub(super) connection: MultiplexedConnection,
+    pub(super) runtime: Handle,
+}
+
+async fn send(
+    connection: &mut MultiplexedConnection,
+    cmd: &Cmd,
+    redirected: Redirected,
+) -> Result<Value, RedisError> {
+    match redirected {
+        Redirected::No => connection.send_packed_command(cmd).await,
+        // Boxed: the usual way does not carry the size of the rarer one around.
+        Redirected::Asking => {
+            Box::pin(async {
+                let mut pipeline = redis::pipe();
+                pipeline.cmd("ASKING");
+                pipeline.add_command(cmd.clone());
+                let mut answers = connection.send_packed_commands(&pipeline, 1, 1).await?;
+                let missing = || (redis::ErrorKind::Parse, "no answer after ASKING").into();
+                answers.pop().ok_or_else(missing)
+            })
+            .await
+        }
     }
 }
 
@@ -78,40 +140,53 @@ impl Ask for Leasing<'_> {
 struct Awaited<F: Future<Output = Answered> + Send + 'static> {
     /// There until it is answered.
     call: Option<Pin<Box<F>>>,
+    /// Likewise. It may be dropped where no runtime is.
+    runtime: Option<Handle>,
     lease: Duration,
     give_back: GiveBack,
+    redirected: Redirected,
 }
 
 type Answered = (Result<Value, RedisError>, MultiplexedConnection, Arc<Cmd>);
 
 impl<F: Future<Output = Answered> + Send + 'static> Future for Awaited<F> {
-    type Output = (Result<Value, RedisError>, MultiplexedConnection);
+    type Output = (Result<Value, RedisError>, Line);
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let Some(call) = &mut self.call else {
             return Poll::Pending;
         };
-        call.as_mut().poll(context).map(|(answer, connection, _)| {
-            self.call = None;
-            (answer, connection)
-        })
+        let Poll::Ready((answer, connection, _)) = call.as_mut().poll(context) else {
+            return Poll::Pending;
+        };
+        self.call = None;
+        match self.runtime.take() {
+            Some(runtime) => Poll::Ready((
+                answer,
+                Line {
+                    connection,
+                    runtime,
+                },
+            )),
+            None => Poll::Pending,
+        }
     }
 }
 
 impl<F: Future<Output = Answered> + Send + 'static> Drop for Awaited<F> {
     fn drop(&mut self) {
-        let Some(call) = self.call.take() else { return };
-        // Without a runtime the connection ends, and the lease with it.
-        let Ok(runtime) = Handle::try_current() else {
+        let (Some(call), Some(runtime)) = (self.call.take(), self.runtime.take()) else {
             return;
         };
-        let (lease, give_back) = (self.lease, self.give_back);
+        // If that one has ended, so has the connection, and the lease with it.
+        let runtime = Handle::try_current().unwrap_or(runtime);
+        let (lease, give_back, redirected) = (self.lease, self.give_back, self.redirected);
         runtime.spawn(async move {
             let Ok((Ok(answer), mut connection, cmd)) = timeout(lease, call).await else {
                 return;
             };
             if let Some(cmd) = give_back(&cmd, answer)
-                && let Err(error) = connection.send_packed_command(&cmd).await
+                && let Err(error) = send(&mut connection, &cmd, redirected).await
             {
                 tracing::debug!(%error, "a lease that came too late was not given back");
             }

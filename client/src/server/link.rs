@@ -10,7 +10,7 @@ use std::{
     pin::pin,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU32, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU32, Ordering::Relaxed},
     },
     time::Duration,
 };
@@ -20,6 +20,7 @@ use redis::{
     aio::{MultiplexedConnection, PubSub},
 };
 use tokio::{
+    runtime::Handle,
     sync::watch,
     time::{Instant, timeout, timeout_at},
 };
@@ -28,12 +29,13 @@ use super::{
     breaker::{Breaker, Verdict},
     call::CallError,
     dial::Dialer,
-    idle::{Handle, Idle},
-    late::Ask,
+    idle::{self, Idle},
+    late::{Ask, Line},
     options::LinkOptions,
     parked::Parked,
     settle::Settlers,
 };
+use crate::background::spawn_or;
 
 /// A connection on which this many calls in a row timed out is replaced: the peer may be gone without having said so,
 /// and the kernel would take minutes to notice.
@@ -54,6 +56,8 @@ pub(super) struct Link {
     bulk: Mutex<Slot>,
     /// Moments at which calls on the shared connection timed out, one after the other.
     timeouts_in_a_row: AtomicU32,
+    /// Whether it is being found out why a caller had no answer before it went away.
+    in_question: AtomicBool,
     parked: Arc<Parked>,
     settlers: Arc<Settlers>,
 }
@@ -67,18 +71,37 @@ enum Lane {
 
 enum Slot {
     Empty,
-    Dialling(watch::Receiver<Option<Result<Connection, RedisError>>>),
+    Dialling { since: Instant, dialled: Dialled },
     Up(Connection),
 }
+
+/// How dialling ends.
+type Dialled = watch::Receiver<Option<Result<Connection, RedisError>>>;
 
 #[derive(Clone)]
 struct Connection {
     /// Tells connections apart, so that a late failure of an old one does not cost the new one.
     generation: u64,
-    inner: MultiplexedConnection,
+    line: Line,
 }
 
-impl Handle for Connection {
+/// A caller that waits for an answer. Dropped without one, it leaves a question: is the server still there? Or else a
+/// server that hangs would never be found out by callers who all have less patience than a call may take.
+struct Waiting<'a> {
+    link: &'a Arc<Link>,
+    lane: Lane,
+    is_answered: bool,
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        if !self.is_answered && Handle::try_current().is_ok() {
+            self.link.find_out(self.lane);
+        }
+    }
+}
+
+impl idle::Handle for Connection {
     fn generation(&self) -> u64 {
         self.generation
     }
@@ -110,6 +133,7 @@ impl Link {
             idle: Idle::new(),
             bulk: Mutex::new(Slot::Empty),
             timeouts_in_a_row: AtomicU32::new(0),
+            in_question: AtomicBool::new(false),
         })
     }
 
@@ -141,22 +165,31 @@ impl Link {
         // Pinned where it is made: passed on by value, its half kilobyte would be copied at each step.
         let answer = {
             let call = pin!(async {
-                let Connection {
-                    generation: from,
-                    inner,
-                } = match self.idle.take() {
-                    Some(connection) => connection,
-                    None => self.connection(Lane::Shared).await?,
-                };
-                generation = Some(from);
-                let (answer, inner) = ask.send(inner).await;
-                self.idle.put(Connection {
-                    generation: from,
-                    inner,
-                });
-                answer
+                let mut is_again = false;
+                loop {
+                    let Connection {
+                        generation: from,
+                        line,
+                    } = match self.idle.take() {
+                        Some(connection) => connection,
+                        None => self.connection(Lane::Shared).await?,
+                    };
+                    generation = Some(from);
+                    let (answer, line) = ask.send(line).await;
+                    if self.is_to_be_said_again(&answer, from, &mut is_again) {
+                        continue;
+                    }
+                    self.idle.put(Connection {
+                        generation: from,
+                        line,
+                    });
+                    break answer;
+                }
             });
-            self.judge(urgency, began, call).await
+            let mut waiting = self.waiting(Lane::Shared);
+            let answer = self.judge(urgency, began, call).await;
+            waiting.is_answered = true;
+            answer
         };
         self.conclude(answer, generation, began)?
             .extract_error()
@@ -184,14 +217,23 @@ impl Link {
             .saturating_mul(mebibytes.saturating_add(1));
         let mut generation = None;
         let call = async {
-            let connection = self.connection(Lane::Bulk).await?;
-            generation = Some(connection.generation);
-            ask.send(connection.inner).await.0
+            let mut is_again = false;
+            loop {
+                let connection = self.connection(Lane::Bulk).await?;
+                let from = connection.generation;
+                generation = Some(from);
+                let answer = ask.send(connection.line).await.0;
+                if !self.is_to_be_said_again(&answer, from, &mut is_again) {
+                    break answer;
+                }
+            }
         };
+        let mut waiting = self.waiting(Lane::Bulk);
         let answer: Result<Value, CallError> = match timeout(deadline, call).await {
             Ok(answer) => answer.map_err(CallError::from),
             Err(_) => Err(CallError::Timeout(deadline)),
         };
+        waiting.is_answered = true;
         if answer.is_err() {
             self.discard(generation);
         }
@@ -210,13 +252,17 @@ impl Link {
         let mut generation = None;
         let began = Instant::now();
         let answers = async {
-            let mut connection = self.connection(Lane::Shared).await?;
-            generation = Some(connection.generation);
-            let count = pipeline.len();
-            connection
-                .inner
-                .send_packed_commands(pipeline, 0, count)
-                .await
+            let mut is_again = false;
+            loop {
+                let mut connection = self.connection(Lane::Shared).await?;
+                let from = connection.generation;
+                generation = Some(from);
+                let line = &mut connection.line.connection;
+                let answers = line.send_packed_commands(pipeline, 0, pipeline.len()).await;
+                if !self.is_to_be_said_again(&answers, from, &mut is_again) {
+                    break answers;
+                }
+            }
         };
         let answers = self.judge(urgency, began, answers).await;
         let answers = self.conclude(answers, generation, began)?;
@@ -253,6 +299,32 @@ impl Link {
         Ok(self.dialer.subscribe(&self.options, channel).await?)
     }
 
+    fn waiting(self: &Arc<Self>, lane: Lane) -> Waiting<'_> {
+        Waiting {
+            link: self,
+            lane,
+            is_answered: false,
+        }
+    }
+
+    /// Asks with all the patience that a call may have, and draws the conclusions. One question at a time.
+    fn find_out(self: &Arc<Self>, lane: Lane) {
+        if self.in_question.swap(true, Relaxed) {
+            return;
+        }
+        let (link, lost) = (self.clone(), self.clone());
+        let question = async move {
+            let ping = redis::cmd("PING");
+            // What it says is not of interest, but whether it does.
+            let _ = match lane {
+                Lane::Shared => link.call(&ping, Urgency::Optional).await,
+                Lane::Bulk => link.call_bulk(&ping, 0).await,
+            };
+            link.in_question.store(false, Relaxed);
+        };
+        spawn_or(question, move || lost.in_question.store(false, Relaxed));
+    }
+
     /// Runs a call that begins now under the deadline and the breaker.
     async fn judge<T>(
         &self,
@@ -287,7 +359,7 @@ impl Link {
             Err(CallError::Resting) => {}
             Err(CallError::Timeout(_)) => {
                 // A thousand calls that were under way at one bad moment are one failure.
-                if self.count_failure("timed out", began)
+                if self.count_failure(&"no answer in time", began)
                     && self.timeouts_in_a_row.fetch_add(1, Relaxed) + 1 >= TIMEOUTS_BEFORE_REDIAL
                 {
                     self.timeouts_in_a_row.store(0, Relaxed);
@@ -295,12 +367,30 @@ impl Link {
                 }
             }
             Err(CallError::Redis(error)) => {
-                self.count_failure("failed", began);
+                self.count_failure(error, began);
                 tracing::debug!(server = %self.dialer, %error, "a call failed");
                 self.discard(generation);
             }
         }
         answer
+    }
+
+    /// The connection has ended: perhaps long ago, unnoticed, because the server closes those that rest. Once more on
+    /// another one; all that is said here may be said twice.
+    fn is_to_be_said_again<T>(
+        &self,
+        answer: &Result<T, RedisError>,
+        generation: u64,
+        is_again: &mut bool,
+    ) -> bool {
+        let has_ended = answer
+            .as_ref()
+            .is_err_and(RedisError::is_unrecoverable_error);
+        if !has_ended || std::mem::replace(is_again, true) {
+            return false;
+        }
+        self.discard(Some(generation));
+        true
     }
 
     /// Some errors are about the connection rather than the command.
@@ -312,35 +402,46 @@ impl Link {
     }
 
     /// `false`: it belongs to a moment that is counted already.
-    fn count_failure(&self, what: &str, began: Instant) -> bool {
+    fn count_failure(&self, error: &dyn std::fmt::Display, began: Instant) -> bool {
         let (began, now) = (began.into_std(), Instant::now().into_std());
         let verdict = self.breaker.failed(began, now);
         if verdict == Verdict::Opened {
             tracing::warn!(
                 server = %self.dialer,
                 pause_ms = self.options.breaker_pause.as_millis() as u64,
-                "calls {what} repeatedly; resting before the next try"
+                %error,
+                "calls fail repeatedly; resting before the next try"
             );
         }
         verdict != Verdict::SameMoment
     }
 
     async fn connection(self: &Arc<Self>, lane: Lane) -> Result<Connection, RedisError> {
-        let mut dialling = {
+        let (mut dialled, to_dial) = {
             let mut slot = self.slot(lane);
+            let now = Instant::now();
             match &*slot {
                 Slot::Up(connection) => return Ok(connection.clone()),
-                Slot::Dialling(dialling) => dialling.clone(),
-                Slot::Empty => {
-                    let (sender, receiver) = watch::channel(None);
-                    *slot = Slot::Dialling(receiver.clone());
-                    tokio::spawn(self.clone().dial(lane, sender));
-                    receiver
+                Slot::Dialling { since, dialled } if !self.has_stalled(*since, now) => {
+                    (dialled.clone(), None)
+                }
+                Slot::Empty | Slot::Dialling { .. } => {
+                    let (sender, dialled) = watch::channel(None);
+                    *slot = Slot::Dialling {
+                        since: now,
+                        dialled: dialled.clone(),
+                    };
+                    (dialled, Some(sender))
                 }
             }
         };
+        if let Some(sender) = to_dial {
+            let (link, own) = (self.clone(), dialled.clone());
+            let lost = move || link.end_dialling(lane, &own, Slot::Empty);
+            spawn_or(self.clone().dial(lane, sender, dialled.clone()), lost);
+        }
         // Boxed: calls should not carry the size of what they rarely need.
-        match Box::pin(dialling.wait_for(Option::is_some)).await {
+        match Box::pin(dialled.wait_for(Option::is_some)).await {
             Ok(outcome) => outcome.clone().unwrap_or_else(|| Err(dialling_ended())),
             Err(_) => Err(dialling_ended()),
         }
@@ -350,28 +451,45 @@ impl Link {
         self: Arc<Self>,
         lane: Lane,
         done: watch::Sender<Option<Result<Connection, RedisError>>>,
+        own: Dialled,
     ) {
         let purpose = match lane {
             Lane::Shared => "shared",
             Lane::Bulk => "bulk",
         };
         let outcome = self.dialer.dial(&self.options, purpose).await;
-        let outcome = outcome.map(|inner| Connection {
+        let outcome = outcome.map(|connection| Connection {
             generation: next_generation(),
-            inner,
+            line: Line {
+                connection,
+                runtime: Handle::current(),
+            },
         });
-        {
-            let mut slot = self.slot(lane);
-            *slot = match &outcome {
-                Ok(connection) => Slot::Up(connection.clone()),
-                Err(_) => Slot::Empty,
-            };
-            if let (Lane::Shared, Ok(connection)) = (lane, &outcome) {
-                self.idle.begin(connection.generation);
-            }
-        }
+        let slot = match &outcome {
+            Ok(connection) => Slot::Up(connection.clone()),
+            Err(_) => Slot::Empty,
+        };
+        self.end_dialling(lane, &own, slot);
         // There may be no caller that waits any more, which is fine: the slot has it.
         let _ = done.send(Some(outcome));
+    }
+
+    /// What became of dialling, unless it was given up.
+    fn end_dialling(&self, lane: Lane, own: &Dialled, end: Slot) {
+        let mut slot = self.slot(lane);
+        if !matches!(&*slot, Slot::Dialling { dialled, .. } if dialled.same_channel(own)) {
+            return;
+        }
+        if let (Lane::Shared, Slot::Up(connection)) = (lane, &end) {
+            self.idle.begin(connection.generation);
+        }
+        *slot = end;
+    }
+
+    /// Dialling ends in time; if it does not, its runtime does not run.
+    fn has_stalled(&self, since: Instant, now: Instant) -> bool {
+        const GRACE: Duration = Duration::from_secs(1);
+        now.saturating_duration_since(since) > self.options.connect_timeout.saturating_add(GRACE)
     }
 
     /// The connection leads to the wrong place: the next call makes another.

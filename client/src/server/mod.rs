@@ -55,7 +55,7 @@ use self::{
     cluster::Cluster,
     dial::Dialer,
     large::{LARGE_BYTES, Large},
-    late::{Ask, Leasing},
+    late::{Ask, Leasing, Redirected},
     link::{Link, Urgency},
     options::LinkOptions,
     tls::Tls,
@@ -317,6 +317,7 @@ impl RedisProvider {
             cmd: &cmd,
             lease: options.lease.unwrap_or(command::LEASE_OR_WAIT_MAX),
             give_back: command::give_back,
+            redirected: Redirected::No,
         };
         self.call_for_value(key, ask).await
     }

@@ -17,6 +17,7 @@ use tokio::{
 };
 
 use super::{call::CallError, command::LEASE_OR_WAIT_MAX, dial::Dialer, options::LinkOptions};
+use crate::background::spawn_or;
 
 pub(super) struct Parked {
     permits: Semaphore,
@@ -93,8 +94,19 @@ impl Parked {
             connection,
             since: Instant::now(),
         });
-        if !std::mem::replace(&mut pool.swept, true) {
-            tokio::spawn(sweep(Arc::downgrade(self), self.idle_max / 2));
+        let is_swept = std::mem::replace(&mut pool.swept, true);
+        drop(pool);
+        if !is_swept {
+            let parked = Arc::downgrade(self);
+            let lost = {
+                let parked = parked.clone();
+                move || {
+                    if let Some(parked) = parked.upgrade() {
+                        parked.lock().swept = false;
+                    }
+                }
+            };
+            spawn_or(sweep(parked, self.idle_max / 2), lost);
         }
         answer
     }

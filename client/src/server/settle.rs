@@ -32,7 +32,7 @@ use super::{
     dial::Dialer,
     options::LinkOptions,
 };
-use crate::{Error, ErrorKind, Result};
+use crate::{Error, ErrorKind, Result, background::spawn_or};
 
 /// What SETTLE is asked to wait at most: longer than any lease lasts.
 const WAIT: Duration = Duration::from_secs(6);
@@ -150,14 +150,16 @@ impl Settler {
     /// Returns when a SETTLE that was sent after this call says that every process has confirmed.
     async fn confirmed(self: Arc<Self>) {
         let mut confirmed = self.confirmed.subscribe();
-        let turn = {
+        let (turn, is_running) = {
             let mut turns = self.lock();
             turns.wanted = true;
-            if !std::mem::replace(&mut turns.running, true) {
-                tokio::spawn(self.clone().run());
-            }
-            turns.begun + 1
+            let is_running = std::mem::replace(&mut turns.running, true);
+            (turns.begun + 1, is_running)
         };
+        if !is_running {
+            let settler = self.clone();
+            spawn_or(self.clone().run(), move || settler.lock().running = false);
+        }
         // The sender lives as long as `self`.
         let _ = confirmed.wait_for(|confirmed| *confirmed >= turn).await;
     }

@@ -1,5 +1,5 @@
-//! `MCACHE.FETCH key [brief-ms] [LEASE ms] [WAIT ms] [EARLY ms] [NEAR subscription]` and `MCACHE.RELEASE key token`. What
-//! is replied when, core decides: `mcache_core::server`, `read.rs`.
+//! `MCACHE.FETCH key [brief-ms] [LEASE ms] [WAIT ms] [EARLY ms] [NEAR subscription]` and `MCACHE.RELEASE key token`.
+//! What is replied when, core decides: `mcache_core::server`, `read.rs`.
 
 use mcache_core::command::Fetch;
 use mcache_core::epoch::Token;

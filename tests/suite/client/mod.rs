@@ -1,12 +1,16 @@
 //! The client on real servers.
 
 mod bad_quarter;
+mod cancelled;
 mod cluster_example;
 mod fan_out;
 mod herd;
 mod near;
+mod oracle;
 mod outage;
 mod provider;
 mod python;
+mod refusals;
+mod runtimes;
 mod tls;
 mod topology;

@@ -111,9 +111,22 @@ class McacheCachingModule {
     shape.isMedusas = isMedusas
     // What the index engine or the search finds is not read through a module, and rows that are given are not part of
     // the key; so these are cached where Medusa asks for it only.
-    if (isMedusas || scope.query.method === "index" || options?.initialData) return await run(options)
-    if (this.policy.wants(shape, scope)) return await run({ ...options, cache: { enable: true } })
+    if (isMedusas || scope.query.method === "index" || options?.initialData) return await this.#filling(scope, () => run(options))
+    if (this.policy.wants(shape, scope)) return await this.#filling(scope, () => run({ ...options, cache: { enable: true } }))
     return await this.#learning(scope, () => run(options))
+  }
+
+  /** Medusa does not say that a query failed which it was to store: others would wait for it until its lease ends. */
+  async #filling(scope, run) {
+    try {
+      return await run()
+    } catch (error) {
+      if (scope.isFilling) {
+        scope.isFilling = false
+        this.store.release(scope.key)
+      }
+      throw error
+    }
   }
 
   /** Runs a query that is not cached; the first of a shape shows what it reads, all of it. */

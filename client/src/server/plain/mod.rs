@@ -63,7 +63,8 @@ use self::{
     waking::Waking,
 };
 use super::{
-    LARGE_BYTES, Leasing, Link, RedisOptions, RedisProvider, Topology, command::LEASE_OR_WAIT_MAX,
+    LARGE_BYTES, Leasing, Link, Redirected, RedisOptions, RedisProvider, Topology,
+    command::LEASE_OR_WAIT_MAX,
 };
 use crate::{
     Error, ErrorKind, Result, Tags,
@@ -491,6 +492,7 @@ impl Carry for Wire {
                         cmd,
                         lease: LEASE_OR_WAIT_MAX,
                         give_back: script::give_back,
+                        redirected: Redirected::No,
                     };
                     self.redis.call_for_value(key, ask).await
                 }

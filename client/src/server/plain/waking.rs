@@ -18,6 +18,7 @@ use tokio::{
 };
 
 use super::Wire;
+use crate::background::spawn_or;
 
 /// How long to the next look where messages come.
 const LOOK_LISTENING: Duration = Duration::from_secs(1);
@@ -69,11 +70,16 @@ impl Waking {
         let (told, waiting) = state.waiting.entry(key.clone()).or_default();
         *waiting += 1;
         let told = told.clone();
-        if !std::mem::replace(&mut state.running, true) {
-            let place = Bytes::copy_from_slice(place);
-            tokio::spawn(listen(self.clone(), wire.clone(), place, channel));
-        }
+        let is_running = std::mem::replace(&mut state.running, true);
         drop(state);
+        if !is_running {
+            let (waking, place) = (self.clone(), Bytes::copy_from_slice(place));
+            let lost = move || {
+                let mut state = waking.lock();
+                (state.running, state.listening) = (false, false);
+            };
+            spawn_or(listen(self.clone(), wire.clone(), place, channel), lost);
+        }
         Waiter {
             waking: self.clone(),
             key,
