@@ -210,9 +210,9 @@ impl<T> Slab<T> {
         self.full
     }
 
-    /// Whether at least half of the allocated chunks, and two more, could be given back if values moved together.
+    /// Whether chunks could be given back if values moved together, and the others would still be half empty.
     pub(crate) fn is_sparse(&self) -> bool {
-        self.full >= 2 * self.len.div_ceil(CHUNK) + 2
+        self.full >= 2 && 2 * self.len <= (self.full - 1) * CHUNK
     }
 
     /// Whether [`Slab::move_down`] would move the value.
