@@ -212,18 +212,21 @@ impl Session {
             slowest = Layout::slowest(bare),
         ))
         .await?;
+        let due = |moment| {
+            format!(
+                "due AS (UPDATE {schema}.layout SET {moment} = clock_timestamp()
+                         WHERE {moment} < clock_timestamp() - $1::bigint * interval '1 millisecond'
+                            OR {moment} > clock_timestamp() RETURNING 1)"
+            )
+        };
         let look = prepare(format!(
-            "WITH due AS (UPDATE {schema}.layout SET looked_at = clock_timestamp()
-                          WHERE looked_at < clock_timestamp() - $1::bigint * interval '1 millisecond'
-                             OR looked_at > clock_timestamp() RETURNING 1)
-             SELECT l.changed, l.complete FROM due, LATERAL {schema}.look() AS l"
+            "WITH {due} SELECT l.changed, l.complete FROM due, LATERAL {schema}.look() AS l",
+            due = due("looked_at"),
         ))
         .await?;
         let sweep = prepare(format!(
-            "WITH due AS (UPDATE {schema}.layout SET swept_at = clock_timestamp()
-                          WHERE swept_at < clock_timestamp() - $1::bigint * interval '1 millisecond'
-                             OR swept_at > clock_timestamp() RETURNING 1)
-             SELECT ARRAY(SELECT {schema}.expire()), {schema}.sweep($2) FROM due"
+            "WITH {due} SELECT ARRAY(SELECT {schema}.expire()), {schema}.sweep($2) FROM due",
+            due = due("swept_at"),
         ))
         .await?;
         Ok(Some(Self {

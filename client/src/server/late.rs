@@ -57,16 +57,27 @@ impl Ask for Asking<'_> {
 /// A lease that came with it is given back.
 #[derive(Clone, Copy)]
 pub(super) struct Leasing<'a> {
-    pub(super) cmd: &'a Arc<Cmd>,
-    /// How long it lasts at most: later there is nothing left to give back.
-    pub(super) lease: Duration,
-    pub(super) give_back: GiveBack,
-    pub(super) redirected: Redirected,
+    cmd: &'a Arc<Cmd>,
+    lease: Duration,
+    give_back: GiveBack,
+    redirected: Redirected,
+}
+
+impl<'a> Leasing<'a> {
+    /// `lease`: how long it lasts at most. Later there is nothing left to give back.
+    pub(super) fn new(cmd: &'a Arc<Cmd>, lease: Duration, give_back: GiveBack) -> Self {
+        Self {
+            cmd,
+            lease,
+            give_back,
+            redirected: Redirected::No,
+        }
+    }
 }
 
 /// Whether a node is asked that another one has named: for a key in a slot that is on its way to it.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Redirected {
+enum Redirected {
     No,
     /// The node answers if the command follows ASKING.
     Asking,

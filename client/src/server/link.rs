@@ -216,18 +216,8 @@ impl Link {
             .command_deadline
             .saturating_mul(mebibytes.saturating_add(1));
         let mut generation = None;
-        let call = async {
-            let mut is_again = false;
-            loop {
-                let connection = self.connection(Lane::Bulk).await?;
-                let from = connection.generation;
-                generation = Some(from);
-                let answer = ask.send(connection.line).await.0;
-                if !self.is_to_be_said_again(&answer, from, &mut is_again) {
-                    break answer;
-                }
-            }
-        };
+        let send = |line| async move { ask.send(line).await.0 };
+        let call = self.over(Lane::Bulk, &mut generation, send);
         let mut waiting = self.waiting(Lane::Bulk);
         let answer: Result<Value, CallError> = match timeout(deadline, call).await {
             Ok(answer) => answer.map_err(CallError::from),
@@ -251,19 +241,13 @@ impl Link {
     ) -> Result<Vec<Result<Value, RedisError>>, CallError> {
         let mut generation = None;
         let began = Instant::now();
-        let answers = async {
-            let mut is_again = false;
-            loop {
-                let mut connection = self.connection(Lane::Shared).await?;
-                let from = connection.generation;
-                generation = Some(from);
-                let line = &mut connection.line.connection;
-                let answers = line.send_packed_commands(pipeline, 0, pipeline.len()).await;
-                if !self.is_to_be_said_again(&answers, from, &mut is_again) {
-                    break answers;
-                }
-            }
+        let send = |mut line: Line| async move {
+            let count = pipeline.len();
+            line.connection
+                .send_packed_commands(pipeline, 0, count)
+                .await
         };
+        let answers = self.over(Lane::Shared, &mut generation, send);
         let answers = self.judge(urgency, began, answers).await;
         let answers = self.conclude(answers, generation, began)?;
         Ok(answers
@@ -373,6 +357,24 @@ impl Link {
             }
         }
         answer
+    }
+
+    /// Sends over this connection, and notes which one it was.
+    async fn over<T, Fut: Future<Output = Result<T, RedisError>>>(
+        self: &Arc<Self>,
+        lane: Lane,
+        generation: &mut Option<u64>,
+        send: impl Fn(Line) -> Fut,
+    ) -> Result<T, RedisError> {
+        let mut is_again = false;
+        loop {
+            let connection = self.connection(lane).await?;
+            *generation = Some(connection.generation);
+            let answer = send(connection.line).await;
+            if !self.is_to_be_said_again(&answer, connection.generation, &mut is_again) {
+                break answer;
+            }
+        }
     }
 
     /// The connection has ended: perhaps long ago, unnoticed, because the server closes those that rest. Once more on

@@ -55,7 +55,7 @@ use self::{
     cluster::Cluster,
     dial::Dialer,
     large::{LARGE_BYTES, Large},
-    late::{Ask, Leasing, Redirected},
+    late::{Ask, Leasing},
     link::{Link, Urgency},
     options::LinkOptions,
     tls::Tls,
@@ -313,12 +313,8 @@ impl RedisProvider {
         if !options.wait.is_zero() {
             return Box::pin(self.call_parked(key, &cmd, options.wait)).await;
         }
-        let ask = Leasing {
-            cmd: &cmd,
-            lease: options.lease.unwrap_or(command::LEASE_OR_WAIT_MAX),
-            give_back: command::give_back,
-            redirected: Redirected::No,
-        };
+        let lease = options.lease.unwrap_or(command::LEASE_OR_WAIT_MAX);
+        let ask = Leasing::new(&cmd, lease, command::give_back);
         self.call_for_value(key, ask).await
     }
 

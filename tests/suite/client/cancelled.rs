@@ -64,6 +64,11 @@ async fn load_many(keys: Vec<String>) -> Result<HashMap<String, Loaded<u32>>, Er
     Ok(keys.into_iter().map(|key| (key, Loaded::new(7))).collect())
 }
 
+/// The keys of an operation on many.
+fn three(key: &str) -> [String; 3] {
+    [key.to_owned(), format!("{key}2"), format!("{key}3")]
+}
+
 /// What is there when an operation begins.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Before {
@@ -117,9 +122,8 @@ fn operations() -> Vec<(&'static str, Begin)> {
         }),
         ("load many", |cache, key| {
             Box::pin(async move {
-                let keys = [key.clone(), format!("{key}2"), format!("{key}3")];
                 let _ = cache
-                    .keys(keys)
+                    .keys(three(&key))
                     .tags(["t"])
                     .swr(HOUR)
                     .load_many(load_many)
@@ -128,9 +132,8 @@ fn operations() -> Vec<(&'static str, Begin)> {
         }),
         ("load many detached", |cache, key| {
             Box::pin(async move {
-                let keys = [key.clone(), format!("{key}2"), format!("{key}3")];
                 let _ = cache
-                    .keys(keys)
+                    .keys(three(&key))
                     .tags(["t"])
                     .swr(HOUR)
                     .load_many_detached(load_many)
@@ -180,7 +183,7 @@ impl Other {
         }
     }
 
-    /// Fills the key for a while, in vain.
+    /// Begins to load the key, with a loader that fails after 4 ms.
     async fn occupy(&self, key: &str) -> tokio::task::JoinHandle<()> {
         let (began, begun) = tokio::sync::oneshot::channel();
         let (cache, key) = (self.0.clone(), key.to_owned());
@@ -276,7 +279,7 @@ fn check(
                 wait::until("no lease is left", || leases() == 0);
                 runtime.block_on(async {
                     for key in &keys {
-                        for key in [key.clone(), format!("{key}2"), format!("{key}3")] {
+                        for key in three(key) {
                             other.can_fill(&key, name).await;
                         }
                     }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use harness::{Proxy, Server, wait};
 use mcache::{Cache, Error, Loaded, NearOptions, Settled, Source, server::RedisOptions};
-use tokio::runtime::Builder;
+use tokio::runtime::{Builder, Runtime};
 use tokio::time::{sleep, timeout};
 
 use crate::support::runtime::{run, runtime};
@@ -36,6 +36,19 @@ async fn until_cached(cache: &Cache) {
     })
     .await
     .expect("the cache takes part again");
+}
+
+/// A cache in use on a runtime of its own, whose way to the server can be cut.
+fn behind_a_proxy() -> (Server, Proxy, Runtime, Cache) {
+    let server = Server::builder().tcp().start();
+    let proxy = Proxy::to_port(server.port());
+    let first = runtime();
+    let cache = first.block_on(async {
+        let cache = cache(&proxy.url()).await;
+        until_cached(&cache).await;
+        cache
+    });
+    (server, proxy, first, cache)
 }
 
 #[test]
@@ -77,16 +90,11 @@ fn a_runtime_that_ends_while_it_dials_keeps_no_other_from_dialling() {
 
 #[test]
 fn invalidations_go_on_when_the_runtime_ends_that_tried_them_again() {
-    let server = Server::builder().tcp().start();
-    let proxy = Proxy::to_port(server.port());
-    let first = runtime();
-    let cache = first.block_on(async {
-        let cache = cache(&proxy.url()).await;
-        until_cached(&cache).await;
+    let (server, proxy, first, cache) = behind_a_proxy();
+    first.block_on(async {
         proxy.refuse();
         let invalidation = cache.invalidate(["t"]).await.expect("it is kept");
         assert!(!invalidation.is_acknowledged());
-        cache
     });
     drop(first);
     assert!(cache.pending_invalidations() > 0);
@@ -102,17 +110,12 @@ fn invalidations_go_on_when_the_runtime_ends_that_tried_them_again() {
 
 #[test]
 fn an_invalidation_is_not_lost_with_the_runtime_that_sent_it() {
-    let server = Server::builder().tcp().start();
-    let proxy = Proxy::to_port(server.port());
-    let first = runtime();
-    let cache = first.block_on(async {
-        let cache = cache(&proxy.url()).await;
-        until_cached(&cache).await;
+    let (_server, proxy, first, cache) = behind_a_proxy();
+    first.block_on(async {
         proxy.stall();
         let writing = cache.clone();
         tokio::spawn(async move { writing.invalidate(["t"]).await });
         sleep(DEADLINE / 10).await;
-        cache
     });
     first.shutdown_background();
     wait::until("the invalidation is pending", || {

@@ -63,8 +63,7 @@ use self::{
     waking::Waking,
 };
 use super::{
-    LARGE_BYTES, Leasing, Link, Redirected, RedisOptions, RedisProvider, Topology,
-    command::LEASE_OR_WAIT_MAX,
+    LARGE_BYTES, Leasing, Link, RedisOptions, RedisProvider, Topology, command::LEASE_OR_WAIT_MAX,
 };
 use crate::{
     Error, ErrorKind, Result, Tags,
@@ -488,12 +487,7 @@ impl Carry for Wire {
                 How::Optional => self.redis.call(key, &**cmd).await,
                 How::Value => self.redis.call_for_value(key, &**cmd).await,
                 How::Leasing => {
-                    let ask = Leasing {
-                        cmd,
-                        lease: LEASE_OR_WAIT_MAX,
-                        give_back: script::give_back,
-                        redirected: Redirected::No,
-                    };
+                    let ask = Leasing::new(cmd, LEASE_OR_WAIT_MAX, script::give_back);
                     self.redis.call_for_value(key, ask).await
                 }
                 How::Large(bytes) => self.redis.call_bulk(key, &**cmd, bytes).await,
