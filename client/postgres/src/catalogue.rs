@@ -165,6 +165,7 @@ BEGIN
     SELECT * INTO is_now FROM {schema}.fingerprint(wanted);
     IF was.fingerprint <> is_now.fingerprint OR NOT is_now.captured THEN
       INSERT INTO {schema}.outbox (relation, operation) VALUES (wanted, 'everything');
+      PERFORM {schema}.wake(wanted);
       RETURN QUERY SELECT wanted, is_now.captured;
     END IF;
     IF was.fingerprint <> is_now.fingerprint OR was.captured <> is_now.captured THEN

@@ -7,11 +7,12 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use serde::Deserialize;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use mcache::change::{ChangeEvent, Operation, RowsById};
 use mcache_graph::{Entity, FieldType, key_text};
 
+use super::form::Form;
 use super::interest::captured_name;
 use super::mapping::{MappedTable, Mapping, stored_fields};
 use super::value::from_text;
@@ -26,6 +27,41 @@ struct Images {
     old: Vec<Captured>,
     #[serde(default)]
     new: Vec<Captured>,
+}
+
+/// The only row of a statement: the names of its values, and these.
+#[derive(Clone, Debug)]
+pub(super) struct One<'a> {
+    pub(super) columns: Vec<&'a str>,
+    pub(super) was: Option<Vec<Option<&'a str>>>,
+    pub(super) is_now: Option<Vec<Option<&'a str>>>,
+}
+
+impl One<'_> {
+    /// As if it were one of several. `None` if it is not what it should be.
+    fn images(&self) -> Option<Images> {
+        let image = |values: &Option<Vec<Option<&str>>>| -> Option<Vec<Captured>> {
+            let Some(values) = values else {
+                return Some(Vec::new());
+            };
+            if values.len() != self.columns.len() {
+                return None;
+            }
+            let named = self.columns.iter().zip(values).map(|(&name, &value)| {
+                let value = match (value, Form::parse(name).1) {
+                    (None, _) => Value::Null,
+                    (Some(digest), Form::Digest) => json!({ "sha256": digest }),
+                    (Some(text), _) => Value::String(text.to_owned()),
+                };
+                (name.to_owned(), value)
+            });
+            Some(vec![named.collect()])
+        };
+        Some(Images {
+            old: image(&self.was)?,
+            new: image(&self.is_now)?,
+        })
+    }
 }
 
 /// What one consumer makes of rows of the outbox.
@@ -98,10 +134,15 @@ impl Decoder {
         relation: &str,
         operation: &str,
         rows: Option<&str>,
+        one: Option<One<'_>>,
     ) -> Vec<ChangeEvent> {
-        let images: Option<Images> = rows
-            .filter(|_| matches!(operation, "insert" | "update" | "delete"))
-            .and_then(|rows| serde_json::from_str(rows).ok());
+        let images = match operation {
+            "insert" | "update" | "delete" => match one {
+                Some(one) => one.images(),
+                None => rows.and_then(|rows| serde_json::from_str(rows).ok()),
+            },
+            _ => None,
+        };
         let entities = self.tables.get(relation).into_iter().flatten();
         entities
             .flat_map(|entity| {
@@ -310,7 +351,6 @@ mod tests {
 
     use super::*;
     use mcache_graph::{Field, Schema};
-    use serde_json::json;
 
     const PRODUCT: &str = r#""public"."product""#;
 
@@ -335,7 +375,7 @@ mod tests {
     }
 
     fn events(operation: &str, images: Value) -> Vec<ChangeEvent> {
-        decoder().events(PRODUCT, operation, Some(&images.to_string()))
+        decoder().events(PRODUCT, operation, Some(&images.to_string()), None)
     }
 
     #[test]
@@ -357,6 +397,52 @@ mod tests {
         assert!(!after.contains_key("metadata"));
         let changed: Vec<_> = event.changed.iter().flatten().collect();
         assert_eq!(changed, ["metadata", "rank"]);
+    }
+
+    #[test]
+    fn the_only_row_of_a_statement_means_what_one_of_several_does() {
+        let columns = [
+            "id",
+            "title",
+            "rank",
+            "metadata@j",
+            "description",
+            "deleted_at@t",
+        ];
+        let was = [Some("p1"), Some("a"), Some("1"), Some("x"), None, None];
+        let is_now = [Some("p1"), Some("a"), Some("2"), Some("y"), None, None];
+        let told = |operation,
+                    was: Option<&[Option<&'static str>]>,
+                    is_now: Option<&[Option<&'static str>]>| {
+            let one = One {
+                columns: columns.to_vec(),
+                was: was.map(<[_]>::to_vec),
+                is_now: is_now.map(<[_]>::to_vec),
+            };
+            decoder().events(PRODUCT, operation, None, Some(one))
+        };
+        let (mut old, mut new) = (row("p1", "1"), row("p1", "2"));
+        old["metadata@j"] = json!({ "sha256": "x" });
+        new["metadata@j"] = json!({ "sha256": "y" });
+        for (operation, old, new) in [
+            ("insert", None, Some(new.clone())),
+            ("delete", Some(old.clone()), None),
+            ("update", Some(old), Some(new)),
+        ] {
+            let list = |row: &Option<Value>| row.iter().cloned().collect::<Vec<_>>();
+            let among_others = events(operation, json!({ "old": list(&old), "new": list(&new) }));
+            let alone = told(
+                operation,
+                old.as_ref().map(|_| &was[..]),
+                new.as_ref().map(|_| &is_now[..]),
+            );
+            assert_eq!(alone, among_others, "{operation}");
+            assert_eq!(alone.len(), 1, "{operation}");
+        }
+        // What cannot be read concerns the whole entity.
+        let everything = [ChangeEvent::everything("Product")];
+        assert_eq!(told("update", Some(&was[1..]), Some(&is_now)), everything);
+        assert_eq!(told("everything", Some(&was), Some(&is_now)), everything);
     }
 
     #[test]
@@ -455,7 +541,7 @@ mod tests {
             |tenant: &str, id: &str| json!({ "the tenant": tenant, "id": id, "state": "paid" });
         let happened = |old: Value, new: Value| {
             let rows = json!({ "old": old, "new": new }).to_string();
-            let events = decoder.events(r#""public"."orders""#, "update", Some(&rows));
+            let events = decoder.events(r#""public"."orders""#, "update", Some(&rows), None);
             let told = events.into_iter().map(|event| (event.operation, event.ids));
             told.collect::<Vec<_>>()
         };
@@ -484,7 +570,12 @@ mod tests {
     fn keys_of_several_columns_do_not_run_into_each_other() {
         let link = |a, b| json!({ "a_id": a, "b_id": b });
         let images = json!({ "new": [link("a|b", "c"), link("a", "b|c"), link("a\\", "|c")] });
-        let events = decoder().events(r#""public"."link""#, "insert", Some(&images.to_string()));
+        let events = decoder().events(
+            r#""public"."link""#,
+            "insert",
+            Some(&images.to_string()),
+            None,
+        );
         let ids: BTreeSet<_> = events[0].ids.iter().collect();
         assert_eq!(ids.len(), 3, "{ids:?}");
         assert_eq!(events[0].operation, Operation::Attached);
@@ -500,10 +591,10 @@ mod tests {
             ("update", Some(r#"{"new":[{"id":null}]}"#)),
             ("a word of a later version", Some(r#"{"new":[]}"#)),
         ] {
-            let events = decoder().events(PRODUCT, operation, rows);
+            let events = decoder().events(PRODUCT, operation, rows, None);
             assert_eq!(events, [ChangeEvent::everything("Product")], "{rows:?}");
         }
-        assert_eq!(decoder().events("another", "update", None), []);
+        assert_eq!(decoder().events("another", "update", None, None), []);
         assert_eq!(tags(Some(r#"["a", "b"]"#)), ["a", "b"]);
         assert!(tags(None).is_empty());
     }

@@ -3,7 +3,7 @@
 //! Owns the order and the safety of it: everything in one transaction, nothing twice, no table locked that need not be.
 //! The SQL itself is in `capture.rs`.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use tokio_postgres::{Client, Transaction};
 
@@ -15,7 +15,7 @@ use super::facts::Facts;
 use super::form::Form;
 use super::interest::{self, Interest};
 use super::keys::weak_keys;
-use super::layout::{LAYOUT, WAKE};
+use super::layout::LAYOUT;
 use super::outbox::{Outbox, Pruned};
 use super::sql::identifier;
 use super::timing::milliseconds;
@@ -188,30 +188,17 @@ impl Outbox {
         work.batch_execute(end).await.map_err(failed())
     }
 
-    /// Makes what wakes sources at a commit, unless a consumer does not want it.
+    /// Lets commits wake sources, unless a consumer does not want it: then all of them count as awake for ever.
     async fn install_wake(&self, work: &Transaction<'_>) -> Result<(), PostgresError> {
-        let failed = || PostgresError::sql("making the trigger that wakes");
         let schema = identifier(&self.schema);
-        let wanted: bool = one(
-            work,
-            &format!("SELECT NOT EXISTS (SELECT FROM {schema}.consumer WHERE NOT notify AND expired_at IS NULL)"),
-            &[],
-        )
+        work.batch_execute(&format!(
+            "UPDATE {schema}.lease AS l
+             SET awake_until = CASE WHEN w.wanted THEN '-infinity' ELSE 'infinity' END::timestamptz
+             FROM (SELECT NOT EXISTS (SELECT FROM {schema}.consumer WHERE NOT notify AND expired_at IS NULL)) AS w (wanted)
+             WHERE (l.awake_until = 'infinity') = w.wanted"
+        ))
         .await
-        .map_err(failed())?;
-        let there: bool = one(
-            work,
-            "SELECT EXISTS (SELECT FROM pg_trigger WHERE tgrelid = $1::text::regclass AND tgname = $2)",
-            &[&format!("{schema}.outbox"), &WAKE],
-        )
-        .await
-        .map_err(failed())?;
-        let change = match (wanted, there) {
-            (true, false) => self.layout().create_wake_trigger(),
-            (false, true) => format!("DROP TRIGGER {WAKE} ON {schema}.outbox"),
-            _ => return Ok(()),
-        };
-        work.batch_execute(&change).await.map_err(failed())
+        .map_err(PostgresError::sql("saying whether commits wake"))
     }
 
     /// Makes what captures a table: as widely as any consumer needs.
@@ -255,9 +242,11 @@ impl Outbox {
         }
         // Another consumer's column may have been dropped by a migration: to it the value is unknown from then on.
         self.keep_readable(work, relation, &mut interest).await?;
+        let types = types(work, relation).await?;
         let capture = Capture {
             schema: &self.schema,
             relation,
+            types: &types,
             rows_max: row.try_get(0).map_err(failed())?,
             bytes_max: row.try_get(1).map_err(failed())?,
             columns: interest.columns,
@@ -547,6 +536,28 @@ async fn probe(
         }),
         Err(error) => Err(PostgresError::sql("looking at a mapped table")(error)),
     }
+}
+
+/// The types of a table's columns: the name of one that every database has, `enum` for an enumeration.
+async fn types(
+    work: &Transaction<'_>,
+    relation: &str,
+) -> Result<BTreeMap<String, String>, PostgresError> {
+    let failed = || PostgresError::sql("looking at the columns of a table");
+    let rows = work
+        .query(
+            "SELECT a.attname::text, CASE WHEN t.typtype = 'e' THEN 'enum' ELSE t.typname::text END
+             FROM pg_catalog.pg_attribute AS a JOIN pg_catalog.pg_type AS t ON t.oid = a.atttypid
+             WHERE a.attrelid = $1::text::regclass AND a.attnum > 0 AND NOT a.attisdropped
+               AND (t.typtype = 'e' OR t.typnamespace = 'pg_catalog'::regnamespace)",
+            &[&relation],
+        )
+        .await
+        .map_err(failed())?;
+    rows.iter()
+        .map(|row| Ok((row.try_get(0)?, row.try_get(1)?)))
+        .collect::<Result<_, tokio_postgres::Error>>()
+        .map_err(failed())
 }
 
 /// Whether all of these can be read, without failing the transaction.

@@ -5,7 +5,7 @@
 //!
 //! ```text
 //!   consumer ──1:1── position     how far it has acknowledged
-//!      │     ──1:1── lease        which of its processes works, and whether commits must wake it
+//!      │     ──1:1── lease        which of its processes works, and until when commits need not wake it
 //!      └─────1:n── interest       which columns of which tables it needs      ─┐ together: what is
 //!   capture                       what the trigger function of a table records ◀┘ captured at least
 //!   outbox                        one row per statement, once for all consumers
@@ -19,9 +19,6 @@ use super::sql::{dollar_quoted, identifier, literal};
 /// The layout that this version makes and reads.
 pub(super) const LAYOUT: i32 = 2;
 
-/// The function and the trigger that wake sources.
-pub(super) const WAKE: &str = "wake";
-
 /// Which server this is: a copy of its files is the same one, a dump that is restored elsewhere is in another.
 pub(super) const SYSTEM: &str = "(SELECT system_identifier::text FROM pg_control_system())";
 
@@ -29,6 +26,9 @@ pub(super) const SYSTEM: &str = "(SELECT system_identifier::text FROM pg_control
 pub(super) const TABLES: [&str; 9] = [
     "layout", "consumer", "interest", "position", "lease", "capture", "seen", "alive", "outbox",
 ];
+
+/// Ids of the outbox that a session takes at once. They order rows of one transaction, so of one session.
+const IDS_CACHED: u32 = 100;
 
 /// Tags one call of `invalidate` may name.
 const TAGS_MAX: usize = 10_000;
@@ -86,12 +86,15 @@ impl Layout<'_> {
                one boolean PRIMARY KEY DEFAULT true CHECK (one), since uuid NOT NULL DEFAULT gen_random_uuid());
              CREATE {table} IF NOT EXISTS {schema}.outbox (
                xid xid8 NOT NULL DEFAULT pg_current_xact_id(),
-               id bigint GENERATED ALWAYS AS IDENTITY,
+               id bigint GENERATED ALWAYS AS IDENTITY (CACHE {IDS_CACHED}),
                captured_at timestamptz NOT NULL DEFAULT clock_timestamp(),
                relation text, operation text NOT NULL, rows jsonb, trouble text, target text,
                PRIMARY KEY (xid, id)
              ) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 10000,
-                     autovacuum_vacuum_insert_scale_factor = 0, autovacuum_vacuum_insert_threshold = 10000);"
+                     autovacuum_vacuum_insert_scale_factor = 0, autovacuum_vacuum_insert_threshold = 10000);
+             ALTER TABLE {schema}.outbox ADD COLUMN IF NOT EXISTS columns text[],
+               ADD COLUMN IF NOT EXISTS was text[], ADD COLUMN IF NOT EXISTS is_now text[],
+               ALTER COLUMN id SET CACHE {IDS_CACHED};"
         )
     }
 
@@ -116,12 +119,13 @@ impl Layout<'_> {
         }
     }
 
-    /// Wakes those consumers whom the change concerns, who listen and who are asleep.
+    /// Wakes at the commit those consumers whom a change concerns (all, if it is of no table), who listen and who are
+    /// asleep.
     ///
     /// PostgreSQL lets transactions that notify commit one after the other, each waiting for its own write to the disk.
     /// So nothing is notified that has said it is looking every few milliseconds anyway, as a source does while there
     /// is much to do; nor a consumer that no process works for, which would make every commit of a busy hour notify in
-    /// vain.
+    /// vain. A transaction that commits long after it has asked is looked for by the source: see `pace.rs`.
     fn wake(&self) -> String {
         let schema = identifier(self.schema);
         let body = format!(
@@ -129,24 +133,18 @@ impl Layout<'_> {
 BEGIN
   PERFORM pg_notify({channel} || l.consumer, '') FROM {schema}.lease AS l
   WHERE l.until > clock_timestamp() AND l.awake_until <= clock_timestamp()
-    AND (NEW.relation IS NULL
-         OR EXISTS (SELECT FROM {schema}.interest AS i WHERE i.relation = NEW.relation AND i.consumer = l.consumer));
-  RETURN NULL;
+    AND (of_relation IS NULL
+         OR EXISTS (SELECT FROM {schema}.interest AS i WHERE i.relation = of_relation AND i.consumer = l.consumer));
 END
 ",
             channel = literal(&Self::channel_prefix(self.schema)),
         );
-        self.function(WAKE, "", "trigger", &body)
-    }
-
-    /// Makes the trigger that calls it. It is deferred: what counts is whether a source is awake when the transaction
-    /// commits, not when it writes.
-    pub(super) fn create_wake_trigger(&self) -> String {
-        let schema = identifier(self.schema);
+        // A trigger did it before, when a transaction committed.
         format!(
-            "CREATE CONSTRAINT TRIGGER {WAKE} AFTER INSERT ON {schema}.outbox DEFERRABLE INITIALLY DEFERRED
-             FOR EACH ROW EXECUTE FUNCTION {schema}.{WAKE}();
-             ALTER TABLE {schema}.outbox ENABLE ALWAYS TRIGGER {WAKE};"
+            "DROP TRIGGER IF EXISTS wake ON {schema}.outbox;
+             DROP FUNCTION IF EXISTS {schema}.wake();
+             {}",
+            self.function("wake", "of_relation text", "void", &body)
         )
     }
 
@@ -171,6 +169,7 @@ BEGIN
       USING ERRCODE = 'invalid_parameter_value';
   END IF;
   INSERT INTO {schema}.outbox (operation, rows, target) VALUES ('tags', to_jsonb(tags), consumer);
+  PERFORM {schema}.wake(NULL);
 END
 "
         );

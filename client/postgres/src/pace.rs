@@ -13,6 +13,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::position::Snapshot;
+
 /// More rows than this in a second are "much to do": about where commits that notify begin to queue up on a slow disk.
 const MUCH: usize = 50;
 const SECOND: Duration = Duration::from_secs(1);
@@ -20,6 +22,11 @@ const SECOND: Duration = Duration::from_secs(1);
 /// Between two looks while commits rely on it, and while there is much to do anyway: each look costs the server about
 /// as much as a commit, for each consumer.
 const ALERT_PAUSE: Duration = Duration::from_millis(10);
+
+/// More rows than this in a second are a crowd: a look that waits longer finds more of them at once, and looks of many
+/// consumers take the processor from those who write.
+const CROWD: usize = 500;
+const CROWDED_PAUSE: Duration = Duration::from_millis(25);
 
 /// Between two looks where commits never notify, and where they do.
 const POLLED_PAUSE: Duration = Duration::from_millis(10);
@@ -30,6 +37,9 @@ pub(super) const AWAKE: Duration = Duration::from_secs(2);
 
 /// How much longer to look that often: a transaction may have seen us awake, and take that long to commit.
 const GRACE: Duration = Duration::from_secs(1);
+
+/// Between two looks while one is open that takes longer.
+const LINGERING_PAUSE: Duration = Duration::from_millis(50);
 
 /// Between two acknowledgements while there is much to do: each is an update and a deletion, for each consumer. What
 /// was not acknowledged when a process dies is invalidated once more.
@@ -45,8 +55,14 @@ pub(super) struct Pace {
     second: Option<(Instant, usize)>,
     /// Until when there is much to do: for a second after so much was found, so that a new second does not begin idle.
     busy_until: Option<Instant>,
+    /// Until when there is a crowd.
+    crowded_until: Option<Instant>,
     told_until: Option<Instant>,
     alert_until: Option<Instant>,
+    /// Until when a commit may have been told so, if one that was may still be to come.
+    relied_until: Option<Instant>,
+    /// Which transactions were open afterwards.
+    relying: Option<Snapshot>,
 }
 
 impl Pace {
@@ -59,8 +75,11 @@ impl Pace {
             },
             second: None,
             busy_until: None,
+            crowded_until: None,
             told_until: None,
             alert_until: None,
+            relied_until: None,
+            relying: None,
         }
     }
 
@@ -87,6 +106,17 @@ impl Pace {
         if self.second.is_some_and(|(_, rows)| rows > MUCH) {
             self.busy_until = Some(now + SECOND);
         }
+        if self.second.is_some_and(|(_, rows)| rows > CROWD) {
+            self.crowded_until = Some(now + SECOND);
+        }
+    }
+
+    fn busy_pause(&self, now: Instant) -> Duration {
+        let pause = match self.crowded_until.is_some_and(|until| until > now) {
+            true => CROWDED_PAUSE,
+            false => ALERT_PAUSE,
+        };
+        pause.min(self.idle_pause)
     }
 
     /// Whether commits should be told now that they need not notify for the time of [`AWAKE`].
@@ -104,7 +134,7 @@ impl Pace {
     /// that one look finds what many commits wrote.
     pub(super) fn again(&self, last: Instant, now: Instant) -> Instant {
         match self.is_busy(now) {
-            true => last + ALERT_PAUSE.min(self.idle_pause),
+            true => last + self.busy_pause(now),
             false => last,
         }
     }
@@ -117,20 +147,45 @@ impl Pace {
     /// They were told so, at `now` at the latest.
     pub(super) fn told(&mut self, now: Instant) {
         self.told_until = Some(now + AWAKE);
-        self.alert_until = Some(now + AWAKE + GRACE);
+        self.relied_on(now);
     }
 
     /// The outbox becomes ours: the process that had it before, on another connection, may have told them so.
     pub(super) fn taken_over(&mut self, now: Instant) {
         self.told_until = None;
+        self.relied_on(now);
+    }
+
+    fn relied_on(&mut self, now: Instant) {
         self.alert_until = Some(now + AWAKE + GRACE);
+        self.relied_until = Some(now + AWAKE);
+        self.relying = None;
+    }
+
+    /// A look that began at `began` took this snapshot: of those who wrote while they were told so, it says who has not
+    /// committed yet.
+    pub(super) fn looked(&mut self, began: Instant, snapshot: &Snapshot) {
+        if self.relied_until.is_none_or(|until| until > began) {
+            return;
+        }
+        match &self.relying {
+            None => self.relying = Some(snapshot.clone()),
+            Some(relying) if snapshot.outlives(relying) => {
+                self.relied_until = None;
+                self.relying = None;
+            }
+            Some(_) => {}
+        }
     }
 
     /// How long to wait for a notification before looking without one.
     pub(super) fn pause(&self, now: Instant) -> Duration {
-        match self.alert_until.is_some_and(|until| until > now) {
-            true => ALERT_PAUSE.min(self.idle_pause),
-            false => self.idle_pause,
+        if self.alert_until.is_some_and(|until| until > now) {
+            return self.busy_pause(now);
+        }
+        match &self.relying {
+            Some(_) => LINGERING_PAUSE.min(self.idle_pause),
+            None => self.idle_pause,
         }
     }
 }
@@ -167,6 +222,46 @@ mod tests {
         // A commit may rely on it until the very end, and commit a little later.
         assert_eq!(pace.pause(now + AWAKE + GRACE - MILLISECOND), ALERT_PAUSE);
         assert_eq!(pace.pause(now + AWAKE + GRACE), NOTIFIED_PAUSE);
+    }
+
+    #[test]
+    fn a_transaction_that_was_told_not_to_notify_is_looked_for_until_it_has_ended() {
+        let mut pace = Pace::new(true);
+        let now = Instant::now();
+        let at = |text: &str| Snapshot::parse(text).unwrap();
+        pace.told(now);
+        pace.looked(now + AWAKE - MILLISECOND, &at("10:20:10"));
+        let over = now + AWAKE + GRACE;
+        assert_eq!(pace.pause(over), NOTIFIED_PAUSE, "no look since");
+        pace.looked(now + AWAKE, &at("10:20:10,15"));
+        assert_eq!(pace.pause(over), LINGERING_PAUSE);
+        pace.looked(over, &at("10:30:10,25"));
+        assert_eq!(pace.pause(over), LINGERING_PAUSE, "10 is open");
+        pace.looked(over, &at("25:30:25"));
+        assert_eq!(pace.pause(over), NOTIFIED_PAUSE, "25 began afterwards");
+        // Told again, whoever is open then counts.
+        pace.told(over);
+        pace.looked(over + AWAKE, &at("25:40:25"));
+        assert_eq!(pace.pause(over + AWAKE + GRACE), LINGERING_PAUSE);
+    }
+
+    #[test]
+    fn in_a_crowd_looks_wait_for_more() {
+        let mut pace = Pace::new(true);
+        let now = Instant::now();
+        pace.found(CROWD, now);
+        assert_eq!(pace.again(now, now), now + ALERT_PAUSE);
+        pace.found(1, now + MILLISECOND);
+        assert_eq!(pace.again(now, now + MILLISECOND), now + CROWDED_PAUSE);
+        pace.told(now);
+        assert_eq!(pace.pause(now + MILLISECOND), CROWDED_PAUSE);
+        assert_eq!(
+            pace.pause(now + MILLISECOND + SECOND),
+            ALERT_PAUSE,
+            "that is over"
+        );
+        pace.idle_pause = MILLISECOND;
+        assert_eq!(pace.again(now, now + MILLISECOND), now + MILLISECOND);
     }
 
     #[test]

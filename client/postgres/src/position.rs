@@ -51,6 +51,16 @@ impl Snapshot {
         self.open.iter().map(u64::to_string).collect()
     }
 
+    /// Whether this transaction had not begun.
+    pub(super) fn is_before(&self, xid: &str) -> bool {
+        xid.parse().is_ok_and(|xid: u64| xid >= self.xmax)
+    }
+
+    /// Whether every transaction that had begun before the other was taken has ended.
+    pub(super) fn outlives(&self, other: &Self) -> bool {
+        self.open.iter().all(|&open| open >= other.xmax) && self.xmax >= other.xmax
+    }
+
     /// Whether this one was taken later than the other, or at the same moment.
     pub(super) fn is_beyond(&self, other: &Self) -> bool {
         self.xmax >= other.xmax
@@ -136,6 +146,19 @@ mod tests {
         );
         assert_eq!(snapshot.as_text(), "10:20:10,14");
         assert!(at(20).is_beyond(&snapshot) && !snapshot.is_beyond(&at(21)));
+        assert!(snapshot.is_before("20") && !snapshot.is_before("19") && !snapshot.is_before("x"));
+        for (later, outlives) in [
+            ("10:30:10", false),
+            ("19:30:19", false),
+            ("20:30:20", true),
+            ("30:30:", true),
+        ] {
+            assert_eq!(
+                Snapshot::parse(later).unwrap().outlives(&snapshot),
+                outlives,
+                "{later}"
+            );
+        }
         for nonsense in ["", "1:2", "a:2:", "1:2:x", "1:2::"] {
             assert_eq!(Snapshot::parse(nonsense), None, "{nonsense}");
         }

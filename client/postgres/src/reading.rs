@@ -9,7 +9,7 @@ use mcache::change::Changes;
 use tokio::time::Instant;
 use tokio_postgres::Row;
 
-use super::decode;
+use super::decode::{self, One};
 use super::error::PostgresError;
 use super::install::SWEEP_ROWS;
 use super::replicas::{Position, position};
@@ -93,10 +93,10 @@ impl OutboxSource {
             session.link.client.query_one(
                 &session.count,
                 &[
-                    &reading.from.xmax(),
                     &reading.from.open(),
                     &self.decoder.relations(),
                     &self.names.as_slice(),
+                    &reading.from.xmax(),
                     &limit,
                 ],
             ),
@@ -131,16 +131,23 @@ impl OutboxSource {
         let after = page.map_or(("0", i64::MIN), |page| {
             (page.after.0.as_str(), page.after.1)
         });
+        let xmax = reading.from.xmax();
+        let later = match page {
+            Some(page) if reading.from.is_before(&page.after.0) => after,
+            _ => (xmax.as_str(), i64::MIN),
+        };
         let within = page.map(|page| page.to.as_text());
+        let began = Instant::now();
         let rows = in_time(
             "reading the outbox",
             session.link.client.query(
                 &session.read,
                 &[
-                    &reading.from.xmax(),
                     &reading.from.open(),
                     &self.decoder.relations(),
                     &self.names.as_slice(),
+                    &later.0,
+                    &later.1,
                     &after.0,
                     &after.1,
                     &within,
@@ -152,10 +159,9 @@ impl OutboxSource {
         let Some(first) = rows.first() else {
             return Ok(None);
         };
-        let to = match page {
-            Some(page) => page.to.clone(),
-            None => snapshot(get(first, 0)?)?,
-        };
+        let now = snapshot(get(first, 0)?)?;
+        self.pace.looked(began, &now);
+        let to = page.map_or(now, |page| page.to.clone());
         let reached = position(get(first, 1)?).unwrap_or(Position::MAX);
         let receipt = OutboxReceipt {
             what: Receipt {
@@ -214,12 +220,20 @@ impl OutboxSource {
                         "a change could not be described and counts as a change of all rows; install the outbox again"
                     );
                 }
+                let one = match get(row, 8)? {
+                    Some(columns) => Some(One {
+                        columns,
+                        was: get(row, 9)?,
+                        is_now: get(row, 10)?,
+                    }),
+                    None => None,
+                };
                 batch
                     .events
-                    .extend(self.decoder.events(relation, get(row, 5)?, rows));
+                    .extend(self.decoder.events(relation, get(row, 5)?, rows, one));
             }
         }
-        let age_ms = u64::try_from(get::<i64>(row, 8)?).unwrap_or(0);
+        let age_ms = u64::try_from(get::<i64>(row, 11)?).unwrap_or(0);
         batch.age = batch.age.max(Duration::from_millis(age_ms));
         Ok(())
     }

@@ -12,7 +12,7 @@ use tokio_postgres::{AsyncMessage, Client, Config, Socket, Statement};
 use mcache::change::BoxFuture;
 
 use super::error::PostgresError;
-use super::layout::{Layout, SYSTEM, WAKE};
+use super::layout::{Layout, SYSTEM};
 use super::pooler::shares_sessions;
 use super::settings::Settings;
 use super::sql::identifier;
@@ -125,6 +125,13 @@ impl Session {
         settings
             .with("synchronous_commit", "off")
             .with("statement_timeout", "10s")
+            // An outbox is empty or full of dead rows, never what statistics say. Only a plain scan of the index leaves
+            // out next time what it found dead; a scan of the table or of a bitmap walks over it until vacuum comes.
+            .with("enable_seqscan", "off")
+            .with("enable_bitmapscan", "off")
+            .with("plan_cache_mode", "force_generic_plan")
+            // What is switched off above counts as enormously expensive, and that as worth compiling.
+            .with("jit", "off")
             // Every name in our statements says its schema; names of tables are written as text under this path, too.
             .with("search_path", "pg_catalog, pg_temp")
             .hold(&link.client)
@@ -133,11 +140,11 @@ impl Session {
             "looking for the consumer",
             link.client.query_opt(
                 &format!(
-                    "SELECT id, EXISTS (SELECT FROM pg_trigger WHERE tgrelid = $2::text::regclass AND tgname = $3)
-                     FROM {schema}.consumer WHERE name = $1 AND expired_at IS NULL
-                       AND {SYSTEM} = (SELECT system FROM {schema}.layout)"
+                    "SELECT c.id, l.awake_until < 'infinity'
+                     FROM {schema}.consumer AS c JOIN {schema}.lease AS l ON l.consumer = c.id
+                     WHERE c.name = $1 AND c.expired_at IS NULL AND {SYSTEM} = (SELECT system FROM {schema}.layout)"
                 ),
-                &[&asks.name, &format!("{schema}.outbox"), &WAKE],
+                &[&asks.name],
             ),
         )
         .await?;
@@ -169,7 +176,7 @@ impl Session {
         .await?;
         let stay_awake = prepare(format!(
             "UPDATE {schema}.lease SET awake_until = clock_timestamp() + $2::bigint * interval '1 millisecond'
-             WHERE holder = $1 AND consumer = $3"
+             WHERE holder = $1 AND consumer = $3 AND awake_until < 'infinity'"
         ))
         .await?;
         let begin = prepare(format!(
@@ -181,14 +188,14 @@ impl Session {
             "UPDATE {schema}.position SET clear = false WHERE consumer = $1"
         ))
         .await?;
-        let concerns = "(relation = ANY ($3::text[]) OR (relation IS NULL AND (target IS NULL OR target = ANY ($4::text[]))))";
+        let concerns = "(relation = ANY ($2::text[]) OR (relation IS NULL AND (target IS NULL OR target = ANY ($3::text[]))))";
         // What is not behind a snapshot was written by the transactions that were open in it or by later ones. Both are
         // found by the index, however many dead rows an old transaction keeps in it.
         let count = prepare(format!(
             "SELECT (SELECT count(*) FROM (
-                       (SELECT FROM {schema}.outbox WHERE xid = ANY ($2::text[]::xid8[]) AND {concerns} LIMIT $5)
+                       (SELECT FROM {schema}.outbox WHERE xid = ANY ($1::text[]::xid8[]) AND {concerns} LIMIT $5)
                        UNION ALL
-                       (SELECT FROM {schema}.outbox WHERE xid >= $1::text::xid8 AND {concerns} LIMIT $5)) AS few),
+                       (SELECT FROM {schema}.outbox WHERE xid >= $4::text::xid8 AND {concerns} LIMIT $5)) AS few),
                     pg_current_snapshot()::text, pg_current_wal_insert_lsn()::text"
         ))
         .await?;
@@ -200,15 +207,17 @@ impl Session {
         .await?;
         // Each consumer tries to delete what it has acknowledged, after that is committed: the last one succeeds. What
         // the slowest has not acknowledged is not even looked at.
+        let has_all = format!(
+            "NOT EXISTS (
+               SELECT FROM {schema}.position AS p JOIN {schema}.consumer AS c ON c.id = p.consumer
+               WHERE c.expired_at IS NULL AND NOT pg_visible_in_snapshot(o.xid, p.acknowledged))"
+        );
         let delete = prepare(format!(
             "DELETE FROM {schema}.outbox WHERE ctid = ANY (ARRAY(
-               SELECT o.ctid FROM {schema}.outbox AS o
-               WHERE (o.xid = ANY ($2::text[]::xid8[])
-                      OR (o.xid >= $1::text::xid8 AND o.xid < least($3::text::xid8, ({slowest}))))
-                 AND NOT EXISTS (
-                   SELECT FROM {schema}.position AS p JOIN {schema}.consumer AS c ON c.id = p.consumer
-                   WHERE c.expired_at IS NULL AND NOT pg_visible_in_snapshot(o.xid, p.acknowledged))
-               LIMIT $4))",
+               (SELECT o.ctid FROM {schema}.outbox AS o WHERE o.xid = ANY ($2::text[]::xid8[]) AND {has_all} LIMIT $4)
+               UNION ALL
+               (SELECT o.ctid FROM {schema}.outbox AS o
+                WHERE o.xid >= $1::text::xid8 AND o.xid < least($3::text::xid8, ({slowest})) AND {has_all} LIMIT $4)))",
             slowest = Layout::slowest(bare),
         ))
         .await?;
@@ -247,25 +256,28 @@ impl Session {
     }
 }
 
-/// Reads, in order, what is not behind a snapshot: `xmax` $1, open transactions $2, tables $3, own names $4; beyond the
-/// row $5, $6 of the page before, and then only what the first page could have had: behind $7. At most $8 rows.
+/// Reads, in order, what is not behind a snapshot: open transactions $1, tables $2, own names $3; of later ones what is
+/// beyond the row $4, $5: of transaction `xmax`, or of the page before; beyond the row $6, $7 of the page before, and
+/// then only what the first page could have had: behind $8. At most $9 rows.
+///
+/// Where a scan of the index begins is said once: of several bounds it takes any, and walks over what is dead from there.
 ///
 /// The position in the log is taken after the snapshot, so it is beyond the commit of every row read.
 fn read_statement(schema: &str, concerns: &str) -> String {
     let wanted = format!(
-        "{concerns} AND (xid, id) > ($5::text::xid8, $6::bigint)
-         AND ($7::text IS NULL OR pg_visible_in_snapshot(xid, $7::text::pg_snapshot)) ORDER BY xid, id LIMIT $8"
+        "{concerns} AND ($8::text IS NULL OR pg_visible_in_snapshot(xid, $8::text::pg_snapshot)) ORDER BY xid, id LIMIT $9"
     );
     format!(
-        "SELECT s.snapshot, s.position, o.xid::text, o.id, o.relation, o.operation, o.rows::text, o.trouble,
-                greatest(0, extract(epoch FROM clock_timestamp() - o.captured_at) * 1000)::bigint, pg_backend_pid()
+        "SELECT s.snapshot, s.position, o.xid::text, o.id, o.relation, o.operation, o.rows::text, o.trouble, o.columns, o.was, o.is_now,
+                greatest(0, extract(epoch FROM clock_timestamp() - o.captured_at) * 1000)::bigint
          FROM (SELECT pg_current_snapshot()::text AS snapshot, pg_current_wal_insert_lsn()::text AS position) AS s
          LEFT JOIN LATERAL (
            SELECT * FROM (
-             (SELECT * FROM {schema}.outbox WHERE xid = ANY ($2::text[]::xid8[]) AND {wanted})
+             (SELECT * FROM {schema}.outbox
+              WHERE xid = ANY ($1::text[]::xid8[]) AND (xid, id) > ($6::text::xid8, $7::bigint) AND {wanted})
              UNION ALL
-             (SELECT * FROM {schema}.outbox WHERE xid >= $1::text::xid8 AND {wanted})) AS pages
-           ORDER BY xid, id LIMIT $8) AS o ON true
+             (SELECT * FROM {schema}.outbox WHERE (xid, id) > ($4::text::xid8, $5::bigint) AND {wanted})) AS pages
+           ORDER BY xid, id LIMIT $9) AS o ON true
          ORDER BY o.xid, o.id"
     )
 }

@@ -70,16 +70,41 @@ pub(super) fn text_of(kind: FieldType, column: &str) -> String {
 /// As [`text_of`], in one of the forms in which values are captured.
 pub(super) fn text_in(form: Form, column: &str) -> String {
     match form {
-        Form::Text => format!("({column})::text"),
+        Form::Text => format!("({column})::pg_catalog.text"),
         // `infinity` has no digits to print, and years before the first are marked as PostgreSQL marks them.
         Form::Time => format!(
-            "CASE WHEN isfinite({column}) THEN to_char(({column})::timestamptz AT TIME ZONE 'UTC', \
-             'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"') || CASE WHEN ({column})::timestamptz < '0001-01-01 00:00:00+00' \
-             THEN ' BC' ELSE '' END ELSE ({column})::text END"
+            "CASE WHEN pg_catalog.isfinite({column}) THEN pg_catalog.to_char(({column})::pg_catalog.timestamptz AT TIME ZONE 'UTC', \
+             'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"') OPERATOR(pg_catalog.||) CASE WHEN ({column})::pg_catalog.timestamptz \
+             OPERATOR(pg_catalog.<) '0001-01-01 00:00:00+00' THEN ' BC' ELSE '' END ELSE ({column})::pg_catalog.text END"
         ),
         // Takes json, jsonb, arrays and composite types alike.
-        Form::Digest => format!("to_jsonb({column})::text"),
+        Form::Digest => format!("pg_catalog.to_jsonb({column})::pg_catalog.text"),
     }
+}
+
+/// What PostgreSQL refuses to read if a value in this form could depend on a setting of the session or run a function of
+/// somebody else; null if there is no such thing for the type, by its name in `pg_catalog`, or `enum`.
+///
+/// The ranges take elements of exactly their type. The other functions also take what PostgreSQL's own rules turn into
+/// their type without being asked, which gives the same text.
+pub(super) fn plain_in(form: Form, kind: &str, column: &str) -> Option<String> {
+    let range =
+        |range: &str| format!("pg_catalog.range_contains_elem(NULL::pg_catalog.{range}, {column})");
+    let out = |function: &str| format!("pg_catalog.{function}({column})");
+    Some(match (form, kind) {
+        (Form::Text, "int4") => range("int4range"),
+        (Form::Text, "int8") => range("int8range"),
+        (Form::Text, "numeric") => range("numrange"),
+        (Form::Text, "int2") => out("int2out"),
+        (Form::Text, "bool") => out("boolout"),
+        (Form::Text, "uuid") => out("uuid_out"),
+        (Form::Text, "enum") => out("enum_out"),
+        (Form::Text, "text" | "varchar" | "bpchar") => out("textout"),
+        (Form::Time, "timestamptz") => range("tstzrange"),
+        (Form::Digest, "json") => out("json_out"),
+        (Form::Digest, "jsonb") => out("jsonb_out"),
+        _ => return None,
+    })
 }
 
 #[cfg(test)]

@@ -441,3 +441,131 @@ fn a_table_that_does_not_exist_is_named_and_nothing_is_installed() {
     );
     assert_eq!(shop.postgres.psql("SELECT count(*) FROM product"), "0");
 }
+
+/// Functions, operators and types by which a writer could have the trigger function do something else: each refuses.
+const SHADOWS: &str = r#"
+    CREATE SCHEMA shadow;
+    CREATE DOMAIN shadow.text AS pg_catalog.text CHECK (false);
+    CREATE DOMAIN shadow.jsonb AS pg_catalog.jsonb CHECK (false);
+    CREATE DOMAIN shadow.timestamptz AS pg_catalog.timestamptz CHECK (false);
+    DO $$
+    DECLARE
+      operator record;
+      wanted pg_catalog.text[] := ARRAY['count', 'sum', 'lower', 'octet_length', 'encode', 'sha256', 'convert_to', 'to_jsonb',
+        'jsonb_build_object', 'jsonb_build_array', 'jsonb_agg', 'pg_column_size', 'clock_timestamp', 'isfinite', 'to_char',
+        'timezone', 'range_contains_elem', 'textout', 'int4out', 'int8out', 'array_eq', 'pg_notify', 'wake'];
+      kinds pg_catalog.regtype[] := ARRAY['text', 'text[]', 'jsonb', 'int4', 'int8', 'numeric', 'timestamptz', 'bytea', 'bool'];
+      kind pg_catalog.regtype;
+      name pg_catalog.text;
+      body pg_catalog.text := 'LANGUAGE plpgsql AS ''BEGIN RAISE EXCEPTION ''''shadowed''''; END''';
+    BEGIN
+      FOREACH name IN ARRAY wanted LOOP
+        EXECUTE format('CREATE FUNCTION shadow.%I() RETURNS int8 %s', name, body);
+        FOREACH kind IN ARRAY kinds LOOP
+          EXECUTE format('CREATE FUNCTION shadow.%I(%s) RETURNS %s %s', name, kind, kind, body);
+          EXECUTE format('CREATE FUNCTION shadow.%I(%s, pg_catalog.text) RETURNS %s %s', name, kind, kind, body);
+        END LOOP;
+      END LOOP;
+      FOR operator IN SELECT oprname, oprleft::regtype AS l, oprright::regtype AS r, oprresult::regtype AS result,
+                             row_number() OVER () AS number
+                      FROM pg_operator WHERE oprname IN ('=', '<>', '<', '<=', '>', '>=', '+', '||') AND oprleft <> 0
+                        AND oprleft = ANY (kinds || '{anyarray,anycompatiblearray}'::regtype[]) LOOP
+        CONTINUE WHEN 'anycompatiblearray'::regtype IN (operator.l, operator.r);
+        EXECUTE format('CREATE FUNCTION shadow.o%s(%s, %s) RETURNS %s %s', operator.number, operator.l, operator.r,
+                       operator.result, body);
+        EXECUTE format('CREATE OPERATOR shadow.%s (LEFTARG = %s, RIGHTARG = %s, FUNCTION = shadow.o%s)', operator.oprname,
+                       operator.l, operator.r, operator.number);
+      END LOOP;
+    END $$;
+    CREATE ROLE clerk LOGIN;
+    GRANT USAGE ON SCHEMA shadow TO clerk;
+    GRANT ALL ON product TO clerk;
+"#;
+
+#[test]
+fn no_name_of_a_writers_own_means_something_to_a_trigger() {
+    let shop = Shop::open();
+    shop.postgres.psql(SHADOWS);
+    let shadowed = shop.postgres.try_psql(
+        "SET search_path = shadow, pg_catalog; SELECT 1 = 1, lower('A'::pg_catalog.text)",
+    );
+    assert!(shadowed.unwrap_err().contains("shadowed"));
+    let rows = "('p2', repeat('x', 2000), 1, NULL), ('p3', 'c', 2, now())";
+    let events = events_of(
+        &shop,
+        &format!(
+            r#"SET ROLE clerk;
+            CREATE TEMP TABLE old_rows (id int); CREATE TEMP TABLE new_rows (id int);
+            CREATE TEMP TABLE outbox (id int); CREATE TEMP TABLE lease (id int);
+
+            SET search_path = shadow, pg_catalog, public;
+            INSERT INTO product (id, title) VALUES ('p1', 'a');
+            UPDATE product SET title = 'b';
+            RESET search_path;
+            INSERT INTO product (id, title, "the rank", deleted_at) VALUES {rows};
+            SET search_path = shadow, pg_catalog, public;
+            UPDATE product SET title = 'd', deleted_at = NULL;
+            DELETE FROM product"#
+        ),
+    );
+    assert_eq!(
+        short(&events),
+        [
+            "Product created p1",
+            "Product updated p1",
+            "Product created p2",
+            "Product updated p1,p2",
+            "Product restored p3",
+            "Product deleted p1,p2,p3",
+        ]
+    );
+    let trouble = shop
+        .postgres
+        .psql("SELECT proname FROM pg_proc WHERE pronamespace = 'mcache'::regnamespace AND proname LIKE 'capture%' AND proconfig IS NOT NULL");
+    assert_eq!(trouble, "", "every column of this shop is of a plain type");
+}
+
+#[test]
+fn a_column_whose_type_was_changed_is_not_read_under_the_settings_of_a_session() {
+    let shop = Shop::open();
+    shop.postgres
+        .psql("INSERT INTO product (id, title) VALUES ('p1', 'a')");
+    let settings = || {
+        shop.postgres.psql(
+            "SELECT proname LIKE 'capture_product%', proconfig IS NOT NULL FROM pg_proc
+             WHERE pronamespace = 'mcache'::regnamespace AND proname ~ '^capture_(product|sales_channel)_[0-9a-f]{16}$' ORDER BY 1",
+        )
+    };
+    assert_eq!(settings().replace('\n', " "), "f|f t|f");
+    for kind in [
+        "timestamptz",
+        "bytea",
+        "double precision",
+        "interval",
+        "text",
+    ] {
+        shop.postgres.psql(&format!(
+            r#"ALTER TABLE product DROP COLUMN "the rank"; ALTER TABLE product ADD COLUMN "the rank" {kind}"#
+        ));
+        for update in [
+            "UPDATE product SET title = title || 'b'",
+            "INSERT INTO product (id) VALUES ('x'), ('y')",
+            "DELETE FROM product WHERE title IS NULL",
+        ] {
+            shop.postgres.psql(update);
+            assert_eq!(
+                shop.postgres.psql("SELECT operation, trouble IS NOT NULL FROM mcache.outbox ORDER BY xid DESC, id DESC LIMIT 1"),
+                "everything|t",
+                "{kind}: {update}"
+            );
+        }
+    }
+    shop.postgres
+        .psql(r#"ALTER TABLE product DROP COLUMN "the rank"; ALTER TABLE product ADD COLUMN "the rank" double precision"#);
+    shop.install(&shop.outbox);
+    assert_eq!(settings().replace('\n', " "), "f|f t|t");
+    shop.postgres
+        .psql(r#"SET extra_float_digits = -15; UPDATE product SET "the rank" = 0.123456789"#);
+    let captured = "SELECT is_now::text LIKE '%0.123456789%' FROM mcache.outbox ORDER BY xid DESC, id DESC LIMIT 1";
+    assert_eq!(shop.postgres.psql(captured), "t");
+}
