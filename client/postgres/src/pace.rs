@@ -26,7 +26,7 @@ const ALERT_PAUSE: Duration = Duration::from_millis(10);
 /// More rows than this in a second are a crowd: a look that waits longer finds more of them at once, and looks of many
 /// consumers take the processor from those who write.
 const CROWD: usize = 500;
-const CROWDED_PAUSE: Duration = Duration::from_millis(25);
+const CROWDED_PAUSE: Duration = Duration::from_millis(40);
 
 /// Between two looks where commits never notify, and where they do.
 const POLLED_PAUSE: Duration = Duration::from_millis(10);
