@@ -263,7 +263,7 @@ fn the_few_that_outlive_many_keep_little_of_the_index() {
     }
 }
 
-/// Whatever has come and gone, an index at rest takes little more than one that was made with what is left.
+/// After anything has come and gone, an index at rest takes little more than one that was made with what is left.
 #[test]
 fn an_index_at_rest_takes_little_more_than_a_fresh_one() {
     let seed = seed::seed();

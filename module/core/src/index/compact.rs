@@ -1,9 +1,9 @@
 //! Compaction: the few entries and tags that are left of many move together, so that the memory between them goes back.
 //!
-//! A chunk of a slab is freed when its last value leaves, so a single entry that outlives a thousand neighbours would
-//! keep the chunks of its id, of its tags and of their lists. When a fifth of the index could be given back, a pass goes
-//! over all entries, a bounded piece in each call of [`Index::bury`], and moves what is in a high chunk into the lowest
-//! one that has room.
+//! A chunk of a slab is freed when its last value leaves, so a single entry that outlives its neighbours would keep the
+//! chunks of its id, of its tags and of their lists. When a fifth of the index could be given back, a pass goes over
+//! all entries, a bounded piece in each call of [`Index::bury`], and moves what is in a high chunk into the lowest one
+//! that has room. Lists give back the room that they do not use.
 //!
 //! Who knows an id is told of the new one: of an entry the entry itself and the lists of its tags, of a record the
 //! table of names and its members, of a list its record. There must be no others, so a pass rests while anything is
