@@ -141,6 +141,9 @@ impl Outbox {
                 return Ok(false);
             }
         }
+        if found == Some(LAYOUT) {
+            self.keep_writers_out(work).await?;
+        }
         work.batch_execute(&sql).await.map_err(failed())?;
         work.execute(
             &format!(
@@ -153,6 +156,32 @@ impl Outbox {
         .map_err(failed())?;
         self.install_event_trigger(work).await?;
         Ok(found != Some(LAYOUT))
+    }
+
+    /// Locks the tables that are captured and ours to lock, before the outbox is: a writer locks them in this order, and
+    /// would else be ended because of a deadlock.
+    async fn keep_writers_out(&self, work: &Transaction<'_>) -> Result<(), PostgresError> {
+        let failed = || PostgresError::sql("waiting for those who write");
+        let interests = interest::of_mapping(&self.mapping);
+        let ours: Vec<&String> = interests.keys().collect();
+        let captured = work
+            .query(
+                &format!(
+                    "SELECT relation FROM {}.capture
+                     WHERE relation = ANY ($1) AND to_regclass(relation) IS NOT NULL ORDER BY relation",
+                    identifier(&self.schema)
+                ),
+                &[&ours],
+            )
+            .await
+            .map_err(failed())?;
+        for row in &captured {
+            let relation: &str = row.try_get(0).map_err(failed())?;
+            work.batch_execute(&capture::lock(relation))
+                .await
+                .map_err(failed())?;
+        }
+        Ok(())
     }
 
     /// Makes the event trigger if the role may, which is not needed for anything but speed.
