@@ -577,7 +577,7 @@ fn an_outbox_of_an_earlier_definition_is_brought_up_to_date_under_writers() {
     let _invalidator = shop.invalidator(&recorder);
     for round in 0..5 {
         shop.postgres.psql(
-            "UPDATE mcache.layout SET definition = 'earlier';
+            "UPDATE mcache.layout SET definition = 'earlier'; UPDATE mcache.capture SET definition = 'earlier';
              DROP FUNCTION mcache.wake(text); CREATE FUNCTION mcache.wake() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';
              CREATE CONSTRAINT TRIGGER wake AFTER INSERT ON mcache.outbox DEFERRABLE INITIALLY DEFERRED
                FOR EACH ROW EXECUTE FUNCTION mcache.wake();
