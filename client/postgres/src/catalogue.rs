@@ -178,11 +178,14 @@ END
         self.function("look", "", "TABLE (changed text, complete boolean)", &body)
     }
 
-    /// Looks after a command that may concern a captured table. It never fails the command.
+    /// Looks after a command that may concern a captured table. It never fails the command, nor waits: a table that
+    /// another looks at meanwhile, who cannot see this command yet, counts as changed.
     fn on_ddl(&self) -> String {
         let schema = identifier(self.schema);
         let body = format!(
             "
+DECLARE
+  unseen text;
 BEGIN
   IF coalesce(current_setting('{INSTALLING}', true), '') = 'on' THEN
     RETURN;
@@ -192,6 +195,13 @@ BEGIN
        SELECT FROM pg_event_trigger_ddl_commands() AS c JOIN pg_inherits AS i ON i.inhrelid = c.objid) THEN
     RETURN;
   END IF;
+  FOR unseen IN
+    WITH free AS MATERIALIZED (SELECT s.relation FROM {schema}.seen AS s FOR UPDATE SKIP LOCKED)
+    INSERT INTO {schema}.outbox (relation, operation)
+    SELECT s.relation, 'everything' FROM {schema}.seen AS s WHERE s.relation NOT IN (SELECT f.relation FROM free AS f)
+    RETURNING relation LOOP
+    PERFORM {schema}.wake(unseen);
+  END LOOP;
   PERFORM {schema}.look();
 EXCEPTION WHEN OTHERS THEN
   RAISE WARNING 'mcache could not look at the catalogue: %', SQLERRM;

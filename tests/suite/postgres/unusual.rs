@@ -221,11 +221,28 @@ fn a_type_within_a_type_that_changes_is_noticed() {
     ];
     none_is_stale(&world, &queries, &at_once);
     world.postgres.psql("DROP EVENT TRIGGER mcache_on_ddl");
+    // A look passes over what the source looks at meanwhile.
     let at_a_look = [
-        "ALTER TYPE mood RENAME VALUE 'blue' TO 'red'; SELECT mcache.look()",
-        "ALTER TYPE pair DROP ATTRIBUTE d; SELECT mcache.look()",
+        "ALTER TYPE mood RENAME VALUE 'blue' TO 'red'; SELECT FROM mcache.seen FOR UPDATE; SELECT mcache.look()",
+        "ALTER TYPE pair DROP ATTRIBUTE d; SELECT FROM mcache.seen FOR UPDATE; SELECT mcache.look()",
     ];
     none_is_stale(&world, &queries, &at_a_look);
+}
+
+/// A look that began before the command cannot see it, and keeps the command's own look off the table.
+#[test]
+fn a_command_is_noticed_while_another_looks() {
+    let world = World::new(
+        "CREATE TABLE product (id text PRIMARY KEY, name text); INSERT INTO product VALUES ('p1', 'a')",
+        [Entity::new("Product").field("name")],
+    );
+    let config: Config = world.postgres.conninfo().parse().unwrap();
+    let (looking, connection) = world.runtime.block_on(config.connect(NoTls)).unwrap();
+    world.runtime.spawn(connection);
+    let look = "BEGIN; SELECT FROM mcache.seen FOR UPDATE";
+    world.runtime.block_on(looking.batch_execute(look)).unwrap();
+    let rewrite = "ALTER TABLE product ALTER COLUMN name TYPE text USING name || '!'";
+    none_is_stale(&world, &[list("Product", &["name"])], &[rewrite]);
 }
 
 fn pascal(name: &str) -> String {
