@@ -318,7 +318,7 @@ impl Loading<'_> {
     }
 
     fn begun<'g>(&self, grants: &'g mut Option<Grants>) -> &'g mut Grants {
-        grants.get_or_insert_with(|| Grants::none(self.key.bytes()))
+        grants.get_or_insert_with(|| Grants::none(self.core, self.key.bytes()))
     }
 
     /// The fill these grants allow; `None` if another caller of this process is filling already and they do not say
@@ -362,7 +362,7 @@ impl Loading<'_> {
 
     /// For a fill that no provider knows of.
     pub(crate) fn nothing_granted(&self) -> Grants {
-        Grants::none(self.key.bytes())
+        Grants::none(self.core, self.key.bytes())
     }
 
     fn fill_without_cache<V>(&self, leader: Leader) -> Fill<V> {
@@ -376,7 +376,7 @@ impl Loading<'_> {
 
     /// When a fill begun now began, according to each provider that can be reached.
     pub(crate) async fn tokens(&self) -> Grants {
-        let mut grants = Grants::none(self.key.bytes());
+        let mut grants = Grants::none(self.core, self.key.bytes());
         for chosen in self.reachable() {
             self.take_token(chosen, &mut grants).await;
         }

@@ -340,9 +340,10 @@ impl RedisProvider {
     /// The server has answered as a replica: look for its successor.
     fn is_replica(&self) -> Error {
         self.topology.is_another();
-        Error::new(
+        Error::with_code(
             ErrorKind::Unavailable,
-            "the server has become a replica".to_owned(),
+            Some("READONLY"),
+            "the server is a replica, which takes no entries and no invalidations",
         )
     }
 }
