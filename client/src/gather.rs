@@ -31,7 +31,7 @@ use crate::{
     fill::{AtHand, Errors, Fill, Sealed},
     flight::Leader,
     key::FullKey,
-    load::{Asked, Loading, PATIENCE},
+    load::{self, Asked, Loading},
     nesting, telemetry,
 };
 
@@ -269,7 +269,7 @@ impl<C: Codec> Gathering<'_, C> {
         F: Fn(Vec<K>) -> Fut,
         Fut: Future<Output = Result<HashMap<K, Loaded<T>>, E>>,
     {
-        let patience = self.handle.core.loader_timeout.saturating_mul(PATIENCE);
+        let patience = load::patience(&self.handle.core);
         let began = Instant::now();
         for round in 1.. {
             // Ours first, and to the end: another caller may wait for them while it fills what we wait for next.

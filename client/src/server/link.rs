@@ -41,6 +41,10 @@ use crate::background::{Unfinished, spawn_or};
 /// and the kernel would take minutes to notice.
 const TIMEOUTS_BEFORE_REDIAL: u32 = 3;
 
+/// A connection that leads to a replica is replaced when it is so old: perhaps the server will be a replica for as long
+/// as it lives, and no call should dial for nothing.
+const REPLICA_REDIAL: Duration = Duration::from_millis(100);
+
 /// How often a caller that waits in the server asks whether the server is still there.
 const HEARTBEAT: Duration = Duration::from_secs(1);
 
@@ -82,6 +86,7 @@ type Dialled = watch::Receiver<Option<Result<Connection, RedisError>>>;
 struct Connection {
     /// Tells connections apart, so that a late failure of an old one does not cost the new one.
     generation: u64,
+    since: Instant,
     line: Line,
 }
 
@@ -153,6 +158,7 @@ impl Link {
                 loop {
                     let Connection {
                         generation: from,
+                        since,
                         line,
                     } = match self.idle.take() {
                         Some(connection) => connection,
@@ -165,6 +171,7 @@ impl Link {
                     }
                     self.idle.put(Connection {
                         generation: from,
+                        since,
                         line,
                     });
                     break answer;
@@ -175,7 +182,7 @@ impl Link {
         self.conclude(answer, generation, began)?
             .extract_error()
             .map_err(|error| {
-                self.heed(&error, generation);
+                self.heed(&error);
                 error.into()
             })
     }
@@ -206,7 +213,7 @@ impl Link {
             self.discard(generation);
         }
         answer?.extract_error().map_err(|error| {
-            self.heed(&error, generation);
+            self.heed(&error);
             error.into()
         })
     }
@@ -230,11 +237,7 @@ impl Link {
         let answers = self.conclude(answers, generation, began)?;
         Ok(answers
             .into_iter()
-            .map(|answer| {
-                answer
-                    .extract_error()
-                    .inspect_err(|error| self.heed(error, generation))
-            })
+            .map(|answer| answer.extract_error().inspect_err(|error| self.heed(error)))
             .collect())
     }
 
@@ -386,10 +389,9 @@ impl Link {
     }
 
     /// Some errors are about the connection rather than the command.
-    fn heed(&self, error: &RedisError, generation: Option<u64>) {
-        // A primary that has become a replica: behind a Sentinel, dialling again finds its successor.
+    fn heed(&self, error: &RedisError) {
         if error.kind() == RedisKind::Server(ServerErrorKind::ReadOnly) {
-            self.discard(generation);
+            self.leads_to_replica();
         }
     }
 
@@ -452,6 +454,7 @@ impl Link {
         let outcome = self.dialer.dial(&self.options, purpose).await;
         let outcome = outcome.map(|connection| Connection {
             generation: next_generation(),
+            since: Instant::now(),
             line: Line {
                 connection,
                 runtime: Handle::current(),
@@ -484,11 +487,12 @@ impl Link {
         now.saturating_duration_since(since) > self.options.connect_timeout.saturating_add(GRACE)
     }
 
-    /// The connection leads to the wrong place: the next call makes another.
-    pub(super) fn redial(&self) {
+    /// The primary has become a replica: behind a Sentinel, dialling again finds its successor. The next call does.
+    pub(super) fn leads_to_replica(&self) {
         for lane in [Lane::Shared, Lane::Bulk] {
             let mut slot = self.slot(lane);
-            if matches!(&*slot, Slot::Up(_)) {
+            if matches!(&*slot, Slot::Up(connection) if connection.since.elapsed() >= REPLICA_REDIAL)
+            {
                 self.empty(lane, &mut slot);
             }
         }

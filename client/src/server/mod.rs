@@ -382,7 +382,7 @@ impl Topology {
     /// What we are connected to is not what it was: look again.
     fn is_another(&self) {
         match self {
-            Self::Single(link) => link.redial(),
+            Self::Single(link) => link.leads_to_replica(),
             Self::Cluster(cluster) => cluster.refresh_soon(),
         }
     }

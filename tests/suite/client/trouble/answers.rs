@@ -108,3 +108,23 @@ fn a_server_with_another_password() {
         observed.endures("WRONGPASS", begin, end).await;
     });
 }
+
+/// The address of a replica, by mistake.
+#[test]
+fn a_server_that_is_a_replica_from_the_start() {
+    let primary = Server::builder().tcp().start();
+    let server = topology::follow(&primary, Server::builder().tcp());
+    let mut redis = server.session();
+    observed(&server.tcp_url(), async |observed| {
+        let before = redis.info("stats", "total_connections_received");
+        let began = std::time::Instant::now();
+        for number in 0..300 {
+            assert_eq!(observed.read(&number.to_string(), 5).await.0, 5);
+        }
+        observed.said_once(&["READONLY", "said once"]);
+        // How many it may be depends on how long that took.
+        let connections = redis.info("stats", "total_connections_received") - before;
+        let most = began.elapsed().as_millis() as i64 / 100 + 2;
+        assert!(connections <= most, "{connections} connections");
+    });
+}
