@@ -12,14 +12,15 @@ use crate::{Error, ErrorKind, telemetry};
 /// has heard enough.
 const COMPLAINTS_MAX: usize = 256;
 
-/// What a server answers instead of serving, for as long as its settings or its state are as they are. What belongs to
-/// a topology that changes is not here: that is followed.
-const SERVES_NOTHING: [&str; 10] = [
+/// What a server answers instead of serving, for as long as its settings or its state are as they are.
+const SERVES_NOTHING: [&str; 11] = [
     "BUSY",
     "CLUSTERDOWN",
     "LOADING",
     "MASTERDOWN",
     "MISCONF",
+    // Of a node of a cluster that is not followed: its address says that it is one server.
+    "MOVED",
     "NOAUTH",
     "NOREPLICAS",
     "OOM",

@@ -402,6 +402,11 @@ async fn warn_of_absent(providers: &[Arc<dyn Provider>]) {
     for (provider, ping) in providers.iter().zip(pings) {
         if let Err(error) = ping {
             match error.kind() {
+                ErrorKind::Config => tracing::error!(
+                    provider = provider.id(),
+                    %error,
+                    "this provider cannot work as it is configured"
+                ),
                 ErrorKind::ModuleMissing => tracing::warn!(
                     provider = provider.id(),
                     %error,

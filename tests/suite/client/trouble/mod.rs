@@ -8,7 +8,9 @@ mod book;
 mod log;
 
 mod answers;
+mod connections;
 mod permissions;
+mod settings;
 
 use std::time::Duration;
 
@@ -34,8 +36,17 @@ fn options() -> RedisOptions {
         .breaker(3, Duration::from_millis(100))
 }
 
-/// In one thread, whose log and metrics are kept.
+/// A cache on this server.
 fn observed(url: &str, test: impl AsyncFnOnce(&Observed)) {
+    let build = async || {
+        let builder = Cache::builder(url).redis(options()).caching(true);
+        builder.build().await.expect("a cache")
+    };
+    observed_with(build, test);
+}
+
+/// In one thread, whose log and metrics are kept.
+fn observed_with(build: impl AsyncFnOnce() -> Cache, test: impl AsyncFnOnce(&Observed)) {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -43,8 +54,7 @@ fn observed(url: &str, test: impl AsyncFnOnce(&Observed)) {
     let (log, book) = (Log::listen(tracing::Level::WARN), Book::default());
     metrics::with_local_recorder(&book.clone(), || {
         runtime.block_on(async {
-            let builder = Cache::builder(url).redis(options()).caching(true);
-            let cache = builder.build().await.expect("a cache");
+            let cache = build().await;
             test(&Observed { cache, log, book }).await;
         });
     });
@@ -93,9 +103,10 @@ impl Observed {
     }
 
     /// The trouble, from the moment at which it is there to the moment at which it is over. Meanwhile the data changes.
+    /// It is said once, in these words.
     async fn endures<T>(
         &self,
-        code: &str,
+        words: &[&str],
         begin: impl AsyncFnOnce() -> T,
         end: impl AsyncFnOnce(T),
     ) {
@@ -111,7 +122,7 @@ impl Observed {
         let trouble = begin().await;
         self.until("the server is in trouble", async || {
             self.read("new", 5).await;
-            !self.log.lines_with(&["said once", code]).is_empty()
+            !self.log.lines_with(words).is_empty()
         })
         .await;
         // The data changes: what is in the server is old from now on.
@@ -127,11 +138,11 @@ impl Observed {
         assert_eq!(self.read("old", 2).await.0, 2, "nothing old");
         self.until_cached().await;
         println!(
-            "{code}: cached {:?} after the server is well",
+            "{words:?}: cached {:?} after the server is well",
             well.elapsed()
         );
         assert_eq!(self.read("old", 3).await, (2, Source::Hit), "it is kept");
-        self.said_once(&["said once", code]);
+        self.said_once(words);
         let counted = ["fetch", "token", "get", "store"].map(|name| self.errors(name));
         assert!(counted.iter().sum::<usize>() > 0, "{:?}", self.book.names());
     }
