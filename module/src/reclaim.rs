@@ -1,8 +1,9 @@
 //! Freeing dead entries in slices, so that no command waits for it.
 //!
 //! While there is something to free, each round of the event loop runs one slice (`rounds`). A slice lasts at most
-//! `mcache.reclaim-budget-us`, and how long the loop took since the last slice tells whether clients are being served:
-//! then slices shrink to a quarter of it. Short slices cost little: a round of the loop without clients takes 5 us.
+//! `mcache.reclaim-budget-us`, and how much processor time went by since the last slice tells whether clients are being
+//! served: then slices shrink to a quarter of it, with rests between them. Short slices cost little: a round of the loop
+//! without clients takes 5 us.
 //!
 //! Only a primary deletes; replicas and the append-only file get the same deletions as UNLINK.
 
@@ -12,7 +13,7 @@ use mcache_core::index::Task;
 use mcache_core::server::softened_end_ms;
 
 use crate::redis::{self, Ctx, Mode, OwnedStr, writes_are_paused};
-use crate::{config, repair, state};
+use crate::{bell, config, repair, state};
 
 /// Deletions replicated as one command, and the most entries between two looks at the clock.
 const BATCH: usize = 64;
@@ -34,14 +35,15 @@ pub fn slice(ctx: Ctx<'_>) -> usize {
     if !may_run(ctx) {
         return 0;
     }
-    let began_ns = redis::monotonic_ns();
-    let end_ns = state::with(|s| s.pace.begin(began_ns, config::reclaim_budget_us()));
+    let (began_ns, budget_us) = (redis::monotonic_ns(), config::reclaim_budget_us());
+    let end_ns = state::with(|s| s.pace.begin(began_ns, redis::processor_ns(), budget_us));
     let freed = run(ctx, Some(end_ns));
-    let ended_ns = redis::monotonic_ns();
-    state::with(|s| {
-        s.pace.end(ended_ns);
-        s.stats.longest_slice_us = s.stats.longest_slice_us.max((ended_ns - began_ns) / 1_000);
+    let took_us = (redis::monotonic_ns() - began_ns) / 1_000;
+    let rest_ns = state::with(|s| {
+        s.stats.longest_slice_us = s.stats.longest_slice_us.max(took_us);
+        s.pace.end(redis::processor_ns())
     });
+    bell::rest(rest_ns);
     freed
 }
 

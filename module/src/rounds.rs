@@ -19,7 +19,10 @@ pub fn round() {
         // As a command, which gives it a context whose deletions are replicated as one transaction.
         eventloop::run(c"mcache.reclaim");
     }
-    if !behind && !migrating && !reclaiming {
+    if behind || migrating {
+        // Only reclaim rests.
+        bell::hurry();
+    } else if !reclaiming {
         bell::silence();
     }
 }

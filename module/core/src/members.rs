@@ -149,7 +149,7 @@ impl List {
                 let last = placed.ids.len().checked_sub(1)?;
                 let place = placed.places.get(last);
                 if placed.ids.shrinks()
-                    || (last as usize).is_multiple_of(CHUNK)
+                    || placed.places.shrinks(last)
                     || !placed.places.set_within(pos, place)
                 {
                     return None;
@@ -197,6 +197,24 @@ impl List {
                 true
             }
             _ => false,
+        }
+    }
+
+    /// Gives back what a short list has no use for: places, if none is noted, and room for more members.
+    pub(crate) fn tidy(&mut self) {
+        if let List::Placed(placed) = self
+            && placed.ids.len() as usize <= CHUNK
+            && placed
+                .places
+                .chunks
+                .iter()
+                .all(|chunk| chunk.iter().all(|place| *place == 0))
+        {
+            let ids = std::mem::replace(&mut placed.ids, Ids::Short(Vec::new()));
+            *self = List::Bare(ids);
+        }
+        if let Ids::Short(ids) = self.ids_mut() {
+            ids.shrink_to_fit();
         }
     }
 
@@ -403,6 +421,10 @@ impl Places {
 
     fn make_room(&mut self, chunk: usize, at: usize) {
         if self.chunks.len() <= chunk {
+            // A vector that grows begins with four of them.
+            if chunk == 0 {
+                self.chunks.reserve_exact(1);
+            }
             self.chunks.resize_with(chunk + 1, Box::default);
         }
         let room = match chunk {
@@ -416,11 +438,27 @@ impl Places {
         *places = longer;
     }
 
-    /// Drops the chunks that a list of this length does not reach.
+    /// Whether [`Places::shorten`] gives memory back.
+    #[inline]
+    fn shrinks(&self, len: u32) -> bool {
+        match self.chunks.as_slice() {
+            [only] => only.len() > Self::FIRST && is_too_long(len as usize, only.len()),
+            chunks => chunks.len() > (len as usize).div_ceil(CHUNK),
+        }
+    }
+
+    /// Drops the chunks that a list of this length does not reach, and shortens the only one.
     fn shorten(&mut self, len: u32) {
         while self.chunks.len() > (len as usize).div_ceil(CHUNK) {
             let dropped = self.chunks.pop();
             self.bytes -= dropped.map_or(0, |chunk| class(chunk.len() * 2));
+        }
+        if self.shrinks(len)
+            && let [only] = self.chunks.as_mut_slice()
+        {
+            let room = (len as usize * 2).next_power_of_two().max(Self::FIRST);
+            self.bytes = self.bytes + class(room * 2) - class(only.len() * 2);
+            *only = only[..room].into();
         }
     }
 

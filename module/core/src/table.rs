@@ -14,6 +14,8 @@ use crate::work;
 /// Values in a shard on average. Between one division and the next it holds up to twice as many, which still fits into
 /// a table of 512 places.
 const LOAD: usize = 192;
+/// With fewer in a shard, the last one goes back into another.
+const UNITED: usize = LOAD * 3 / 4;
 /// Shards allocated together: the directory, too, grows in pieces.
 const BLOCK: usize = 16;
 
@@ -216,15 +218,15 @@ impl<T> Table<T> {
             *self = Table::new();
             return Some(value);
         }
-        if table.len() * 8 < table.capacity() {
+        if table.len() * 3 < table.capacity() {
             let before = size(table);
-            table.shrink_to(table.len() * 2, |value| {
+            table.shrink_to(table.len() * 3 / 2, |value| {
                 work::step(1);
                 inner(rehash(value))
             });
             self.bytes = self.bytes + size(table) - before;
         }
-        if self.len < (self.shards - 1) * (LOAD / 2) {
+        if self.len < (self.shards - 1) * UNITED {
             self.unite(rehash);
         }
         Some(value)

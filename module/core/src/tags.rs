@@ -292,17 +292,9 @@ impl Tags {
         left
     }
 
-    /// Whether moving records or lists together would give memory back.
-    pub(crate) fn is_sparse(&self) -> bool {
-        self.records.is_sparse() || self.lists.is_sparse()
-    }
-
-    /// Chunks of records and lists, and how many of both there are.
-    pub(crate) fn extent(&self) -> (usize, usize) {
-        (
-            self.records.chunks() + self.lists.chunks(),
-            self.records.len() + self.lists.len(),
-        )
+    /// Bytes that moving records and lists together would give back.
+    pub(crate) fn loose_bytes(&self) -> usize {
+        self.records.loose_bytes() + self.lists.loose_bytes()
     }
 
     /// Where among its tags the member at `position` has this one, if that was noted; else any number.
@@ -337,6 +329,19 @@ impl Tags {
             && let Some(list) = self.lists.move_down(r.members & !LIST, finger)
         {
             r.members = LIST | list;
+        }
+    }
+
+    /// Has a record's list give back what it has no use for. O(1,024).
+    pub(crate) fn tidy_list(&mut self, record: u32) {
+        let members = self.records.get(record).map_or(EMPTY, |r| r.members);
+        if members != EMPTY
+            && members & LIST != 0
+            && let Some(list) = self.lists.get_mut(members & !LIST)
+        {
+            let before = list.bytes();
+            list.tidy();
+            self.list_bytes = self.list_bytes + list.bytes() - before;
         }
     }
 

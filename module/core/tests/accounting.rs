@@ -4,6 +4,9 @@
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
+#[path = "support/seed.rs"]
+mod seed;
+
 use mcache_core::alloc::class;
 use mcache_core::entry::{Attributes, Entry, NEVER};
 use mcache_core::epoch::Epoch;
@@ -202,7 +205,7 @@ fn index_bytes_follow_the_formula_of_the_documentation() {
             + memberships * 8.0
             + shared * 5.0
             + tags * (24.0 + 16.0 + 11.0)
-            + 64.0 * 1024.0;
+            + 8.0 * 1024.0;
         let told = sizes.index_bytes as f64;
         println!("{entries} entries, {own} own tags: {told} bytes, by the formula {formula:.0}");
         assert!(
@@ -214,7 +217,7 @@ fn index_bytes_follow_the_formula_of_the_documentation() {
         let within = sizes.memberships * 8;
         let sum = (beside + within) as f64;
         println!("  of the entries: {sum:.0}");
-        assert!(sum < told && sum > told * 0.8 - 64.0 * 1024.0);
+        assert!(sum < told && sum > told * 0.8 - 8.0 * 1024.0);
     }
 }
 
@@ -254,8 +257,64 @@ fn the_few_that_outlive_many_keep_little_of_the_index() {
         );
         assert_eq!(survivors, 20);
         // A chunk of each kind (entries, records, lists), a shard of names, directories.
-        let fixed = 72 * 1024;
+        let fixed = 9 * 1024;
         assert!(after < fixed + survivors * 1_024, "{after} bytes");
         assert!(longest <= 2_000, "{longest} steps at once");
     }
+}
+
+/// After anything has come and gone, an index at rest takes little more than one that was made with what is left.
+#[test]
+fn an_index_at_rest_takes_little_more_than_a_fresh_one() {
+    let seed = seed::seed();
+    let mut rng = fastrand::Rng::with_seed(seed);
+    // The keys of the names' hashes.
+    fastrand::seed(seed);
+    let mut it = Measured::new();
+    let mut worst = 0.0_f64;
+    for round in 0..60 {
+        let shared = rng.u32(1..2_000);
+        let most = rng.usize(1..60);
+        let mut made = 0;
+        while made < 12_000 {
+            let count = rng.usize(1..=most);
+            made += count;
+            let tags: std::collections::BTreeSet<String> = (0..count)
+                .map(|t| match rng.bool() {
+                    true => format!("s{}", rng.u32(..shared)),
+                    false => format!("Product:prod_{round} {made} {t}"),
+                })
+                .collect();
+            it.set(&Vec::from_iter(tags), 0);
+        }
+        let kept = rng.usize(..it.entries.len());
+        if rng.bool() {
+            rng.shuffle(&mut it.entries);
+        }
+        for entry in it.entries.split_off(kept) {
+            it.delete(entry);
+        }
+        while it.index.has_pending() {
+            it.within(|index, _| index.bury());
+        }
+        let mut fresh = Measured::new();
+        for entry in &it.entries {
+            let names = it
+                .index
+                .names(entry)
+                .map(|name| String::from_utf8(name.to_vec()).unwrap());
+            fresh.set(&Vec::from_iter(names), 0);
+        }
+        let (used, least) = (
+            it.index.sizes().index_bytes,
+            fresh.index.sizes().index_bytes,
+        );
+        worst = worst.max(used.saturating_sub(8192) as f64 / least.max(1) as f64);
+        let most = least * 2 + 8_192;
+        assert!(
+            used <= most,
+            "round {round}: {used} bytes, {least} fresh, for {kept} entries"
+        );
+    }
+    println!("at worst {worst:.2} times");
 }

@@ -312,6 +312,20 @@ static COMMANDS: [Command; 23] = [
                 function: function(debug::drain),
                 subcommands: &[],
             },
+            // Redis names it to those who ask for another subcommand.
+            Command {
+                name: c"help",
+                syntax: "",
+                summary: c"Returns this text.",
+                complexity: c"O(1)",
+                flags: c"admin allow-loading allow-stale",
+                tips: None,
+                arity: 2,
+                keys: Keys::None,
+                args: &[],
+                function: reader(debug_help),
+                subcommands: &[],
+            },
         ],
     },
     Command {
@@ -480,16 +494,41 @@ pub fn all() -> impl Iterator<Item = &'static Command> {
     COMMANDS.iter().chain([&RECLAIM, &WRITABLE]).chain(panics)
 }
 
-/// `MCACHE.HELP`: a line of syntax and a line of meaning for each command.
+/// `MCACHE.HELP`
 fn help(ctx: Ctx<'_>, _: Args<'_>) -> Result<(), Error> {
-    let shown: Vec<_> = COMMANDS
-        .iter()
-        .filter(|command| !command.syntax.is_empty())
-        .collect();
-    ctx.reply_array(shown.len() * 2);
-    for command in shown {
-        ctx.reply_bytes(command.syntax.as_bytes());
-        ctx.reply_bytes(format!("    {}", command.summary.to_string_lossy()).as_bytes());
-    }
+    let shown = COMMANDS.iter().filter(|command| !command.syntax.is_empty());
+    explain(
+        ctx,
+        shown.map(|command| (command.syntax.to_owned(), command.summary)),
+    );
     Ok(())
+}
+
+/// `MCACHE.DEBUG HELP`
+fn debug_help(ctx: Ctx<'_>, _: Args<'_>) -> Result<(), Error> {
+    let debug = COMMANDS
+        .iter()
+        .filter(|command| command.name == c"mcache.debug");
+    let shown = debug.flat_map(|debug| debug.subcommands);
+    explain(
+        ctx,
+        shown.map(|command| {
+            (
+                command.name.to_string_lossy().to_uppercase(),
+                command.summary,
+            )
+        }),
+    );
+    Ok(())
+}
+
+/// Replies a line of syntax and a line of meaning for each.
+fn explain<'a>(ctx: Ctx<'_>, shown: impl Iterator<Item = (String, &'a CStr)>) {
+    let lines: Vec<String> = shown
+        .flat_map(|(syntax, summary)| [syntax, format!("    {}", summary.to_string_lossy())])
+        .collect();
+    ctx.reply_array(lines.len());
+    lines
+        .iter()
+        .for_each(|line| ctx.reply_bytes(line.as_bytes()));
 }

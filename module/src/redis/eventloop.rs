@@ -1,11 +1,12 @@
 //! Work between two rounds of the event loop.
 //!
-//! A descriptor that is always readable is registered with Redis's event loop: the loop serves every client that is
-//! ready, calls back, and comes round again without sleeping.
+//! A descriptor that stays readable is registered with Redis's event loop: the loop serves every client that is
+//! ready, calls back, and comes round again without sleeping. It is a timer that nobody reads: once it has fired it is
+//! readable for good, and armed again it is not before it fires again.
 
 use std::ffi::{CStr, c_int, c_void};
-use std::os::fd::AsRawFd;
-use std::os::unix::net::UnixStream;
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::ptr::null_mut;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicPtr, Ordering};
@@ -15,8 +16,8 @@ use redis_module::raw;
 use super::guard::guard;
 use super::{Ctx, rm};
 
-/// A pair of connected sockets: with one byte in it, the first one stays readable for ever.
-static BELL: OnceLock<(UnixStream, UnixStream)> = OnceLock::new();
+/// The timer.
+static BELL: OnceLock<OwnedFd> = OnceLock::new();
 /// What each round calls.
 static EACH_ROUND: OnceLock<fn()> = OnceLock::new();
 /// A context for the event loop's callback, which gets none.
@@ -28,34 +29,68 @@ const READABLE: c_int = raw::REDISMODULE_EVENTLOOP_READABLE as c_int;
 ///
 /// # Safety
 /// `ctx` is the context of the module's load function.
-pub unsafe fn prepare(ctx: *mut raw::RedisModuleCtx, each_round: fn()) -> std::io::Result<()> {
-    let (readable, other) = UnixStream::pair()?;
-    std::io::Write::write_all(&mut &other, &[0])?;
+pub unsafe fn prepare(ctx: *mut raw::RedisModuleCtx, each_round: fn()) -> io::Result<()> {
+    // SAFETY: takes no memory of ours.
+    let timer = unsafe {
+        libc::timerfd_create(
+            libc::CLOCK_MONOTONIC,
+            libc::TFD_NONBLOCK | libc::TFD_CLOEXEC,
+        )
+    };
+    if timer < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: a new descriptor that nothing else owns.
+    let timer = unsafe { OwnedFd::from_raw_fd(timer) };
     // SAFETY: the caller's promise; the context lives as long as the server.
     CONTEXT.store(
         unsafe { rm!(RedisModule_GetDetachedThreadSafeContext)(ctx) },
         Ordering::Relaxed,
     );
     let _ = EACH_ROUND.set(each_round);
-    let _ = BELL.set((readable, other));
+    let _ = BELL.set(timer);
     Ok(())
 }
 
 /// Has what was prepared called once in each round of the event loop until [`stop`]; false if that cannot be.
 pub fn start() -> bool {
-    let Some((bell, _)) = BELL.get() else {
+    let Some(bell) = BELL.get() else {
         return false;
     };
     // SAFETY: the descriptor stays open as long as the module is loaded; the callback is given no data.
     let added = unsafe {
         rm!(RedisModule_EventLoopAdd)(bell.as_raw_fd(), READABLE, Some(on_bell), null_mut())
     };
-    added == raw::REDISMODULE_OK as c_int
+    added == raw::REDISMODULE_OK as c_int && after(0)
+}
+
+/// Between [`start`] and [`stop`]: the next call comes in so many nanoseconds, and until then the loop may sleep. False
+/// if that cannot be.
+pub fn after(ns: u64) -> bool {
+    let Some(bell) = BELL.get() else {
+        return false;
+    };
+    // A timer of zero is none.
+    let ns = ns.max(1);
+    let mut at = libc::itimerspec {
+        it_interval: libc::timespec {
+            tv_sec: 0,
+            tv_nsec: 0,
+        },
+        it_value: libc::timespec {
+            tv_sec: 0,
+            tv_nsec: 0,
+        },
+    };
+    at.it_value.tv_sec = (ns / 1_000_000_000) as libc::time_t;
+    at.it_value.tv_nsec = (ns % 1_000_000_000) as libc::c_long;
+    // SAFETY: an open timer, and a structure of its type.
+    unsafe { libc::timerfd_settime(bell.as_raw_fd(), 0, &raw const at, null_mut()) == 0 }
 }
 
 /// The reverse of [`start`].
 pub fn stop() {
-    if let Some((bell, _)) = BELL.get() {
+    if let Some(bell) = BELL.get() {
         // SAFETY: as above.
         unsafe { rm!(RedisModule_EventLoopDel)(bell.as_raw_fd(), READABLE) };
     }

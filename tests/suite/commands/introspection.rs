@@ -312,6 +312,20 @@ fn help_names_every_command() {
     }
 }
 
+/// Redis tells those who ask for a subcommand that is not there where they find the others.
+#[test]
+fn the_help_that_an_error_names_is_there() {
+    let server = Server::start();
+    let mut redis = server.session();
+    let error = redis.error("MCACHE.DEBUG SELFCHEK");
+    assert!(error.contains("MCACHE.DEBUG HELP"), "{error}");
+    let help = redis.list("MCACHE.DEBUG HELP").join("\n");
+    assert!(
+        help.contains("SELFCHECK") && help.contains("DRAIN"),
+        "{help}"
+    );
+}
+
 #[test]
 fn command_tells_where_the_keys_are_and_what_a_command_does() {
     let server = Server::start();

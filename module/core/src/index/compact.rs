@@ -1,9 +1,9 @@
 //! Compaction: the few entries and tags that are left of many move together, so that the memory between them goes back.
 //!
-//! A chunk of a slab is freed when its last value leaves, so a single entry that outlives a thousand neighbours would
-//! keep the chunks of its id, of its tags and of their lists. When half of the chunks could be given back, a pass goes
-//! over all entries, a bounded piece in each call of [`Index::bury`], and moves what is in a high chunk into the lowest
-//! one that has room.
+//! A chunk of a slab is freed when its last value leaves, so a single entry that outlives its neighbours would keep the
+//! chunks of its id, of its tags and of their lists. When a fifth of the index could be given back, a pass goes over
+//! all entries, a bounded piece in each call of [`Index::bury`], and moves what is in a high chunk into the lowest one
+//! that has room. Lists give back the room that they do not use.
 //!
 //! Who knows an id is told of the new one: of an entry the entry itself and the lists of its tags, of a record the
 //! table of names and its members, of a list its record. There must be no others, so a pass rests while anything is
@@ -25,9 +25,12 @@ const MOST_MEMBERS: usize = 64;
 /// Tags, members and empty parts of a slab that one call looks at, but for the last of them.
 const PIECE: usize = 256;
 
+/// A pass begins when it can give back one in so many bytes of the index.
+const SHARE: usize = 5;
+
 /// Where a pass goes on.
 #[derive(Default)]
-struct Pass {
+pub(super) struct Pass {
     db: usize,
     /// The entry, and which of its tags.
     entry: u32,
@@ -38,19 +41,11 @@ struct Pass {
     lists: usize,
 }
 
-/// What is known of passes.
-#[derive(Default)]
-pub(super) struct Compaction {
-    pass: Option<Pass>,
-    /// Chunks, and values in them, when the last pass ended. What it could not free, another would not either.
-    after: Option<(usize, usize)>,
-}
-
 impl Index {
     /// Whether [`Index::compact`] has something to do, and may. O(databases).
     pub(super) fn wants_compaction(&self) -> bool {
         let busy = |db: &Db| db.sweep.is_some() || !db.condemned.is_empty();
-        (self.compaction.pass.is_some() || self.is_worth_a_pass())
+        (self.compaction.is_some() || self.is_worth_a_pass())
             && self.doubtful_records == 0
             && self.graveyard.is_empty()
             && self.wiping.is_none()
@@ -58,27 +53,17 @@ impl Index {
             && !self.dbs.iter().any(busy)
     }
 
+    /// A pass looks at every tag of every entry, and listings begin again, so it must be worth it.
     fn is_worth_a_pass(&self) -> bool {
-        if !self.tags.is_sparse() && !self.dbs.iter().any(|db| db.entries.is_sparse()) {
-            return false;
-        }
-        let (chunks, values) = self.extent();
-        self.compaction
-            .after
-            .is_none_or(|(before, many)| chunks > 2 * before || values * 2 <= many)
-    }
-
-    /// Chunks of all slabs, and values in them.
-    fn extent(&self) -> (usize, usize) {
-        let entries =
-            |(chunks, values), db: &Db| (chunks + db.entries.chunks(), values + db.entries.len());
-        self.dbs.iter().fold(self.tags.extent(), entries)
+        let entries = self.dbs.iter().map(|db| db.entries.loose_bytes());
+        let loose = self.tags.loose_bytes() + entries.sum::<usize>();
+        loose > 0 && loose * SHARE >= self.bytes()
     }
 
     /// Other databases stand where the pass has been: it begins again, or it would end without having seen them, and
     /// what they waste would count as what no pass can change.
     pub(super) fn compact_from_the_beginning(&mut self) {
-        if let Some(pass) = &mut self.compaction.pass {
+        if let Some(pass) = &mut self.compaction {
             *pass = Pass::default();
         }
     }
@@ -87,7 +72,7 @@ impl Index {
     pub(super) fn compact(&mut self) {
         // Records without members have no entry that leads to them.
         self.settle();
-        let mut pass = self.compaction.pass.take().unwrap_or_default();
+        let mut pass = self.compaction.take().unwrap_or_default();
         let mut moved = false;
         let mut steps = PIECE;
         let is_over = loop {
@@ -131,9 +116,8 @@ impl Index {
         }
         if is_over {
             self.tags.trim();
-            self.compaction.after = Some(self.extent());
         } else {
-            self.compaction.pass = Some(pass);
+            self.compaction = Some(pass);
         }
     }
 }
@@ -142,14 +126,16 @@ impl Index {
 /// record did.
 fn move_tag(tags: &mut Tags, home: &mut Db, pass: &mut Pass, steps: &mut usize) -> bool {
     work::step(1);
-    let Some(record) = home
-        .entries
-        .get(pass.entry)
-        .and_then(|entry| entry.tags().get(pass.tag).copied())
-    else {
+    let Some(entry) = home.entries.get(pass.entry) else {
+        return false;
+    };
+    let Some(record) = entry.tags().get(pass.tag).copied() else {
         return false;
     };
     tags.move_list(record, &mut pass.lists);
+    if entry.position(pass.tag) == 0 {
+        tags.tidy_list(record);
+    }
     let members = tags.len(record) as usize;
     if members > MOST_MEMBERS || !tags.can_move(record, &mut pass.records) {
         return false;

@@ -46,7 +46,7 @@ pub use reclaim::Task;
 pub use scan::{Page, Sizes};
 
 use bury::Discarded;
-use compact::Compaction;
+use compact::Pass;
 use listed::Listed;
 
 /// One database.
@@ -97,7 +97,8 @@ pub struct Index {
     /// Where the wiping goes on: a database and an id.
     wiping: Option<(usize, u32)>,
     floor: Epoch,
-    compaction: Compaction,
+    /// The pass of compaction that is under way.
+    compaction: Option<Pass>,
     listed: Listed,
 }
 
@@ -132,7 +133,7 @@ impl Index {
             wiping: None,
             // Above zero: an entry born at `Epoch::ZERO` is dead from the start.
             floor: Epoch(1),
-            compaction: Compaction::default(),
+            compaction: None,
             listed: Listed::default(),
         }
     }

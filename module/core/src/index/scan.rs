@@ -35,23 +35,9 @@ impl Index {
     /// Numbers for INFO. O(databases).
     pub fn sizes(&self) -> Sizes {
         let mut sizes = Sizes {
-            index_bytes: self.tags.bytes()
-                + self.softs.bytes()
-                + class(self.dbs.capacity() * size_of::<Db>())
-                + class(self.limbo.capacity() * 4)
-                + class(self.graveyard.capacity() * size_of::<Discarded>())
-                + self.graveyard.iter().map(Discarded::bytes).sum::<usize>(),
+            index_bytes: self.bytes(),
             ..Sizes::default()
         };
-        let staged = self.staging.iter().flatten();
-        for db in self.dbs.iter().chain(staged) {
-            sizes.index_bytes += db.names.bytes()
-                + db.soft_names.bytes()
-                + db.entries.bytes()
-                + db.memberships * 8
-                + db.dead.bytes()
-                + db.condemned.bytes();
-        }
         for db in &self.dbs {
             sizes.entries += db.entries.len();
             sizes.tags += db.names.len();
@@ -60,6 +46,26 @@ impl Index {
             sizes.pending_reclaim += db.pending + db.condemned.len();
         }
         sizes
+    }
+
+    /// Bytes allocated. O(databases).
+    pub(super) fn bytes(&self) -> usize {
+        let of_db = |db: &Db| {
+            db.names.bytes()
+                + db.soft_names.bytes()
+                + db.entries.bytes()
+                + db.memberships * 8
+                + db.dead.bytes()
+                + db.condemned.bytes()
+        };
+        let staged = self.staging.iter().flatten();
+        self.tags.bytes()
+            + self.softs.bytes()
+            + class(self.dbs.capacity() * size_of::<Db>())
+            + class(self.limbo.capacity() * 4)
+            + class(self.graveyard.capacity() * size_of::<Discarded>())
+            + self.graveyard.iter().map(Discarded::bytes).sum::<usize>()
+            + self.dbs.iter().chain(staged).map(of_db).sum::<usize>()
     }
 
     /// Bytes that an entry takes outside of its own allocation: its id, its places in the member lists of its tags, and

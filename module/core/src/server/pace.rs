@@ -1,38 +1,51 @@
-//! How long a slice of reclaim may take: the whole budget while the event loop is idle, a quarter of it while clients
-//! are being served. How long the loop took since the last slice tells which it is.
+//! How long a slice of reclaim may take, and how long it rests then: the whole budget and not at all while the event loop
+//! is idle; while clients are being served a quarter of the budget, and as long a rest.
+//!
+//! How much processor time the server used since the last slice tells which it is. The rest is not for the clients'
+//! turn, which comes after each slice anyway: a process that never sleeps has to give way to others in the middle of
+//! its work, for milliseconds where processors are few, and a process that sleeps half of the time has not.
 
-/// A round of the event loop that took less served no client: an empty one takes 5 us, one with a GET 20.
+/// A round of the event loop that used less processor time served no client: an empty one takes 5 us, one with a GET 20.
 const IDLE_ROUND_NS: u64 = 12_000;
 
-/// The pace of slices. Times are of a monotonic clock, in nanoseconds from any beginning.
+/// The pace of slices. Moments are of a monotonic clock, or of one that counts the processor time of this thread, in
+/// nanoseconds from any beginning.
 #[derive(Debug, Default)]
 pub struct Pace {
     slice_us: u64,
-    ended_ns: Option<u64>,
+    /// Processor time at the end of the last slice.
+    used_ns: Option<u64>,
+    serving: bool,
 }
 
 impl Pace {
     /// A row of slices begins.
     pub fn start(&mut self, budget_us: u64) {
         self.slice_us = budget_us;
+        self.used_ns = None;
     }
 
-    /// A slice begins; returns when it must end.
-    pub fn begin(&mut self, now_ns: u64, budget_us: u64) -> u64 {
-        let idle = self
-            .ended_ns
-            .is_none_or(|ended| now_ns.saturating_sub(ended) < IDLE_ROUND_NS);
-        let wanted_us = match idle {
-            true => self.slice_us * 2,
-            false => self.slice_us / 2,
+    /// A slice begins, at a moment and after so much processor time; returns the moment when it must end.
+    pub fn begin(&mut self, now_ns: u64, used_ns: u64, budget_us: u64) -> u64 {
+        self.serving = self
+            .used_ns
+            .is_some_and(|before| used_ns.saturating_sub(before) >= IDLE_ROUND_NS);
+        let wanted_us = match self.serving {
+            false => self.slice_us * 2,
+            true => self.slice_us / 2,
         };
         self.slice_us = wanted_us.clamp((budget_us / 4).max(1), budget_us.max(1));
         now_ns + self.slice_us * 1_000
     }
 
-    /// A slice ended.
-    pub fn end(&mut self, now_ns: u64) {
-        self.ended_ns = Some(now_ns);
+    /// A slice ended, after so much processor time; returns how long to rest, in nanoseconds.
+    pub fn end(&mut self, used_ns: u64) -> u64 {
+        self.used_ns = Some(used_ns);
+        if self.serving {
+            self.slice_us * 1_000
+        } else {
+            0
+        }
     }
 }
 
@@ -41,27 +54,42 @@ mod tests {
     use super::*;
 
     #[test]
-    fn slices_shrink_to_a_quarter_while_clients_are_served_and_grow_back() {
+    fn slices_shrink_and_rest_while_clients_are_served_and_grow_back() {
         let mut pace = Pace::default();
         pace.start(100);
-        let mut now_ns = 0;
+        let mut used_ns = 0;
         let mut slice = |round_ns: u64| {
-            now_ns += round_ns;
-            let length_ns = pace.begin(now_ns, 100) - now_ns;
-            now_ns += length_ns;
-            pace.end(now_ns);
-            length_ns / 1_000
+            used_ns += round_ns;
+            let length_ns = pace.begin(7, used_ns, 100) - 7;
+            used_ns += length_ns;
+            (length_ns / 1_000, pace.end(used_ns) / 1_000)
         };
-        assert_eq!(slice(0), 100, "the first");
-        assert_eq!([slice(20_000), slice(20_000), slice(20_000)], [50, 25, 25]);
-        assert_eq!([slice(5_000), slice(5_000), slice(5_000)], [50, 100, 100]);
+        assert_eq!(slice(0), (100, 0), "the first");
+        assert_eq!(
+            [slice(20_000), slice(20_000), slice(20_000)],
+            [(50, 50), (25, 25), (25, 25)]
+        );
+        assert_eq!(
+            [slice(5_000), slice(5_000), slice(5_000)],
+            [(50, 0), (100, 0), (100, 0)]
+        );
+        pace.start(100);
+        assert_eq!(
+            pace.begin(0, 1_000_000, 100),
+            100_000,
+            "what was before a row says nothing"
+        );
     }
 
     #[test]
     fn a_slice_is_never_empty_and_never_longer_than_a_budget_lowered_meanwhile() {
         let mut pace = Pace::default();
-        assert_eq!(pace.begin(0, 20), 5_000, "even one that was not announced");
+        assert_eq!(
+            pace.begin(0, 0, 20),
+            5_000,
+            "even one that was not announced"
+        );
         pace.start(100_000);
-        assert_eq!(pace.begin(0, 20), 20_000);
+        assert_eq!(pace.begin(0, 0, 20), 20_000);
     }
 }
