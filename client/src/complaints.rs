@@ -66,18 +66,7 @@ impl Complaints {
             ErrorKind::ModuleMissing if self.is_first(&["module", provider]) => {
                 tracing::warn!(provider, %error, "nothing is cached at this provider (said once)");
             }
-            // Not a matter of the family: no failed load of any gives its lease back.
-            ErrorKind::Refused if operation == RELEASE => {
-                if self.is_first(&["refused", provider, operation]) {
-                    tracing::warn!(
-                        provider,
-                        code = error.code(),
-                        %error,
-                        "after a load that fails other callers wait until its lease ends by itself: the cache's user needs \
-                         MCACHE.RELEASE (said once)"
-                    );
-                }
-            }
+            ErrorKind::Refused if operation == RELEASE => self.unreleased(provider, error),
             ErrorKind::Refused => {
                 // Texts of one kind differ in numbers and names; the code and the first words do not.
                 let text = error.to_string();
@@ -105,6 +94,19 @@ impl Complaints {
                 }
             }
             _ => {}
+        }
+    }
+
+    /// Not a matter of the family: no failed load of any gives its lease back.
+    fn unreleased(&self, provider: &str, error: &Error) {
+        if self.is_first(&["refused", provider, RELEASE]) {
+            tracing::warn!(
+                provider,
+                code = error.code(),
+                %error,
+                "after a load that fails other callers wait until its lease ends by itself: the cache's user needs \
+                 MCACHE.RELEASE (said once)"
+            );
         }
     }
 

@@ -121,8 +121,8 @@ impl<C: Codec> Builder<C> {
     /// How long a loader may keep the others from loading the same key. Default: 30 seconds.
     ///
     /// A loader that takes longer is not cancelled: its own caller still gets its result. But its lease ends, and the
-    /// next in line loads. After twice this time those who wait in a process wait for no other: one of them loads. Within
-    /// a loader that is so after a quarter of it: the other process may wait for what is loaded here.
+    /// next in line loads. After twice this time those who wait in a process wait for no other: one of them loads.
+    /// Within a loader that is so after a quarter of it: the other process may wait for what is loaded here.
     #[must_use]
     pub fn loader_timeout(mut self, timeout: Duration) -> Self {
         self.loader_timeout = timeout;

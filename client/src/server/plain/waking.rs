@@ -168,7 +168,7 @@ async fn listen(waking: Arc<Waking>, wire: Wire, place: Bytes, channel: Bytes) {
                     }
                 }
             }
-            Err(error) => waking.complain(&channel, error.into()),
+            Err(error) => waking.complain(&channel, error),
         }
         {
             let mut state = waking.lock();
