@@ -49,22 +49,31 @@ pub(crate) fn spawn_or(
     task: impl Future<Output = ()> + Send + 'static,
     lost: impl FnOnce() + Send + 'static,
 ) {
-    let lost = Lost(Some(lost));
+    let unfinished = Unfinished::new((), move |()| lost());
     tokio::spawn(async move {
-        let mut lost = lost;
         task.await;
-        lost.0 = None;
-        drop(lost);
+        unfinished.end();
     });
 }
 
-/// Calls the function when dropped.
-struct Lost<F: FnOnce()>(Option<F>);
+/// What belongs to something under way. Dropped before that has ended, it goes to the function.
+pub(crate) struct Unfinished<T, F: FnOnce(T)>(Option<(T, F)>);
 
-impl<F: FnOnce()> Drop for Lost<F> {
+impl<T, F: FnOnce(T)> Unfinished<T, F> {
+    pub(crate) fn new(belonging: T, dropped: F) -> Self {
+        Self(Some((belonging, dropped)))
+    }
+
+    /// It has ended, and the function is not called. There is always something to give back.
+    pub(crate) fn end(mut self) -> Option<T> {
+        self.0.take().map(|(belonging, _)| belonging)
+    }
+}
+
+impl<T, F: FnOnce(T)> Drop for Unfinished<T, F> {
     fn drop(&mut self) {
-        if let Some(lost) = self.0.take() {
-            lost();
+        if let Some((belonging, dropped)) = self.0.take() {
+            dropped(belonging);
         }
     }
 }

@@ -65,7 +65,8 @@ impl<'c, K: AsRef<[u8]>, C: Codec> Batch<'c, K, C> {
             .map(|key| namespace.qualify(key.as_ref()))
             .collect();
         let chosen = self.handle.core.choose(&self.policy)?;
-        let values = self.gathering(&chosen).live_values::<T>(&keys).await?;
+        let values = self.gathering(&chosen).live_values::<T>(&keys).await;
+        let values = values.map_err(|(_, error)| error)?;
         let family = self.policy.family_label();
         for wanted in [Source::Near, Source::Hit] {
             let sources = values.iter().flatten().map(|(_, source)| *source);

@@ -12,11 +12,27 @@ use crate::{Error, ErrorKind, telemetry};
 /// has heard enough.
 const COMPLAINTS_MAX: usize = 256;
 
-/// What a server answers that will answer the same until its settings are changed.
-const UNTIL_SET_RIGHT: [&str; 3] = ["NOAUTH", "OOM", "MISCONF"];
+/// What a server answers instead of serving, for as long as its settings or its state are as they are.
+const SERVES_NOTHING: [&str; 11] = [
+    "BUSY",
+    "CLUSTERDOWN",
+    "LOADING",
+    "MASTERDOWN",
+    "MISCONF",
+    // Of a node of a cluster that is not followed: its address says that it is one server.
+    "MOVED",
+    "NOAUTH",
+    "NOREPLICAS",
+    "OOM",
+    "READONLY",
+    "WRONGPASS",
+];
 
 /// The longest name of a family taken from a key.
 const FAMILY_BYTES_MAX: usize = 40;
+
+/// The operation that gives a lease back.
+pub(crate) const RELEASE: &str = "release";
 
 /// What one cache has complained of already.
 #[derive(Default)]
@@ -50,6 +66,7 @@ impl Complaints {
             ErrorKind::ModuleMissing if self.is_first(&["module", provider]) => {
                 tracing::warn!(provider, %error, "nothing is cached at this provider (said once)");
             }
+            ErrorKind::Refused if operation == RELEASE => self.unreleased(provider, error),
             ErrorKind::Refused => {
                 // Texts of one kind differ in numbers and names; the code and the first words do not.
                 let text = error.to_string();
@@ -59,18 +76,37 @@ impl Complaints {
                     .take(48)
                     .collect();
                 if self.is_first(&["refused", operation, family, &kind]) {
-                    tracing::warn!(provider, operation, family, %error, "the cache refuses this for good (said once)");
+                    tracing::warn!(provider, operation, family, code = error.code(), %error, "the cache refuses this for good (said once)");
                 }
             }
             ErrorKind::Unavailable => {
-                let text = error.to_string();
-                if let Some(code) = setting_that_fails(&text)
-                    && self.is_first(&["needs", provider, operation, code])
+                if let Some(code) = error.code()
+                    && SERVES_NOTHING.contains(&code)
+                    && self.is_first(&["serves nothing", provider, code])
                 {
-                    tracing::warn!(provider, operation, %error, "the cache is of no use until the server is set right (said once)");
+                    tracing::warn!(
+                        provider,
+                        operation,
+                        code,
+                        %error,
+                        "the cache is of no use while the server answers so; calls go on without it (said once)"
+                    );
                 }
             }
             _ => {}
+        }
+    }
+
+    /// Not a matter of the family: no failed load of any gives its lease back.
+    fn unreleased(&self, provider: &str, error: &Error) {
+        if self.is_first(&["refused", provider, RELEASE]) {
+            tracing::warn!(
+                provider,
+                code = error.code(),
+                %error,
+                "after a load that fails other callers wait until its lease ends by itself: the cache's user needs \
+                 MCACHE.RELEASE (said once)"
+            );
         }
     }
 
@@ -78,11 +114,6 @@ impl Complaints {
         let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
         said.len() < COMPLAINTS_MAX && said.insert(parts.join("\u{1f}"))
     }
-}
-
-/// Which of them it is.
-fn setting_that_fails(text: &str) -> Option<&'static str> {
-    UNTIL_SET_RIGHT.into_iter().find(|code| text.contains(code))
 }
 
 /// The family of a key that was given none: what is before the first colon of its name.
@@ -104,14 +135,6 @@ mod tests {
         assert!(complaints.is_first(&["a", "c"]));
         let new = (0..10_000).filter(|n| complaints.is_first(&[&n.to_string()]));
         assert_eq!(new.count(), COMPLAINTS_MAX - 2);
-    }
-
-    #[test]
-    fn what_lasts_until_settings_are_changed_is_told_from_what_passes() {
-        let text = "unavailable: \"OOM\": command not allowed when used memory > 'maxmemory'.";
-        assert_eq!(setting_that_fails(text), Some("OOM"));
-        assert_eq!(setting_that_fails("timeout: no answer within 500 ms"), None);
-        assert_eq!(setting_that_fails("unavailable: broken pipe"), None);
     }
 
     #[test]

@@ -122,6 +122,7 @@ impl<C: Codec> Builder<C> {
     ///
     /// A loader that takes longer is not cancelled: its own caller still gets its result. But its lease ends, and the
     /// next in line loads. After twice this time those who wait in a process wait for no other: one of them loads.
+    /// Within a loader that is so after a quarter of it: the other process may wait for what is loaded here.
     #[must_use]
     pub fn loader_timeout(mut self, timeout: Duration) -> Self {
         self.loader_timeout = timeout;
@@ -401,6 +402,11 @@ async fn warn_of_absent(providers: &[Arc<dyn Provider>]) {
     for (provider, ping) in providers.iter().zip(pings) {
         if let Err(error) = ping {
             match error.kind() {
+                ErrorKind::Config => tracing::error!(
+                    provider = provider.id(),
+                    %error,
+                    "this provider cannot work as it is configured"
+                ),
                 ErrorKind::ModuleMissing => tracing::warn!(
                     provider = provider.id(),
                     %error,

@@ -31,6 +31,8 @@ pub struct Error(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     kind: ErrorKind,
+    /// What a server calls it.
+    code: Option<Box<str>>,
     message: String,
 }
 
@@ -85,10 +87,25 @@ impl ErrorKind {
 impl Error {
     /// An error of this kind, and what is to be said about it.
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
+        Self::with_code(kind, None, message)
+    }
+
+    /// The same, with the word by which the server that answered so calls it.
+    pub(crate) fn with_code(
+        kind: ErrorKind,
+        code: Option<&str>,
+        message: impl Into<String>,
+    ) -> Self {
         Self(Arc::new(Inner {
             kind,
+            code: code.map(Into::into),
             message: message.into(),
         }))
+    }
+
+    /// What the server that answered so calls it: `OOM`, `NOPERM`. `None`: no server did.
+    pub(crate) fn code(&self) -> Option<&str> {
+        self.0.code.as_deref()
     }
 
     /// What went wrong.
@@ -127,7 +144,7 @@ impl Error {
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Inner { kind, message } = &*self.0;
+        let Inner { kind, message, .. } = &*self.0;
         match message.is_empty() {
             true => f.write_str(kind.prefix()),
             false => write!(f, "{}: {message}", kind.prefix()),

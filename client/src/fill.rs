@@ -2,8 +2,6 @@
 //!
 //! How one comes to it is in `load`; loads of several keys at once are in `gather`.
 
-use std::sync::Arc;
-
 use bytes::Bytes;
 use tokio::time::{Instant, sleep};
 
@@ -101,14 +99,14 @@ impl<V> Fill<V> {
     }
 
     /// There is one: keeps it, and shares it with those who wait.
-    pub(crate) async fn complete(self, core: &Arc<Core>, sealed: Sealed, began: Instant) {
+    pub(crate) async fn complete(self, core: &Core, sealed: Sealed, began: Instant) {
         if self.refreshes {
             core.throttle.forget(self.grants.key());
         }
         match (sealed.value, self.leader) {
             (Some(value), leader) if sealed.terms.keep && !self.grants.is_empty() => {
                 self.grants
-                    .store_in_background(core.clone(), value, sealed.terms, leader, began)
+                    .store_in_background(value, sealed.terms, leader, began)
                     .await;
             }
             (Some(value), Some(leader)) => leader.finish(Outcome::Unconfirmed { value, began }),

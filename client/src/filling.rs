@@ -51,7 +51,7 @@ impl<C: Codec> Filling<'_, C> {
             return Ok(false);
         };
         let terms = self.policy.bare_terms();
-        let stored = self.grants.store(&self.handle.core, value, &terms).await?;
+        let stored = self.grants.store(value, &terms).await?;
         Ok(stored.accepted > 0 && stored.refused == 0)
     }
 }

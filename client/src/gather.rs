@@ -26,12 +26,12 @@ use tokio::time::{Instant, timeout};
 use tracing::Instrument;
 
 use crate::{
-    Codec, Loaded, Policy, Result, Served, Source,
+    Codec, Error, Loaded, Policy, Result, Served, Source,
     core::{Chosen, Handle, Opened},
     fill::{AtHand, Errors, Fill, Sealed},
     flight::Leader,
     key::FullKey,
-    load::{Asked, Loading, PATIENCE},
+    load::{self, Asked, Loading},
     nesting, telemetry,
 };
 
@@ -88,12 +88,16 @@ impl<C> Clone for Gathering<'_, C> {
 
 impl<C> Copy for Gathering<'_, C> {}
 
-impl<C: Codec> Gathering<'_, C> {
+impl<'a, C: Codec> Gathering<'a, C> {
     /// The live values of these full keys, each of the first provider that has it, and where it came from.
+    ///
+    /// # Errors
+    ///
+    /// What a provider refuses for good, and which one it is.
     pub(crate) async fn live_values<T: DeserializeOwned>(
         self,
         keys: &[Bytes],
-    ) -> Result<Vec<Option<(T, Source)>>> {
+    ) -> Result<Vec<Option<(T, Source)>>, (&'a str, Error)> {
         let mut values: Vec<Option<(T, Source)>> = keys.iter().map(|_| None).collect();
         for chosen in self.chosen {
             let provider = &chosen.provider;
@@ -120,15 +124,19 @@ impl<C: Codec> Gathering<'_, C> {
                         values[*at] = found.and_then(|found| open(&found, Source::Hit));
                     }
                 }
-                Err(error) if error.is_refused() => return Err(error),
-                Err(error) => {
-                    let family = self.handle.core.family_of(&keys[missing[0]], self.policy);
-                    let complaints = &self.handle.core.complaints;
-                    complaints.failed_open(provider.id(), "get_many", &family, &error);
-                }
+                Err(error) if error.is_refused() => return Err((provider.id(), error)),
+                Err(error) => self.complain(provider.id(), &keys[missing[0]], &error),
             }
         }
         Ok(values)
+    }
+
+    /// Several keys, this among them, could not be read at once.
+    fn complain(self, provider: &str, key: &[u8], error: &Error) {
+        let core = &self.handle.core;
+        let family = core.family_of(key, self.policy);
+        core.complaints
+            .failed_open(provider, "get_many", &family, error);
     }
 
     /// Everything, loaded here and now if it must be.
@@ -220,8 +228,12 @@ impl<C: Codec> Gathering<'_, C> {
             .iter()
             .map(|item| item.full_key.bytes().clone())
             .collect();
-        // What may not be read is not there.
-        let live = self.live_values(&keys).await.unwrap_or_default();
+        let live = self.live_values(&keys).await;
+        // What may not be read at once is asked for one by one.
+        let live = live.unwrap_or_else(|(provider, error)| {
+            self.complain(provider, &keys[0], &error);
+            Vec::new()
+        });
         for (item, found) in items.iter().zip(live) {
             let Some((value, source)) = found else {
                 continue;
@@ -269,7 +281,7 @@ impl<C: Codec> Gathering<'_, C> {
         F: Fn(Vec<K>) -> Fut,
         Fut: Future<Output = Result<HashMap<K, Loaded<T>>, E>>,
     {
-        let patience = self.handle.core.loader_timeout.saturating_mul(PATIENCE);
+        let patience = load::patience(&self.handle.core);
         let began = Instant::now();
         for round in 1.. {
             // Ours first, and to the end: another caller may wait for them while it fills what we wait for next.

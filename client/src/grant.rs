@@ -6,7 +6,8 @@ use bytes::Bytes;
 use tokio::{runtime::Handle, time::Instant};
 
 use crate::{
-    Result, complaints,
+    Result,
+    complaints::{self, RELEASE},
     core::{Chosen, Core},
     flight::{Leader, Outcome},
     policy::Terms,
@@ -17,6 +18,7 @@ use crate::{
 /// When a fill of a key began, according to each provider that was reached. Dropped with leases unused, it gives them
 /// back, so that a caller that waits in another process need not wait for them to end.
 pub(crate) struct Grants {
+    core: Arc<Core>,
     key: Bytes,
     grants: Vec<Grant>,
     /// On which leases are given back, if they are dropped where no other is.
@@ -32,8 +34,9 @@ struct Grant {
 }
 
 impl Grants {
-    pub(crate) fn none(key: &Bytes) -> Self {
+    pub(crate) fn none(core: &Arc<Core>, key: &Bytes) -> Self {
         Self {
+            core: core.clone(),
             key: key.clone(),
             grants: Vec::new(),
             runtime: Handle::try_current().ok(),
@@ -78,12 +81,14 @@ impl Grants {
         let runtime = Handle::try_current().ok().or_else(|| self.runtime.clone());
         // Without a runtime there is no task to send it; the lease ends by itself.
         let Some(runtime) = runtime else { return };
-        let key = self.key.clone();
+        let (core, key) = (self.core.clone(), self.key.clone());
         runtime.spawn(async move {
             for grant in leased {
                 let provider = &grant.chosen.provider;
                 if let Err(error) = provider.release(&key, &grant.token).await {
-                    telemetry::failed_open(provider.id(), "release", &error);
+                    let family = complaints::family_of(core.namespace.key_of(&key));
+                    core.complaints
+                        .failed_open(provider.id(), RELEASE, &family, &error);
                 }
             }
         });
@@ -94,12 +99,8 @@ impl Grants {
     /// # Errors
     ///
     /// The first provider's that failed, after all were tried.
-    pub(crate) async fn store(
-        mut self,
-        core: &Core,
-        value: Bytes,
-        terms: &Terms,
-    ) -> Result<Stored> {
+    pub(crate) async fn store(mut self, value: Bytes, terms: &Terms) -> Result<Stored> {
+        let core = self.core.clone();
         let tags = core.namespace.stored_tags(&terms.tags);
         let mut stored = Stored::default();
         let mut failure = None;
@@ -152,7 +153,6 @@ impl Grants {
     /// after them.
     pub(crate) async fn store_in_background(
         self,
-        core: Arc<Core>,
         value: Bytes,
         terms: Terms,
         leader: Option<Leader>,
@@ -161,10 +161,10 @@ impl Grants {
         if let Some(leader) = &leader {
             leader.close();
         }
-        let running = core.background.enter();
+        let running = self.core.background.enter();
         let mut store = Box::pin(async move {
             let _running = running;
-            let stored = self.store(&core, value.clone(), &terms).await;
+            let stored = self.store(value.clone(), &terms).await;
             let Some(leader) = leader else { return };
             // One provider that accepted the token is proof: an invalidation that a caller has seen acknowledged would
             // have reached that provider too, and made it refuse.

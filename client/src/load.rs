@@ -12,8 +12,8 @@
 //! ```
 //!
 //! The loader is reached within a bounded time, also when the cache does not answer or fails: calls have deadlines,
-//! waiting ends after two loader timeouts (three where another caller of this process tries at last), and the rounds
-//! are counted. A fill's token is taken before the loader is called.
+//! waiting ends after two loader timeouts (three where another caller of this process tries at last; within a loader a
+//! quarter of one), and the rounds are counted. A fill's token is taken before the loader is called.
 //!
 //! A source that fails is asked by one caller at a time: those who waited either get the error or take turns. While a
 //! stale value is at hand it is not asked at all for a moment.
@@ -46,7 +46,20 @@ const ROUNDS_MAX: usize = 8;
 /// How many loader timeouts a caller waits for others before it loads on its own. More than one: when a holder of the
 /// lease stalls until it ends, the next in line takes over, and those behind that one must still be there to get its
 /// result. With one they would all run out of patience at the moment at which the lease ends, and all load at once.
-pub(crate) const PATIENCE: u32 = 2;
+const PATIENCE: u32 = 2;
+
+/// As what part of the loader timeout a load within a load waits for others. Another process may load what it waits for
+/// and wait for what it loads, which neither can know: see [`nesting`]. Then both have their values long before the
+/// outer loads have overrun.
+const NESTED_PATIENCE: u32 = 4;
+
+/// How long a caller waits for others before it loads on its own.
+pub(crate) fn patience(core: &Core) -> Duration {
+    match nesting::is_loading() {
+        true => core.loader_timeout / NESTED_PATIENCE,
+        false => core.loader_timeout.saturating_mul(PATIENCE),
+    }
+}
 
 /// One caller's way to one value.
 #[derive(Clone, Copy)]
@@ -126,7 +139,7 @@ impl Loading<'_> {
                 .iter()
                 .any(|chosen| chosen.pending.holds_back(self.key.as_slice())),
         };
-        let patience_max = self.core.loader_timeout.saturating_mul(PATIENCE);
+        let patience_max = patience(self.core);
         let patience = || patience_max.saturating_sub(arrival.at.elapsed());
         let (mut rounds, mut has_waited) = (0, false);
         if let Some(first) = self.chosen.first()
@@ -318,7 +331,7 @@ impl Loading<'_> {
     }
 
     fn begun<'g>(&self, grants: &'g mut Option<Grants>) -> &'g mut Grants {
-        grants.get_or_insert_with(|| Grants::none(self.key.bytes()))
+        grants.get_or_insert_with(|| Grants::none(self.core, self.key.bytes()))
     }
 
     /// The fill these grants allow; `None` if another caller of this process is filling already and they do not say
@@ -362,7 +375,7 @@ impl Loading<'_> {
 
     /// For a fill that no provider knows of.
     pub(crate) fn nothing_granted(&self) -> Grants {
-        Grants::none(self.key.bytes())
+        Grants::none(self.core, self.key.bytes())
     }
 
     fn fill_without_cache<V>(&self, leader: Leader) -> Fill<V> {
@@ -376,7 +389,7 @@ impl Loading<'_> {
 
     /// When a fill begun now began, according to each provider that can be reached.
     pub(crate) async fn tokens(&self) -> Grants {
-        let mut grants = Grants::none(self.key.bytes());
+        let mut grants = Grants::none(self.core, self.key.bytes());
         for chosen in self.reachable() {
             self.take_token(chosen, &mut grants).await;
         }

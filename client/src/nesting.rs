@@ -13,8 +13,9 @@
 //! ```
 //!
 //! So it is written down which load waits for which fill, and a caller that would close a circle loads by itself. What
-//! is known is what this process does, in the tasks of the loaders themselves; a circle over other processes or through
-//! spawned tasks ends when a load has taken as long as it may.
+//! is known is what this process does, in the tasks of the loaders themselves. So a load within a load waits for others
+//! no longer than a quarter of the loader timeout, which ends a circle over other processes; one through spawned tasks
+//! ends when a load has taken as long as it may.
 
 use std::{
     collections::HashMap,

@@ -43,7 +43,7 @@ use mcache_core::near::Own;
 use self::backlog::{Backlog, Bounds, Item, Parcel, Progress, Ticket, orders_of};
 use crate::{
     Error, ErrorKind, Result, Settled, Tags,
-    background::{Background, spawn_or},
+    background::{Background, Unfinished, spawn_or},
     near::{Near, OwnGuard},
     provider::{Mode, Provider},
     server::Settling,
@@ -264,16 +264,10 @@ impl Pending {
         let running = shared.background.enter();
         let attempt = async move {
             let _running = running;
-            let mut under_way = UnderWay {
-                shared: &shared,
-                order: &order,
-                own,
-                is_over: false,
-            };
+            // If the attempt ends with its runtime, the order is tried again on another one.
+            let under_way = Unfinished::new(own, |own| drop(shared.keep(&order, own)));
             let sent = shared.send(&order).await;
-            under_way.is_over = true;
-            let own = under_way.own.take();
-            drop(under_way);
+            let own = under_way.end().flatten();
             match sent {
                 Ok((entries, settling)) => {
                     drop(own);
@@ -303,22 +297,6 @@ impl Pending {
             let what = format!("the runtime is shutting down: {error}");
             Err(Error::new(ErrorKind::Unavailable, what))
         })
-    }
-}
-
-/// An attempt. If it ends with its runtime, the order is tried again on another one.
-struct UnderWay<'a> {
-    shared: &'a Arc<Shared>,
-    order: &'a Order,
-    own: Option<OwnGuard>,
-    is_over: bool,
-}
-
-impl Drop for UnderWay<'_> {
-    fn drop(&mut self) {
-        if !self.is_over {
-            self.shared.keep(self.order, self.own.take());
-        }
     }
 }
 

@@ -28,7 +28,20 @@ impl From<CallError> for Error {
             ErrorKind::ModuleMissing => format!("{error} (PlainRedisProvider needs none)"),
             _ => error.to_string(),
         };
-        Self::new(kind, message)
+        let code = match &error {
+            CallError::Redis(redis) => code_of(redis),
+            CallError::Timeout(_) | CallError::Resting => None,
+        };
+        Self::with_code(kind, code, message)
+    }
+}
+
+/// What the server calls it.
+pub(super) fn code_of(error: &RedisError) -> Option<&str> {
+    match error.kind() {
+        // Of a connection that could not be made: what the server said is not kept.
+        RedisKind::AuthenticationFailed => Some("WRONGPASS"),
+        _ => error.code(),
     }
 }
 
@@ -93,5 +106,20 @@ mod tests {
             (RedisKind::Server(ServerErrorKind::NoPerm), "no permission").into()
         ));
         assert!(refused(make_extension_error("WRONGTYPE".into(), None)));
+    }
+
+    #[test]
+    fn an_error_carries_the_word_by_which_the_server_calls_it() {
+        let code = |error: CallError| Error::from(error).code().map(str::to_owned);
+        let oom = make_extension_error("OOM".into(), Some("used memory > 'maxmemory'".into()));
+        assert_eq!(code(oom.into()).as_deref(), Some("OOM"));
+        let named: RedisError = (RedisKind::Server(ServerErrorKind::NoPerm), "refused").into();
+        assert_eq!(code(named.into()).as_deref(), Some("NOPERM"));
+        // A user may be called as it pleases.
+        let text = make_extension_error("WRONGTYPE".into(), Some("of user NOAUTH".into()));
+        assert_eq!(code(text.into()).as_deref(), Some("WRONGTYPE"));
+        let login: RedisError = (RedisKind::AuthenticationFailed, "no").into();
+        assert_eq!(code(login.into()).as_deref(), Some("WRONGPASS"));
+        assert_eq!(code(CallError::Resting), None);
     }
 }

@@ -5,7 +5,7 @@ use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::{RedisOptions, RedisProvider};
+use super::{RedisOptions, RedisProvider, Topology, link::Link};
 
 /// What a command is answered with, as it stands on the wire. `None`: nothing, and the connection ends.
 pub(crate) type Reply = Option<Vec<u8>>;
@@ -40,8 +40,27 @@ impl Fake {
 
     /// A provider that talks to it, and does not wait long.
     pub(crate) fn provider(&self) -> RedisProvider {
+        self.provider_with(Self::options())
+    }
+
+    /// The link of such a provider, which rests for long after so many failures.
+    pub(super) fn link(&self, failures: u32) -> Arc<Link> {
+        let long = Duration::from_secs(3600);
+        match self
+            .provider_with(Self::options().breaker(failures, long))
+            .topology
+        {
+            Topology::Single(link) => link,
+            Topology::Cluster(_) => unreachable!("the address of one server"),
+        }
+    }
+
+    fn options() -> RedisOptions {
+        RedisOptions::default().command_deadline(Duration::from_millis(200))
+    }
+
+    fn provider_with(&self, options: RedisOptions) -> RedisProvider {
         let url = format!("redis://127.0.0.1:{}", self.port);
-        let options = RedisOptions::default().command_deadline(Duration::from_millis(200));
         RedisProvider::new(&url, options).expect("an address")
     }
 

@@ -196,9 +196,11 @@ impl<F: Future<Output = Answered> + Send + 'static> Drop for Awaited<F> {
             let Ok((Ok(answer), mut connection, cmd)) = timeout(lease, call).await else {
                 return;
             };
-            if let Some(cmd) = give_back(&cmd, answer)
-                && let Err(error) = send(&mut connection, &cmd, redirected).await
-            {
+            let Some(cmd) = give_back(&cmd, answer) else {
+                return;
+            };
+            let given_back = send(&mut connection, &cmd, redirected).await;
+            if let Err(error) = given_back.and_then(Value::extract_error) {
                 tracing::debug!(%error, "a lease that came too late was not given back");
             }
         });

@@ -35,11 +35,15 @@ use super::{
     parked::Parked,
     settle::Settlers,
 };
-use crate::background::spawn_or;
+use crate::background::{Unfinished, spawn_or};
 
 /// A connection on which this many calls in a row timed out is replaced: the peer may be gone without having said so,
 /// and the kernel would take minutes to notice.
 const TIMEOUTS_BEFORE_REDIAL: u32 = 3;
+
+/// A connection that leads to a replica is replaced when it is so old: perhaps the server will be a replica for as long
+/// as it lives, and no call should dial for nothing.
+const REPLICA_REDIAL: Duration = Duration::from_millis(100);
 
 /// How often a caller that waits in the server asks whether the server is still there.
 const HEARTBEAT: Duration = Duration::from_secs(1);
@@ -82,23 +86,8 @@ type Dialled = watch::Receiver<Option<Result<Connection, RedisError>>>;
 struct Connection {
     /// Tells connections apart, so that a late failure of an old one does not cost the new one.
     generation: u64,
+    since: Instant,
     line: Line,
-}
-
-/// A caller that waits for an answer. Dropped without one, it leaves a question: is the server still there? Or else a
-/// server that hangs would never be found out by callers who all have less patience than a call may take.
-struct Waiting<'a> {
-    link: &'a Arc<Link>,
-    lane: Lane,
-    is_answered: bool,
-}
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        if !self.is_answered && Handle::try_current().is_ok() {
-            self.link.find_out(self.lane);
-        }
-    }
 }
 
 impl idle::Handle for Connection {
@@ -169,6 +158,7 @@ impl Link {
                 loop {
                     let Connection {
                         generation: from,
+                        since,
                         line,
                     } = match self.idle.take() {
                         Some(connection) => connection,
@@ -181,20 +171,18 @@ impl Link {
                     }
                     self.idle.put(Connection {
                         generation: from,
+                        since,
                         line,
                     });
                     break answer;
                 }
             });
-            let mut waiting = self.waiting(Lane::Shared);
-            let answer = self.judge(urgency, began, call).await;
-            waiting.is_answered = true;
-            answer
+            self.judge(urgency, began, call).await
         };
         self.conclude(answer, generation, began)?
             .extract_error()
             .map_err(|error| {
-                self.heed(&error, generation);
+                self.heed(&error);
                 error.into()
             })
     }
@@ -218,17 +206,14 @@ impl Link {
         let mut generation = None;
         let send = |line| async move { ask.send(line).await.0 };
         let call = self.over(Lane::Bulk, &mut generation, send);
-        let mut waiting = self.waiting(Lane::Bulk);
-        let answer: Result<Value, CallError> = match timeout(deadline, call).await {
-            Ok(answer) => answer.map_err(CallError::from),
-            Err(_) => Err(CallError::Timeout(deadline)),
-        };
-        waiting.is_answered = true;
+        let answer = self
+            .awaited(Lane::Bulk, deadline, Instant::now(), call)
+            .await;
         if answer.is_err() {
             self.discard(generation);
         }
         answer?.extract_error().map_err(|error| {
-            self.heed(&error, generation);
+            self.heed(&error);
             error.into()
         })
     }
@@ -252,11 +237,7 @@ impl Link {
         let answers = self.conclude(answers, generation, began)?;
         Ok(answers
             .into_iter()
-            .map(|answer| {
-                answer
-                    .extract_error()
-                    .inspect_err(|error| self.heed(error, generation))
-            })
+            .map(|answer| answer.extract_error().inspect_err(|error| self.heed(error)))
             .collect())
     }
 
@@ -283,14 +264,6 @@ impl Link {
         Ok(self.dialer.subscribe(&self.options, channel).await?)
     }
 
-    fn waiting(self: &Arc<Self>, lane: Lane) -> Waiting<'_> {
-        Waiting {
-            link: self,
-            lane,
-            is_answered: false,
-        }
-    }
-
     /// Asks with all the patience that a call may have, and draws the conclusions. One question at a time.
     fn find_out(self: &Arc<Self>, lane: Lane) {
         if self.in_question.swap(true, Relaxed) {
@@ -311,7 +284,7 @@ impl Link {
 
     /// Runs a call that begins now under the deadline and the breaker.
     async fn judge<T>(
-        &self,
+        self: &Arc<Self>,
         urgency: Urgency,
         now: Instant,
         call: impl Future<Output = Result<T, RedisError>>,
@@ -320,7 +293,27 @@ impl Link {
             return Err(CallError::Resting);
         }
         let deadline = self.options.command_deadline;
-        match timeout_at(end_of(deadline, now), call).await {
+        self.awaited(Lane::Shared, deadline, now, call).await
+    }
+
+    /// Runs a call that began at `now` under a deadline. A caller that goes away before it has an answer leaves a
+    /// question: is the server still there? Or else a server that hangs would never be found out by callers who all
+    /// have less patience than a call may take.
+    async fn awaited<T>(
+        self: &Arc<Self>,
+        lane: Lane,
+        deadline: Duration,
+        now: Instant,
+        call: impl Future<Output = Result<T, RedisError>>,
+    ) -> Result<T, CallError> {
+        let waiting = Unfinished::new(lane, |lane| {
+            if Handle::try_current().is_ok() {
+                self.find_out(lane);
+            }
+        });
+        let answer = timeout_at(end_of(deadline, now), call).await;
+        waiting.end();
+        match answer {
             Ok(answer) => Ok(answer?),
             Err(_) => Err(CallError::Timeout(deadline)),
         }
@@ -396,10 +389,9 @@ impl Link {
     }
 
     /// Some errors are about the connection rather than the command.
-    fn heed(&self, error: &RedisError, generation: Option<u64>) {
-        // A primary that has become a replica: behind a Sentinel, dialling again finds its successor.
+    fn heed(&self, error: &RedisError) {
         if error.kind() == RedisKind::Server(ServerErrorKind::ReadOnly) {
-            self.discard(generation);
+            self.leads_to_replica();
         }
     }
 
@@ -462,6 +454,7 @@ impl Link {
         let outcome = self.dialer.dial(&self.options, purpose).await;
         let outcome = outcome.map(|connection| Connection {
             generation: next_generation(),
+            since: Instant::now(),
             line: Line {
                 connection,
                 runtime: Handle::current(),
@@ -494,11 +487,12 @@ impl Link {
         now.saturating_duration_since(since) > self.options.connect_timeout.saturating_add(GRACE)
     }
 
-    /// The connection leads to the wrong place: the next call makes another.
-    pub(super) fn redial(&self) {
+    /// The primary has become a replica: behind a Sentinel, dialling again finds its successor. The next call does.
+    pub(super) fn leads_to_replica(&self) {
         for lane in [Lane::Shared, Lane::Bulk] {
             let mut slot = self.slot(lane);
-            if matches!(&*slot, Slot::Up(_)) {
+            if matches!(&*slot, Slot::Up(connection) if connection.since.elapsed() >= REPLICA_REDIAL)
+            {
                 self.empty(lane, &mut slot);
             }
         }
@@ -544,4 +538,27 @@ fn next_generation() -> u64 {
 
 fn dialling_ended() -> RedisError {
     std::io::Error::from(std::io::ErrorKind::NotConnected).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::server::fake::{Fake, until};
+
+    #[tokio::test]
+    async fn callers_of_several_commands_who_go_away_leave_a_question_as_others_do() {
+        let server = Fake::start(|_| {
+            loop {
+                std::thread::park();
+            }
+        });
+        let link = server.link(1);
+        let mut pipeline = redis::pipe();
+        pipeline.cmd("MCACHE.HELP").cmd("MCACHE.HELP");
+        let call = link.call_all(&pipeline, Urgency::MustArrive);
+        let gone = timeout(Duration::from_millis(20), call).await;
+        assert!(gone.is_err(), "it is not answered");
+        let allows = || link.breaker.allows(Instant::now().into_std());
+        until("it is found out that the server hangs", || !allows()).await;
+    }
 }

@@ -340,9 +340,10 @@ impl RedisProvider {
     /// The server has answered as a replica: look for its successor.
     fn is_replica(&self) -> Error {
         self.topology.is_another();
-        Error::new(
+        Error::with_code(
             ErrorKind::Unavailable,
-            "the server has become a replica".to_owned(),
+            Some("READONLY"),
+            "the server is a replica, which takes no entries and no invalidations",
         )
     }
 }
@@ -372,8 +373,47 @@ async fn has_module(link: &Arc<Link>) -> Result<()> {
         .await;
     match asked.map_err(Error::from) {
         // A user that may not call MCACHE.HELP may still use the cache.
-        Err(error) if error.is_refused() => Ok(()),
+        Err(error) if error.code() == Some("NOPERM") => Ok(()),
         asked => asked.map(drop),
+    }
+}
+
+/// Whether a server is one by itself, as its address says.
+///
+/// # Errors
+///
+/// [`ErrorKind::Config`]: one of several nodes of a cluster would serve some keys, and the others would not hear of
+/// invalidations; a Sentinel keeps nothing.
+async fn is_one_server(link: &Arc<Link>) -> Result<()> {
+    let ask = async |command: &str, section: &str| {
+        let mut cmd = redis::cmd(command);
+        cmd.arg(section);
+        // Where it cannot be asked nothing is known against it.
+        link.call(&cmd, Urgency::Optional).await.ok()
+    };
+    let cluster = ask("CLUSTER", "INFO").await;
+    let view = cluster.and_then(|info| slots::View::read(&info).ok());
+    if view.is_some_and(|view| view.size > 1) {
+        return Err(Error::new(
+            ErrorKind::Config,
+            "the server is one of several nodes of a cluster, and the others would not hear of invalidations: its address \
+             begins with redis+cluster://",
+        ));
+    }
+    match has_module(link).await {
+        Err(error) if error.kind() == ErrorKind::ModuleMissing => {
+            let server = ask("INFO", "server").await;
+            let text = server.and_then(|info| command::read_text(info).ok());
+            let text = text.map(|text| String::from_utf8_lossy(&text).into_owned());
+            match text.is_some_and(|text| text.contains("redis_mode:sentinel")) {
+                true => Err(Error::new(
+                    ErrorKind::Config,
+                    "the server is a Sentinel: its address begins with redis+sentinel:// and ends with the name of the primary",
+                )),
+                false => Err(error),
+            }
+        }
+        asked => asked,
     }
 }
 
@@ -381,7 +421,7 @@ impl Topology {
     /// What we are connected to is not what it was: look again.
     fn is_another(&self) {
         match self {
-            Self::Single(link) => link.redial(),
+            Self::Single(link) => link.leads_to_replica(),
             Self::Cluster(cluster) => cluster.refresh_soon(),
         }
     }
@@ -405,7 +445,7 @@ impl Provider for RedisProvider {
             match &self.topology {
                 Topology::Single(link) => {
                     link.call(&redis::cmd("PING"), Urgency::Optional).await?;
-                    has_module(link).await
+                    is_one_server(link).await
                 }
                 Topology::Cluster(cluster) => {
                     for link in cluster.primaries().await? {

@@ -26,9 +26,6 @@ use crate::{
     provider::{FetchOptions, Lookup, Mode, Store},
 };
 
-/// What comes before the error of a server that grants nothing.
-const REFUSALS: [&str; 2] = ["NONEAR", "NOPERM"];
-
 // ---- spelling and reading ----
 
 fn feed(position: Option<&[u8]>, wait: Duration, prefix: &[u8]) -> Cmd {
@@ -213,11 +210,12 @@ impl FeedLine {
             Ok(answer) => answer,
             Err(error) => {
                 let text = error.to_string();
-                let refused = REFUSALS.iter().any(|word| text.contains(word))
-                    || text.contains("unknown command");
-                return Err(match refused {
+                let error = Error::from(CallError::from(error));
+                // NONEAR, NOPERM, or a server that does not know the command.
+                let is_refused = error.is_refused() || error.kind() == ErrorKind::ModuleMissing;
+                return Err(match is_refused {
                     true => FeedError::Refused(text),
-                    false => FeedError::Broken(CallError::from(error).into()),
+                    false => FeedError::Broken(error),
                 });
             }
         };

@@ -144,6 +144,8 @@ struct Turns {
     /// A caller waits for a turn that has not begun.
     wanted: bool,
     begun: u64,
+    /// It was said that SETTLE is refused.
+    has_complained: bool,
 }
 
 impl Settler {
@@ -186,7 +188,7 @@ impl Settler {
                 Ok(true) => drop(self.confirmed.send_replace(turn)),
                 outcome => {
                     if let Err(error) = outcome {
-                        tracing::debug!(%error, "SETTLE has no answer");
+                        self.complain(&error);
                         connection = None;
                     }
                     sleep(PAUSE).await;
@@ -195,6 +197,18 @@ impl Settler {
                     }
                 }
             }
+        }
+    }
+
+    fn complain(&self, error: &Error) {
+        if error.is_refused() && !std::mem::replace(&mut self.lock().has_complained, true) {
+            tracing::warn!(
+                %error,
+                "invalidations wait for near caches as long as a near lease lasts: the cache's user needs MCACHE.SETTLE (said \
+                 once)"
+            );
+        } else {
+            tracing::debug!(%error, "SETTLE has no answer");
         }
     }
 

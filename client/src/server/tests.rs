@@ -36,3 +36,19 @@ async fn a_refusal_of_something_else_stays_one() {
     assert!(refused.is_refused());
     assert_eq!(server.calls("MCACHE.FETCH"), 1);
 }
+
+#[tokio::test]
+async fn a_server_that_hides_the_commands_is_told_from_one_whose_user_may_not_call_them() {
+    for (refusal, is_hidden) in [
+        (
+            "NOPERM this user has no permissions to run the 'mcache.help' command",
+            false,
+        ),
+        ("ERR unsupported command", true),
+        ("ERR unknown command 'MCACHE.HELP'", true),
+    ] {
+        let server = Fake::start(move |_| Some(format!("-{refusal}\r\n").into_bytes()));
+        let pinged = server.provider().ping().await;
+        assert_eq!(pinged.is_err(), is_hidden, "{refusal}: {pinged:?}");
+    }
+}

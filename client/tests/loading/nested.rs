@@ -138,3 +138,42 @@ async fn loaders_that_read_the_same_key_load_it_once() {
     assert_eq!((one.expect("loaded"), two.expect("loaded")), (1, 1));
     assert_eq!(loads.into_inner(), 1);
 }
+
+/// Two processes, each of which loads what the other's loader reads: neither can know that it waits for itself.
+#[tokio::test(start_paused = true)]
+async fn a_circle_over_two_processes_ends_long_before_the_loader_timeout() {
+    let timeout = Duration::from_secs(40);
+    let shared = MemoryProvider::default();
+    let process = async || {
+        let builder = Cache::builder_with(shared.clone()).loader_timeout(timeout);
+        builder.caching(true).build().await.expect("a cache")
+    };
+    for is_batch in [false, true] {
+        let (here, there) = (process().await, process().await);
+        let began = Instant::now();
+        let both = tokio::sync::Barrier::new(2);
+        let load = async |cache: &Cache, own: &str, other: &str| {
+            let own = format!("{own} {is_batch}");
+            let other = format!("{other} {is_batch}");
+            let outer = || async {
+                both.wait().await;
+                if is_batch {
+                    let inner = |keys: Vec<String>| async {
+                        Ok::<_, Error>(keys.into_iter().map(|key| (key, Loaded::new(1))).collect())
+                    };
+                    let batch = cache.keys([other.clone()]).get_or_load_many(inner);
+                    return Ok::<u32, Error>(batch.await?[&other] + 1);
+                }
+                let inner = cache
+                    .key(&other)
+                    .get_or_load(|| async { Ok::<_, Error>(1) });
+                Ok::<u32, Error>(inner.await? + 1)
+            };
+            cache.key(&own).get_or_load(outer).await.expect("loaded")
+        };
+        let (one, two) = tokio::join!(load(&here, "1", "2"), load(&there, "2", "1"));
+        assert!(one >= 2 && two >= 2, "{one} {two}");
+        let took = began.elapsed();
+        assert!(took < timeout / 3, "{took:?}");
+    }
+}

@@ -3,8 +3,7 @@
 //! tracing remembers for each place that logs whether a subscriber wants its lines. While one subscriber is known,
 //! the thread that comes there first decides for all by its own subscriber: a subscriber of one thread misses what a
 //! thread without one met before. So the process has one subscriber. It wants everything and hands it to the thread's
-//! listener. It has to be there before anything logs: tests that listen are in a binary of their own,
-//! `tests/logged.rs`, and listen first.
+//! listener. What was decided before it was there is decided anew.
 
 use std::{
     cell::RefCell,
@@ -36,6 +35,7 @@ impl Log {
         static INSTALLED: Once = Once::new();
         INSTALLED.call_once(|| {
             tracing::subscriber::set_global_default(Everything).expect("no other subscriber");
+            tracing::callsite::rebuild_interest_cache();
         });
         let before = LINES.replace(Some(Vec::new()));
         assert_eq!(before, None, "one listens in a thread");

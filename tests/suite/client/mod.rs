@@ -14,3 +14,4 @@ mod refusals;
 mod runtimes;
 mod tls;
 mod topology;
+mod trouble;

@@ -222,8 +222,7 @@ impl Rooms {
 }
 
 fn is_unknown_script(error: &Error) -> bool {
-    let text = error.to_string();
-    error.is_refused() && (text.contains("NOSCRIPT") || text.contains("NoScript"))
+    error.code() == Some("NOSCRIPT")
 }
 
 fn foreign() -> Error {

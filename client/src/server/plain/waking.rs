@@ -18,7 +18,7 @@ use tokio::{
 };
 
 use super::Wire;
-use crate::background::spawn_or;
+use crate::{Error, background::spawn_or};
 
 /// How long to the next look where messages come.
 const LOOK_LISTENING: Duration = Duration::from_secs(1);
@@ -46,6 +46,8 @@ struct Waiters {
     running: bool,
     /// Whether it listens at this moment.
     listening: bool,
+    /// It was said that it may not.
+    has_complained: bool,
 }
 
 /// One who waits; told from the moment it is made.
@@ -97,6 +99,20 @@ impl Waking {
     fn tell_all(&self) {
         for (told, _) in self.lock().waiting.values() {
             told.notify_waiters();
+        }
+    }
+
+    fn complain(&self, channel: &[u8], error: Error) {
+        if error.is_refused() && !std::mem::replace(&mut self.lock().has_complained, true) {
+            let channel = channel.escape_ascii();
+            tracing::warn!(
+                %channel,
+                %error,
+                "callers who wait for another process's fill look again and again, up to every 5 ms: the cache's user needs \
+                 this channel (said once)"
+            );
+        } else {
+            tracing::debug!(%error, "no messages of fills; looking again by ourselves");
         }
     }
 
@@ -152,9 +168,7 @@ async fn listen(waking: Arc<Waking>, wire: Wire, place: Bytes, channel: Bytes) {
                     }
                 }
             }
-            Err(error) => {
-                tracing::debug!(%error, "no messages of fills; looking again by ourselves")
-            }
+            Err(error) => waking.complain(&channel, error),
         }
         {
             let mut state = waking.lock();
