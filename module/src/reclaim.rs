@@ -2,8 +2,8 @@
 //!
 //! While there is something to free, each round of the event loop runs one slice (`rounds`). A slice lasts at most
 //! `mcache.reclaim-budget-us`, and how much processor time went by since the last slice tells whether clients are being
-//! served: then slices shrink to a quarter of it, with rests between them. Short slices cost little: a round of the loop
-//! without clients takes 5 us.
+//! served: then slices shrink to a quarter of it, with rests between them. Short slices cost little: a round of the
+//! loop without clients takes 5 us.
 //!
 //! Only a primary deletes; replicas and the append-only file get the same deletions as UNLINK.
 

@@ -5,15 +5,15 @@
 //! One statement of an application makes one row of the outbox, in the same transaction, for any number of
 //! consumers. It holds the rows as they were and as they are, without those that did not change, and every value that
 //! any consumer needs. One row without long texts, which most statements change, is two lists of texts; other rows are
-//! objects of texts in one document. What these rows are, which belong together and what happened to them is for each consumer to
-//! say: it knows its entities, their keys and their soft deletion.
+//! objects of texts in one document. What these rows are, which belong together and what happened to them is for each
+//! consumer to say: it knows its entities, their keys and their soft deletion.
 //!
 //! ```text
-//!   UPDATE product SET …               outbox
-//!     │ old_rows, new_rows              xid  id  relation            operation   columns    was      is_now   rows
-//!     ▼                                 901  17  "public"."product"  update      {id,rank}  {p1,7}   {p1,8}
-//!   capture_product_5f3a…()  ─────────▶ 903  18  "public"."product"  delete                                 {"old": […]}
-//!                                       905  19  "public"."product"  everything  (too many rows; TRUNCATE)
+//!   UPDATE product SET …              outbox
+//!     │ old_rows, new_rows             xid  id  relation  operation   columns    was     is_now  rows
+//!     ▼                                901  17  product   update      {id,rank}  {p1,7}  {p1,8}
+//!   capture_product_5f3a…()  ────────▶ 903  18  product   delete                               {"old": […]}
+//!                                      905  19  product   everything  (too many rows; TRUNCATE)
 //! ```
 //!
 //! Three things a trigger of ours must never do to the application's own write: fail (what goes wrong while the change

@@ -158,8 +158,8 @@ impl Outbox {
         Ok(found != Some(LAYOUT))
     }
 
-    /// Locks the tables that are captured and ours to lock, before the outbox is: a writer locks them in this order, and
-    /// would else be ended because of a deadlock.
+    /// Locks the tables that are captured and ours to lock, before the outbox is: a writer locks them in this order,
+    /// and would else be ended because of a deadlock.
     async fn keep_writers_out(&self, work: &Transaction<'_>) -> Result<(), PostgresError> {
         let failed = || PostgresError::sql("waiting for those who write");
         let interests = interest::of_mapping(&self.mapping);

@@ -239,7 +239,7 @@ mod tests {
         assert_eq!(pace.pause(over), LINGERING_PAUSE, "10 is open");
         pace.looked(over, &at("25:30:25"));
         assert_eq!(pace.pause(over), NOTIFIED_PAUSE, "25 began afterwards");
-        // Told again, whoever is open then counts.
+        // Told again: what is open then counts.
         pace.told(over);
         pace.looked(over + AWAKE, &at("25:40:25"));
         assert_eq!(pace.pause(over + AWAKE + GRACE), LINGERING_PAUSE);

@@ -260,7 +260,8 @@ impl Session {
 /// beyond the row $4, $5: of transaction `xmax`, or of the page before; beyond the row $6, $7 of the page before, and
 /// then only what the first page could have had: behind $8. At most $9 rows.
 ///
-/// Where a scan of the index begins is said once: of several bounds it takes any, and walks over what is dead from there.
+/// Where a scan of the index begins is said once: of several bounds it takes any, and walks over what is dead from
+/// there.
 ///
 /// The position in the log is taken after the snapshot, so it is beyond the commit of every row read.
 fn read_statement(schema: &str, concerns: &str) -> String {

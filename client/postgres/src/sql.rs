@@ -82,8 +82,8 @@ pub(super) fn text_in(form: Form, column: &str) -> String {
     }
 }
 
-/// What PostgreSQL refuses to read if a value in this form could depend on a setting of the session or run a function of
-/// somebody else; null if there is no such thing for the type, by its name in `pg_catalog`, or `enum`.
+/// What PostgreSQL refuses to read if a value in this form could depend on a setting of the session or run a function
+/// of another user; null if there is no such thing for the type, by its name in `pg_catalog`, or `enum`.
 ///
 /// The ranges take elements of exactly their type. The other functions also take what PostgreSQL's own rules turn into
 /// their type without being asked, which gives the same text.

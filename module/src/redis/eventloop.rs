@@ -1,8 +1,8 @@
 //! Work between two rounds of the event loop.
 //!
 //! A descriptor that stays readable is registered with Redis's event loop: the loop serves every client that is
-//! ready, calls back, and comes round again without sleeping. It is a timer that nobody reads: once it has fired it is
-//! readable for good, and armed again it is not before it fires again.
+//! ready, calls back, and comes round again without sleeping. It is a timer that is never read: once it has fired it
+//! is readable for good, and armed again it is not before it fires again.
 
 use std::ffi::{CStr, c_int, c_void};
 use std::io;

@@ -1,11 +1,12 @@
-//! How long a slice of reclaim may take, and how long it rests then: the whole budget and not at all while the event loop
-//! is idle; while clients are being served a quarter of the budget, and as long a rest.
+//! How long a slice of reclaim may take, and how long it rests then: the whole budget and not at all while the event
+//! loop is idle; while clients are being served a quarter of the budget, and as long a rest.
 //!
 //! How much processor time the server used since the last slice tells which it is. The rest is not for the clients'
 //! turn, which comes after each slice anyway: a process that never sleeps has to give way to others in the middle of
 //! its work, for milliseconds where processors are few, and a process that sleeps half of the time has not.
 
-/// A round of the event loop that used less processor time served no client: an empty one takes 5 us, one with a GET 20.
+/// A round of the event loop that used less processor time served no client: an empty one takes 5 us, one with a GET
+/// 20.
 const IDLE_ROUND_NS: u64 = 12_000;
 
 /// The pace of slices. Moments are of a monotonic clock, or of one that counts the processor time of this thread, in
