@@ -327,7 +327,7 @@ fn situations_of_postgres_name_tests_that_exist() {
     for name in words.filter(|word| word.contains("::") && !word.contains("...")) {
         let (module, test) = name.rsplit_once("::").expect("it has one");
         let path = match module {
-            "decode::tests" => "client/postgres/src/decode.rs".to_owned(),
+            "decode::tests" => "client/postgres/src/decode/tests.rs".to_owned(),
             module => format!("tests/suite/postgres/{module}.rs"),
         };
         seen += 1;

@@ -6,7 +6,7 @@
 use tokio::time::Instant;
 
 use super::error::PostgresError;
-use super::install::SWEEP_ROWS;
+use super::prune::SWEEP_ROWS;
 use super::source::{OutboxReceipt, OutboxSource};
 use super::timing::in_time;
 

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use tokio_postgres::{Client, Transaction};
+use tokio_postgres::Transaction;
 
 use super::capture::{self, Capture};
 use super::catalogue::INSTALLING;
@@ -16,7 +16,7 @@ use super::form::Form;
 use super::interest::{self, Interest};
 use super::keys::weak_keys;
 use super::layout::LAYOUT;
-use super::outbox::{Outbox, Pruned};
+use super::outbox::Outbox;
 use super::sql::identifier;
 use super::timing::milliseconds;
 
@@ -25,9 +25,6 @@ const SERVER_VERSION_MIN: i32 = 140_000;
 
 /// Lets one installation at a time run: "mcache" as a number.
 const INSTALL_LOCK: i64 = 0x6d63_6163_6865;
-
-/// Rows deleted at a time.
-pub(super) const SWEEP_ROWS: i64 = 10_000;
 
 impl Outbox {
     pub(super) async fn install_in(
@@ -218,7 +215,7 @@ impl Outbox {
     }
 
     /// Lets commits wake sources, unless a consumer does not want it: then all of them count as awake for ever.
-    async fn install_wake(&self, work: &Transaction<'_>) -> Result<(), PostgresError> {
+    pub(super) async fn install_wake(&self, work: &Transaction<'_>) -> Result<(), PostgresError> {
         let schema = identifier(&self.schema);
         work.batch_execute(&format!(
             "UPDATE {schema}.lease AS l
@@ -231,7 +228,7 @@ impl Outbox {
     }
 
     /// Makes what captures a table: as widely as any consumer needs.
-    async fn install_capture(
+    pub(super) async fn install_capture(
         &self,
         work: &Transaction<'_>,
         relation: &str,
@@ -405,94 +402,6 @@ impl Outbox {
         }
         Ok(())
     }
-
-    /// Ends what consumers hold that are absent for too long, deletes what all others have acknowledged, and takes away
-    /// what is captured for none: triggers of tables, and columns. Nothing else ever takes any of these away.
-    ///
-    /// Sources delete acknowledged rows and notice absent consumers by themselves; call this after a release has ended
-    /// for good, or every night. What is left of an expired consumer is its name, by which it is known when it comes
-    /// back.
-    ///
-    /// # Errors
-    ///
-    /// When the database refuses; nothing is changed then.
-    pub async fn prune(&self, client: &mut Client) -> Result<Pruned, PostgresError> {
-        let failed = || PostgresError::sql("pruning the outbox");
-        let schema = identifier(&self.schema);
-        let work = client.transaction().await.map_err(failed())?;
-        begin(&work).await?;
-        let mut pruned = Pruned::default();
-        let expired = work
-            .query(&format!("SELECT {schema}.expire()"), &[])
-            .await
-            .map_err(failed())?;
-        for row in &expired {
-            pruned.expired.push(row.try_get(0).map_err(failed())?);
-        }
-        work.execute(
-            &format!(
-                "DELETE FROM {schema}.interest WHERE consumer IN (
-                   SELECT id FROM {schema}.consumer WHERE expired_at IS NOT NULL)"
-            ),
-            &[],
-        )
-        .await
-        .map_err(failed())?;
-        self.install_wake(&work).await?;
-        let captured = work
-            .query(
-                &format!(
-                    "SELECT c.relation, EXISTS (SELECT FROM {schema}.interest AS i WHERE i.relation = c.relation),
-                       to_regclass(c.relation) IS NOT NULL
-                     FROM {schema}.capture AS c ORDER BY 1"
-                ),
-                &[],
-            )
-            .await
-            .map_err(failed())?;
-        for row in &captured {
-            let relation: String = row.try_get(0).map_err(failed())?;
-            let (needed, exists): (bool, bool) = (
-                row.try_get(1).map_err(failed())?,
-                row.try_get(2).map_err(failed())?,
-            );
-            if needed && exists {
-                if self
-                    .install_capture(&work, &relation, Width::AsNeeded)
-                    .await?
-                {
-                    pruned.narrowed.push(relation);
-                }
-            } else if !needed {
-                let function = identifier(&Capture::function_name(&relation));
-                work.batch_execute(&format!(
-                    "DROP FUNCTION IF EXISTS {schema}.{function}() CASCADE"
-                ))
-                .await
-                .map_err(failed())?;
-                for table in ["capture", "seen"] {
-                    work.execute(
-                        &format!("DELETE FROM {schema}.{table} WHERE relation = $1"),
-                        &[&relation],
-                    )
-                    .await
-                    .map_err(failed())?;
-                }
-                pruned.released.push(relation);
-            }
-        }
-        loop {
-            let rows: i64 = one(&work, &format!("SELECT {schema}.sweep($1)"), &[&SWEEP_ROWS])
-                .await
-                .map_err(failed())?;
-            pruned.rows += rows;
-            if rows < SWEEP_ROWS {
-                break;
-            }
-        }
-        work.commit().await.map_err(failed())?;
-        Ok(pruned)
-    }
 }
 
 /// What a consumer that is not registered may have in its cache.
@@ -506,7 +415,7 @@ pub(super) enum Past {
 
 /// How much of a table is captured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Width {
+pub(super) enum Width {
     /// What is needed and what was captured before.
     AtLeastAsBefore,
     /// What is needed.
@@ -514,7 +423,7 @@ enum Width {
 }
 
 /// One installation at a time, none that waits for a lock for long, and none that our own event trigger looks at.
-async fn begin(work: &Transaction<'_>) -> Result<(), PostgresError> {
+pub(super) async fn begin(work: &Transaction<'_>) -> Result<(), PostgresError> {
     let settings = format!(
         "SET LOCAL lock_timeout = '5s'; SET LOCAL client_min_messages = 'warning'; SET LOCAL {INSTALLING} = 'on';
          SET LOCAL standard_conforming_strings = on; SELECT pg_advisory_xact_lock({INSTALL_LOCK})"
@@ -525,7 +434,7 @@ async fn begin(work: &Transaction<'_>) -> Result<(), PostgresError> {
 }
 
 /// The only value of the only row.
-async fn one<T: for<'a> tokio_postgres::types::FromSql<'a>>(
+pub(super) async fn one<T: for<'a> tokio_postgres::types::FromSql<'a>>(
     work: &Transaction<'_>,
     sql: &str,
     params: &[&(dyn tokio_postgres::types::ToSql + Sync)],

@@ -29,6 +29,7 @@ mod param;
 mod place;
 mod pooler;
 mod position;
+mod prune;
 mod reader;
 mod reading;
 mod replicas;

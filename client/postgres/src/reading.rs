@@ -11,7 +11,7 @@ use tokio_postgres::Row;
 
 use super::decode::{self, One};
 use super::error::PostgresError;
-use super::install::SWEEP_ROWS;
+use super::prune::SWEEP_ROWS;
 use super::replicas::{Position, position};
 use super::source::{OutboxReceipt, OutboxSource, Page, Reading, Receipt, get, snapshot};
 use super::timing::{in_time, milliseconds};

@@ -19,3 +19,4 @@ pub mod shop;
 mod tags;
 mod unlogged;
 mod unusual;
+mod upgrade;

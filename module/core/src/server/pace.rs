@@ -2,9 +2,9 @@
 //! loop is idle; while clients are being served a quarter of the budget, and as long a rest.
 //!
 //! How much processor time the server used since the last slice tells which it is. Falling asleep and waking up take
-//! some, too, so the question is asked after every few slices, behind one that has no rest. The rest is not for the clients'
-//! turn, which comes after each slice anyway: a process that never sleeps has to give way to others in the middle of
-//! its work, for milliseconds where processors are few, and a process that sleeps half of the time has not.
+//! some, too, so the question is asked after every few slices, behind one that has no rest. The rest is not for the
+//! clients' turn, which comes after each slice anyway: a process that never sleeps has to give way to others in the
+//! middle of its work, for milliseconds where processors are few, and a process that sleeps half of the time has not.
 
 /// A round of the event loop that used less processor time served no client: an empty one takes 5 us, one with a GET
 /// 20.
