@@ -1,9 +1,9 @@
 //! Compaction: the few entries and tags that are left of many move together, so that the memory between them goes back.
 //!
 //! A chunk of a slab is freed when its last value leaves, so a single entry that outlives its neighbours would keep the
-//! chunks of its id, of its tags and of their lists. When a fifth of the index could be given back, a pass goes over
-//! all entries, a bounded piece in each call of [`Index::bury`], and moves what is in a high chunk into the lowest one
-//! that has room. Lists give back the room that they do not use.
+//! chunks of its id, of its tags and of their lists. When a fifth of the index could be given back (of a small one an
+//! eighth), a pass goes over all entries, a bounded piece in each call of [`Index::bury`], and moves what is in a high
+//! chunk into the lowest one that has room. Lists give back the room that they do not use.
 //!
 //! Who knows an id is told of the new one: of an entry the entry itself and the lists of its tags, of a record the
 //! table of names and its members, of a list its record. There must be no others, so a pass rests while anything is
@@ -27,6 +27,9 @@ const PIECE: usize = 256;
 
 /// A pass begins when it can give back one in so many bytes of the index.
 const SHARE: usize = 5;
+/// The same of an index up to [`SMALL`] bytes, over which a pass is a matter of milliseconds.
+const SMALL_SHARE: usize = 8;
+const SMALL: usize = 1 << 20;
 
 /// Where a pass goes on.
 #[derive(Default)]
@@ -57,7 +60,9 @@ impl Index {
     fn is_worth_a_pass(&self) -> bool {
         let entries = self.dbs.iter().map(|db| db.entries.loose_bytes());
         let loose = self.tags.loose_bytes() + entries.sum::<usize>();
-        loose > 0 && loose * SHARE >= self.bytes()
+        let bytes = self.bytes();
+        let share = if bytes <= SMALL { SMALL_SHARE } else { SHARE };
+        loose > 0 && loose * share >= bytes
     }
 
     /// Other databases stand where the pass has been: it begins again, or it would end without having seen them, and
