@@ -8,6 +8,7 @@ mod book;
 mod log;
 
 mod answers;
+mod batches;
 mod connections;
 mod permissions;
 mod settings;
