@@ -405,7 +405,8 @@ async fn is_one_server(link: &Arc<Link>) -> Result<()> {
             let server = ask("INFO", "server").await;
             let text = server.and_then(|info| command::read_text(info).ok());
             let text = text.map(|text| String::from_utf8_lossy(&text).into_owned());
-            match text.is_some_and(|text| text.contains("redis_mode:sentinel")) {
+            // `redis_mode`, `server_mode` on Valkey.
+            match text.is_some_and(|text| text.contains("_mode:sentinel")) {
                 true => Err(Error::new(
                     ErrorKind::Config,
                     "the server is a Sentinel: its address begins with redis+sentinel:// and ends with the name of the primary",
