@@ -214,7 +214,8 @@ impl Outbox {
         work.batch_execute(end).await.map_err(failed())
     }
 
-    /// Lets commits wake sources, unless a consumer does not want it: then all of them count as awake for ever.
+    /// Sets whether a commit notifies the sources that sleep. If one consumer asked for no notifications, no commit
+    /// does: each lease then says that its source never sleeps.
     pub(super) async fn install_wake(&self, work: &Transaction<'_>) -> Result<(), PostgresError> {
         let schema = identifier(&self.schema);
         work.batch_execute(&format!(

@@ -219,24 +219,25 @@ pub fn monotonic_ns() -> u64 {
 
 /// Nanoseconds of processor time that this thread has used.
 pub fn processor_ns() -> u64 {
-    let mut time = libc::timespec {
-        tv_sec: 0,
-        tv_nsec: 0,
-    };
-    // SAFETY: writes into a structure of its own type.
-    unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut time) };
+    let time = clock(libc::CLOCK_THREAD_CPUTIME_ID);
     time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
 }
 
 /// Microseconds of a clock that never goes back and goes on while the machine sleeps: near leases are counted on it.
 pub fn boot_us() -> u64 {
+    let time = clock(libc::CLOCK_BOOTTIME);
+    time.tv_sec as u64 * 1_000_000 + time.tv_nsec as u64 / 1_000
+}
+
+/// What a clock says that every Linux since 2.6.39 has.
+fn clock(id: libc::clockid_t) -> libc::timespec {
     let mut time = libc::timespec {
         tv_sec: 0,
         tv_nsec: 0,
     };
-    // SAFETY: writes into a structure of its own type; the clock exists since Linux 2.6.39.
-    unsafe { libc::clock_gettime(libc::CLOCK_BOOTTIME, &raw mut time) };
-    time.tv_sec as u64 * 1_000_000 + time.tv_nsec as u64 / 1_000
+    // SAFETY: writes into a structure of its own type.
+    unsafe { libc::clock_gettime(id, &raw mut time) };
+    time
 }
 
 /// What the logic asks of Redis.

@@ -60,9 +60,12 @@ impl Index {
     fn is_worth_a_pass(&self) -> bool {
         let entries = self.dbs.iter().map(|db| db.entries.loose_bytes());
         let loose = self.tags.loose_bytes() + entries.sum::<usize>();
+        if loose == 0 {
+            return false;
+        }
         let bytes = self.bytes();
         let share = if bytes <= SMALL { SMALL_SHARE } else { SHARE };
-        loose > 0 && loose * share >= bytes
+        loose * share >= bytes
     }
 
     /// Other databases stand where the pass has been: it begins again, or it would end without having seen them, and

@@ -4,7 +4,7 @@ use std::thread::JoinHandle;
 
 use harness::{Server, topology};
 
-use super::{apart, observed};
+use super::{apart, observed, url_of_user};
 
 #[test]
 fn a_server_that_runs_a_long_script() {
@@ -98,8 +98,7 @@ fn a_server_that_has_become_a_replica() {
 fn a_server_with_another_password() {
     let server = Server::builder().tcp().start();
     let mut redis = server.session();
-    redis.ok("ACL SETUSER shop on >secret ~* +@all");
-    let url = format!("redis://shop:secret@127.0.0.1:{}", server.port());
+    let url = url_of_user(&server, "");
     observed(&url, async |observed| {
         let mut other = server.session();
         let begin = async || {

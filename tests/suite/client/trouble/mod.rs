@@ -16,7 +16,7 @@ mod settings;
 use std::time::Duration;
 
 use harness::{Server, Session};
-use mcache::{Cache, Error, Loaded, Settled, Source, server::RedisOptions};
+use mcache::{Cache, Error, Loaded, NearOptions, Settled, Source, server::RedisOptions};
 use tokio::time::{sleep, timeout};
 
 use book::Book;
@@ -154,6 +154,20 @@ async fn read(cache: &Cache, key: &str, value: u32) -> (u32, Source) {
     let served = cache.key(key).tags(["t"]).load(load).await;
     let served = served.expect("the source answers");
     (served.value, served.source)
+}
+
+/// The address of a server for a user who may do all but what these rules take away.
+fn url_of_user(server: &Server, rules: &str) -> String {
+    let mut redis = server.session();
+    redis.ok(&format!("ACL SETUSER shop on >secret ~* +@all {rules}"));
+    format!("redis://shop:secret@127.0.0.1:{}", server.port())
+}
+
+/// A cache on this server that keeps values near.
+async fn near_cache(url: &str) -> Cache {
+    let builder = Cache::builder(url).redis(options());
+    let near = builder.near(NearOptions::new()).caching(true);
+    near.build().await.expect("a cache")
 }
 
 /// A command that keeps its connection waiting, in a thread of its own.

@@ -3,16 +3,14 @@
 use std::time::Duration;
 
 use harness::Server;
-use mcache::{Cache, Error, ErrorKind, Loaded, NearOptions, PlainRedisProvider, Source};
+use mcache::{Cache, Error, ErrorKind, Loaded, PlainRedisProvider, Source};
 
-use super::{observed, options};
+use super::{near_cache, observed, options, url_of_user};
 
 #[test]
 fn a_user_who_may_not_release_keeps_leases_to_their_end_and_is_told_so() {
     let server = Server::builder().tcp().start();
-    let mut redis = server.session();
-    redis.ok("ACL SETUSER shop on >secret ~* +@all -mcache.release");
-    let url = format!("redis://shop:secret@127.0.0.1:{}", server.port());
+    let url = url_of_user(&server, "-mcache.release");
     observed(&url, async |observed| {
         let brief = Cache::builder(&url)
             .redis(options())
@@ -24,7 +22,7 @@ fn a_user_who_may_not_release_keeps_leases_to_their_end_and_is_told_so() {
             let key = format!("key:{number}");
             let failed = brief.key(&key).get_or_load(fail).await;
             failed.expect_err("the source fails");
-            // Another process is not kept from the key for ever.
+            // Another process loads the key when the lease has ended.
             assert_eq!(observed.read(&key, 7).await, (7, Source::Loaded));
             observed
                 .until("it is kept", async || {
@@ -42,9 +40,7 @@ fn a_user_who_may_not_release_keeps_leases_to_their_end_and_is_told_so() {
 /// A cache of this user, who may do all but this.
 fn without(rule: &str, test: impl AsyncFnOnce(&Server, &super::Observed)) {
     let server = Server::builder().tcp().feed(1000).start();
-    let mut redis = server.session();
-    redis.ok(&format!("ACL SETUSER shop on >secret ~* +@all {rule}"));
-    let url = format!("redis://shop:secret@127.0.0.1:{}", server.port());
+    let url = url_of_user(&server, rule);
     observed(&url, async |observed| test(&server, observed).await);
 }
 
@@ -67,11 +63,7 @@ fn a_user_who_may_not_read_several_keys_at_once_is_told_so() {
 #[test]
 fn a_user_who_may_not_settle_waits_for_near_leases_and_is_told_so() {
     without("-mcache.settle", async |server, observed| {
-        let near = Cache::builder(server.tcp_url())
-            .redis(options())
-            .near(NearOptions::new())
-            .caching(true);
-        let near = near.build().await.expect("a cache");
+        let near = near_cache(&server.tcp_url()).await;
         observed
             .until("the other is near", async || {
                 near.near_stats()[0].is_serving()
@@ -97,9 +89,7 @@ fn a_user_without_channels_may_keep_values_near() {
 #[test]
 fn a_user_of_a_plain_server_without_its_channel_is_told_so() {
     let server = Server::builder().tcp().without_module().start();
-    let mut redis = server.session();
-    redis.ok("ACL SETUSER shop on >secret ~* +@all resetchannels");
-    let url = format!("redis://shop:secret@127.0.0.1:{}", server.port());
+    let url = url_of_user(&server, "resetchannels");
     let process = async || {
         let plain = PlainRedisProvider::builder(&url).redis(options());
         let provider = plain.build().expect("an address");

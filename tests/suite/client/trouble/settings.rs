@@ -4,9 +4,8 @@ use harness::{
     Server,
     topology::{Cluster, Replicated, Sentinels},
 };
-use mcache::{Cache, NearOptions, server::RedisOptions};
 
-use super::{observed, observed_with, options};
+use super::{near_cache, observed, observed_with, url_of_user};
 
 #[test]
 fn a_node_of_a_cluster_that_is_named_as_one_server() {
@@ -65,34 +64,29 @@ fn a_wrong_password() {
 #[test]
 fn a_near_cache_on_a_server_that_has_no_feed() {
     let server = Server::builder().tcp().start();
-    let build = async || {
-        let builder = Cache::builder(server.tcp_url()).redis(options());
-        let near = builder.near(NearOptions::new()).caching(true);
-        near.build().await.expect("a cache")
-    };
-    observed_with(build, async |observed| {
-        let said = async || !observed.log.lines_with(&["mcache.feed yes"]).is_empty();
-        observed.until("it is said", said).await;
-        observed.until_cached().await;
-        observed.said_once(&["mcache.feed yes"]);
-    });
+    let url = server.tcp_url();
+    observed_with(
+        async || near_cache(&url).await,
+        async |observed| {
+            let said = async || !observed.log.lines_with(&["mcache.feed yes"]).is_empty();
+            observed.until("it is said", said).await;
+            observed.until_cached().await;
+            observed.said_once(&["mcache.feed yes"]);
+        },
+    );
 }
 
 #[test]
 fn a_near_cache_of_a_user_who_may_not_follow_the_feed() {
     let server = Server::builder().tcp().feed(1000).start();
-    let mut redis = server.session();
-    redis.ok("ACL SETUSER shop on >secret ~* +@all -mcache.feed");
-    let build = async || {
-        let url = format!("redis://shop:secret@127.0.0.1:{}", server.port());
-        let builder = Cache::builder(&url).redis(RedisOptions::default());
-        let near = builder.near(NearOptions::new()).caching(true);
-        near.build().await.expect("a cache")
-    };
-    observed_with(build, async |observed| {
-        let said = async || !observed.log.lines_with(&["mcache.feed"]).is_empty();
-        observed.until("it is said", said).await;
-        observed.until_cached().await;
-        observed.said_once(&["mcache.feed"]);
-    });
+    let url = url_of_user(&server, "-mcache.feed");
+    observed_with(
+        async || near_cache(&url).await,
+        async |observed| {
+            let said = async || !observed.log.lines_with(&["mcache.feed"]).is_empty();
+            observed.until("it is said", said).await;
+            observed.until_cached().await;
+            observed.said_once(&["mcache.feed"]);
+        },
+    );
 }
