@@ -61,32 +61,25 @@ fn a_wrong_password() {
     });
 }
 
+/// A cache that is to keep values near, and cannot, says so in this word, and takes part all the same.
+fn keeps_nothing_near(url: &str, word: &str) {
+    let build = async || near_cache(url).await;
+    observed_with(build, async |observed| {
+        let said = async || !observed.log.lines_with(&[word]).is_empty();
+        observed.until("it is said", said).await;
+        observed.until_cached().await;
+        observed.said_once(&[word]);
+    });
+}
+
 #[test]
 fn a_near_cache_on_a_server_that_has_no_feed() {
     let server = Server::builder().tcp().start();
-    let url = server.tcp_url();
-    observed_with(
-        async || near_cache(&url).await,
-        async |observed| {
-            let said = async || !observed.log.lines_with(&["mcache.feed yes"]).is_empty();
-            observed.until("it is said", said).await;
-            observed.until_cached().await;
-            observed.said_once(&["mcache.feed yes"]);
-        },
-    );
+    keeps_nothing_near(&server.tcp_url(), "mcache.feed yes");
 }
 
 #[test]
 fn a_near_cache_of_a_user_who_may_not_follow_the_feed() {
     let server = Server::builder().tcp().feed(1000).start();
-    let url = url_of_user(&server, "-mcache.feed");
-    observed_with(
-        async || near_cache(&url).await,
-        async |observed| {
-            let said = async || !observed.log.lines_with(&["mcache.feed"]).is_empty();
-            observed.until("it is said", said).await;
-            observed.until_cached().await;
-            observed.said_once(&["mcache.feed"]);
-        },
-    );
+    keeps_nothing_near(&url_of_user(&server, "-mcache.feed"), "mcache.feed");
 }
