@@ -89,7 +89,7 @@ async fn until_near(cache: &Cache, key: &str, value: u32) -> u32 {
 /// Invalidates, and has it settled.
 async fn invalidate(cache: &Cache, tag: &str) {
     let invalidation = cache.invalidate([tag]).await.expect("sent");
-    assert!(invalidation.is_settled());
+    assert!(invalidation.is_settled(), "{invalidation:?}");
     assert_eq!(invalidation.settled().await, Settled::Acknowledged);
 }
 
