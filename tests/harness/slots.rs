@@ -105,7 +105,8 @@ impl Pair {
     }
 }
 
-fn id_of(node: &Server) -> String {
+/// The name by which its cluster knows a node.
+pub fn id_of(node: &Server) -> String {
     node.session()
         .text("CLUSTER MYID")
         .expect("every node has an id")

@@ -146,6 +146,9 @@ fn expiry(session: &mut Session, key: &str) -> i64 {
     session.int(&format!("PEXPIRETIME {}", line::join(&[key])))
 }
 
+/// After how long they take a server for dead. One that is short of processor time must not be.
+const SILENCE_MS: u32 = 2_000;
+
 /// Sentinels that watch one primary.
 pub struct Sentinels {
     _dirs: Vec<ScratchDir>,
@@ -157,7 +160,7 @@ pub struct Sentinels {
 }
 
 impl Sentinels {
-    /// Starts three that fail over after a second of silence and waits until they know each other and the replicas.
+    /// Starts three that fail over after two seconds of silence and waits until they know each other and the replicas.
     pub fn watch(replicated: &Replicated) -> Self {
         const COUNT: usize = 3;
         let mut sentinels = Self {
@@ -202,7 +205,7 @@ impl Sentinels {
         let lines = format!(
             "port {port}\nbind 127.0.0.1\ndir {dir}\nlogfile sentinel.log\n\
              sentinel monitor {name} 127.0.0.1 {primary_port} 2\n\
-             sentinel down-after-milliseconds {name} 1000\n\
+             sentinel down-after-milliseconds {name} {SILENCE_MS}\n\
              sentinel failover-timeout {name} 5000\n",
             dir = dir.path().display()
         );

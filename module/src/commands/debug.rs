@@ -3,8 +3,9 @@
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use mcache_core::error::Error;
+use mcache_core::host::SlotMigration;
 
-use crate::redis::{Args, Ctx, writes_are_paused};
+use crate::redis::{Args, Ctx, Mode, OwnedStr, host, writes_are_paused};
 use crate::{reclaim, state};
 
 /// `MCACHE.DEBUG SELFCHECK`: compares the index with the keyspace, entry by entry, in every database.
@@ -34,6 +35,15 @@ fn self_check(ctx: Ctx<'_>) -> Result<(), String> {
     let result = (0..).take_while(|db| ctx.select(*db)).try_for_each(|db| {
         let mut keyspace = Vec::new();
         ctx.scan(|key, entry| keyspace.extend(entry.map(|entry| (key.to_vec(), entry))));
+        if host::slot_migration() == SlotMigration::Redis {
+            // It scans past keys of slots that the server does not have (any more, or yet).
+            for entry in state::with(|s| s.index.not_among(db, &keyspace)) {
+                let name = OwnedStr::new(entry.key());
+                if ctx.open(name.as_raw(), Mode::Any).holds(entry) {
+                    keyspace.push((entry.key().to_vec(), entry));
+                }
+            }
+        }
         state::with(|s| s.index.verify(db, &keyspace))
     });
     ctx.select(selected);

@@ -21,9 +21,12 @@ pub enum Mode {
     Write,
     /// As `Write`, where the server hides the key because its slot has gone to another one (Redis 8.4).
     Trimmed,
+    /// As `Peek`, and finds every key that there is: also one that has expired, or that is hidden (Redis 8.4).
+    Any,
 }
 
-/// Redis 8.4's flag for a key whose slot is being trimmed; the bindings are older.
+/// Redis 7.4's flag for a key that has expired, and 8.4's for one whose slot is being trimmed; the bindings are older.
+const ACCESS_EXPIRED: u32 = 1 << 21;
 const ACCESS_TRIMMED: u32 = 1 << 22;
 
 impl<'a> Ctx<'a> {
@@ -35,6 +38,10 @@ impl<'a> Ctx<'a> {
             Mode::Peek => raw::REDISMODULE_READ | raw::REDISMODULE_OPEN_KEY_NOTOUCH,
             Mode::Write => raw::REDISMODULE_READ | raw::REDISMODULE_WRITE,
             Mode::Trimmed => raw::REDISMODULE_READ | raw::REDISMODULE_WRITE | ACCESS_TRIMMED,
+            Mode::Any => {
+                let access = ACCESS_EXPIRED | ACCESS_TRIMMED;
+                raw::REDISMODULE_READ | raw::REDISMODULE_OPEN_KEY_NOTOUCH | access
+            }
         };
         // SAFETY: valid context, and a string that outlives the call.
         let raw = unsafe { rm!(RedisModule_OpenKey)(self.raw(), name, bits as c_int) };

@@ -3,9 +3,10 @@
 
 use std::ops::RangeInclusive;
 
-use harness::slots::{Move, Pair, await_agreement, keys_in};
+use harness::slots::{Move, Pair, await_agreement, id_of, keys_in};
 use harness::topology::{await_link, digest};
 use harness::{Server, Session, host, wait};
+use mcache_core::slots::slot;
 use redis::Value;
 
 /// Of the first primary; half of its slots.
@@ -431,4 +432,46 @@ fn a_full_synchronisation_in_the_middle_of_a_migration_ends_with_equal_data() {
         });
         await_agreement(replica);
     }
+}
+
+/// Key by key, as slots moved before: a replica does not know that its primary imports a slot, and the primary gives the
+/// import up. Redis 8.4 and later hide keys of slots that a server does not have from SCAN.
+#[test]
+fn entries_of_slots_that_a_server_does_not_have_are_found_by_the_self_check_and_reclaimed() {
+    const COUNT: i64 = 20;
+    let options = Server::builder().set("mcache.reclaim-inline-max", 0);
+    let Some(pair) = Pair::start_with(options, true) else {
+        return;
+    };
+    let [source, destination] = &pair.primaries;
+    let replica = &pair.replicas[1];
+    let (mut there, mut behind) = (destination.session(), replica.session());
+    let check = |when: &str| {
+        for server in [destination, replica] {
+            let verdict = server.check();
+            assert_eq!(verdict, Ok(()), "{when}");
+        }
+    };
+    let tag = keys_in(MOVED, "m", 1).remove(0);
+    let slot = slot(tag.as_bytes());
+    there.ok(&format!(
+        "CLUSTER SETSLOT {slot} IMPORTING {}",
+        id_of(source)
+    ));
+    for number in 0..COUNT {
+        there.ok("ASKING");
+        there.ok(&format!(
+            "MCACHE.SET {{{tag}}}{number} 1000 v TAGS t own:{number}"
+        ));
+    }
+    wait::until("they are replicated", || behind.stat("entries") == COUNT);
+    check("while they are imported");
+    there.ok(&format!("CLUSTER SETSLOT {slot} STABLE"));
+    check("the import was given up");
+    assert_eq!(there.int("MCACHE.INVALIDATE TAGS t"), COUNT);
+    check("all are dead");
+    there.drain();
+    assert_eq!(there.stat("entries"), 0);
+    wait::until("the replica has none", || behind.stat("entries") == 0);
+    check("all are freed");
 }

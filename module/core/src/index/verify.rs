@@ -7,6 +7,19 @@ use crate::entry::Entry;
 use crate::tags::Fate;
 
 impl Index {
+    /// The entries of a database that are in the index and not among these, which a scan of the keyspace found.
+    /// O(entries): for tests.
+    pub fn not_among(&self, db: usize, keyspace: &[(Vec<u8>, Entry)]) -> Vec<Entry> {
+        let found: HashSet<_> = keyspace.iter().map(|(_, entry)| entry.as_raw()).collect();
+        let Some(home) = self.dbs.get(db) else {
+            return Vec::new();
+        };
+        let all = (0..home.entries.bound()).filter_map(|id| home.entries.get(id));
+        all.filter(|entry| !found.contains(&entry.as_raw()))
+            .copied()
+            .collect()
+    }
+
     /// Compares the index of a database with the entries found in its keyspace, both ways.
     ///
     /// # Errors
