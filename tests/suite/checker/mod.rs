@@ -391,8 +391,8 @@ fn failovers(options: ServerBuilder, kind: Kind) {
         sentinels.await_primary(follower);
         std::thread::sleep(Duration::from_millis(history.seed.u64(300..1_500)));
         leader.start_again();
-        // A Sentinel that was not given the processor for two seconds does nothing for thirty (its TILT mode). On such a
-        // machine they may take the new primary for dead and lead back.
+        // A Sentinel that was not given the processor for two seconds does nothing for thirty (its TILT mode). On such
+        // a machine they may take the new primary for dead and lead back.
         let pair = (&replicated.primary, &replicated.replicas[0]);
         let one_leads = || is_primary(pair.0) != is_primary(pair.1);
         let follows = wait::within(3 * wait::PATIENCE, one_leads);

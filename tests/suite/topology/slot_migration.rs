@@ -434,8 +434,8 @@ fn a_full_synchronisation_in_the_middle_of_a_migration_ends_with_equal_data() {
     }
 }
 
-/// Key by key, as slots moved before: a replica does not know that its primary imports a slot, and the primary gives the
-/// import up. Redis 8.4 and later hide keys of slots that a server does not have from SCAN.
+/// Key by key, as slots moved before: a replica does not know that its primary imports a slot, and the primary gives
+/// the import up. Redis 8.4 and later hide keys of slots that a server does not have from SCAN.
 #[test]
 fn entries_of_slots_that_a_server_does_not_have_are_found_by_the_self_check_and_reclaimed() {
     const COUNT: i64 = 20;
