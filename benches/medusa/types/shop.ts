@@ -8,7 +8,7 @@ import provider, { McacheCachingProvider, type McacheOptions, type McacheStats }
 const options: Required<Omit<McacheOptions, "cluster" | "clusterOptions">> = {
   redisUrl: "redis://127.0.0.1:6380/0", redisOptions: { sentinels: [{ host: "127.0.0.1", port: 26379 }], name: "shop" },
   ttl: 3600, prefix: "mc:", compressionThreshold: 2048, commandTimeout: 500, connectTimeout: 10_000, leaseMs: 10_000, waitMs: 2_000,
-  waiters: 4, earlyMs: 0, settle: true,
+  waiters: 4, earlyMs: 0, settle: true, near: { bytes: 64 << 20 },
 }
 const extensions: Required<McacheExtensions> = { queries: true, modules: true, tags: true, precise: true, writes: true, prices: true, reuse: true }
 const ofModule: McacheModuleOptions = { ...options, cluster: [{ host: "127.0.0.1", port: 7000 }], clusterOptions: {}, extensions }

@@ -35,6 +35,11 @@ test("the types name every option, and the README says each with its default", (
   for (const [name, value] of Object.entries(DEFAULTS)) assert.equal(rows.get(name)?.replaceAll("`", ""), String(value), `README: ${name}`)
 })
 
+test("the shop that is compiled against Medusa's types sets every option", () => {
+  const shop = read("../../benches/medusa/types/shop.ts")
+  for (const name of Object.keys(DEFAULTS)) assert.match(shop, new RegExp(`\\b${name}: `), name)
+})
+
 test("types and README name every extension", () => {
   assert.deepEqual(namesIn("index.d.ts", "McacheExtensions"), Object.keys(EXTENSIONS).sort())
   const rows = rowsOfReadme()
