@@ -251,11 +251,21 @@ fn fields(job: &Value) -> Vec<(String, String)> {
     }
 }
 
-/// Waits until index and keyspace agree: a server hides keys of slots that have left, or have not arrived yet, until it
-/// has deleted them, or owns them.
+/// Waits until index and keyspace agree and no key is hidden: a server hides keys of slots that have left, or have not
+/// arrived yet, until it has deleted them, or owns them.
 pub fn await_agreement(server: &Server) {
     let mut session = server.session();
     wait::until_some("index and keyspace agree", || {
-        session.try_run("MCACHE.DEBUG SELFCHECK")
+        session.try_run("MCACHE.DEBUG SELFCHECK")?;
+        if host::program().slot_migration() != SlotMigration::Redis {
+            return Ok(());
+        }
+        // The self-check finds hidden keys there. A cluster has one database.
+        let shown = session.scan("SCAN {} COUNT 1000").len() as i64;
+        let entries = session.stat("entries");
+        match entries <= shown {
+            true => Ok(()),
+            false => Err(format!("{entries} entries, {shown} keys are shown")),
+        }
     });
 }

@@ -6,6 +6,7 @@ use std::ops::RangeInclusive;
 use harness::slots::{Move, Pair, await_agreement, id_of, keys_in};
 use harness::topology::{await_link, digest};
 use harness::{Server, Session, host, wait};
+use mcache_core::host::SlotMigration;
 use mcache_core::slots::slot;
 use redis::Value;
 
@@ -94,6 +95,10 @@ fn meanwhile(source: &Server, destination: &Server, mut act: impl FnMut(&mut Ses
     let slots = Move::start(source, destination, MOVED);
     let mut there = destination.session();
     wait::until("entries are arriving", || there.stat("entries") > 0);
+    if host::program().slot_migration() == SlotMigration::Redis {
+        let verdict = destination.check();
+        assert_eq!(verdict, Ok(()), "what arrives is hidden from a scan only");
+    }
     act(&mut here);
     let state = slots.state();
     assert!(
