@@ -112,6 +112,17 @@ impl Host {
         }
     }
 
+    /// Whether the server can end the wait of a parked client (its own timeout, CLIENT UNBLOCK) also in the turn of the
+    /// event loop in which the module has woken it. Before Redis 7.4 and Valkey 8.0 it forgets in that case that the
+    /// client is still to be answered: Redis 7.0 gives it the answer to its next command instead, Redis and Valkey 7.2
+    /// end themselves by an assertion (Redis's pull request 13015).
+    pub fn can_end_waits(self) -> bool {
+        match self.maker {
+            Maker::Redis => self.version >= (7, 4, 0),
+            Maker::Valkey => self.version >= (8, 0, 0),
+        }
+    }
+
     /// How slots can move whole here.
     pub fn slot_migration(self) -> SlotMigration {
         match (self.maker, self.version) {
@@ -190,6 +201,20 @@ mod tests {
             (valkey("10.0.0"), false),
         ] {
             assert_eq!(host.keeps_default_user(), expected, "{host}");
+        }
+    }
+
+    #[test]
+    fn older_servers_do_not_end_waits() {
+        for (host, expected) in [
+            (redis("7.0.15"), false),
+            (redis("7.2.11"), false),
+            (redis("7.4.0"), true),
+            (redis("8.0.6"), true),
+            (valkey("7.2.11"), false),
+            (valkey("8.0.1"), true),
+        ] {
+            assert_eq!(host.can_end_waits(), expected, "{host}");
         }
     }
 

@@ -80,6 +80,11 @@ pub fn slot_migration() -> SlotMigration {
         .map_or(SlotMigration::ByKey, |host| host.slot_migration())
 }
 
+/// Whether the server can end the wait of a parked client by itself.
+pub fn can_end_waits() -> bool {
+    HOST.get().is_some_and(|host| host.can_end_waits())
+}
+
 /// Whether the user `default` is the same one for as long as the server runs.
 #[inline]
 pub fn keeps_default_user() -> bool {

@@ -8,7 +8,7 @@ use mcache_core::lease::Answer;
 use redis_module::raw;
 
 use super::guard::guard;
-use super::{Args, Ctx, Str, rm};
+use super::{Args, Ctx, Str, host, rm};
 
 /// A parked client. A number, for the pure logic to know it by; Redis frees what it stands for after [`unblock`].
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -45,7 +45,8 @@ unsafe extern "C" fn free_answer(_: *mut raw::RedisModuleCtx, data: *mut c_void)
 pub trait Parked {
     /// [`unblock`] gave it an answer: replies.
     fn answered(ctx: Ctx<'_>, args: Args<'_>, told: Option<Told>);
-    /// CLIENT UNBLOCK, or the last resort, ended the wait: replies. [`unblock`] must be called for it as well.
+    /// CLIENT UNBLOCK, or the last resort, ended the wait, where the server can do that: replies. [`unblock`] must be
+    /// called for it as well.
     fn timed_out(ctx: Ctx<'_>, args: Args<'_>, blocked: Blocked);
     /// It disconnected. [`unblock`] must be called for it as well.
     fn gone(blocked: Blocked);
@@ -96,16 +97,21 @@ unsafe extern "C" fn on_timer(ctx: *mut raw::RedisModuleCtx, function: *mut c_vo
 }
 
 impl Ctx<'_> {
-    /// Parks the client. Redis's own timeout comes after `most_ms`.
+    /// Parks the client. Redis's own timeout comes after `most_ms`, where the server can end waits; elsewhere only
+    /// [`unblock`] ends it.
     pub fn block<P: Parked>(self, most_ms: u64) -> Blocked {
+        let (on_timeout, most_ms): (raw::RedisModuleCmdFunc, i64) = match host::can_end_waits() {
+            true => (Some(on_timeout::<P>), most_ms as i64),
+            false => (None, 0),
+        };
         // SAFETY: valid context, and functions that live as long as the module.
         unsafe {
             let blocked = rm!(RedisModule_BlockClient)(
                 self.raw(),
                 Some(on_answer::<P>),
-                Some(on_timeout::<P>),
+                on_timeout,
                 Some(free_answer),
-                most_ms as i64,
+                most_ms,
             );
             rm!(RedisModule_SetDisconnectCallback)(blocked, Some(on_gone::<P>));
             Blocked(blocked as usize)

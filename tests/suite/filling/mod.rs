@@ -5,4 +5,5 @@ pub mod fetching;
 mod parking;
 mod stale;
 mod tokens;
+mod turns;
 mod waking;

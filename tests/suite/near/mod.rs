@@ -1,7 +1,7 @@
 //! Near caches, from the server's side: what is told, who is granted a lease, and when an invalidation is settled.
 
 mod granting;
-mod process;
+pub mod process;
 mod settling;
 mod telling;
 mod values;
