@@ -153,6 +153,7 @@ fn invalidations_that_race_with_migrations_win() {
     let written: [AtomicU64; TAGS] = Default::default();
     let answered: [AtomicU64; TAGS] = Default::default();
     let over = AtomicBool::new(false);
+    let [migrations, changes, hits] = [const { AtomicU64::new(0) }; 3];
     let mut seed = Seed::draw("invalidations_that_race_with_migrations");
     let seeds: Vec<u64> = (0..4).map(|_| seed.u64(..)).collect();
     let key = |n: usize| format!("k{n}");
@@ -170,24 +171,20 @@ fn invalidations_that_race_with_migrations_win() {
                 n % TAGS
             ));
         }
-        0
     };
     let wander = |mut seed: Seed| {
         let mut sessions = servers.map(Server::session);
-        let mut migrated = 0;
         while !over.load(SeqCst) {
             let at = seed.usize(..2);
             let keys: Vec<String> = (0..6).map(|_| key(seed.usize(..KEYS))).collect();
             let line = migrate(servers[1 - at], &keys.join(" "), "REPLACE");
             let reply = sessions[at].try_run(&line);
             // Named twice, the second time it is not there any more.
-            migrated += u64::from(reply == Ok(Value::Okay));
+            migrations.fetch_add(u64::from(reply == Ok(Value::Okay)), SeqCst);
         }
-        migrated
     };
     let change = |mut seed: Seed| {
         let mut sessions = servers.map(Server::session);
-        let mut changes = 0;
         while !over.load(SeqCst) {
             let tag = seed.usize(..TAGS);
             let version = written[tag].fetch_add(1, SeqCst) + 1;
@@ -196,29 +193,29 @@ fn invalidations_that_race_with_migrations_win() {
                 sessions[at].int(&format!("MCACHE.INVALIDATE TAGS t{tag}"));
             }
             answered[tag].fetch_max(version, SeqCst);
-            changes += 1;
+            changes.fetch_add(1, SeqCst);
         }
-        changes
     };
     let read = |mut seed: Seed| {
         let mut sessions = servers.map(Server::session);
-        let (mut hits, mut stale) = (0_u64, 0_u64);
+        let mut stale = 0_u64;
         while !over.load(SeqCst) {
             let n = seed.usize(..KEYS);
             let promised = answered[n % TAGS].load(SeqCst);
             let found = sessions[seed.usize(..2)].text(&format!("MCACHE.GET {}", key(n)));
             let Some(found) = found else { continue };
-            hits += 1;
+            hits.fetch_add(1, SeqCst);
             stale += u64::from(found.parse::<u64>().expect("a version") < promised);
         }
-        assert_eq!(stale, 0, "{seed}: of {hits} hits");
-        hits
+        assert_eq!(stale, 0, "{seed}: of {hits:?} hits");
     };
     let duration = match std::env::var_os("MCACHE_LONG") {
         Some(_) => Duration::from_secs(60),
         None => Duration::from_secs(2),
     };
-    let counts = thread::scope(|scope| {
+    let enough =
+        || [&migrations, &changes, &hits].map(|count| count.load(SeqCst) > 100) == [true; 3];
+    thread::scope(|scope| {
         let threads = [
             scope.spawn(|| fill(Seed::fixed(seeds[0]))),
             scope.spawn(|| wander(Seed::fixed(seeds[1]))),
@@ -226,16 +223,18 @@ fn invalidations_that_race_with_migrations_win() {
             scope.spawn(|| read(Seed::fixed(seeds[3]))),
         ];
         let end = Instant::now() + duration;
-        wait::within(duration * 2, || {
-            Instant::now() >= end || threads.iter().any(|thread| thread.is_finished())
+        let done = wait::within(duration + 2 * wait::PATIENCE, || {
+            let is_over = Instant::now() >= end && enough();
+            is_over || threads.iter().any(|thread| thread.is_finished())
         });
         over.store(true, SeqCst);
-        threads.map(|thread| thread.join().unwrap_or_else(|_| panic!("{seed}")))
+        for thread in threads {
+            thread.join().unwrap_or_else(|_| panic!("{seed}"));
+        }
+        assert!(
+            done,
+            "{migrations:?} migrations, {changes:?} changes, {hits:?} hits"
+        );
     });
-    let [_, migrations, changes, hits] = counts;
-    println!("{migrations} migrations, {changes} changes, {hits} hits, none of them stale");
-    assert!(
-        migrations > 100 && changes > 100 && hits > 100,
-        "{counts:?}"
-    );
+    println!("{migrations:?} migrations, {changes:?} changes, {hits:?} hits, none of them stale");
 }
