@@ -316,9 +316,7 @@ impl Ids {
         match self {
             Ids::Short(ids) => {
                 let id = ids.pop();
-                if is_too_long(ids.len(), ids.capacity()) {
-                    ids.shrink_to(ids.len() * 2);
-                }
+                shrink(ids);
                 id
             }
             Ids::Long { chunks, len } => {
@@ -327,6 +325,7 @@ impl Ids {
                 *len -= 1;
                 if chunk.is_empty() {
                     chunks.pop();
+                    shrink(chunks);
                 }
                 if chunks.len() == 1 {
                     *self = Ids::Short(chunks.pop().unwrap_or_default());
@@ -375,6 +374,13 @@ impl Ids {
 #[inline]
 fn is_too_long(len: usize, capacity: usize) -> bool {
     len * 4 < capacity
+}
+
+/// Gives back most of what a vector has far too much.
+fn shrink<T>(chunks: &mut Vec<T>) {
+    if is_too_long(chunks.len(), chunks.capacity()) {
+        chunks.shrink_to(chunks.len() * 2);
+    }
 }
 
 /// Places by position, in chunks that are allocated when the first one is noted in them; 0 where none is.
@@ -453,6 +459,7 @@ impl Places {
             let dropped = self.chunks.pop();
             self.bytes -= dropped.map_or(0, |chunk| class(chunk.len() * 2));
         }
+        shrink(&mut self.chunks);
         if self.shrinks(len)
             && let [only] = self.chunks.as_mut_slice()
         {

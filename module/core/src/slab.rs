@@ -26,6 +26,8 @@ struct Spare {
     live: u16,
     /// It stands in `open`.
     is_open: bool,
+    /// It was there when the last pass of compaction ended.
+    was_passed: bool,
 }
 
 impl Spare {
@@ -34,6 +36,7 @@ impl Spare {
         low: 0,
         live: 0,
         is_open: true,
+        was_passed: false,
     };
 
     fn is_full(&self) -> bool {
@@ -90,9 +93,17 @@ pub(crate) struct Slab<T> {
     len: usize,
     /// Chunks that are allocated.
     full: usize,
-    /// Chunks that the last pass of compaction could not free. One that goes away since may be one of them.
+    /// Chunks that the last pass of compaction could not free. One that goes away since may be one of them, unless it
+    /// is younger.
     stuck: usize,
+    /// The same of places in the directory beyond twice what is needed.
+    held: usize,
+    /// Values that were taken out since the pass under way began: the holes that it may not have seen.
+    removed: usize,
 }
+
+/// Chunks that are full already and that one insertion passes over.
+const PASSED_OVER: usize = 64;
 
 impl<T> Default for Slab<T> {
     fn default() -> Self {
@@ -109,6 +120,8 @@ impl<T> Slab<T> {
             len: 0,
             full: 0,
             stuck: 0,
+            held: 0,
+            removed: 0,
         }
     }
 
@@ -150,6 +163,7 @@ impl<T> Slab<T> {
     /// When 2^31 values are stored: memory ends long before (the payloads alone would be terabytes).
     #[inline]
     pub(crate) fn insert(&mut self, value: T) -> u32 {
+        let mut passed_over = 0;
         let at = loop {
             let Some(&at) = self.open.last() else {
                 break self.add_chunk();
@@ -158,6 +172,12 @@ impl<T> Slab<T> {
             if !spare.is_full() {
                 break at as usize;
             }
+            // A pass may have filled any number of them.
+            if passed_over == PASSED_OVER {
+                break self.add_chunk();
+            }
+            work::step(1);
+            passed_over += 1;
             spare.is_open = false;
             self.open.pop();
         };
@@ -178,17 +198,25 @@ impl<T> Slab<T> {
     /// Puts a value into the lowest free slot of a chunk that is not full.
     #[inline]
     fn put(&mut self, at: usize, value: T) -> usize {
-        let full = &mut self.full;
-        let slots = self.chunks[at].get_or_insert_with(|| {
-            *full += 1;
-            chunk()
-        });
+        if self.chunks[at].is_none() {
+            self.make_chunk(at);
+        }
         let slot = self.spare[at]
             .take()
             .expect("an open chunk has a free slot");
-        slots[slot % CHUNK] = Some(value);
+        if let Some(slots) = &mut self.chunks[at] {
+            slots[slot % CHUNK] = Some(value);
+        }
         self.len += 1;
         slot
+    }
+
+    #[cold]
+    fn make_chunk(&mut self, at: usize) {
+        self.chunks[at] = Some(chunk());
+        self.full += 1;
+        // Room that was filled since is not stuck any more.
+        self.stuck = self.stuck.min(self.excess());
     }
 
     /// Takes a value out.
@@ -203,6 +231,7 @@ impl<T> Slab<T> {
         }
         spare.give_back(slot);
         self.len -= 1;
+        self.removed += 1;
         if spare.live == 0 {
             self.drop_chunk(at);
         }
@@ -213,7 +242,13 @@ impl<T> Slab<T> {
     fn drop_chunk(&mut self, at: usize) {
         self.chunks[at] = None;
         self.full -= 1;
-        self.stuck = self.stuck.saturating_sub(1);
+        if std::mem::take(&mut self.spare[at].was_passed) {
+            self.stuck = self.stuck.saturating_sub(1);
+        }
+        // The last one is what the directory ends with after a pass.
+        if at + 1 == self.chunks.len() {
+            self.held = 0;
+        }
         if self.len == 0 {
             *self = Slab::new();
         }
@@ -224,60 +259,83 @@ impl<T> Slab<T> {
         self.full - self.len.div_ceil(CHUNK)
     }
 
+    /// Places in the directory beyond twice the chunks that there are.
+    fn vacant(&self) -> usize {
+        self.chunks.capacity().saturating_sub(self.full * 2)
+    }
+
     /// Bytes that would go back if values moved together, but for what the last pass could not move.
     pub(crate) fn loose_bytes(&self) -> usize {
+        let place = size_of::<Option<Slots<T>>>() + size_of::<Spare>() + size_of::<u32>();
         self.excess().saturating_sub(self.stuck) * class(CHUNK * size_of::<Option<T>>())
+            + self.vacant().saturating_sub(self.held) * place
+    }
+
+    /// A pass of compaction begins.
+    pub(crate) fn begin_pass(&mut self) {
+        self.removed = 0;
+    }
+
+    /// Raises `finger` to the first chunk with room from there on, or to the end; false if `steps` end before. Full
+    /// chunks are passed once.
+    pub(crate) fn find_room(&self, finger: &mut usize, steps: &mut usize) -> bool {
+        while self.spare.get(*finger).is_some_and(Spare::is_full) {
+            if *steps == 0 {
+                return false;
+            }
+            work::step(1);
+            *steps -= 1;
+            *finger += 1;
+        }
+        true
     }
 
     /// Whether [`Slab::move_down`] would move the value.
-    pub(crate) fn can_move_down(&self, id: u32, finger: &mut usize) -> bool {
-        let from = id as usize / CHUNK;
-        while *finger < from && self.spare.get(*finger).is_some_and(Spare::is_full) {
-            work::step(1);
-            *finger += 1;
-        }
-        *finger < from.min(self.chunks.len())
+    pub(crate) fn can_move_down(&self, id: u32, finger: usize) -> bool {
+        let from = (id as usize / CHUNK).min(self.chunks.len());
+        finger < from && !self.spare[finger].is_full()
     }
 
-    /// Moves a value into the first chunk with room from number `finger` on, if that is below its own, and returns its
-    /// new id. `finger` only rises: full chunks are passed once.
-    pub(crate) fn move_down(&mut self, id: u32, finger: &mut usize) -> Option<u32> {
+    /// Moves a value into the chunk number `finger`, found with [`Slab::find_room`], if that is below its own, and
+    /// returns its new id.
+    pub(crate) fn move_down(&mut self, id: u32, finger: usize) -> Option<u32> {
         if !self.can_move_down(id, finger) {
             return None;
         }
         let value = self.remove(id)?;
+        self.removed = self.removed.saturating_sub(1);
         // Of the last value of all, every chunk went with it.
         if self.chunks.is_empty() {
             return Some(self.insert(value));
         }
-        let slot = self.put(*finger, value);
-        Some((*finger * CHUNK + slot) as u32)
+        let slot = self.put(finger, value);
+        Some((finger * CHUNK + slot) as u32)
     }
 
     /// After a pass: gives back what the directory of chunks takes beyond the last one, has the lowest chunks used
     /// first, and notes what the pass could not free. O(chunks).
     pub(crate) fn trim(&mut self) {
-        self.stuck = self.excess();
+        // What was taken out meanwhile may have left room behind the pass.
+        self.stuck = self.excess().saturating_sub(self.removed / CHUNK);
         let used = self.chunks.iter().rposition(Option::is_some);
         let bound = used.map_or(0, |last| last + 1);
         self.chunks.truncate(bound);
         self.spare.truncate(bound);
-        let spare = &mut self.spare;
-        self.open
-            .retain(|chunk| match spare.get_mut(*chunk as usize) {
-                Some(spare) => {
-                    spare.is_open = !spare.is_full();
-                    spare.is_open
-                }
-                None => false,
-            });
-        self.open.sort_unstable_by(|one, other| other.cmp(one));
+        self.open.clear();
+        for (at, spare) in (0..bound as u32).zip(&mut self.spare).rev() {
+            spare.is_open = !spare.is_full();
+            spare.was_passed = spare.live > 0;
+            if spare.is_open {
+                self.open.push(at);
+            }
+        }
         // What stays is copied: only where little does.
         if bound * 2 < self.chunks.capacity() {
             self.chunks.shrink_to_fit();
             self.spare.shrink_to_fit();
         }
         self.open.shrink_to_fit();
+        self.held = self.vacant();
     }
 
     /// The first id in use from `from` on. Unused ids are skipped 64 at a time, unused chunks at once; after `steps`
@@ -361,8 +419,10 @@ mod tests {
             assert!(slab.loose_bytes() > 0);
             ids.sort_unstable();
             let mut finger = 0;
+            slab.begin_pass();
             for (id, _) in &mut ids {
-                *id = slab.move_down(*id, &mut finger).unwrap_or(*id);
+                while !slab.find_room(&mut finger, &mut 2) {}
+                *id = slab.move_down(*id, finger).unwrap_or(*id);
                 if rng.u8(..) == 0 {
                     verify(&slab);
                 }
@@ -388,6 +448,7 @@ mod tests {
         }
         let chunk = class(CHUNK * size_of::<Option<usize>>());
         assert_eq!(slab.loose_bytes(), 9 * chunk);
+        slab.begin_pass();
         slab.trim();
         assert_eq!(slab.loose_bytes(), 0);
         let (first, second) = (&ids[..10], &ids[CHUNK..CHUNK + 10]);

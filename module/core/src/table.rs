@@ -152,6 +152,9 @@ impl<T> Table<T> {
         self.shards -= 1;
         if self.shards.is_multiple_of(BLOCK) {
             self.blocks.pop();
+            if self.blocks.len() * 4 < self.blocks.capacity() {
+                self.blocks.shrink_to(self.blocks.len() * 2);
+            }
         }
         if self.shards as u64 <= (self.mask >> 1) + 1 {
             self.mask >>= 1;

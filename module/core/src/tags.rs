@@ -320,7 +320,7 @@ impl Tags {
     }
 
     /// Moves a record's list down, of which only the record knows.
-    pub(crate) fn move_list(&mut self, record: u32, finger: &mut usize) {
+    pub(crate) fn move_list(&mut self, record: u32, finger: usize) {
         let Some(r) = self.records.get_mut(record) else {
             return;
         };
@@ -346,13 +346,29 @@ impl Tags {
     }
 
     /// Whether [`Tags::move_record`] would move the record.
-    pub(crate) fn can_move(&self, record: u32, finger: &mut usize) -> bool {
+    pub(crate) fn can_move(&self, record: u32, finger: usize) -> bool {
         self.records.can_move_down(record, finger)
     }
 
     /// Moves a record down and returns its new id, which names and members must be told.
-    pub(crate) fn move_record(&mut self, record: u32, finger: &mut usize) -> Option<u32> {
+    pub(crate) fn move_record(&mut self, record: u32, finger: usize) -> Option<u32> {
         self.records.move_down(record, finger)
+    }
+
+    /// A pass of compaction begins.
+    pub(crate) fn begin_pass(&mut self) {
+        self.records.begin_pass();
+        self.lists.begin_pass();
+    }
+
+    /// Where the next record and the next list move to, looked for in so many steps; false if they did not suffice.
+    pub(crate) fn find_room(
+        &self,
+        records: &mut usize,
+        lists: &mut usize,
+        steps: &mut usize,
+    ) -> bool {
+        self.records.find_room(records, steps) && self.lists.find_room(lists, steps)
     }
 
     /// Gives back what the directories take beyond the last chunk.

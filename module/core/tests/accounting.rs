@@ -92,6 +92,47 @@ impl Measured {
         unsafe { entry.free() };
     }
 
+    /// Takes out all entries but some.
+    fn keep(&mut self, which: impl Fn(usize) -> bool) {
+        for (n, entry) in std::mem::take(&mut self.entries).into_iter().enumerate() {
+            if which(n) {
+                self.entries.push(entry);
+                continue;
+            }
+            self.within(|index, _| index.unlink(0, entry));
+            // SAFETY: it is in no index and in no list any more.
+            unsafe { entry.free() };
+        }
+    }
+
+    /// What an index of the same entries takes that never held others.
+    fn fresh(&self) -> usize {
+        let mut fresh = Measured::new();
+        for entry in &self.entries {
+            let names = self.index.names(entry);
+            let names = names.map(|name| String::from_utf8(name.to_vec()).unwrap());
+            fresh.set(&Vec::from_iter(names), 0);
+        }
+        fresh.index.sizes().index_bytes
+    }
+
+    /// Does what is to be done; then it takes little more than a fresh one.
+    #[track_caller]
+    fn comes_to_rest(&mut self) {
+        let before = self.index.sizes().index_bytes;
+        while self.index.has_pending() {
+            assert_eq!(self.index.next_task(), None);
+            self.within(|index, _| index.bury());
+            self.check("moving together");
+        }
+        let (used, least) = (self.index.sizes().index_bytes, self.fresh());
+        println!("{before} bytes, {used} at rest, {least} fresh");
+        assert!(
+            used <= least * 2 + 8_192,
+            "{before} bytes, {used} at rest, {least} fresh"
+        );
+    }
+
     /// Bytes that the index says it takes outside of the entries.
     fn said(&self) -> usize {
         let sizes = self.index.sizes();
@@ -233,16 +274,7 @@ fn the_few_that_outlive_many_keep_little_of_the_index() {
             it.set(&tags, 0);
         }
         let full = it.said();
-        let all = std::mem::take(&mut it.entries);
-        for (n, entry) in all.into_iter().enumerate() {
-            if n % (10_000 / tags) == 77 {
-                it.entries.push(entry);
-                continue;
-            }
-            it.within(|index, _| index.unlink(0, entry));
-            // SAFETY: it is in no index and in no list any more.
-            unsafe { entry.free() };
-        }
+        it.keep(|n| n % (10_000 / tags) == 77);
         let (survivors, before) = (it.entries.len(), it.said());
         let mut longest = 0;
         while it.index.has_pending() {
@@ -297,18 +329,7 @@ fn an_index_at_rest_takes_little_more_than_a_fresh_one() {
         while it.index.has_pending() {
             it.within(|index, _| index.bury());
         }
-        let mut fresh = Measured::new();
-        for entry in &it.entries {
-            let names = it
-                .index
-                .names(entry)
-                .map(|name| String::from_utf8(name.to_vec()).unwrap());
-            fresh.set(&Vec::from_iter(names), 0);
-        }
-        let (used, least) = (
-            it.index.sizes().index_bytes,
-            fresh.index.sizes().index_bytes,
-        );
+        let (used, least) = (it.index.sizes().index_bytes, it.fresh());
         worst = worst.max(used.saturating_sub(8192) as f64 / least.max(1) as f64);
         let most = least * 2 + 8_192;
         assert!(
@@ -317,4 +338,108 @@ fn an_index_at_rest_takes_little_more_than_a_fresh_one() {
         );
     }
     println!("at worst {worst:.2} times");
+}
+
+/// The chunks of those that came later go by themselves, but not what the directories of chunks took.
+#[test]
+fn the_first_that_outlive_many_keep_no_directory_of_the_others() {
+    let mut it = Measured::new();
+    for n in 0..100_000 {
+        it.set(
+            &[format!("a{n}"), format!("b{n}"), format!("s{}", n / 3)],
+            0,
+        );
+    }
+    it.keep(|n| n < 20);
+    it.comes_to_rest();
+}
+
+/// What leaves behind a pass that is under way has not been seen by it.
+#[test]
+fn what_is_deleted_behind_a_pass_is_moved_together_as_well() {
+    let mut it = Measured::new();
+    for n in 0..60_000 {
+        it.set(&[format!("a{n}"), format!("s{}", n / 3)], 0);
+    }
+    it.keep(|n| n % 10 > 5);
+    for _ in 0..200 {
+        assert!(it.within(|index, _| index.bury()), "the pass is under way");
+    }
+    it.keep(|n| n % 150 == 0);
+    it.comes_to_rest();
+}
+
+/// As above, where the pass is in a database that is flushed and filled anew.
+#[test]
+fn what_is_stored_and_deleted_behind_a_pass_is_moved_together_as_well() {
+    let mut it = Measured::new();
+    for n in 0..60_000 {
+        it.set(&[format!("a{n}")], 0);
+    }
+    it.keep(|n| n % 10 > 5);
+    for _ in 0..150 {
+        assert!(it.within(|index, _| index.bury()), "the pass is under way");
+    }
+    it.within(|index, _| index.discard(0));
+    // SAFETY: the index has forgotten the database.
+    let free = |entry: Entry| unsafe { entry.free() };
+    it.entries.drain(..).for_each(free);
+    for n in 0..20_000 {
+        it.set(&["all".to_owned(), format!("a{}", n / 2)], 0);
+    }
+    it.keep(|n| n % 150 == 0);
+    it.comes_to_rest();
+}
+
+/// Tags of some dozens of entries each stand far apart: they are moved as well, or the chunks that they keep take
+/// several times what they do.
+#[test]
+fn tags_with_some_dozens_of_entries_keep_little_more_than_they_take() {
+    for members in [60, 70, 130, 250, 300] {
+        let mut it = Measured::new();
+        for n in 0..100 {
+            let own = (0..127).map(|t| format!("u{n} {t}"));
+            it.set(&Vec::from_iter(own.chain([format!("shared {n}")])), 0);
+        }
+        for n in 0..100 * members {
+            it.set(&[format!("shared {}", n % 100)], 0);
+        }
+        it.keep(|n| n >= 100);
+        it.comes_to_rest();
+    }
+}
+
+/// A tag of a million entries of which a thousand stay: what named the chunks of its list goes back, too.
+#[test]
+fn a_list_that_was_long_keeps_no_directory_of_what_it_was() {
+    for many in [false, true] {
+        let mut it = Measured::new();
+        let mut tags = vec!["of all".to_owned()];
+        if many {
+            tags.extend((0..32).map(|n| format!("shared {n}")));
+        }
+        for _ in 0..if many { 60_000 } else { 1_000_000 } {
+            it.set(&tags, 0);
+        }
+        it.keep(|n| n % 900 == 0);
+        it.comes_to_rest();
+        assert!(it.index.sizes().index_bytes < it.fresh() + 8_192);
+    }
+}
+
+/// An entry with very many tags that arrives by name, as in a file: what was needed to find them goes back.
+#[test]
+fn an_entry_with_very_many_tags_leaves_no_traces_when_it_is_gone() {
+    let mut it = Measured::new();
+    let tags: Vec<String> = (0..60_000).map(|n| format!("t{n}")).collect();
+    let records = vec![0; tags.len()];
+    let entry = Entry::new(b"k", b"v", Attributes::HUSK, &records);
+    let names = tags.iter().map(String::as_bytes);
+    it.within(|index, _| index.adopt(0, entry, names, false));
+    it.entries.push(entry);
+    it.check("arrived");
+    it.delete(entry);
+    it.within(|index, _| index.settle());
+    it.check("gone");
+    assert!(it.said() < 4_096, "{} bytes left", it.said());
 }

@@ -431,3 +431,71 @@ fn stale_ids_are_passed_over_in_bounded_steps() {
     let (_, longest) = world.reclaim();
     assert!(longest <= 4_000, "{longest} steps at once");
 }
+
+/// Tags too large to be moved keep chunks of their own, between which all others have gone: entries that come and go
+/// there are no reason to look at everything again.
+#[test]
+fn what_cannot_move_is_not_looked_at_again_for_what_comes_and_goes() {
+    let mut world = World::new();
+    for n in 0..400 {
+        let own = (0..255).map(|t| format!("u{n} {t}"));
+        world.set(&Vec::from_iter(own.chain([format!("large {n}")])));
+    }
+    for n in 0..400 * 300 {
+        world.set(&[format!("large {}", n % 400)]);
+    }
+    let large = world.entries.split_off(400);
+    for entry in std::mem::replace(&mut world.entries, large) {
+        world.index.unlink(0, entry);
+        // SAFETY: it is in no index and in no list any more.
+        unsafe { entry.free() };
+    }
+    world.reclaim();
+    let mut steps = 0;
+    for n in 0..10_000 {
+        world.set(&[format!("come {n}"), format!("and gone {n}")]);
+        let entry = world.entries.pop().unwrap();
+        world.index.unlink(0, entry);
+        // SAFETY: as above.
+        unsafe { entry.free() };
+        world.index.settle();
+        steps += world.reclaim().0;
+    }
+    assert!(steps <= 200_000, "{steps} steps");
+}
+
+/// The first entry has the youngest tag, and a few hundred thousand tags stand close together before it: a piece of the
+/// pass does not walk past all of them. Nor does a command that stores something meanwhile.
+#[test]
+fn a_piece_of_a_pass_and_a_command_beside_it_are_bounded_by_nothing_in_the_index() {
+    let mut world = World::new();
+    world.set(&["first"]);
+    for n in 0..30_000 {
+        world.set(&(0..20).map(|t| format!("u{n} {t}")).collect::<Vec<_>>());
+    }
+    let first = world.entries.remove(0);
+    world.delete(first);
+    world.index.settle();
+    world.set(&["takes the place of the first", "youngest"]);
+    let mut sparse = world.entries.split_off(10_000);
+    world.entries.push(sparse.pop().unwrap());
+    for (n, entry) in sparse.into_iter().enumerate() {
+        if n % 10 == 0 {
+            world.entries.push(entry);
+            continue;
+        }
+        world.index.unlink(0, entry);
+        // SAFETY: it is in no index and in no list any more.
+        unsafe { entry.free() };
+    }
+    assert!(world.index.has_pending());
+    let (mut longest, mut longest_set) = (0, 0);
+    while world.index.has_pending() {
+        assert_eq!(world.index.next_task(), None);
+        let (steps, _) = work::of(|| world.index.bury());
+        longest = longest.max(steps);
+        longest_set = longest_set.max(world.set(&["all"]));
+    }
+    assert!(longest <= 1_000, "{longest} steps at once");
+    assert!(longest_set <= 1_000, "{longest_set} steps to store");
+}

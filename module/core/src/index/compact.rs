@@ -21,7 +21,7 @@ use crate::work;
 /// Tags of an entry that moves.
 const MOST_TAGS: usize = 512;
 /// Members of a record that moves.
-const MOST_MEMBERS: usize = 64;
+const MOST_MEMBERS: usize = 256;
 /// Tags, members and empty parts of a slab that one call looks at, but for the last of them.
 const PIECE: usize = 256;
 
@@ -38,7 +38,7 @@ pub(super) struct Pass {
     /// The entry, and which of its tags.
     entry: u32,
     tag: usize,
-    /// The lowest chunks that may have room: of entries, records and lists.
+    /// The lowest chunks that may have room, of entries, records and lists: what moves goes there.
     entries: usize,
     records: usize,
     lists: usize,
@@ -80,7 +80,11 @@ impl Index {
     pub(super) fn compact(&mut self) {
         // Records without members have no entry that leads to them.
         self.settle();
-        let mut pass = self.compaction.take().unwrap_or_default();
+        let mut pass = self.compaction.take().unwrap_or_else(|| {
+            self.tags.begin_pass();
+            self.dbs.iter_mut().for_each(|db| db.entries.begin_pass());
+            Pass::default()
+        });
         let mut moved = false;
         let mut steps = PIECE;
         let is_over = loop {
@@ -90,6 +94,12 @@ impl Index {
             let Some(home) = self.dbs.get_mut(pass.db) else {
                 break true;
             };
+            let tags = &self.tags;
+            if !home.entries.find_room(&mut pass.entries, &mut steps)
+                || !tags.find_room(&mut pass.records, &mut pass.lists, &mut steps)
+            {
+                break false;
+            }
             match home.entries.next_used(pass.entry, &mut steps) {
                 Next::Id(id) => {
                     // The entry that it was about may have gone.
@@ -103,7 +113,7 @@ impl Index {
                         pass.tag += 1;
                     } else {
                         steps = steps.saturating_sub(1);
-                        move_entry(&mut self.tags, home, id, &mut pass.entries, &mut steps);
+                        move_entry(&mut self.tags, home, id, pass.entries, &mut steps);
                         (pass.entry, pass.tag) = (id + 1, 0);
                     }
                 }
@@ -140,12 +150,12 @@ fn move_tag(tags: &mut Tags, home: &mut Db, pass: &mut Pass, steps: &mut usize) 
     let Some(record) = entry.tags().get(pass.tag).copied() else {
         return false;
     };
-    tags.move_list(record, &mut pass.lists);
+    tags.move_list(record, pass.lists);
     if entry.position(pass.tag) == 0 {
         tags.tidy_list(record);
     }
     let members = tags.len(record) as usize;
-    if members > MOST_MEMBERS || !tags.can_move(record, &mut pass.records) {
+    if members > MOST_MEMBERS || !tags.can_move(record, pass.records) {
         return false;
     }
     *steps = steps.saturating_sub(members);
@@ -172,7 +182,7 @@ fn move_tag(tags: &mut Tags, home: &mut Db, pass: &mut Pass, steps: &mut usize) 
     if !home.names.contains(tags, record) {
         return false;
     }
-    let Some(fresh) = tags.move_record(record, &mut pass.records) else {
+    let Some(fresh) = tags.move_record(record, pass.records) else {
         return false;
     };
     home.names.renumbered(tags, record, fresh);
@@ -188,7 +198,7 @@ fn move_tag(tags: &mut Tags, home: &mut Db, pass: &mut Pass, steps: &mut usize) 
 }
 
 /// Moves an entry into a lower chunk, unless it has very many tags.
-fn move_entry(tags: &mut Tags, home: &mut Db, id: u32, finger: &mut usize, steps: &mut usize) {
+fn move_entry(tags: &mut Tags, home: &mut Db, id: u32, finger: usize, steps: &mut usize) {
     work::step(1);
     let Some(mut entry) = home.entries.get(id).copied() else {
         return;

@@ -121,6 +121,10 @@ impl Index {
         let home = grow(staging.unwrap_or(&mut self.dbs), db);
         entry.fill_tags(&self.adopted);
         link_in(&mut self.tags, home, entry, self.kills, self.floor);
+        // As in `settle`.
+        if self.adopted.capacity() > 256 || self.hashes.capacity() > 256 {
+            (self.adopted, self.hashes) = Default::default();
+        }
     }
 
     /// Takes an entry out of the index. O(tags). Unlinked entries are left alone.

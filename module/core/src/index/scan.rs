@@ -63,6 +63,8 @@ impl Index {
             + self.softs.bytes()
             + class(self.dbs.capacity() * size_of::<Db>())
             + class(self.limbo.capacity() * 4)
+            + class(self.adopted.capacity() * 4)
+            + class(self.hashes.capacity() * 8)
             + class(self.graveyard.capacity() * size_of::<Discarded>())
             + self.graveyard.iter().map(Discarded::bytes).sum::<usize>()
             + self.dbs.iter().chain(staged).map(of_db).sum::<usize>()
