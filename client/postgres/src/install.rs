@@ -448,7 +448,7 @@ pub(super) enum Width {
     AsNeeded,
 }
 
-/// A transaction that sees what was committed while it waited for a lock, whatever the database begins others with.
+/// A transaction that sees what was committed while it waited for a lock, also where serializable is the default.
 pub(super) async fn own_transaction(
     client: &mut Client,
 ) -> Result<Transaction<'_>, tokio_postgres::Error> {
