@@ -141,6 +141,7 @@ END
     }
 
     /// Compares each captured table with what was last seen of it; says what differs and what is not fully captured.
+    /// Nothing is locked but what differs.
     fn look(&self) -> String {
         let schema = identifier(self.schema);
         // A table whose row is locked is being looked at by another, or changed by a transaction that has looked
@@ -159,11 +160,15 @@ BEGIN
       INSERT INTO {schema}.seen SELECT wanted, f.fingerprint, f.captured FROM {schema}.fingerprint(wanted) AS f
         ON CONFLICT DO NOTHING;
     END IF;
-    SELECT s.* INTO was FROM {schema}.seen AS s WHERE s.relation = wanted FOR UPDATE SKIP LOCKED;
-    CONTINUE WHEN NOT FOUND;
-    -- Read after the lock was taken, so that it is never older than what the last holder of the lock wrote.
+    SELECT s.* INTO was FROM {schema}.seen AS s WHERE s.relation = wanted;
     SELECT * INTO is_now FROM {schema}.fingerprint(wanted);
-    IF was.fingerprint <> is_now.fingerprint OR NOT is_now.captured THEN
+    IF was.fingerprint <> is_now.fingerprint OR was.captured <> is_now.captured THEN
+      SELECT s.* INTO was FROM {schema}.seen AS s WHERE s.relation = wanted FOR UPDATE SKIP LOCKED;
+      CONTINUE WHEN NOT FOUND AND is_now.captured;
+      -- Read after the lock was taken, so that it is never older than what the last holder of the lock wrote.
+      SELECT * INTO is_now FROM {schema}.fingerprint(wanted);
+    END IF;
+    IF NOT is_now.captured OR was.fingerprint <> is_now.fingerprint THEN
       INSERT INTO {schema}.outbox (relation, operation) VALUES (wanted, 'everything');
       PERFORM {schema}.wake(wanted);
       RETURN QUERY SELECT wanted, is_now.captured;
@@ -185,7 +190,8 @@ END
         let body = format!(
             "
 DECLARE
-  unseen text;
+  concerned text;
+  is_free boolean := false;
 BEGIN
   IF coalesce(current_setting('{INSTALLING}', true), '') = 'on' THEN
     RETURN;
@@ -195,14 +201,20 @@ BEGIN
        SELECT FROM pg_event_trigger_ddl_commands() AS c JOIN pg_inherits AS i ON i.inhrelid = c.objid) THEN
     RETURN;
   END IF;
-  FOR unseen IN
-    WITH free AS MATERIALIZED (SELECT s.relation FROM {schema}.seen AS s FOR UPDATE SKIP LOCKED)
-    INSERT INTO {schema}.outbox (relation, operation)
-    SELECT s.relation, 'everything' FROM {schema}.seen AS s WHERE s.relation NOT IN (SELECT f.relation FROM free AS f)
-    RETURNING relation LOOP
-    PERFORM {schema}.wake(unseen);
+  -- Most commands concern tables of others: they lock nothing.
+  FOR concerned IN SELECT s.relation FROM {schema}.seen AS s
+                   WHERE s.fingerprint <> (SELECT f.fingerprint FROM {schema}.fingerprint(s.relation) AS f) LOOP
+    PERFORM FROM {schema}.seen AS s WHERE s.relation = concerned FOR UPDATE SKIP LOCKED;
+    IF FOUND THEN
+      is_free := true;
+    ELSE
+      INSERT INTO {schema}.outbox (relation, operation) VALUES (concerned, 'everything');
+      PERFORM {schema}.wake(concerned);
+    END IF;
   END LOOP;
-  PERFORM {schema}.look();
+  IF is_free THEN
+    PERFORM {schema}.look();
+  END IF;
 EXCEPTION WHEN OTHERS THEN
   RAISE WARNING 'mcache could not look at the catalogue: %', SQLERRM;
 END

@@ -140,6 +140,20 @@ impl PostgresError {
         })
     }
 
+    /// Whether a text has no spelling in the encoding that we read: databases may hold bytes of any meaning.
+    pub(super) fn is_unreadable(&self) -> bool {
+        let Self::Sql { cause, .. } = self else {
+            return false;
+        };
+        cause.code().is_some_and(|code| {
+            [
+                SqlState::CHARACTER_NOT_IN_REPERTOIRE,
+                SqlState::UNTRANSLATABLE_CHARACTER,
+            ]
+            .contains(code)
+        })
+    }
+
     /// For `map_err`: what was being done when a statement failed.
     pub(super) fn sql(doing: &'static str) -> impl FnOnce(tokio_postgres::Error) -> Self {
         move |cause| Self::Sql {

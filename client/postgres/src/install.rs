@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use tokio_postgres::Transaction;
+use tokio_postgres::{Client, IsolationLevel, Transaction};
 
 use super::capture::{self, Capture};
 use super::catalogue::INSTALLING;
@@ -117,6 +117,7 @@ impl Outbox {
             // Nothing of an older layout is of use; its triggers go with the functions they call.
             Some(older) if older < LAYOUT => {
                 self.is_alone(work).await?;
+                self.keep_all_out(work).await?;
                 work.batch_execute(&format!("DROP SCHEMA {schema} CASCADE"))
                     .await
                     .map_err(failed())?;
@@ -175,6 +176,30 @@ impl Outbox {
         for row in &captured {
             let relation: &str = row.try_get(0).map_err(failed())?;
             work.batch_execute(&capture::lock(relation))
+                .await
+                .map_err(failed())?;
+        }
+        Ok(())
+    }
+
+    /// Locks every table with a trigger of ours, before the outbox goes with its triggers: see
+    /// [`keep_writers_out`](Self::keep_writers_out). Without triggers nothing is read or written there.
+    pub(super) async fn keep_all_out(&self, work: &Transaction<'_>) -> Result<(), PostgresError> {
+        let failed = || PostgresError::sql("waiting for those who write");
+        let tables = work
+            .query(
+                "SELECT DISTINCT c.oid, format('%I.%I', n.nspname, c.relname)
+                 FROM pg_trigger AS t JOIN pg_proc AS p ON p.oid = t.tgfoid JOIN pg_class AS c ON c.oid = t.tgrelid
+                 JOIN pg_namespace AS n ON n.oid = c.relnamespace
+                 WHERE p.pronamespace = to_regnamespace($1) AND c.relnamespace <> p.pronamespace
+                   AND has_table_privilege(c.oid, 'UPDATE, DELETE, TRUNCATE') ORDER BY c.oid",
+                &[&identifier(&self.schema)],
+            )
+            .await
+            .map_err(failed())?;
+        for row in &tables {
+            let table: &str = row.try_get(1).map_err(failed())?;
+            work.batch_execute(&format!("LOCK TABLE ONLY {table} IN ACCESS EXCLUSIVE MODE"))
                 .await
                 .map_err(failed())?;
         }
@@ -421,6 +446,16 @@ pub(super) enum Width {
     AtLeastAsBefore,
     /// What is needed.
     AsNeeded,
+}
+
+/// A transaction that sees what was committed while it waited for a lock, also where serializable is the default.
+pub(super) async fn own_transaction(
+    client: &mut Client,
+) -> Result<Transaction<'_>, tokio_postgres::Error> {
+    let work = client.build_transaction();
+    work.isolation_level(IsolationLevel::ReadCommitted)
+        .start()
+        .await
 }
 
 /// One installation at a time, none that waits for a lock for long, and none that our own event trigger looks at.

@@ -10,7 +10,7 @@ use tokio_postgres::{Client, Config, Socket};
 
 use super::consumer::{self, ConsumerName, ConsumerStatus};
 use super::error::PostgresError;
-use super::install::Past;
+use super::install::{Past, own_transaction};
 use super::keys::{WeakKey, weak_keys};
 use super::layout::Layout;
 use super::mapping::Mapping;
@@ -202,7 +202,7 @@ impl Outbox {
                 name: self.schema.clone(),
             });
         }
-        let work = client.transaction().await.map_err(doing)?;
+        let work = own_transaction(client).await.map_err(doing)?;
         self.install_in(&work, past).await?;
         work.commit()
             .await
@@ -233,12 +233,17 @@ impl Outbox {
     /// database refuses. Nothing is changed then.
     pub async fn uninstall(&self, client: &mut Client) -> Result<(), PostgresError> {
         let failed = || PostgresError::sql("removing the outbox");
-        let work = client.transaction().await.map_err(failed())?;
+        let work = own_transaction(client).await.map_err(failed())?;
         self.is_alone(&work).await?;
+        work.batch_execute(
+            "SET LOCAL lock_timeout = '5s'; SET LOCAL client_min_messages = 'warning'",
+        )
+        .await
+        .map_err(failed())?;
+        self.keep_all_out(&work).await?;
         // The triggers go with the functions they call.
         work.batch_execute(&format!(
-            "SET LOCAL lock_timeout = '5s'; SET LOCAL client_min_messages = 'warning';
-             DROP SCHEMA IF EXISTS {} CASCADE",
+            "DROP SCHEMA IF EXISTS {} CASCADE",
             identifier(&self.schema)
         ))
         .await

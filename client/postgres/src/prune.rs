@@ -4,7 +4,7 @@ use tokio_postgres::Client;
 
 use super::capture::Capture;
 use super::error::PostgresError;
-use super::install::{Width, begin, one};
+use super::install::{Width, begin, one, own_transaction};
 use super::outbox::{Outbox, Pruned};
 use super::sql::identifier;
 
@@ -25,7 +25,7 @@ impl Outbox {
     pub async fn prune(&self, client: &mut Client) -> Result<Pruned, PostgresError> {
         let failed = || PostgresError::sql("pruning the outbox");
         let schema = identifier(&self.schema);
-        let work = client.transaction().await.map_err(failed())?;
+        let work = own_transaction(client).await.map_err(failed())?;
         begin(&work).await?;
         let mut pruned = Pruned::default();
         let expired = work

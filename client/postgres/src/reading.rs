@@ -8,6 +8,7 @@ use std::time::Duration;
 use mcache::change::Changes;
 use tokio::time::Instant;
 use tokio_postgres::Row;
+use tokio_postgres::types::ToSql;
 
 use super::decode::{self, One};
 use super::error::PostgresError;
@@ -138,24 +139,30 @@ impl OutboxSource {
         };
         let within = page.map(|page| page.to.as_text());
         let began = Instant::now();
-        let rows = in_time(
-            "reading the outbox",
-            session.link.client.query(
-                &session.read,
-                &[
-                    &reading.from.open(),
-                    &self.decoder.relations(),
-                    &self.names.as_slice(),
-                    &later.0,
-                    &later.1,
-                    &after.0,
-                    &after.1,
-                    &within,
-                    &BATCH_MAX,
-                ],
-            ),
-        )
-        .await?;
+        let (open, relations, names) = (
+            reading.from.open(),
+            self.decoder.relations(),
+            self.names.as_slice(),
+        );
+        let params: [&(dyn ToSql + Sync); 9] = [
+            &open, &relations, &names, &later.0, &later.1, &after.0, &after.1, &within, &BATCH_MAX,
+        ];
+        let query = |statement| {
+            let rows = session.link.client.query(statement, &params);
+            in_time("reading the outbox", rows)
+        };
+        let mut is_bare = false;
+        let rows = match query(&session.read).await {
+            Err(error) if error.is_unreadable() => {
+                tracing::warn!(
+                    %error,
+                    "changes of texts that are not in the encoding of the database count as changes of whole tables"
+                );
+                is_bare = true;
+                query(&session.read_bare).await?
+            }
+            read => read?,
+        };
         let Some(first) = rows.first() else {
             return Ok(None);
         };
@@ -178,6 +185,8 @@ impl OutboxSource {
                 break;
             };
             last = Some((xid.to_owned(), get::<i64>(row, 3)?));
+            // Tags named in SQL that cannot be read may be any.
+            batch.everything |= is_bare && get::<Option<&str>>(row, 4)?.is_none();
             self.add(&mut batch, row)?;
         }
         let is_full = rows.len() as i64 >= BATCH_MAX;
@@ -195,7 +204,7 @@ impl OutboxSource {
                 Some(to)
             }
         };
-        if batch.events.is_empty() && batch.tags.is_empty() {
+        if batch.events.is_empty() && batch.tags.is_empty() && !batch.everything {
             // Nothing, or nothing that this consumer can see.
             self.to_store = match position {
                 Some(to) => self.ledger.pass(to).or(self.to_store.take()),

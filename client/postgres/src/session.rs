@@ -88,6 +88,8 @@ pub(super) struct Session {
     pub(super) cleared: Statement,
     pub(super) count: Statement,
     pub(super) read: Statement,
+    /// The same without what an application wrote.
+    pub(super) read_bare: Statement,
     pub(super) acknowledge: Statement,
     pub(super) delete: Statement,
     pub(super) look: Statement,
@@ -125,6 +127,8 @@ impl Session {
         settings
             .with("synchronous_commit", "off")
             .with("statement_timeout", "10s")
+            // As serializable ones, these statements would have those of writers fail.
+            .with("default_transaction_isolation", "read committed")
             // An outbox is empty or full of dead rows, never what statistics say. Only a plain scan of the index leaves
             // out next time what it found dead; a scan of the table or of a bitmap walks over it until vacuum comes.
             .with("enable_seqscan", "off")
@@ -199,7 +203,8 @@ impl Session {
                     pg_current_snapshot()::text, pg_current_wal_insert_lsn()::text"
         ))
         .await?;
-        let read = prepare(read_statement(&schema, concerns)).await?;
+        let read = prepare(read_statement(&schema, concerns, DESCRIBED)).await?;
+        let read_bare = prepare(read_statement(&schema, concerns, BARE)).await?;
         let acknowledge = prepare(format!(
             "UPDATE {schema}.position SET acknowledged = $2::text::pg_snapshot
              WHERE consumer = $1 AND pg_snapshot_xmax(acknowledged) <= pg_snapshot_xmax($2::text::pg_snapshot)"
@@ -248,6 +253,7 @@ impl Session {
             cleared,
             count,
             read,
+            read_bare,
             acknowledge,
             delete,
             look,
@@ -255,6 +261,10 @@ impl Session {
         }))
     }
 }
+
+/// What a row of the outbox says of rows of a table.
+const DESCRIBED: &str = "o.rows::text, o.trouble, o.columns, o.was, o.is_now";
+const BARE: &str = "NULL::text, NULL::text, NULL::text[], NULL::text[], NULL::text[]";
 
 /// Reads, in order, what is not behind a snapshot: open transactions $1, tables $2, own names $3; of later ones what is
 /// beyond the row $4, $5: of transaction `xmax`, or of the page before; beyond the row $6, $7 of the page before, and
@@ -264,12 +274,12 @@ impl Session {
 /// there.
 ///
 /// The position in the log is taken after the snapshot, so it is beyond the commit of every row read.
-fn read_statement(schema: &str, concerns: &str) -> String {
+fn read_statement(schema: &str, concerns: &str, described: &str) -> String {
     let wanted = format!(
         "{concerns} AND ($8::text IS NULL OR pg_visible_in_snapshot(xid, $8::text::pg_snapshot)) ORDER BY xid, id LIMIT $9"
     );
     format!(
-        "SELECT s.snapshot, s.position, o.xid::text, o.id, o.relation, o.operation, o.rows::text, o.trouble, o.columns, o.was, o.is_now,
+        "SELECT s.snapshot, s.position, o.xid::text, o.id, o.relation, o.operation, {described},
                 greatest(0, extract(epoch FROM clock_timestamp() - o.captured_at) * 1000)::bigint
          FROM (SELECT pg_current_snapshot()::text AS snapshot, pg_current_wal_insert_lsn()::text AS position) AS s
          LEFT JOIN LATERAL (

@@ -15,9 +15,13 @@ pub(super) fn identifier(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 
-/// A quoted string constant. `standard_conforming_strings` is on wherever we connect.
+/// A quoted string constant. A function's body is read in the sessions that call it, with their
+/// `standard_conforming_strings`: see [`quoted_text`].
 pub(super) fn literal(name: &str) -> String {
-    format!("'{}'", name.replace('\'', "''"))
+    match name.contains('\\') {
+        true => quoted_text(name),
+        false => format!("'{}'", name.replace('\'', "''")),
+    }
 }
 
 /// A quoted string constant of any content, for both values of `standard_conforming_strings`.
@@ -118,6 +122,7 @@ mod tests {
             r#""a""; DROP TABLE x; --""#
         );
         assert_eq!(literal("it's"), "'it''s'");
+        assert_eq!(literal(r"it's \"), r"E'it''s \\'");
         assert_eq!(quoted_text(r"it's \"), r"E'it''s \\'");
         let body = "x $mcache$ y $mcache_$";
         assert_eq!(dollar_quoted(body), format!("$mcache__${body}$mcache__$"));

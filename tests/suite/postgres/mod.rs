@@ -7,6 +7,7 @@ mod consumers;
 mod cost;
 mod delivery;
 mod end_to_end;
+mod hostile;
 mod identity;
 mod keys;
 mod oracle;

@@ -331,13 +331,13 @@ fn unusual_statements_leave_nothing_stale() {
 
 #[test]
 fn every_name_may_have_every_letter() {
-    let (schema, table) = ("My.Sch\"e''ma é", "T.a\"b'l$mcache$e Ünï @t");
+    let (schema, table) = ("My.Sch\"e''ma é", "T.a\"b\\'l$mcache$e Ünï @t\\");
     let quoted = [schema, table].map(|name| format!("\"{}\"", name.replace('"', "\"\"")));
     let (quoted_schema, at) = (&quoted[0], quoted.join("."));
     let world = World::mapped(
         &format!(
             r#"CREATE SCHEMA {quoted_schema};
-               CREATE TABLE {at} ("i.D""@j" text PRIMARY KEY, "touched@t" text, "old_row" timestamptz, "t" jsonb);
+               CREATE TABLE {at} ("i.D""@j" text PRIMARY KEY, "touch\ed@t" text, "old_row" timestamptz, "t" jsonb);
                INSERT INTO {at} VALUES ('p1', 'a', '2026-01-01', '{{}}')"#
         ),
         [Entity::new("Product")
@@ -349,22 +349,26 @@ fn every_name_may_have_every_letter() {
             Table::named(table)
                 .in_schema(schema)
                 .column("id", "i.D\"@j")
-                .column("name", "touched@t")
+                .column("name", "touch\\ed@t")
                 .column("at", "old_row")
                 .column("data", "t"),
         )],
-        "Mc.a\"ch'e Ünï 0123456789012345678901234567890123456789",
+        "Mc.a\"ch\\'e Ünï 012345678901234567890123456789012345678",
     );
     let queries = [
         list("product", &["id", "name"]),
         list("product", &["at", "data"]).filters(json!({ "id": "p1" })),
     ];
     let changes = [
-        format!(r#"UPDATE {at} SET "touched@t" = 'b'"#),
+        format!(r#"UPDATE {at} SET "touch\ed@t" = 'b'"#),
+        format!(r#"SET standard_conforming_strings = off; UPDATE {at} SET "touch\ed@t" = 'c'"#),
+        format!(
+            r#"SET standard_conforming_strings = off; SET backslash_quote = off; UPDATE {at} SET "touch\ed@t" = repeat('d', 2000)"#
+        ),
         format!(r#"UPDATE {at} SET "i.D""@j" = 'p|:*2', old_row = now(), t = '[]'"#),
         format!("TRUNCATE {at}"),
         format!("INSERT INTO {at} VALUES ('p1', 'z', now(), '{{}}')"),
-        format!(r#"ALTER TABLE {at} ALTER "touched@t" TYPE text USING 'y'"#),
+        format!(r#"ALTER TABLE {at} ALTER "touch\ed@t" TYPE text USING 'y'"#),
     ];
     let changes: Vec<&str> = changes.iter().map(String::as_str).collect();
     none_is_stale(&world, &queries, &changes);
