@@ -97,8 +97,7 @@ pub fn look_again(wakes: Vec<Wake<Blocked>>) {
 /// Parks the client until the key's lease ends one way or another; it looks again at once if no client holds the lease
 /// any more. `P` says what it replies.
 pub fn park<P: Parked>(ctx: Ctx<'_>, key: &[u8], lease_ms: u64, wait_ms: u64) {
-    // Our own timer is exact; Redis's is there for CLIENT UNBLOCK and as a last resort, where it does no harm.
-    let blocked = ctx.block::<P>(wait_ms + 5_000);
+    let blocked = ctx.block::<P>(wait_ms);
     let (client, db) = (ctx.client(), ctx.db());
     let parked = state::with(|s| {
         let waiter = Waiter {

@@ -127,31 +127,26 @@ pub enum PostgresError {
 impl PostgresError {
     /// Whether the database does not have a table, column or schema that was named.
     pub(super) fn is_undefined(&self) -> bool {
-        let Self::Sql { cause, .. } = self else {
-            return false;
-        };
-        cause.code().is_some_and(|code| {
-            [
-                SqlState::UNDEFINED_TABLE,
-                SqlState::UNDEFINED_COLUMN,
-                SqlState::INVALID_SCHEMA_NAME,
-            ]
-            .contains(code)
-        })
+        self.is_one_of(&[
+            SqlState::UNDEFINED_TABLE,
+            SqlState::UNDEFINED_COLUMN,
+            SqlState::INVALID_SCHEMA_NAME,
+        ])
     }
 
     /// Whether a text has no spelling in the encoding that we read: databases may hold bytes of any meaning.
     pub(super) fn is_unreadable(&self) -> bool {
+        self.is_one_of(&[
+            SqlState::CHARACTER_NOT_IN_REPERTOIRE,
+            SqlState::UNTRANSLATABLE_CHARACTER,
+        ])
+    }
+
+    fn is_one_of(&self, codes: &[SqlState]) -> bool {
         let Self::Sql { cause, .. } = self else {
             return false;
         };
-        cause.code().is_some_and(|code| {
-            [
-                SqlState::CHARACTER_NOT_IN_REPERTOIRE,
-                SqlState::UNTRANSLATABLE_CHARACTER,
-            ]
-            .contains(code)
-        })
+        cause.code().is_some_and(|code| codes.contains(code))
     }
 
     /// For `map_err`: what was being done when a statement failed.

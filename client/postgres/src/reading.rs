@@ -159,7 +159,8 @@ impl OutboxSource {
                     "changes of texts that are not in the encoding of the database count as changes of whole tables"
                 );
                 is_bare = true;
-                query(&session.read_bare).await?
+                let bare = session.link.client.prepare(&session.read_bare);
+                query(&in_time("preparing to read the outbox", bare).await?).await?
             }
             read => read?,
         };

@@ -88,8 +88,8 @@ pub(super) struct Session {
     pub(super) cleared: Statement,
     pub(super) count: Statement,
     pub(super) read: Statement,
-    /// The same without what an application wrote.
-    pub(super) read_bare: Statement,
+    /// The same without what an application wrote. Not prepared: it is hardly ever needed.
+    pub(super) read_bare: String,
     pub(super) acknowledge: Statement,
     pub(super) delete: Statement,
     pub(super) look: Statement,
@@ -204,7 +204,7 @@ impl Session {
         ))
         .await?;
         let read = prepare(read_statement(&schema, concerns, DESCRIBED)).await?;
-        let read_bare = prepare(read_statement(&schema, concerns, BARE)).await?;
+        let read_bare = read_statement(&schema, concerns, BARE);
         let acknowledge = prepare(format!(
             "UPDATE {schema}.position SET acknowledged = $2::text::pg_snapshot
              WHERE consumer = $1 AND pg_snapshot_xmax(acknowledged) <= pg_snapshot_xmax($2::text::pg_snapshot)"

@@ -8,7 +8,7 @@
 //! Most tags have one member: that one lives in the record itself and no list exists. A member at position 0 never
 //! moves, so its place need not be known.
 
-use crate::alloc::class;
+use crate::alloc::{class, is_too_long, shrink};
 
 /// An entry of up to so many tags is searched for a tag.
 pub(crate) const FEW: usize = 32;
@@ -367,19 +367,6 @@ impl Ids {
                 class(chunks.capacity() * size_of::<Vec<u32>>()) + chunks.len() * CHUNK * 4
             }
         }
-    }
-}
-
-/// Whether a vector that holds so many has far more room than it needs.
-#[inline]
-fn is_too_long(len: usize, capacity: usize) -> bool {
-    len * 4 < capacity
-}
-
-/// Gives back most of what a vector has far too much.
-fn shrink<T>(chunks: &mut Vec<T>) {
-    if is_too_long(chunks.len(), chunks.capacity()) {
-        chunks.shrink_to(chunks.len() * 2);
     }
 }
 

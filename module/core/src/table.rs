@@ -8,7 +8,7 @@
 
 use hashbrown::HashTable;
 
-use crate::alloc::class;
+use crate::alloc::{class, shrink};
 use crate::work;
 
 /// Values in a shard on average. Between one division and the next it holds up to twice as many, which still fits into
@@ -152,9 +152,7 @@ impl<T> Table<T> {
         self.shards -= 1;
         if self.shards.is_multiple_of(BLOCK) {
             self.blocks.pop();
-            if self.blocks.len() * 4 < self.blocks.capacity() {
-                self.blocks.shrink_to(self.blocks.len() * 2);
-            }
+            shrink(&mut self.blocks);
         }
         if self.shards as u64 <= (self.mask >> 1) + 1 {
             self.mask >>= 1;

@@ -84,10 +84,15 @@ impl Measured {
     }
 
     fn delete(&mut self, entry: Entry) {
-        self.within(|index, _| index.unlink(0, entry));
         if let Some(at) = self.entries.iter().position(|other| *other == entry) {
             self.entries.swap_remove(at);
         }
+        self.take_out(entry);
+    }
+
+    /// As [`delete`](Self::delete), of one that is not in the list any more.
+    fn take_out(&mut self, entry: Entry) {
+        self.within(|index, _| index.unlink(0, entry));
         // SAFETY: it is in no index and in no list any more.
         unsafe { entry.free() };
     }
@@ -99,9 +104,7 @@ impl Measured {
                 self.entries.push(entry);
                 continue;
             }
-            self.within(|index, _| index.unlink(0, entry));
-            // SAFETY: it is in no index and in no list any more.
-            unsafe { entry.free() };
+            self.take_out(entry);
         }
     }
 

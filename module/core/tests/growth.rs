@@ -59,6 +59,11 @@ impl World {
 
     fn delete(&mut self, entry: Entry) -> u64 {
         self.entries.retain(|other| *other != entry);
+        self.take_out(entry)
+    }
+
+    /// As [`delete`](Self::delete), of one that is not in the list any more.
+    fn take_out(&mut self, entry: Entry) -> u64 {
         let (steps, ()) = work::of(|| self.index.unlink(0, entry));
         // SAFETY: it is in no index and in no list any more.
         unsafe { entry.free() };
@@ -446,18 +451,14 @@ fn what_cannot_move_is_not_looked_at_again_for_what_comes_and_goes() {
     }
     let large = world.entries.split_off(400);
     for entry in std::mem::replace(&mut world.entries, large) {
-        world.index.unlink(0, entry);
-        // SAFETY: it is in no index and in no list any more.
-        unsafe { entry.free() };
+        world.take_out(entry);
     }
     world.reclaim();
     let mut steps = 0;
     for n in 0..10_000 {
         world.set(&[format!("come {n}"), format!("and gone {n}")]);
         let entry = world.entries.pop().unwrap();
-        world.index.unlink(0, entry);
-        // SAFETY: as above.
-        unsafe { entry.free() };
+        world.take_out(entry);
         world.index.settle();
         steps += world.reclaim().0;
     }
@@ -484,9 +485,7 @@ fn a_piece_of_a_pass_and_a_command_beside_it_are_bounded_by_nothing_in_the_index
             world.entries.push(entry);
             continue;
         }
-        world.index.unlink(0, entry);
-        // SAFETY: it is in no index and in no list any more.
-        unsafe { entry.free() };
+        world.take_out(entry);
     }
     assert!(world.index.has_pending());
     let (mut longest, mut longest_set) = (0, 0);

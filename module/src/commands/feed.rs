@@ -46,7 +46,7 @@ pub fn feed(ctx: Ctx<'_>, args: Args<'_>) -> Result<(), Error> {
         Err(refusal) => ctx.reply_error(&refusal.to_string()),
         Ok(Outcome::Answer(answer)) => reply(ctx, &answer),
         Ok(Outcome::Wait(ticket)) => {
-            let blocked = ctx.block::<Waiting>(ticket.wait_us() / 1_000 + 5_000);
+            let blocked = ctx.block::<Waiting>(ticket.wait_us() / 1_000);
             state::with(|s| s.feed.park(ticket, blocked));
         }
     }

@@ -23,7 +23,7 @@ pub fn settle(ctx: Ctx<'_>, args: Args<'_>) -> Result<(), Error> {
     match state::with(|s| s.feed.settle(db, &command.prefixes, timeout_us, now_us)) {
         Settling::Now(settled) => reply(ctx, settled),
         Settling::Wait(unsettled) => {
-            let blocked = ctx.block::<Waiting>(unsettled.left_us() / 1_000 + 5_000);
+            let blocked = ctx.block::<Waiting>(unsettled.left_us() / 1_000);
             state::with(|s| s.feed.park_settle(unsettled, blocked));
         }
     }

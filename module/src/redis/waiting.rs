@@ -41,6 +41,9 @@ unsafe extern "C" fn free_answer(_: *mut raw::RedisModuleCtx, data: *mut c_void)
     drop(unsafe { Box::from_raw(data.cast::<Told>()) });
 }
 
+/// How much later than we Redis itself would end a wait.
+const LAST_RESORT_MS: u64 = 5_000;
+
 /// What becomes of a parked client: the callbacks that Redis makes for it.
 pub trait Parked {
     /// [`unblock`] gave it an answer: replies.
@@ -97,11 +100,11 @@ unsafe extern "C" fn on_timer(ctx: *mut raw::RedisModuleCtx, function: *mut c_vo
 }
 
 impl Ctx<'_> {
-    /// Parks the client. Redis's own timeout comes after `most_ms`, where the server can end waits; elsewhere only
-    /// [`unblock`] ends it.
-    pub fn block<P: Parked>(self, most_ms: u64) -> Blocked {
+    /// Parks the client, for [`unblock`] to end its wait after `wait_ms` at most: our own timers are exact. Redis's
+    /// timeout is there for CLIENT UNBLOCK and as a last resort, where the server can end waits.
+    pub fn block<P: Parked>(self, wait_ms: u64) -> Blocked {
         let (on_timeout, most_ms): (raw::RedisModuleCmdFunc, i64) = match host::can_end_waits() {
-            true => (Some(on_timeout::<P>), most_ms as i64),
+            true => (Some(on_timeout::<P>), (wait_ms + LAST_RESORT_MS) as i64),
             false => (None, 0),
         };
         // SAFETY: valid context, and functions that live as long as the module.

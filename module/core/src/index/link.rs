@@ -11,6 +11,9 @@ use crate::soft::{Heir, Softs};
 use crate::tags::{Class, Fate, Tags};
 use crate::work;
 
+/// Places that room for the next command keeps: an entry with 65,000 tags must not leave its traces for good.
+const SCRATCH: usize = 256;
+
 impl Index {
     /// Finds or makes the records of the named tags, each once, in the order given; `records` is cleared first.
     ///
@@ -121,8 +124,7 @@ impl Index {
         let home = grow(staging.unwrap_or(&mut self.dbs), db);
         entry.fill_tags(&self.adopted);
         link_in(&mut self.tags, home, entry, self.kills, self.floor);
-        // As in `settle`.
-        if self.adopted.capacity() > 256 || self.hashes.capacity() > 256 {
+        if self.adopted.capacity() > SCRATCH || self.hashes.capacity() > SCRATCH {
             (self.adopted, self.hashes) = Default::default();
         }
     }
@@ -244,8 +246,7 @@ impl Index {
                 self.tags.remove(record);
             }
         }
-        // An entry with 65,000 tags must not leave its traces for good.
-        if self.limbo.capacity() > 256 {
+        if self.limbo.capacity() > SCRATCH {
             self.limbo = Vec::new();
         }
     }

@@ -179,19 +179,6 @@ fn each_key_of_a_batch_is_near_for_itself() {
     });
 }
 
-/// Reads until all of them are near.
-async fn until_all_near<T, E: std::fmt::Debug, Fut: Future<Output = Result<T, E>>>(
-    cache: &mcache::Cache,
-    count: u64,
-    read: impl Fn() -> Fut,
-) {
-    let began = Instant::now();
-    while stats(cache).entries < count {
-        assert!(began.elapsed() < PATIENCE, "{:?}", stats(cache));
-        read().await.expect("loaded");
-    }
-}
-
 #[test]
 fn a_value_lives_near_no_longer_than_at_the_server() {
     let server = options().start();

@@ -86,6 +86,19 @@ async fn until_near(cache: &Cache, key: &str, value: u32) -> u32 {
     }
 }
 
+/// Reads until all of them are near.
+async fn until_all_near<T, E: std::fmt::Debug, Fut: Future<Output = Result<T, E>>>(
+    cache: &Cache,
+    count: u64,
+    read: impl Fn() -> Fut,
+) {
+    let began = Instant::now();
+    while stats(cache).entries < count {
+        assert!(began.elapsed() < PATIENCE, "{:?}", stats(cache));
+        read().await.expect("loaded");
+    }
+}
+
 /// Invalidates, and has it settled.
 async fn invalidate(cache: &Cache, tag: &str) {
     let invalidation = cache.invalidate([tag]).await.expect("sent");
