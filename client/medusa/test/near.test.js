@@ -32,9 +32,9 @@ async function startStore(t, redis, options = {}) {
 }
 
 /** Stores a value and reads it until it is near. */
-async function fill(store, key, data, tags) {
+async function fill(store, key, data, tags, how = {}) {
   await until(`${key} is near`, async () => {
-    await store.set({ key, data, tags })
+    await store.set({ key, data, tags, ...how })
     await store.get(key, HOW)
     const { nearHits } = store.stats()
     await store.get(key, HOW)
@@ -80,8 +80,7 @@ test("a hit sends nothing to the server and is a fresh value each time; other re
   const large = { rows: Array.from({ length: 500 }, (_, n) => ({ id: `prod_${n}`, title: "é" })) }
   const exact = { value: [{ at: new Date(5) }] }
   await fill(store, "large", large, ["T:1"])
-  await store.set({ key: "exact", sealed: store.seal(exact, { isExact: true }), tags: ["T:1"] })
-  await store.get("exact", HOW)
+  await fill(store, "exact", exact, ["T:1"], { sealed: store.seal(exact, { isExact: true }) })
   const before = { fetches: await redis.calls("mcache.fetch"), gets: await redis.calls("mcache.get"), hits: store.stats().nearHits }
   for (let n = 0; n < 100; n += 1) {
     const found = await store.get("large", HOW)
@@ -147,8 +146,7 @@ test("what other programs change comes with the feed; MANUAL entries are spared 
     await redis.ask(...change)
     await until(`${change} is told`, () => !store.near.entries.has("mc:k"))
   }
-  await store.set({ key: "manual", data: [1], tags: ["T:1"], autoInvalidate: false })
-  await store.get("manual", HOW)
+  await fill(store, "manual", [1], ["T:1"], { autoInvalidate: false })
   await fill(store, "auto", [1], ["T:1"])
   await redis.ask("MCACHE.INVALIDATE", "AUTO", "TAGS", "mc:T:1")
   await until("the one is gone", () => !store.near.entries.has("mc:auto"))
@@ -222,13 +220,16 @@ test("a store that is closed tells the server, so no clear waits for it", async 
 test("what is put away keeps no more memory than it says, by the order of it", async (t) => {
   const redis = await startFed(t)
   const store = await startStore(t, redis)
-  for (let n = 0; n < 600; n += 1) {
-    await store.set({ key: `k${n}`, data: { text: "x".repeat(5_000 - n) }, tags: ["T:1"] })
-    await store.get(`k${n}`, HOW)
-  }
-  assert.ok(store.near.counts.evicted > 300, JSON.stringify(store.near.counts))
-  const held = [...store.near.entries.values()]
-  assert.ok(held.length > 100)
+  let n = 0
+  const { counts, entries } = store.near
+  await until("much was put away and evicted", async () => {
+    for (const end = n + 100; n < end; n += 1) {
+      await store.set({ key: `k${n}`, data: { text: "x".repeat(5_000 - (n % 600)) }, tags: ["T:1"] })
+      await store.get(`k${n}`, HOW)
+    }
+    return counts.evicted > 300 && entries.size > 100
+  })
+  const held = [...entries.values()]
   assert.ok(held.every(({ value }) => value.plain.buffer.byteLength === value.length), "each has memory of its own")
   assert.ok(held.reduce((sum, { value }) => sum + value.length, 0) <= NEAR.bytes)
 })
