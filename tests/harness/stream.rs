@@ -6,10 +6,10 @@ use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
-use crate::{Server, Session, line, resp};
+use crate::{Server, Session, line, resp, wait};
 
 /// Read time after which the primary is taken to be stuck.
-const READ_TIMEOUT: Duration = Duration::from_secs(30);
+const READ_TIMEOUT: Duration = wait::PATIENCE;
 
 /// The channel on which the end of a batch is announced; PUBLISH is replicated and touches no key.
 const MARK_CHANNEL: &str = "mcache:replication-stream:mark";

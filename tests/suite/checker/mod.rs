@@ -52,7 +52,7 @@ fn near_reads() -> u64 {
 
 /// No call of a worker may take longer, under any fault: the loader timeout, deadlines and retries of the client,
 /// and the longest time for which its own process is stopped, on a machine that is busy.
-const STUCK: Duration = Duration::from_secs(20);
+const STUCK: Duration = Duration::from_secs(60);
 
 /// How many processes read and write.
 const PROCESSES: usize = 4;

@@ -3,7 +3,10 @@
 
 use std::time::{Duration, Instant};
 
-use harness::{Proxy, Server, wait};
+use harness::{
+    Proxy, Server,
+    wait::{self, PATIENCE},
+};
 use mcache::{
     Cache, Error, ErrorKind, Loaded, NearOptions, PlainRedisProvider, Provider, RedisProvider,
     Source,
@@ -15,8 +18,6 @@ use tokio::time::{sleep, timeout};
 use crate::support::runtime::run;
 
 const DEADLINE: Duration = Duration::from_millis(400);
-const PATIENCE: Duration = Duration::from_secs(30);
-
 async fn cache(url: &str) -> Cache {
     let options = RedisOptions::default()
         .command_deadline(DEADLINE)

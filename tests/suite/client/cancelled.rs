@@ -7,7 +7,11 @@ use std::pin::Pin;
 use std::task::Poll;
 use std::time::Duration;
 
-use harness::{Proxy, Server, Session, topology::Cluster, wait};
+use harness::{
+    Proxy, Server, Session,
+    topology::Cluster,
+    wait::{self, PATIENCE},
+};
 use mcache::{Cache, Error, Loaded, NearOptions, PlainRedisProvider, server::RedisOptions};
 use tokio::runtime::Runtime;
 use tokio::time::{sleep, timeout};
@@ -16,7 +20,6 @@ use crate::support::runtime::{run, runtime};
 
 /// A lease that is left behind lasts longer than any caller here is waited for.
 const LOADER_TIMEOUT: Duration = Duration::from_secs(600);
-const PATIENCE: Duration = Duration::from_secs(30);
 const HOUR: Duration = Duration::from_secs(3600);
 
 /// More than any operation needs.

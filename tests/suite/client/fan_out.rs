@@ -7,16 +7,13 @@ use std::io::{self, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
-use std::time::Duration;
 
-use harness::resp::read_command;
+use harness::{resp::read_command, wait::PATIENCE};
 use mcache::{Cache, server::RedisOptions};
 
 use crate::support::runtime::run;
 
 const PRIMARIES: usize = 100;
-const PATIENCE: Duration = Duration::from_secs(60);
-
 /// Opens when as many have come as there are primaries, and closes behind them.
 #[derive(Default)]
 struct Gate {

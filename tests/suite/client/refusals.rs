@@ -3,13 +3,11 @@
 
 use std::time::Duration;
 
-use harness::{Server, Session};
+use harness::{Server, Session, wait::PATIENCE};
 use mcache::{Cache, Error, Loaded, Settled, Source, server::RedisOptions};
 use tokio::time::{sleep, timeout};
 
 use crate::support::runtime::run;
-
-const PATIENCE: Duration = Duration::from_secs(30);
 
 async fn cache(url: &str) -> Cache {
     let options = RedisOptions::default().breaker(3, Duration::from_millis(100));

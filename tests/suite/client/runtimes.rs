@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use harness::{Proxy, Server, wait};
+use harness::{
+    Proxy, Server,
+    wait::{self, PATIENCE},
+};
 use mcache::{Cache, Error, Loaded, NearOptions, Settled, Source, server::RedisOptions};
 use tokio::runtime::{Builder, Runtime};
 use tokio::time::{sleep, timeout};
@@ -10,8 +13,6 @@ use tokio::time::{sleep, timeout};
 use crate::support::runtime::{run, runtime};
 
 const DEADLINE: Duration = Duration::from_millis(300);
-const PATIENCE: Duration = Duration::from_secs(30);
-
 async fn cache(url: &str) -> Cache {
     let options = RedisOptions::default()
         .connect_timeout(PATIENCE)

@@ -7,13 +7,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use harness::topology::{Cluster, Replicated, Sentinels, is_primary};
-use harness::{Server, locate, wait};
+use harness::{
+    Server, locate,
+    wait::{self, PATIENCE},
+};
 use mcache::{Cache, Error, Loaded, RedisProvider, Settled, Source, server::RedisOptions};
 use tokio::time::{sleep, timeout};
 
 use crate::support::runtime::run;
-
-const PATIENCE: Duration = Duration::from_secs(60);
 
 async fn cache(url: &str) -> Cache {
     let options = RedisOptions::default().breaker(5, Duration::from_millis(200));

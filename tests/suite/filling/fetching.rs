@@ -1,7 +1,6 @@
 //! FETCH as tests send it: what it replies, and clients that wait in it.
 
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
 
 use harness::{Server, Session, wait};
 
@@ -39,8 +38,6 @@ pub struct Waiting {
 pub struct Ended {
     /// What it got, or the error.
     pub result: Result<Fetched, String>,
-    /// How long that took.
-    pub waited: Duration,
     /// Its connection: a client that holds a lease and disconnects loses it.
     pub session: Session,
 }
@@ -58,14 +55,9 @@ impl Waiting {
         let id = session.int("CLIENT ID");
         let line = format!("MCACHE.FETCH {line}");
         let wait = move || {
-            let began = Instant::now();
             let reply = session.try_run(&line);
             let result = reply.map(|value| redis::from_redis_value(value).expect("three parts"));
-            Ended {
-                result,
-                waited: began.elapsed(),
-                session,
-            }
+            Ended { result, session }
         };
         // Some tests have hundreds of them.
         let thread = thread::Builder::new().stack_size(256 * 1024).spawn(wait);
@@ -89,13 +81,6 @@ impl Waiting {
     #[track_caller]
     pub fn fetched(self) -> Fetched {
         self.result().expect("no error")
-    }
-
-    /// What it got, and how long that took.
-    #[track_caller]
-    pub fn timed(self) -> (Fetched, Duration) {
-        let ended = self.ended();
-        (ended.result.expect("no error"), ended.waited)
     }
 
     /// What it got, and its connection.

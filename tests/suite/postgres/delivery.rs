@@ -282,15 +282,11 @@ fn of_several_invalidators_one_works_and_another_takes_over() {
     assert_eq!(first.tags(), products(1, 40));
     assert_eq!(second.calls(), 0, "the other stands by");
 
+    // It is not the end of its lease that the other waits for.
+    shop.postgres
+        .psql("UPDATE mcache.lease SET until = until + interval '1 hour'");
     drop(working);
-    let before = Instant::now();
-    insert_each(&shop, 41, 41);
-    second.wait_for(&["Product:p41"]);
-    assert!(
-        before.elapsed() < Duration::from_secs(3),
-        "without waiting for the lease to end"
-    );
-    insert_each(&shop, 42, 60);
+    insert_each(&shop, 41, 60);
     second.wait_for(&["Product:p60"]);
     wait::until("everything is acknowledged", || shop.waiting() == 0);
     assert_eq!(second.tags(), products(41, 60));
@@ -345,16 +341,20 @@ fn a_second_invalidation_follows_and_only_then_is_the_change_forgotten() {
     let _invalidator = shop.invalidator_with(shop.source(), &recorder, |builder| {
         builder.again_after(delay)
     });
+    let before = Instant::now();
     insert_each(&shop, 1, 1);
     recorder.wait_for(&["Product:p1"]);
-    let first = Instant::now();
-    assert_eq!(shop.waiting(), 1);
+    let waiting = shop.waiting();
     // Others are not held up by it.
     insert_each(&shop, 2, 2);
     recorder.wait_for(&["Product:p2"]);
-    assert!(first.elapsed() < delay && recorder.count("Product:p1") == 1);
+    let told = recorder.count("Product:p1");
+    // A busy machine may take longer than the delay, which tells nothing.
+    if before.elapsed() < delay {
+        assert_eq!((waiting, told), (1, 1));
+    }
     wait::until("everything is acknowledged", || shop.waiting() == 0);
-    assert!(first.elapsed() >= delay - Duration::from_millis(100));
+    assert!(before.elapsed() >= delay);
     assert_eq!(
         (recorder.count("Product:p1"), recorder.count("Product:p2")),
         (2, 2)

@@ -11,12 +11,9 @@ mod topology;
 
 use std::time::Duration;
 
-use harness::{Server, ServerBuilder, Session};
+use harness::{Server, ServerBuilder, Session, wait::PATIENCE};
 use mcache::{Cache, Error, Loaded, NearOptions, NearStats, Served, Settled, server::RedisOptions};
 use tokio::time::{Instant, sleep};
-
-/// Nothing here takes so long, on any machine.
-const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Options of a server with the feed on. The lease is as long as it can be, for a busy machine.
 fn options() -> ServerBuilder {

@@ -15,14 +15,12 @@ mod settings;
 
 use std::time::Duration;
 
-use harness::{Server, Session};
+use harness::{Server, Session, wait::PATIENCE};
 use mcache::{Cache, Error, Loaded, NearOptions, Settled, Source, server::RedisOptions};
 use tokio::time::{sleep, timeout};
 
 use book::Book;
 use log::Log;
-
-const PATIENCE: Duration = Duration::from_secs(30);
 
 /// What a test sees of one cache and of all that it says and counts.
 struct Observed {
