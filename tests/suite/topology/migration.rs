@@ -64,7 +64,8 @@ fn an_entry_arrives_as_it_left() {
         assert_eq!(here.int(&format!("EXISTS {key}")), 0);
         assert_eq!(report(&mut there, key), before, "{key}");
         let late_ms = there.int(&format!("PEXPIRETIME {key}")) - end;
-        assert!(late_ms.abs() < 1_000, "{key} ends {late_ms} ms later");
+        // As late as the way takes, of its 1,000 seconds.
+        assert!(late_ms.abs() < 60_000, "{key} ends {late_ms} ms later");
     }
     assert!(here.tags().is_empty());
     assert_eq!(there.entries("t"), ["manual", "tagged"]);
