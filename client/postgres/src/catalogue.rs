@@ -18,13 +18,15 @@ use super::sql::{dollar_quoted, identifier, literal, shortened};
 /// What a database begins with has smaller numbers than what is made in it.
 const FIRST_OID: u32 = 16_384;
 
-/// Commands after which the event trigger looks.
-const COMMANDS: [&str; 14] = [
+/// Commands after which the event trigger looks: those that change tables, and those that may take away triggers,
+/// columns and partitions together with what they depend on.
+pub(super) const COMMANDS: [&str; 23] = [
     "ALTER TABLE",
     "ALTER TYPE",
     "ALTER TRIGGER",
     "ALTER POLICY",
     "ALTER SCHEMA",
+    "CREATE SCHEMA",
     "CREATE TABLE",
     "CREATE TABLE AS",
     "CREATE TRIGGER",
@@ -34,6 +36,14 @@ const COMMANDS: [&str; 14] = [
     "DROP POLICY",
     "DROP TYPE",
     "DROP SCHEMA",
+    "DROP COLLATION",
+    "DROP DOMAIN",
+    "DROP EXTENSION",
+    "DROP FUNCTION",
+    "DROP LANGUAGE",
+    "DROP OPERATOR",
+    "DROP OWNED",
+    "DROP ROUTINE",
 ];
 
 /// While this is on, the event trigger leaves the look to the session that set it.
@@ -55,7 +65,8 @@ impl Layout<'_> {
         let commands: Vec<String> = COMMANDS.iter().map(|command| literal(command)).collect();
         let name = identifier(&self.event_trigger());
         format!(
-            "CREATE EVENT TRIGGER {name} ON ddl_command_end WHEN TAG IN ({}) EXECUTE FUNCTION {}.on_ddl();
+            "DROP EVENT TRIGGER IF EXISTS {name};
+             CREATE EVENT TRIGGER {name} ON ddl_command_end WHEN TAG IN ({}) EXECUTE FUNCTION {}.on_ddl();
              ALTER EVENT TRIGGER {name} ENABLE ALWAYS;",
             commands.join(", "),
             identifier(self.schema),
@@ -126,6 +137,9 @@ BEGIN
                 WHERE t.tgrelid = part.oid AND p.pronamespace = {namespace}::regnamespace AND NOT t.tgisinternal
                   AND t.tgenabled = 'A' AND p.proname = known.function
                   AND (t.tgnargs > 0) = (part.oid = ANY (above))))
+    -- A virtual column is computed when it is read: no trigger sees it.
+    AND NOT EXISTS (SELECT FROM pg_attribute
+                    WHERE attrelid = ANY (tables) AND attname = ANY (wanted) AND attgenerated = 'v')
     -- Rows that logical replication applies fire no trigger of a statement.
     AND NOT EXISTS (SELECT FROM pg_subscription_rel WHERE srrelid = ANY (tables || above));
 END

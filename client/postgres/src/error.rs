@@ -5,6 +5,8 @@ use std::sync::Arc;
 use mcache_graph::Name;
 use tokio_postgres::error::SqlState;
 
+use super::patience::is_locked_out;
+
 /// Why something about PostgreSQL did not succeed.
 ///
 /// Cheap to clone. Its text says everything there is to say, what the server said included; it has no
@@ -125,13 +127,19 @@ pub enum PostgresError {
 }
 
 impl PostgresError {
-    /// Whether the database does not have a table, column or schema that was named.
+    /// Whether the database does not have a table, column, function or schema that was named.
     pub(super) fn is_undefined(&self) -> bool {
         self.is_one_of(&[
             SqlState::UNDEFINED_TABLE,
             SqlState::UNDEFINED_COLUMN,
+            SqlState::UNDEFINED_FUNCTION,
             SqlState::INVALID_SCHEMA_NAME,
         ])
+    }
+
+    /// Whether others hold a lock that was waited for in vain.
+    pub(super) fn is_locked_out(&self) -> bool {
+        matches!(self, Self::Sql { cause, .. } if is_locked_out(cause))
     }
 
     /// Whether a text has no spelling in the encoding that we read: databases may hold bytes of any meaning.

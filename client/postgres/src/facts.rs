@@ -34,11 +34,37 @@ const ORDERED: [&str; 10] = [
 /// Types with which numbers of more digits are compared rounded.
 const FLOATS: [&str; 2] = ["float4", "float8"];
 
+/// What the catalogue says of a column.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Column {
+    /// The name of its type, of a domain the one below.
+    kind: String,
+    equality: Equality,
+    /// Computed when it is read (PostgreSQL 18): there is nothing stored that a trigger could see.
+    is_virtual: bool,
+}
+
+impl Column {
+    /// From its type's name and `typtype`, whether its collation is deterministic, and its `attgenerated`.
+    fn of(kind: &str, class: &str, deterministic: &str, generated: &str) -> Self {
+        let equality = match deterministic == "t" {
+            true if TEXTS.contains(&kind) => Equality::Text,
+            true if class == "e" || ORDERED.contains(&kind) => Equality::Ordered,
+            _ => Equality::Own,
+        };
+        Self {
+            kind: kind.to_owned(),
+            equality,
+            is_virtual: generated == "v",
+        }
+    }
+}
+
 /// What is known of the columns.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Facts {
-    /// By table and column: the type's name and how its values compare.
-    columns: HashMap<(String, String), (String, Equality)>,
+    /// By table and column.
+    columns: HashMap<(String, String), Column>,
 }
 
 impl Facts {
@@ -49,7 +75,8 @@ impl Facts {
             .map(|(_, table)| quoted_text(&table.quoted))
             .collect();
         let sql = format!(
-            "SELECT r.relation, a.attname, t.typname, t.typtype, coalesce(c.collisdeterministic, true)
+            "SELECT r.relation, a.attname, t.typname, t.typtype, coalesce(c.collisdeterministic, true),
+               a.attgenerated
              FROM unnest(ARRAY[{}]::text[]) AS r (relation)
              JOIN pg_catalog.pg_attribute AS a ON a.attrelid = to_regclass(r.relation) AND a.attnum > 0 AND NOT a.attisdropped
              JOIN LATERAL (
@@ -68,15 +95,9 @@ impl Facts {
                 continue;
             };
             let get = |column| row.get(column).unwrap_or_default();
-            let (name, is_enum, deterministic) = (get(2), get(3) == "e", get(4) == "t");
-            let equality = match deterministic {
-                true if TEXTS.contains(&name) => Equality::Text,
-                true if is_enum || ORDERED.contains(&name) => Equality::Ordered,
-                _ => Equality::Own,
-            };
             columns.insert(
                 (get(0).to_owned(), get(1).to_owned()),
-                (name.to_owned(), equality),
+                Column::of(get(2), get(3), get(4), get(5)),
             );
         }
         Ok(Self { columns })
@@ -87,7 +108,7 @@ impl Facts {
         let key = (relation.to_owned(), column.to_owned());
         self.columns
             .get(&key)
-            .map_or(Equality::default(), |(_, equality)| *equality)
+            .map_or(Equality::default(), |column| column.equality)
     }
 
     /// Whether every key and lookup has values that can be part of a tag.
@@ -99,26 +120,30 @@ impl Facts {
                     continue;
                 };
                 let found = self.columns.get(&(table.quoted.clone(), column.to_owned()));
-                if let Some((name, _)) = found
-                    && FLOATS.contains(&&**name)
+                if let Some(Column { kind, .. }) = found
+                    && FLOATS.contains(&&**kind)
                 {
                     return Err(PostgresError::Mismatch {
                         entity: entity.name().into(),
                         reason: format!(
-                            "column {column} (type {name}) rounds: numbers that differ can equal one value of it, so {} \
+                            "column {column} (type {kind}) rounds: numbers that differ can equal one value of it, so {} \
                              can be neither a key nor a lookup. It can be shown, filtered and sorted by; or make the \
                              column an integer or numeric",
                             field.name()
                         ),
                     });
                 }
-                if let Some((name, Equality::Own)) = found
+                if let Some(Column {
+                    kind,
+                    equality: Equality::Own,
+                    ..
+                }) = found
                     && field.kind() == FieldType::Text
                 {
                     return Err(PostgresError::Mismatch {
                         entity: entity.name().into(),
                         reason: format!(
-                            "column {column} (type {name}) has an equality of its own: equal values can be spelled \
+                            "column {column} (type {kind}) has an equality of its own: equal values can be spelled \
                              differently, so {} can be neither a key nor a lookup. It can be shown, filtered and sorted by; \
                              or declare it as what it is (number, timestamp), or give it a deterministic collation",
                             field.name()
@@ -128,5 +153,88 @@ impl Facts {
             }
         }
         Ok(())
+    }
+    /// Whether triggers see every column that is needed.
+    pub(super) fn check_captured(&self, mapping: &Mapping) -> Result<(), PostgresError> {
+        for (entity, table) in mapping.entities() {
+            for field in stored_fields(entity) {
+                let Some(column) = table.bare_column(field.name()) else {
+                    continue;
+                };
+                let found = self.columns.get(&(table.quoted.clone(), column.to_owned()));
+                if found.is_some_and(|found| found.is_virtual) {
+                    return Err(PostgresError::Mismatch {
+                        entity: entity.name().into(),
+                        reason: format!(
+                            "column {column} is a virtual generated column: it is computed when it is read, so no trigger \
+                             sees its value change. Make it STORED, or map the columns that it is computed from"
+                        ),
+                    });
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use mcache_graph::{Entity, Schema};
+
+    use super::*;
+    use crate::Table;
+
+    #[test]
+    fn a_column_is_what_its_row_of_the_catalogue_says() {
+        for (row, equality, is_virtual) in [
+            (["text", "b", "t", ""], Equality::Text, false),
+            (["text", "b", "f", "s"], Equality::Own, false),
+            (["mood", "e", "t", "v"], Equality::Ordered, true),
+            (["int8", "b", "t", "v"], Equality::Ordered, true),
+            (["inet", "b", "t", "s"], Equality::Own, false),
+        ] {
+            let [kind, class, deterministic, generated] = row;
+            let column = Column::of(kind, class, deterministic, generated);
+            let kind = kind.to_owned();
+            assert_eq!(
+                column,
+                Column {
+                    kind,
+                    equality,
+                    is_virtual
+                }
+            );
+        }
+    }
+
+    #[test]
+    fn a_virtual_column_is_refused_whatever_reads_it() {
+        let schema = Schema::builder()
+            .entity(Entity::new("Product").fields(["title", "slug"]))
+            .build();
+        let mapping = Mapping::builder(Arc::new(schema.unwrap()))
+            .table("Product", Table::named("product").column("slug", "a slug"))
+            .build()
+            .unwrap();
+        for (generated, refused) in [("", false), ("s", false), ("v", true)] {
+            for (column, needed) in [("a slug", true), ("id", true), ("other", false)] {
+                let key = (r#""public"."product""#.to_owned(), column.to_owned());
+                let facts = Facts {
+                    columns: HashMap::from([(key, Column::of("text", "b", "t", generated))]),
+                };
+                facts.check(&mapping).unwrap();
+                let checked = facts.check_captured(&mapping);
+                assert_eq!(checked.is_err(), refused && needed, "{column} {generated}");
+                if let Err(error) = checked {
+                    let words = error.to_string();
+                    assert!(
+                        words.contains(column) && words.contains("STORED"),
+                        "{words}"
+                    );
+                }
+            }
+        }
     }
 }

@@ -8,15 +8,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use tokio_postgres::{Client, IsolationLevel, Transaction};
 
 use super::capture::{self, Capture};
-use super::catalogue::INSTALLING;
+use super::catalogue::{COMMANDS, INSTALLING};
 use super::consumer::Registering;
 use super::error::{PostgresError, describe};
 use super::facts::Facts;
 use super::form::Form;
 use super::interest::{self, Interest};
 use super::keys::weak_keys;
-use super::layout::LAYOUT;
+use super::layout::{FUNCTIONS, LAYOUT};
 use super::outbox::Outbox;
+use super::patience::{LOCK_TIMEOUT, is_locked_out};
 use super::sql::identifier;
 use super::timing::milliseconds;
 
@@ -39,6 +40,7 @@ impl Outbox {
         let is_elsewhere = self.settle_in(work).await?;
         let facts = Facts::load(work.client(), &self.mapping).await?;
         facts.check(&self.mapping)?;
+        facts.check_captured(&self.mapping)?;
         for key in weak_keys(work, &self.mapping).await? {
             tracing::warn!(entity = key.entity, "{key}");
         }
@@ -128,10 +130,16 @@ impl Outbox {
         let sql = [layout.tables(), layout.functions(), layout.look_functions()].join("\n");
         let definition = format!("{:016x}", xxhash_rust::xxh3::xxh3_64(sql.as_bytes()));
         if found == Some(LAYOUT) {
+            // Functions can go by themselves, with the role or the extension that they belong to.
             let same: bool = one(
                 work,
-                &format!("SELECT definition = $1 FROM {schema}.layout"),
-                &[&definition],
+                &format!(
+                    "SELECT definition = $1 AND cardinality($3::text[]) = (
+                       SELECT count(DISTINCT proname) FROM pg_proc
+                       WHERE pronamespace = to_regnamespace($2) AND proname::text = ANY ($3))
+                     FROM {schema}.layout"
+                ),
+                &[&definition, &schema, &&FUNCTIONS[..]],
             )
             .await
             .map_err(failed())?;
@@ -211,8 +219,8 @@ impl Outbox {
         let failed = || PostgresError::sql("making the event trigger");
         let exists: bool = one(
             work,
-            "SELECT EXISTS (SELECT FROM pg_event_trigger WHERE evtname = $1)",
-            &[&self.layout().event_trigger()],
+            "SELECT EXISTS (SELECT FROM pg_event_trigger WHERE evtname = $1 AND evttags @> $2 AND evttags <@ $2)",
+            &[&self.layout().event_trigger(), &&COMMANDS[..]],
         )
         .await
         .map_err(failed())?;
@@ -266,7 +274,8 @@ impl Outbox {
             .query_one(
                 &format!(
                     "SELECT coalesce(max(c.rows_max), 1), coalesce(max(c.bytes_max), 0),
-                       (SELECT definition FROM {schema}.capture WHERE relation = $1),
+                       (SELECT definition FROM {schema}.capture
+                        WHERE relation = $1 AND to_regproc($2 || '.' || quote_ident(function)) IS NOT NULL),
                        ARRAY(SELECT DISTINCT name FROM {schema}.interest AS i, unnest(i.columns) AS name
                              WHERE i.relation = $1),
                        ARRAY(SELECT DISTINCT name FROM {schema}.interest AS i, unnest(i.keys) AS name
@@ -276,7 +285,7 @@ impl Outbox {
                      FROM {schema}.consumer AS c
                      WHERE EXISTS (SELECT FROM {schema}.interest AS i WHERE i.relation = $1 AND i.consumer = c.id)"
                 ),
-                &[&relation],
+                &[&relation, &schema],
             )
             .await
             .map_err(failed())?;
@@ -392,7 +401,8 @@ impl Outbox {
                            AND t.tgenabled = 'A' AND (t.tgnargs > 0) = family.above),
                    ARRAY(SELECT t.tgname::text FROM pg_trigger AS t
                          WHERE t.tgrelid = c.oid AND NOT t.tgisinternal)
-                 FROM family JOIN pg_class AS c USING (oid) JOIN pg_namespace AS n ON n.oid = c.relnamespace",
+                 FROM family JOIN pg_class AS c USING (oid) JOIN pg_namespace AS n ON n.oid = c.relnamespace
+                 ORDER BY c.oid",
                 &[&relation, &self.schema, &Capture::function_name(relation)],
             )
             .await
@@ -462,7 +472,8 @@ pub(super) async fn own_transaction(
 pub(super) async fn begin(work: &Transaction<'_>) -> Result<(), PostgresError> {
     let settings = format!(
         "SET LOCAL lock_timeout = '5s'; SET LOCAL client_min_messages = 'warning'; SET LOCAL {INSTALLING} = 'on';
-         SET LOCAL standard_conforming_strings = on; SELECT pg_advisory_xact_lock({INSTALL_LOCK})"
+         SET LOCAL standard_conforming_strings = on; SELECT pg_advisory_xact_lock({INSTALL_LOCK});
+         SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'"
     );
     work.batch_execute(&settings)
         .await
@@ -504,10 +515,12 @@ async fn probe(
 ) -> Result<(), PostgresError> {
     match work.batch_execute(&Capture::probe(relation, columns)).await {
         Ok(()) => Ok(()),
-        Err(error) if error.as_db_error().is_some() => Err(PostgresError::Mismatch {
-            entity: entity.into(),
-            reason: describe(&error),
-        }),
+        Err(error) if error.as_db_error().is_some() && !is_locked_out(&error) => {
+            Err(PostgresError::Mismatch {
+                entity: entity.into(),
+                reason: describe(&error),
+            })
+        }
         Err(error) => Err(PostgresError::sql("looking at a mapped table")(error)),
     }
 }
@@ -547,7 +560,10 @@ async fn readable(
     let probed = work.batch_execute(&Capture::probe(relation, columns)).await;
     let (end, readable) = match probed {
         Ok(()) => ("RELEASE SAVEPOINT readable", true),
-        Err(error) if error.as_db_error().is_some() => ("ROLLBACK TO SAVEPOINT readable", false),
+        // A column that another transaction keeps locked is there.
+        Err(error) if error.as_db_error().is_some() && !is_locked_out(&error) => {
+            ("ROLLBACK TO SAVEPOINT readable", false)
+        }
         Err(error) => return Err(failed()(error)),
     };
     work.batch_execute(end).await.map_err(failed())?;

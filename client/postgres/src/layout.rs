@@ -27,6 +27,17 @@ pub(super) const TABLES: [&str; 9] = [
     "layout", "consumer", "interest", "position", "lease", "capture", "seen", "alive", "outbox",
 ];
 
+/// The functions that belong to no table of the application.
+pub(super) const FUNCTIONS: [&str; 7] = [
+    "wake",
+    "invalidate",
+    "expire",
+    "sweep",
+    "fingerprint",
+    "look",
+    "on_ddl",
+];
+
 /// Ids of the outbox that a session takes at once. They order rows of one transaction, so of one session.
 const IDS_CACHED: u32 = 100;
 

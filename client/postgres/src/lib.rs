@@ -26,6 +26,7 @@ mod mapping;
 mod outbox;
 mod pace;
 mod param;
+mod patience;
 mod place;
 mod pooler;
 mod position;

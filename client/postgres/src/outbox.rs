@@ -6,14 +6,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio_postgres::tls::{MakeTlsConnect, TlsConnect};
-use tokio_postgres::{Client, Config, Socket};
+use tokio_postgres::{Client, Config, Socket, Transaction};
 
 use super::consumer::{self, ConsumerName, ConsumerStatus};
 use super::error::PostgresError;
-use super::install::{Past, own_transaction};
+use super::install::Past;
 use super::keys::{WeakKey, weak_keys};
 use super::layout::Layout;
 use super::mapping::Mapping;
+use super::patience::{LOCK_TIMEOUT, Task};
 use super::session::connector;
 use super::sql::{IDENTIFIER_BYTES_MAX, identifier};
 
@@ -180,8 +181,10 @@ impl Outbox {
     /// Makes the outbox and the triggers, or brings them up to date with the mapping and these options.
     ///
     /// Run it at each start and after each migration: what is already right is left alone, and only a table that lacks
-    /// a trigger is locked (against writers, for as long as that takes; it gives up after five seconds of waiting for
-    /// the lock). It needs the right to create a schema, and to be the owner of the mapped tables.
+    /// a trigger is locked, against writers and for as long as that takes. While a transaction of others holds one of
+    /// them it waits a fifth of a second for it, then gives back all it has locked, rests as long, and begins again; it
+    /// gives up after twenty-five times. It needs the right to create a schema, and to be the owner of the mapped
+    /// tables.
     ///
     /// # Errors
     ///
@@ -196,17 +199,13 @@ impl Outbox {
         client: &mut Client,
         past: Past,
     ) -> Result<(), PostgresError> {
-        let doing = PostgresError::sql("installing the outbox");
         if self.schema.is_empty() || self.schema.len() > IDENTIFIER_BYTES_MAX {
             return Err(PostgresError::Identifier {
                 name: self.schema.clone(),
             });
         }
-        let work = own_transaction(client).await.map_err(doing)?;
-        self.install_in(&work, past).await?;
-        work.commit()
-            .await
-            .map_err(PostgresError::sql("installing the outbox"))
+        self.patiently(client, Task::Install(past)).await?;
+        Ok(())
     }
 
     /// As [`install`](Self::install), over a connection that is made for it.
@@ -232,23 +231,26 @@ impl Outbox {
     /// [`PostgresError::Shared`] if its schema holds tables or views of others, which would go with it; when the
     /// database refuses. Nothing is changed then.
     pub async fn uninstall(&self, client: &mut Client) -> Result<(), PostgresError> {
+        self.patiently(client, Task::Uninstall).await?;
+        Ok(())
+    }
+
+    pub(super) async fn uninstall_in(&self, work: &Transaction<'_>) -> Result<(), PostgresError> {
         let failed = || PostgresError::sql("removing the outbox");
-        let work = own_transaction(client).await.map_err(failed())?;
-        self.is_alone(&work).await?;
-        work.batch_execute(
-            "SET LOCAL lock_timeout = '5s'; SET LOCAL client_min_messages = 'warning'",
-        )
+        self.is_alone(work).await?;
+        work.batch_execute(&format!(
+            "SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'; SET LOCAL client_min_messages = 'warning'"
+        ))
         .await
         .map_err(failed())?;
-        self.keep_all_out(&work).await?;
+        self.keep_all_out(work).await?;
         // The triggers go with the functions they call.
         work.batch_execute(&format!(
             "DROP SCHEMA IF EXISTS {} CASCADE",
             identifier(&self.schema)
         ))
         .await
-        .map_err(failed())?;
-        work.commit().await.map_err(failed())
+        .map_err(failed())
     }
 
     /// What waits to be invalidated, for whom: worth an alarm when it grows, for then no invalidator is running.

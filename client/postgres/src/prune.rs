@@ -1,11 +1,12 @@
 //! What is needed no more: absent consumers, acknowledged rows, what is captured for none.
 
-use tokio_postgres::Client;
+use tokio_postgres::{Client, Transaction};
 
 use super::capture::Capture;
 use super::error::PostgresError;
-use super::install::{Width, begin, one, own_transaction};
+use super::install::{Width, begin, one};
 use super::outbox::{Outbox, Pruned};
+use super::patience::Task;
 use super::sql::identifier;
 
 /// Rows deleted at a time.
@@ -23,10 +24,13 @@ impl Outbox {
     ///
     /// When the database refuses; nothing is changed then.
     pub async fn prune(&self, client: &mut Client) -> Result<Pruned, PostgresError> {
+        self.patiently(client, Task::Prune).await
+    }
+
+    pub(super) async fn prune_in(&self, work: &Transaction<'_>) -> Result<Pruned, PostgresError> {
         let failed = || PostgresError::sql("pruning the outbox");
         let schema = identifier(&self.schema);
-        let work = own_transaction(client).await.map_err(failed())?;
-        begin(&work).await?;
+        begin(work).await?;
         let mut pruned = Pruned::default();
         let expired = work
             .query(&format!("SELECT {schema}.expire()"), &[])
@@ -44,7 +48,7 @@ impl Outbox {
         )
         .await
         .map_err(failed())?;
-        self.install_wake(&work).await?;
+        self.install_wake(work).await?;
         let captured = work
             .query(
                 &format!(
@@ -64,7 +68,7 @@ impl Outbox {
             );
             if needed && exists {
                 if self
-                    .install_capture(&work, &relation, Width::AsNeeded)
+                    .install_capture(work, &relation, Width::AsNeeded)
                     .await?
                 {
                     pruned.narrowed.push(relation);
@@ -88,7 +92,7 @@ impl Outbox {
             }
         }
         loop {
-            let rows: i64 = one(&work, &format!("SELECT {schema}.sweep($1)"), &[&SWEEP_ROWS])
+            let rows: i64 = one(work, &format!("SELECT {schema}.sweep($1)"), &[&SWEEP_ROWS])
                 .await
                 .map_err(failed())?;
             pruned.rows += rows;
@@ -96,7 +100,6 @@ impl Outbox {
                 break;
             }
         }
-        work.commit().await.map_err(failed())?;
         Ok(pruned)
     }
 }

@@ -13,6 +13,7 @@
 #![deny(unsafe_code)]
 
 pub mod alloc;
+mod bits;
 pub mod command;
 pub mod early;
 pub mod encode;

@@ -2,10 +2,11 @@
 //!
 //! A plain `Vec` doubles by copying everything it holds, which at a million entries holds the server for
 //! milliseconds. Here a chunk of 128 slots is allocated when the previous ones are full and freed when its last slot
-//! empties, so memory goes back to the allocator. What grows by copying is the directory, two words and a half a chunk:
-//! 2.5 MB at ten million values, where a `Vec` of them would copy 240.
+//! empties, so memory goes back to the allocator. What grows by copying is the directory, four words a chunk: 2.5 MB at
+//! ten million values, where a `Vec` of them would copy 240.
 
 use crate::alloc::class;
+use crate::bits::Bits;
 use crate::work;
 
 /// Slots in a chunk. Of a few hundred values the last chunk is not much; and its bytes are a size class of the
@@ -24,10 +25,8 @@ struct Spare {
     /// No word before this one has a free slot.
     low: u16,
     live: u16,
-    /// It stands in `open`.
-    is_open: bool,
-    /// It was there when the last pass of compaction ended.
-    was_passed: bool,
+    /// How many passes of compaction had ended when it was allocated.
+    made: u16,
 }
 
 impl Spare {
@@ -35,8 +34,7 @@ impl Spare {
         free: [u64::MAX; WORDS],
         low: 0,
         live: 0,
-        is_open: true,
-        was_passed: false,
+        made: 0,
     };
 
     fn is_full(&self) -> bool {
@@ -88,8 +86,10 @@ pub(crate) struct Slab<T> {
     chunks: Vec<Option<Slots<T>>>,
     /// Of each chunk, which slots are free.
     spare: Vec<Spare>,
-    /// Every chunk with a free slot, allocated or not, and some that became full; each at most once.
-    open: Vec<u32>,
+    /// The chunks with a free slot, allocated or not.
+    open: Bits,
+    /// The chunk that the next value goes into, if it has room.
+    next: usize,
     len: usize,
     /// Chunks that are allocated.
     full: usize,
@@ -100,10 +100,10 @@ pub(crate) struct Slab<T> {
     held: usize,
     /// Values that were taken out since the pass under way began: the holes that it may not have seen.
     removed: usize,
+    /// Passes of compaction that ended. The number comes round: then a chunk that is as old as all passes counts as
+    /// young, and a pass comes later than it might.
+    passes: u16,
 }
-
-/// Chunks that are full already and that one insertion passes over.
-const PASSED_OVER: usize = 64;
 
 impl<T> Default for Slab<T> {
     fn default() -> Self {
@@ -116,12 +116,14 @@ impl<T> Slab<T> {
         Slab {
             chunks: Vec::new(),
             spare: Vec::new(),
-            open: Vec::new(),
+            open: Bits::new(),
+            next: 0,
             len: 0,
             full: 0,
             stuck: 0,
             held: 0,
             removed: 0,
+            passes: 0,
         }
     }
 
@@ -140,7 +142,7 @@ impl<T> Slab<T> {
         self.full * class(CHUNK * size_of::<Option<T>>())
             + class(self.chunks.capacity() * size_of::<Option<Slots<T>>>())
             + class(self.spare.capacity() * size_of::<Spare>())
-            + class(self.open.capacity() * 4)
+            + self.open.bytes()
     }
 
     /// Frees one chunk with all that is in it, for a caller that takes the slab apart and looks nothing up any more;
@@ -163,24 +165,11 @@ impl<T> Slab<T> {
     /// When 2^31 values are stored: memory ends long before (the payloads alone would be terabytes).
     #[inline]
     pub(crate) fn insert(&mut self, value: T) -> u32 {
-        let mut passed_over = 0;
-        let at = loop {
-            let Some(&at) = self.open.last() else {
-                break self.add_chunk();
-            };
-            let spare = &mut self.spare[at as usize];
-            if !spare.is_full() {
-                break at as usize;
-            }
-            // A pass may have filled any number of them.
-            if passed_over == PASSED_OVER {
-                break self.add_chunk();
-            }
-            work::step(1);
-            passed_over += 1;
-            spare.is_open = false;
-            self.open.pop();
-        };
+        let mut at = self.next;
+        if self.spare.get(at).is_none_or(Spare::is_full) {
+            at = self.open.first().unwrap_or_else(|| self.add_chunk());
+            self.next = at;
+        }
         let slot = self.put(at, value);
         (at * CHUNK + slot) as u32
     }
@@ -191,7 +180,7 @@ impl<T> Slab<T> {
         assert!(at < (1 << 31) / CHUNK, "slab full");
         self.chunks.push(None);
         self.spare.push(Spare::ALL);
-        self.open.push(at as u32);
+        self.open.insert(at);
         at
     }
 
@@ -201,9 +190,11 @@ impl<T> Slab<T> {
         if self.chunks[at].is_none() {
             self.make_chunk(at);
         }
-        let slot = self.spare[at]
-            .take()
-            .expect("an open chunk has a free slot");
+        let spare = &mut self.spare[at];
+        let slot = spare.take().expect("an open chunk has a free slot");
+        if spare.is_full() {
+            self.open.remove(at);
+        }
         if let Some(slots) = &mut self.chunks[at] {
             slots[slot % CHUNK] = Some(value);
         }
@@ -214,6 +205,7 @@ impl<T> Slab<T> {
     #[cold]
     fn make_chunk(&mut self, at: usize) {
         self.chunks[at] = Some(chunk());
+        self.spare[at].made = self.passes;
         self.full += 1;
         // Room that was filled since is not stuck any more.
         self.stuck = self.stuck.min(self.excess());
@@ -225,9 +217,9 @@ impl<T> Slab<T> {
         let (at, slot) = (id as usize / CHUNK, id as usize % CHUNK);
         let value = self.chunks.get_mut(at)?.as_mut()?[slot].take()?;
         let spare = &mut self.spare[at];
-        if !spare.is_open {
-            spare.is_open = true;
-            self.open.push(at as u32);
+        if spare.is_full() {
+            self.open.insert(at);
+            self.next = at;
         }
         spare.give_back(slot);
         self.len -= 1;
@@ -242,7 +234,7 @@ impl<T> Slab<T> {
     fn drop_chunk(&mut self, at: usize) {
         self.chunks[at] = None;
         self.full -= 1;
-        if std::mem::take(&mut self.spare[at].was_passed) {
+        if self.spare[at].made != self.passes {
             self.stuck = self.stuck.saturating_sub(1);
         }
         // The last one is what the directory ends with after a pass.
@@ -266,7 +258,7 @@ impl<T> Slab<T> {
 
     /// Bytes that would go back if values moved together, but for what the last pass could not move.
     pub(crate) fn loose_bytes(&self) -> usize {
-        let place = size_of::<Option<Slots<T>>>() + size_of::<Spare>() + size_of::<u32>();
+        let place = size_of::<Option<Slots<T>>>() + size_of::<Spare>();
         self.excess().saturating_sub(self.stuck) * class(CHUNK * size_of::<Option<T>>())
             + self.vacant().saturating_sub(self.held) * place
     }
@@ -276,66 +268,49 @@ impl<T> Slab<T> {
         self.removed = 0;
     }
 
-    /// Raises `finger` to the first chunk with room from there on, or to the end; false if `steps` end before. Full
-    /// chunks are passed once.
-    pub(crate) fn find_room(&self, finger: &mut usize, steps: &mut usize) -> bool {
-        while self.spare.get(*finger).is_some_and(Spare::is_full) {
+    /// Whether [`Slab::move_down`] would move the value.
+    pub(crate) fn can_move_down(&self, id: u32) -> bool {
+        let from = id as usize / CHUNK;
+        from < self.chunks.len() && self.open.first().is_some_and(|to| to < from)
+    }
+
+    /// Moves a value into the lowest chunk with room, if that is below its own, and returns its new id.
+    pub(crate) fn move_down(&mut self, id: u32) -> Option<u32> {
+        if !self.can_move_down(id) {
+            return None;
+        }
+        let value = self.remove(id)?;
+        self.removed = self.removed.saturating_sub(1);
+        // Not the chunk that it was in: others will leave that one, too.
+        self.next = self.open.first().unwrap_or(0);
+        Some(self.insert(value))
+    }
+
+    /// After a pass: gives back what the directory of chunks takes beyond the last one, has the lowest chunks used
+    /// first, and notes what the pass could not free. False if `steps` end before.
+    pub(crate) fn trim(&mut self, steps: &mut usize) -> bool {
+        while let Some(None) = self.chunks.last() {
             if *steps == 0 {
                 return false;
             }
             work::step(1);
             *steps -= 1;
-            *finger += 1;
-        }
-        true
-    }
-
-    /// Whether [`Slab::move_down`] would move the value.
-    pub(crate) fn can_move_down(&self, id: u32, finger: usize) -> bool {
-        let from = (id as usize / CHUNK).min(self.chunks.len());
-        finger < from && !self.spare[finger].is_full()
-    }
-
-    /// Moves a value into the chunk number `finger`, found with [`Slab::find_room`], if that is below its own, and
-    /// returns its new id.
-    pub(crate) fn move_down(&mut self, id: u32, finger: usize) -> Option<u32> {
-        if !self.can_move_down(id, finger) {
-            return None;
-        }
-        let value = self.remove(id)?;
-        self.removed = self.removed.saturating_sub(1);
-        // Of the last value of all, every chunk went with it.
-        if self.chunks.is_empty() {
-            return Some(self.insert(value));
-        }
-        let slot = self.put(finger, value);
-        Some((finger * CHUNK + slot) as u32)
-    }
-
-    /// After a pass: gives back what the directory of chunks takes beyond the last one, has the lowest chunks used
-    /// first, and notes what the pass could not free. O(chunks).
-    pub(crate) fn trim(&mut self) {
-        // What was taken out meanwhile may have left room behind the pass.
-        self.stuck = self.excess().saturating_sub(self.removed / CHUNK);
-        let used = self.chunks.iter().rposition(Option::is_some);
-        let bound = used.map_or(0, |last| last + 1);
-        self.chunks.truncate(bound);
-        self.spare.truncate(bound);
-        self.open.clear();
-        for (at, spare) in (0..bound as u32).zip(&mut self.spare).rev() {
-            spare.is_open = !spare.is_full();
-            spare.was_passed = spare.live > 0;
-            if spare.is_open {
-                self.open.push(at);
-            }
+            self.chunks.pop();
+            self.spare.pop();
+            self.open.remove(self.chunks.len());
         }
         // What stays is copied: only where little does.
-        if bound * 2 < self.chunks.capacity() {
+        if self.chunks.len() * 2 < self.chunks.capacity() {
             self.chunks.shrink_to_fit();
             self.spare.shrink_to_fit();
         }
-        self.open.shrink_to_fit();
+        self.open.shrink(self.chunks.len());
+        self.next = self.open.first().unwrap_or(0);
+        // What was taken out meanwhile may have left room behind the pass.
+        self.stuck = self.excess().saturating_sub(self.removed / CHUNK);
         self.held = self.vacant();
+        self.passes = self.passes.wrapping_add(1);
+        true
     }
 
     /// The first id in use from `from` on. Unused ids are skipped 64 at a time, unused chunks at once; after `steps`
@@ -387,15 +362,8 @@ mod tests {
 
     /// The chunks with room are found, each once, and what is counted is there.
     fn verify<T>(slab: &Slab<T>) {
-        let mut open = slab.open.clone();
-        open.sort_unstable();
-        let noted = (0..).zip(&slab.spare).filter(|(_, spare)| spare.is_open);
-        assert_eq!(open, noted.map(|(at, _)| at).collect::<Vec<u32>>());
-        assert!(
-            slab.spare
-                .iter()
-                .all(|spare| spare.is_open || spare.is_full())
-        );
+        let mut open = (0..).zip(&slab.spare).filter(|(_, spare)| !spare.is_full());
+        assert_eq!(slab.open.first(), open.next().map(|(at, _)| at));
         assert_eq!(slab.full, slab.chunks.iter().flatten().count());
         let live: usize = slab.spare.iter().map(|spare| usize::from(spare.live)).sum();
         assert_eq!(slab.len, live);
@@ -418,17 +386,17 @@ mod tests {
             }
             assert!(slab.loose_bytes() > 0);
             ids.sort_unstable();
-            let mut finger = 0;
             slab.begin_pass();
             for (id, _) in &mut ids {
-                while !slab.find_room(&mut finger, &mut 2) {}
-                *id = slab.move_down(*id, finger).unwrap_or(*id);
+                *id = slab.move_down(*id).unwrap_or(*id);
                 if rng.u8(..) == 0 {
                     verify(&slab);
                 }
             }
             verify(&slab);
-            slab.trim();
+            while !slab.trim(&mut 2) {
+                verify(&slab);
+            }
             verify(&slab);
             assert_eq!((slab.full, slab.loose_bytes()), (kept.div_ceil(CHUNK), 0));
             for (id, value) in ids.drain(..) {
@@ -449,7 +417,7 @@ mod tests {
         let chunk = class(CHUNK * size_of::<Option<usize>>());
         assert_eq!(slab.loose_bytes(), 9 * chunk);
         slab.begin_pass();
-        slab.trim();
+        assert!(slab.trim(&mut 1));
         assert_eq!(slab.loose_bytes(), 0);
         let (first, second) = (&ids[..10], &ids[CHUNK..CHUNK + 10]);
         for id in first.iter().chain(second) {

@@ -320,13 +320,13 @@ impl Tags {
     }
 
     /// Moves a record's list down, of which only the record knows.
-    pub(crate) fn move_list(&mut self, record: u32, finger: usize) {
+    pub(crate) fn move_list(&mut self, record: u32) {
         let Some(r) = self.records.get_mut(record) else {
             return;
         };
         if r.members != EMPTY
             && r.members & LIST != 0
-            && let Some(list) = self.lists.move_down(r.members & !LIST, finger)
+            && let Some(list) = self.lists.move_down(r.members & !LIST)
         {
             r.members = LIST | list;
         }
@@ -346,13 +346,13 @@ impl Tags {
     }
 
     /// Whether [`Tags::move_record`] would move the record.
-    pub(crate) fn can_move(&self, record: u32, finger: usize) -> bool {
-        self.records.can_move_down(record, finger)
+    pub(crate) fn can_move(&self, record: u32) -> bool {
+        self.records.can_move_down(record)
     }
 
     /// Moves a record down and returns its new id, which names and members must be told.
-    pub(crate) fn move_record(&mut self, record: u32, finger: usize) -> Option<u32> {
-        self.records.move_down(record, finger)
+    pub(crate) fn move_record(&mut self, record: u32) -> Option<u32> {
+        self.records.move_down(record)
     }
 
     /// A pass of compaction begins.
@@ -361,20 +361,14 @@ impl Tags {
         self.lists.begin_pass();
     }
 
-    /// Where the next record and the next list move to, looked for in so many steps; false if they did not suffice.
-    pub(crate) fn find_room(
-        &self,
-        records: &mut usize,
-        lists: &mut usize,
-        steps: &mut usize,
-    ) -> bool {
-        self.records.find_room(records, steps) && self.lists.find_room(lists, steps)
+    /// Gives back what the directory of records takes beyond the last chunk; false if `steps` end before.
+    pub(crate) fn trim_records(&mut self, steps: &mut usize) -> bool {
+        self.records.trim(steps)
     }
 
-    /// Gives back what the directories take beyond the last chunk.
-    pub(crate) fn trim(&mut self) {
-        self.records.trim();
-        self.lists.trim();
+    /// [`Tags::trim_records`] for lists.
+    pub(crate) fn trim_lists(&mut self, steps: &mut usize) -> bool {
+        self.lists.trim(steps)
     }
 
     /// Makes a record without members.

@@ -271,8 +271,14 @@ impl World {
             let mut task = None;
             fine &= self.told(|s| task = s.index.next_task());
             match task {
-                None if !self.server.index.has_pending() => return (fine, false),
-                None => fine &= self.told(|s| _ = s.tidy()),
+                None => {
+                    let mut pending = true;
+                    fine &= self.told(|s| pending = s.index.has_pending());
+                    if !pending {
+                        return (fine, false);
+                    }
+                    fine &= self.told(|s| _ = s.tidy());
+                }
                 Some(Task::Delete { db, entry }) => {
                     // SAFETY: the index hands out what the keyspace holds.
                     let key = entry.key().to_vec();
@@ -286,7 +292,9 @@ impl World {
                 }
             }
         }
-        (fine, self.server.index.has_pending())
+        let mut pending = true;
+        fine &= self.told(|s| pending = s.index.has_pending());
+        (fine, pending)
     }
 
     /// What the edge does from the keyspace's beginning to its end.

@@ -5,7 +5,7 @@
 mod stage;
 
 use mcache_core::command::{OnlyIf, ReplInvalidate, Set};
-use mcache_core::entry::{Attributes, NEVER};
+use mcache_core::entry::{Attributes, Entry, NEVER};
 use mcache_core::index::{Scope, Task};
 use mcache_core::server::{Alarm, Condition, Fetched, Server};
 
@@ -350,5 +350,49 @@ fn reclaim_finds_every_entry_below_a_floor() {
             }
         }
         assert_eq!(found, dead, "{dead} dead, {alive} alive");
+    }
+}
+
+/// A replica hands out no task: its primary deletes. What it had noted to be dead must go with that, or it counts as
+/// pending for ever, and nothing moves together any more.
+#[test]
+fn a_replica_notes_no_longer_as_dead_what_its_primary_deleted() {
+    for condemned in [false, true] {
+        let mut stage = Stage::new();
+        if condemned {
+            stage.server.index.raise_floor(at(NOW_MS + 1));
+        }
+        let tags: Vec<String> = (0..30_000).map(|n| format!("t{n}")).collect();
+        for tag in &tags {
+            stage.store_under(&[tag.as_bytes()], 0, b"k", attributes(0, NEVER));
+        }
+        stage.server.index.raise_floor(at(NOW_MS + 1));
+        let later = Attributes {
+            birth: at(NOW_MS + 2),
+            ..attributes(0, NEVER)
+        };
+        let lives = stage.store_under(&[b"lives"], 0, b"lives", later);
+        while stage.server.index.bury() {}
+        // As tasks are handed out: the last condemned and the first swept are the first.
+        let mut dead: Vec<Entry> = stage.entries.drain(..).collect();
+        dead.retain(|entry| *entry != lives);
+        if condemned {
+            dead.reverse();
+        }
+        for (n, entry) in dead.into_iter().enumerate() {
+            stage.server.left(0, entry);
+            // SAFETY: it is in no index and in no keyspace any more.
+            unsafe { entry.free() };
+            if n % 1_000 == 0 {
+                while stage.server.index.bury() {}
+            }
+        }
+        stage.entries.push(lives);
+        stage.server.index.settle();
+        while stage.server.index.bury() {}
+        let sizes = stage.server.index.sizes();
+        assert_eq!((sizes.entries, sizes.pending_reclaim), (1, 0));
+        assert!(!stage.server.index.has_pending());
+        assert!(sizes.index_bytes < 16_384, "{} bytes", sizes.index_bytes);
     }
 }

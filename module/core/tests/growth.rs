@@ -498,3 +498,76 @@ fn a_piece_of_a_pass_and_a_command_beside_it_are_bounded_by_nothing_in_the_index
     assert!(longest <= 1_000, "{longest} steps at once");
     assert!(longest_set <= 1_000, "{longest_set} steps to store");
 }
+
+/// What ends a pass of compaction, too: the directories of a slab whose values have gone, but for the first and one in
+/// its middle.
+#[test]
+fn no_piece_of_a_pass_grows_with_the_chunks_that_there_were() {
+    let mut world = World::new();
+    for n in 0..40_000 {
+        world.set(&(0..10).map(|t| format!("u{n} {t}")).collect::<Vec<_>>());
+    }
+    let all = std::mem::take(&mut world.entries);
+    for (n, entry) in all.into_iter().enumerate() {
+        match n % 20_000 {
+            77 => world.entries.push(entry),
+            _ => _ = world.take_out(entry),
+        }
+    }
+    world.index.settle();
+    let (_, longest) = world.reclaim();
+    assert!(longest <= 1_000, "{longest} steps at once");
+    assert!(world.index.sizes().index_bytes < 16_384);
+}
+
+/// Redis may be configured with tens of thousands of databases: the next task, whether there is one, and what a piece
+/// of tidying does cost the same as with one.
+#[test]
+fn what_is_to_be_done_costs_the_same_in_many_databases_as_in_one() {
+    const DATABASES: usize = 30_000;
+    let mut index = Index::new();
+    let mut entries = Vec::new();
+    let mut longest = 0;
+    let mut set = |index: &mut Index, db: usize| {
+        let mut records = Vec::new();
+        let attributes = Attributes {
+            birth: Epoch(10),
+            ends_ms: NEVER,
+            ..Attributes::HUSK
+        };
+        index.resolve(db, [&b"t"[..]].into_iter(), false, &mut records);
+        let entry = Entry::new(b"k", b"v", attributes, &records);
+        let (steps, ()) = work::of(|| index.link(db, entry));
+        assert!(steps <= 10, "{steps} steps to store");
+        entries.push(entry);
+    };
+    for db in 0..DATABASES {
+        set(&mut index, db);
+    }
+    let count = |steps: u64, longest: &mut u64| *longest = steps.max(*longest);
+    // Once for all that changed.
+    let (steps, pending) = work::of(|| index.has_pending());
+    assert!(!pending && steps <= 10 * DATABASES as u64);
+    for round in 0..50 {
+        let db = DATABASES - 1 - round * 500;
+        index.kill(db, [&b"t"[..]].into_iter(), Scope::All);
+        count(work::of(|| index.has_pending()).0, &mut longest);
+        let (steps, task) = work::of(|| index.next_task());
+        count(steps, &mut longest);
+        let Some(Task::Delete { db: of, entry }) = task else {
+            panic!("{task:?}");
+        };
+        assert_eq!((of, entry), (db, entries[db]));
+        count(work::of(|| index.unlink(db, entry)).0, &mut longest);
+        while index.has_pending() {
+            let (steps, task) = work::of(|| index.next_task());
+            assert_eq!(task, None);
+            count(steps, &mut longest);
+            count(work::of(|| index.bury()).0, &mut longest);
+        }
+        count(work::of(|| index.sizes()).0, &mut longest);
+    }
+    assert!(longest <= 2_000, "{longest} steps at once");
+    // SAFETY: the index is not used any more.
+    entries.iter().for_each(|entry| unsafe { entry.free() });
+}

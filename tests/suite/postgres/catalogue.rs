@@ -231,3 +231,118 @@ fn a_role_that_may_not_make_event_triggers_installs_all_the_same() {
         "1"
     );
 }
+
+/// Triggers, functions and columns go with what they belong to or depend on.
+#[test]
+fn what_goes_with_something_else_is_noticed_at_once() {
+    let shop = prepared();
+    let capture = "(SELECT function FROM mcache.capture WHERE relation LIKE '%\"product\"')";
+    let of_capture =
+        |sql: &str| format!("DO $do$ BEGIN EXECUTE format('{sql}', {capture}); END $do$");
+    shop.postgres.psql("CREATE ROLE leaves");
+    let title = "ALTER TABLE product ADD COLUMN title text";
+    let cases = [
+        (
+            of_capture("ALTER FUNCTION mcache.%I() OWNER TO leaves"),
+            "DROP OWNED BY leaves CASCADE".to_owned(),
+            "SELECT",
+        ),
+        (
+            "SELECT".to_owned(),
+            of_capture("DROP FUNCTION mcache.%I() CASCADE"),
+            "SELECT",
+        ),
+        (
+            "CREATE EXTENSION citext; ALTER TABLE product ALTER COLUMN title TYPE citext"
+                .to_owned(),
+            "DROP EXTENSION citext CASCADE".to_owned(),
+            title,
+        ),
+        (
+            "CREATE DOMAIN word AS text; ALTER TABLE product ALTER COLUMN title TYPE word"
+                .to_owned(),
+            "DROP DOMAIN word CASCADE".to_owned(),
+            title,
+        ),
+        (
+            "CREATE FUNCTION same(text) RETURNS text IMMUTABLE LANGUAGE sql AS 'SELECT $1';
+             ALTER TABLE product DROP COLUMN title;
+             ALTER TABLE product ADD COLUMN title text GENERATED ALWAYS AS (same(id)) STORED"
+                .to_owned(),
+            "DROP ROUTINE same(text) CASCADE".to_owned(),
+            title,
+        ),
+    ];
+    for (before, change, after) in cases {
+        reset(&shop);
+        shop.postgres.psql(&before);
+        shop.install(&shop.outbox);
+        shop.postgres.psql("TRUNCATE mcache.outbox");
+        shop.postgres.psql("SELECT mcache.look()");
+        let pending = || {
+            shop.postgres
+                .psql("SELECT count(*) FROM mcache.outbox WHERE operation = 'everything'")
+        };
+        assert_eq!(pending(), "0", "{change}: nothing has changed yet");
+        shop.postgres.psql(&change);
+        assert_ne!(pending(), "0", "{change}");
+        shop.postgres.psql(after);
+        shop.install(&shop.outbox);
+        let uncaptured = "SELECT count(*) FROM mcache.seen WHERE NOT captured";
+        assert_eq!(shop.postgres.psql(uncaptured), "0", "{change}");
+    }
+}
+
+/// Functions of the outbox can go while its tables stay. A source that may install makes them anew and clears what was
+/// not captured; nothing is stale for longer than the interval between two looks.
+#[test]
+fn a_source_whose_functions_are_gone_makes_them_anew_and_clears() {
+    let shop = prepared();
+    let recorder = Recorder::new();
+    let source = shop.source().look_interval(Duration::from_millis(50));
+    let _invalidator: Invalidator = shop.invalidator_with(source, &recorder, |builder| builder);
+    recorder.wait_for(&["Product:p1"]);
+    for round in 0..2 {
+        recorder.clear();
+        shop.postgres.psql(&format!(
+            "BEGIN; DROP EXTENSION plpgsql CASCADE; CREATE EXTENSION plpgsql;
+             UPDATE product SET title = 'unseen {round}'; COMMIT"
+        ));
+        recorder.wait_for(&["Product:*"]);
+        wait::until("it is captured again", || {
+            shop.postgres
+                .psql("SELECT count(*) FROM pg_trigger WHERE tgrelid = 'product'::regclass AND NOT tgisinternal")
+                == "4"
+        });
+        shop.postgres
+            .psql(&format!("INSERT INTO product (id) VALUES ('new {round}')"));
+        recorder.wait_for(&[&format!("Product:new {round}")]);
+    }
+}
+
+/// PostgreSQL 18 has virtual generated columns. Before it the catalogue can say so all the same, and then triggers see
+/// what they see there: null.
+#[test]
+fn a_virtual_column_is_refused_and_one_that_became_virtual_is_cleared_at_each_look() {
+    let shop = prepared();
+    let look = || shop.postgres.psql("SELECT * FROM mcache.look()");
+    shop.postgres.psql("SELECT mcache.look()");
+    assert_eq!(look(), "");
+    shop.postgres.psql(
+        "SET allow_system_table_mods = on;
+         UPDATE pg_attribute SET attgenerated = 'v' WHERE attrelid = 'product'::regclass AND attname = 'title'",
+    );
+    for _ in 0..3 {
+        assert_eq!(look(), "\"public\".\"product\"|f");
+    }
+    let installed = shop.runtime.block_on(async {
+        shop.outbox
+            .install(&mut connect(&shop.postgres).await)
+            .await
+    });
+    let words = installed.unwrap_err().to_string();
+    assert!(
+        words.contains("column title is a virtual generated column"),
+        "{words}"
+    );
+}

@@ -148,3 +148,82 @@ fn writers_go_on_while_the_outbox_is_taken_away() {
         });
     }
 }
+
+/// An installation that needs two tables, one of which a transaction of others holds for long: those who write the
+/// other one are let through each time that it waits in vain.
+#[test]
+fn who_waits_for_one_table_keeps_no_writer_out_of_another_for_long() {
+    let shop = Shop::open();
+    let triggers = "SELECT count(*) FROM pg_trigger WHERE NOT tgisinternal
+                    AND tgrelid IN ('product'::regclass, 'product_variant'::regclass)";
+    assert_eq!(shop.postgres.psql(triggers), "8");
+    for task in ["install", "prune", "uninstall"] {
+        if task == "install" {
+            shop.postgres.psql(
+                "DO $$ DECLARE t record; BEGIN
+                   FOR t IN SELECT tgname, tgrelid::regclass AS of FROM pg_trigger WHERE NOT tgisinternal
+                            AND tgrelid IN ('product'::regclass, 'product_variant'::regclass)
+                   LOOP EXECUTE format('DROP TRIGGER %I ON %s', t.tgname, t.of); END LOOP; END $$",
+            );
+        } else if task == "prune" {
+            // All that it captured is captured for none.
+            shop.postgres.psql("DELETE FROM mcache.consumer");
+        } else {
+            shop.install(&shop.outbox);
+        }
+        shop.postgres
+            .psql("INSERT INTO product (id) VALUES ('held') ON CONFLICT DO NOTHING");
+        let holder = open(
+            &shop,
+            "BEGIN; INSERT INTO product_variant (id) VALUES (gen_random_uuid())",
+        );
+        shop.runtime.block_on(async {
+            let mut client = connect(&shop.postgres).await;
+            let pid = "SELECT pg_backend_pid()";
+            let of = client.query_one(pid, &[]).await.unwrap().get::<_, i32>(0);
+            let watch = connect(&shop.postgres).await;
+            let outbox = shop.outbox.clone();
+            let work = tokio::spawn(async move {
+                match task {
+                    "install" => outbox.install(&mut client).await,
+                    "prune" => outbox.prune(&mut client).await.map(drop),
+                    _ => outbox.uninstall(&mut client).await,
+                }
+            });
+            for n in 0..3 {
+                // It waits for the held table while it has locked the other.
+                let waits = "SELECT xact_start::text FROM pg_stat_activity AS a JOIN pg_locks AS w USING (pid)
+                             JOIN pg_locks AS h USING (pid)
+                             WHERE pid = $1 AND NOT w.granted AND w.relation = 'product_variant'::regclass
+                               AND h.granted AND h.relation = 'product'::regclass
+                               AND h.mode IN ('ShareRowExclusiveLock', 'AccessExclusiveLock')";
+                while watch.query_opt(waits, &[&of]).await.unwrap().is_none() {
+                    assert!(!work.is_finished(), "{task} does not wait");
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
+                let writer = connect(&shop.postgres).await;
+                let writing = writer.query_one(pid, &[]).await.unwrap().get::<_, i32>(0);
+                let write = tokio::spawn(async move {
+                    let insert = "INSERT INTO product (id) VALUES (gen_random_uuid())";
+                    writer.batch_execute(insert).await
+                });
+                // Those transactions of the installation that it waits for.
+                let mut blocked_by = std::collections::BTreeSet::new();
+                let blocks = "SELECT xact_start::text FROM pg_stat_activity
+                              WHERE pid = $1 AND $1 = ANY (pg_blocking_pids($2))";
+                while !write.is_finished() {
+                    let found = watch.query_opt(blocks, &[&of, &writing]).await.unwrap();
+                    blocked_by.extend(found.and_then(|row| row.get::<_, Option<String>>(0)));
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
+                write.await.unwrap().unwrap();
+                assert!(blocked_by.len() <= 1, "{task}, write {n}: {blocked_by:?}");
+                assert!(!work.is_finished(), "{task}: the table is still held");
+            }
+            holder.batch_execute("COMMIT").await.unwrap();
+            work.await.unwrap().unwrap();
+        });
+        let left = if task == "install" { "8" } else { "0" };
+        assert_eq!(shop.postgres.psql(triggers), left, "{task}");
+    }
+}

@@ -454,3 +454,64 @@ fn a_consumer_whose_outbox_was_taken_away_meanwhile_clears_what_it_missed() {
     shop.postgres.psql("INSERT INTO product (id) VALUES ('p2')");
     told.wait_for(&["Product:p2"]);
 }
+
+/// Stored generated columns as key, lookup and relation; the columns that they are computed from are not mapped.
+#[test]
+fn what_is_read_from_generated_columns_is_never_stale() {
+    let world = World::mapped(
+        "CREATE TABLE shelf (id text PRIMARY KEY, name text);
+         INSERT INTO shelf VALUES ('a', 'first'), ('b', 'second'), ('c', 'third');
+         CREATE TABLE item (id int PRIMARY KEY, code text UNIQUE, qty int,
+           slug text GENERATED ALWAYS AS (lower(code)) STORED UNIQUE,
+           shelf_id text GENERATED ALWAYS AS (lower(split_part(code, '-', 1))) STORED);
+         INSERT INTO item VALUES (1, 'A-1', 1), (2, 'A-2', 2), (3, 'B-3', 3);
+         CREATE FUNCTION before() RETURNS trigger LANGUAGE plpgsql AS
+           $$ BEGIN IF NEW.qty > 90 THEN NEW.code := 'C-' || NEW.qty; END IF; RETURN NEW; END $$;
+         CREATE TRIGGER before BEFORE INSERT OR UPDATE ON item FOR EACH ROW EXECUTE FUNCTION before()",
+        [
+            Entity::new("Shelf")
+                .field("name")
+                .relation(Relation::has_many("items", "Item", "shelf_id")),
+            Entity::new("Item")
+                .id_type(FieldType::Integer)
+                .field(Field::text("slug").lookup())
+                .field("shelf_id")
+                .relation(Relation::belongs_to("shelf", "Shelf", "shelf_id")),
+            Entity::new("Label").key(["slug"]).field("shelf_id"),
+        ],
+        &[("Label", Table::named("item"))],
+        "mcache",
+    );
+    let mut queries = vec![
+        list("item", &["slug", "shelf.name"]),
+        list("shelf", &["name", "items.slug"]),
+        list("label", &["slug", "shelf_id"]),
+        list("shelf", &["id"]).filters(json!({ "items": { "slug": "a-1" } })),
+    ];
+    for slug in ["a-1", "b-1", "b-3", "c-3", "c-91", "c-92", "a-7", "b-7"] {
+        queries.push(list("item", &["id", "shelf.name"]).filters(json!({ "slug": slug })));
+        queries.push(list("label", &["shelf_id"]).filters(json!({ "slug": slug })));
+    }
+    for shelf in ["a", "b", "c"] {
+        queries.push(list("shelf", &["items.id"]).filters(json!({ "id": shelf })));
+    }
+    let changes = [
+        "INSERT INTO item VALUES (7, 'A-7', 7)",
+        "UPDATE item SET code = 'B-1' WHERE id = 1",
+        "INSERT INTO item VALUES (1, 'A-1', 1), (7, 'B-7', 7) ON CONFLICT (id) DO UPDATE SET code = excluded.code",
+        "INSERT INTO item VALUES (8, 'B-7', 8) ON CONFLICT (slug) DO UPDATE SET code = 'A-7'",
+        "MERGE INTO item USING (VALUES (3, 'C-3'), (2, ''), (9, 'A-9')) AS n (id, code) ON item.id = n.id
+           WHEN MATCHED AND n.code = '' THEN DELETE WHEN MATCHED THEN UPDATE SET code = n.code
+           WHEN NOT MATCHED THEN INSERT VALUES (n.id, n.code, 9)",
+        // What a trigger before the row makes of it.
+        "UPDATE item SET qty = 91 WHERE id = 1",
+        "INSERT INTO item VALUES (10, 'A-10', 92)",
+        "UPDATE item SET code = replace(code, 'C', 'B'), qty = 1",
+        "DELETE FROM item WHERE slug = 'b-3'",
+        "ALTER TABLE item DROP COLUMN shelf_id;
+         ALTER TABLE item ADD COLUMN shelf_id text GENERATED ALWAYS AS (CASE WHEN id > 5 THEN 'a' ELSE 'c' END) STORED",
+        "UPDATE item SET id = 4 WHERE id = 7",
+        "TRUNCATE item",
+    ];
+    none_is_stale(&world, &queries, &changes);
+}

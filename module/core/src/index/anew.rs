@@ -6,6 +6,7 @@
 //! its pointer ([`Index::lists`]).
 
 use super::Index;
+use super::dbs::Dbs;
 use crate::epoch::Epoch;
 
 impl Index {
@@ -17,7 +18,7 @@ impl Index {
         fresh.listed = std::mem::take(&mut self.listed);
         fresh.listed.moved_all();
         // What goes on arriving beside must not arrive among what is served.
-        fresh.staging = self.staging.is_some().then(Vec::new);
+        fresh.staging = self.staging.is_some().then(Dbs::default);
         *self = fresh;
     }
 

@@ -3,6 +3,7 @@
 //! A flush takes the database's part of the index away in one move; what was in it is freed by [`Index::bury`], a
 //! bounded piece at a time: records of one shard of names, chunks of one long member list, a chunk of ids.
 
+use super::dbs::Dbs;
 use super::{Db, Index};
 use crate::entry::Entry;
 use crate::names::Names;
@@ -40,21 +41,19 @@ const PIECE: usize = 256;
 
 impl Index {
     /// Whether [`Index::bury`] has something to do.
-    pub(super) fn can_bury(&self) -> bool {
+    pub(super) fn can_bury(&mut self) -> bool {
+        self.dbs.count(&self.tags, self.floor);
         !self.graveyard.is_empty()
             || self.wiping.is_some()
-            || self.has_empty()
+            || self.dbs.first_untidy().is_some()
             || self.wants_compaction()
     }
 
-    fn has_empty(&self) -> bool {
-        let empty = |record: u32| self.tags.len(record) == 0;
-        self.dbs.iter().any(|db| db.dead.front().is_some_and(empty))
-    }
-
     /// Does a bounded piece of the work that deletes no key: frees remains of flushed databases and records whose
-    /// members are gone, moves together what is left of many. True while there is more.
+    /// members are gone, forgets what was noted of entries that are, moves together what is left of many. True while
+    /// there is more.
     pub fn bury(&mut self) -> bool {
+        self.dbs.count(&self.tags, self.floor);
         if !self.graveyard.is_empty() {
             self.bury_discarded();
         } else if self.wiping.is_some() {
@@ -62,8 +61,14 @@ impl Index {
         } else if self.wants_compaction() {
             self.compact();
         } else {
-            for db in 0..self.dbs.len() {
-                self.drop_empty(db, PIECE);
+            let mut most = PIECE;
+            while let Some(db) = self.dbs.first_untidy().filter(|_| most > 0) {
+                most = most.saturating_sub(1 + self.drop_empty(db, most));
+                if let Some(home) = self.dbs.get_mut(db) {
+                    home.next_condemned(self.floor, &mut most);
+                    home.next_swept(self.floor, &mut most);
+                }
+                self.dbs.count(&self.tags, self.floor);
             }
         }
         self.can_bury()
@@ -121,31 +126,33 @@ impl Index {
     }
 
     /// Drops up to so many records, and 64, that are dead and without members, as far as they are first in their queue.
-    pub(super) fn drop_empty(&mut self, db: usize, most: usize) {
+    /// Returns how many.
+    pub(super) fn drop_empty(&mut self, db: usize, most: usize) -> usize {
         let Some(home) = self.dbs.get_mut(db) else {
-            return;
+            return 0;
         };
-        for _ in 0..most + 64 {
+        for dropped in 0..most + 64 {
             let Some(record) = home.dead.front() else {
-                return;
+                return dropped;
             };
             work::step(1);
             if self.tags.len(record) > 0 {
-                return;
+                return dropped;
             }
             home.dead.pop_front();
             self.tags.remove(record);
             self.doubtful_records -= 1;
         }
+        most + 64
     }
 
     /// Forgets a database without looking at its entries, which may already be under the hands of a thread that frees
     /// them. O(1) and the tags of one entry; what is left is freed by [`Index::bury`].
     pub fn discard(&mut self, db: usize) {
         self.settle();
-        if let Some(home) = self.dbs.get_mut(db) {
-            let home = std::mem::take(home);
-            self.discard_db(home);
+        self.dbs.count(&self.tags, self.floor);
+        if let Some(home) = self.dbs.take(db) {
+            self.discard_db(*home);
         }
         self.wipe_from_the_beginning();
     }
@@ -176,7 +183,7 @@ impl Index {
     /// Exchanges two databases. O(1) and the tags of one entry.
     pub fn swap(&mut self, a: usize, b: usize) {
         self.settle();
-        self.db(a.max(b));
+        self.dbs.count(&self.tags, self.floor);
         self.dbs.swap(a, b);
         self.listed.moved_all();
         self.wipe_from_the_beginning();
@@ -186,7 +193,7 @@ impl Index {
     /// Begins to collect a second data set beside the one that is served.
     pub fn begin_staging(&mut self) {
         self.abort_staging();
-        self.staging = Some(Vec::new());
+        self.staging = Some(Dbs::default());
     }
 
     /// The second data set becomes the one that is served.
@@ -201,7 +208,7 @@ impl Index {
 
     /// Forgets the second data set.
     pub fn abort_staging(&mut self) {
-        for home in self.staging.take().into_iter().flatten() {
+        for home in self.staging.take().into_iter().flat_map(Dbs::into_iter) {
             self.discard_db(home);
         }
     }
@@ -229,10 +236,18 @@ impl Index {
             return;
         };
         // What is being loaded beside is not looked at before it is served, so it is wiped as the last.
-        let staged = self.staging.iter_mut().flatten();
-        let Some(home) = self.dbs.iter_mut().chain(staged).nth(db) else {
+        let (served, staged) = (self.dbs.len(), self.staging.as_mut());
+        if db >= served + staged.as_ref().map_or(0, |staged| staged.len()) {
             self.wiping = None;
             self.trusted = u64::from(self.kills);
+            return;
+        }
+        let home = match db.checked_sub(served) {
+            None => self.dbs.get_mut(db),
+            Some(db) => staged.and_then(|staged| staged.get_mut(db)),
+        };
+        let Some(home) = home else {
+            self.wiping = Some((db + 1, 0));
             return;
         };
         let to = home.entries.bound().min(from + PIECE as u32);

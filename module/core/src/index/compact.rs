@@ -38,32 +38,30 @@ pub(super) struct Pass {
     /// The entry, and which of its tags.
     entry: u32,
     tag: usize,
-    /// The lowest chunks that may have room, of entries, records and lists: what moves goes there.
-    entries: usize,
-    records: usize,
-    lists: usize,
+    /// The databases have been gone through; what is left are the directories of records and lists.
+    is_through: bool,
+    records_are_trimmed: bool,
 }
 
 impl Index {
-    /// Whether [`Index::compact`] has something to do, and may. O(databases).
+    /// Whether [`Index::compact`] has something to do, and may. What is touched was counted.
     pub(super) fn wants_compaction(&self) -> bool {
-        let busy = |db: &Db| db.sweep.is_some() || !db.condemned.is_empty();
         (self.compaction.is_some() || self.is_worth_a_pass())
             && self.doubtful_records == 0
             && self.graveyard.is_empty()
             && self.wiping.is_none()
             && self.staging.is_none()
-            && !self.dbs.iter().any(busy)
+            && self.dbs.first_busy().is_none()
     }
 
     /// A pass looks at every tag of every entry, and listings begin again, so it must be worth it.
     fn is_worth_a_pass(&self) -> bool {
-        let entries = self.dbs.iter().map(|db| db.entries.loose_bytes());
-        let loose = self.tags.loose_bytes() + entries.sum::<usize>();
+        let sums = self.dbs.sums();
+        let loose = self.tags.loose_bytes() + sums.loose_bytes;
         if loose == 0 {
             return false;
         }
-        let bytes = self.bytes();
+        let bytes = self.bytes(&sums);
         let share = if bytes <= SMALL { SMALL_SHARE } else { SHARE };
         loose * share >= bytes
     }
@@ -82,23 +80,23 @@ impl Index {
         self.settle();
         let mut pass = self.compaction.take().unwrap_or_else(|| {
             self.tags.begin_pass();
-            self.dbs.iter_mut().for_each(|db| db.entries.begin_pass());
             Pass::default()
         });
         let mut moved = false;
         let mut steps = PIECE;
-        let is_over = loop {
-            if steps == 0 {
-                break false;
+        while steps > 0 && !pass.is_through {
+            if pass.db >= self.dbs.len() {
+                pass.is_through = true;
+                break;
             }
             let Some(home) = self.dbs.get_mut(pass.db) else {
-                break true;
+                work::step(1);
+                steps -= 1;
+                pass.db += 1;
+                continue;
             };
-            let tags = &self.tags;
-            if !home.entries.find_room(&mut pass.entries, &mut steps)
-                || !tags.find_room(&mut pass.records, &mut pass.lists, &mut steps)
-            {
-                break false;
+            if (pass.entry, pass.tag) == (0, 0) {
+                home.entries.begin_pass();
             }
             match home.entries.next_used(pass.entry, &mut steps) {
                 Next::Id(id) => {
@@ -107,34 +105,36 @@ impl Index {
                         (pass.entry, pass.tag) = (id, 0);
                     }
                     let tags = home.entries.get(id).map_or(0, |entry| entry.tags().len());
+                    steps = steps.saturating_sub(1);
                     if pass.tag < tags {
-                        steps = steps.saturating_sub(1);
                         moved |= move_tag(&mut self.tags, home, &mut pass, &mut steps);
                         pass.tag += 1;
                     } else {
-                        steps = steps.saturating_sub(1);
-                        move_entry(&mut self.tags, home, id, pass.entries, &mut steps);
+                        move_entry(&mut self.tags, home, id, &mut steps);
                         (pass.entry, pass.tag) = (id + 1, 0);
                     }
                 }
                 Next::Later(id) => (pass.entry, pass.tag) = (id, 0),
                 Next::End => {
-                    home.entries.trim();
-                    pass = Pass {
-                        db: pass.db + 1,
-                        records: pass.records,
-                        lists: pass.lists,
-                        ..Pass::default()
-                    };
+                    work::step(1);
+                    steps = steps.saturating_sub(1);
+                    pass.entry = pass.entry.max(home.entries.bound());
+                    if home.entries.trim(&mut steps) {
+                        pass = Pass {
+                            db: pass.db + 1,
+                            ..Pass::default()
+                        };
+                    }
                 }
             }
-        };
+        }
         if moved {
             self.listed.moved_all();
         }
-        if is_over {
-            self.tags.trim();
-        } else {
+        if pass.is_through && !pass.records_are_trimmed {
+            pass.records_are_trimmed = self.tags.trim_records(&mut steps);
+        }
+        if !pass.records_are_trimmed || !self.tags.trim_lists(&mut steps) {
             self.compaction = Some(pass);
         }
     }
@@ -150,12 +150,12 @@ fn move_tag(tags: &mut Tags, home: &mut Db, pass: &mut Pass, steps: &mut usize) 
     let Some(record) = entry.tags().get(pass.tag).copied() else {
         return false;
     };
-    tags.move_list(record, pass.lists);
+    tags.move_list(record);
     if entry.position(pass.tag) == 0 {
         tags.tidy_list(record);
     }
     let members = tags.len(record) as usize;
-    if members > MOST_MEMBERS || !tags.can_move(record, pass.records) {
+    if members > MOST_MEMBERS || !tags.can_move(record) {
         return false;
     }
     *steps = steps.saturating_sub(members);
@@ -182,7 +182,7 @@ fn move_tag(tags: &mut Tags, home: &mut Db, pass: &mut Pass, steps: &mut usize) 
     if !home.names.contains(tags, record) {
         return false;
     }
-    let Some(fresh) = tags.move_record(record, pass.records) else {
+    let Some(fresh) = tags.move_record(record) else {
         return false;
     };
     home.names.renumbered(tags, record, fresh);
@@ -198,7 +198,7 @@ fn move_tag(tags: &mut Tags, home: &mut Db, pass: &mut Pass, steps: &mut usize) 
 }
 
 /// Moves an entry into a lower chunk, unless it has very many tags.
-fn move_entry(tags: &mut Tags, home: &mut Db, id: u32, finger: usize, steps: &mut usize) {
+fn move_entry(tags: &mut Tags, home: &mut Db, id: u32, steps: &mut usize) {
     work::step(1);
     let Some(mut entry) = home.entries.get(id).copied() else {
         return;
@@ -207,7 +207,7 @@ fn move_entry(tags: &mut Tags, home: &mut Db, id: u32, finger: usize, steps: &mu
     if count > MOST_TAGS {
         return;
     }
-    let Some(fresh) = home.entries.move_down(id, finger) else {
+    let Some(fresh) = home.entries.move_down(id) else {
         return;
     };
     work::step(count);

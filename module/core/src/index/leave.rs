@@ -31,8 +31,10 @@ impl Index {
             }
         }
         for db in 0..self.dbs.len() {
-            for id in 0..self.dbs[db].entries.bound() {
-                let entry = self.dbs[db].entries.get(id).copied();
+            let bound = self.dbs.get(db).map_or(0, |home| home.entries.bound());
+            for id in 0..bound {
+                let home = self.dbs.get(db);
+                let entry = home.and_then(|home| home.entries.get(id)).copied();
                 if let Some(entry) = entry.filter(|entry| gone[usize::from(slot(entry.key()))]) {
                     self.unlink(db, entry);
                 }

@@ -1,5 +1,6 @@
 //! What an entry is worth, and what makes it worth less.
 
+use super::dbs::Dbs;
 use super::{Db, Index};
 use crate::entry::Entry;
 use crate::epoch::Epoch;
@@ -99,7 +100,8 @@ impl Index {
     pub fn raise_floor(&mut self, epoch: Epoch) {
         self.floor = self.floor.max(epoch);
         // What is loaded beside will be served, too.
-        for db in self.dbs.iter_mut().chain(self.staging.iter_mut().flatten()) {
+        let staged = self.staging.iter_mut().flat_map(Dbs::iter_mut);
+        for db in self.dbs.iter_mut().chain(staged) {
             db.sweep = Some(0);
         }
     }

@@ -1,7 +1,7 @@
 //! The way in and out of the index.
 
 use super::listed::Listed;
-use super::{Db, Index, grow};
+use super::{Db, Index};
 use crate::entry::{Entry, MAX_TAGS, UNLINKED};
 use crate::epoch::Epoch;
 use crate::members::FEW;
@@ -40,7 +40,7 @@ impl Index {
         records: &mut Vec<u32>,
     ) {
         self.settle();
-        let home = grow(&mut self.dbs, db);
+        let home = self.dbs.grow(db);
         let like = like.as_ref().map_or(&[][..], Entry::tags);
         resolve_in(
             &mut self.tags,
@@ -73,7 +73,7 @@ impl Index {
     pub fn link(&mut self, db: usize, entry: Entry) {
         let kills = self.kills;
         let floor = self.floor;
-        link_in(&mut self.tags, grow(&mut self.dbs, db), entry, kills, floor);
+        link_in(&mut self.tags, self.dbs.grow(db), entry, kills, floor);
     }
 
     /// Puts an entry into the index whose tags are known by name only: loaded, restored, copied or renamed. O(tags).
@@ -93,7 +93,7 @@ impl Index {
         self.settle();
         let staging = if loading { self.staging.as_mut() } else { None };
         let is_staged = staging.is_some();
-        let home = grow(staging.unwrap_or(&mut self.dbs), db);
+        let home = staging.unwrap_or(&mut self.dbs).grow(db);
         // A file names its tags in no order, so each look-up is one into memory that is in no cache: they wait
         // together.
         self.hashes.clear();
@@ -108,24 +108,38 @@ impl Index {
             |tags, name| hashes.next().map_or_else(|| tags.hash(name), |hash| *hash),
             entry.is_manual(),
             &[],
-            &mut self.adopted,
+            &mut self.records,
         );
         if self.listed.is_under_way() && !is_staged {
-            let records = std::mem::take(&mut self.adopted);
+            let records = std::mem::take(&mut self.records);
             self.note_all_made(db, &records);
             for record in &records {
                 if gone.is_some_and(|gone| *record < gone) && self.tags.len(*record) == 0 {
                     self.listed.lowered(*record);
                 }
             }
-            self.adopted = records;
+            self.records = records;
         }
         let staging = if loading { self.staging.as_mut() } else { None };
-        let home = grow(staging.unwrap_or(&mut self.dbs), db);
-        entry.fill_tags(&self.adopted);
+        let home = staging.unwrap_or(&mut self.dbs).grow(db);
+        entry.fill_tags(&self.records);
         link_in(&mut self.tags, home, entry, self.kills, self.floor);
-        if self.adopted.capacity() > SCRATCH || self.hashes.capacity() > SCRATCH {
-            (self.adopted, self.hashes) = Default::default();
+        if self.records.capacity() > SCRATCH || self.hashes.capacity() > SCRATCH {
+            (self.records, self.hashes) = Default::default();
+        }
+    }
+
+    /// Room for the record ids of one command, which [`Index::keep_room`] takes back.
+    #[inline]
+    pub(crate) fn take_room(&mut self) -> Vec<u32> {
+        std::mem::take(&mut self.records)
+    }
+
+    /// Keeps room for the next command, unless it is more than most need.
+    #[inline]
+    pub(crate) fn keep_room(&mut self, records: Vec<u32>) {
+        if records.capacity() <= SCRATCH {
+            self.records = records;
         }
     }
 
@@ -217,11 +231,13 @@ impl Index {
         new.set_id(id);
         new.set_checked(self.kills);
         old.set_id(UNLINKED);
-        if let Some(slot) = self.dbs[db].entries.get_mut(id) {
-            *slot = new;
-        }
-        if new.birth() < self.floor {
-            self.dbs[db].condemned.push_back(id);
+        if let Some(home) = self.dbs.get_mut(db) {
+            if let Some(slot) = home.entries.get_mut(id) {
+                *slot = new;
+            }
+            if new.birth() < self.floor {
+                home.condemned.push_back(id);
+            }
         }
         self.drop_empty(db, 2 * old_count);
     }
@@ -236,6 +252,9 @@ impl Index {
     /// Drops the records that the most recent unlink left without members.
     pub fn settle(&mut self) {
         self.just_left = None;
+        if self.limbo.is_empty() {
+            return;
+        }
         let Some(home) = self.dbs.get_mut(self.limbo_db) else {
             return;
         };

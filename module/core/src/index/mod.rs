@@ -7,6 +7,7 @@
 //! - this file: the structures; `link.rs`: the way in and out
 //! - `life.rs`: what an entry is worth, invalidations, the floor
 //! - `anew.rs`: what a bug may have left half done is forgotten
+//! - `dbs.rs`: the databases, and what is known of all together
 //! - `leave.rs`: whole slots that go, and entries that the allocator moves
 //! - `compact.rs`: the few that are left of many move together
 //! - `reclaim.rs`: tasks; `bury.rs`: databases that go away as a whole, and other work that deletes no key
@@ -24,6 +25,7 @@
 mod anew;
 mod bury;
 mod compact;
+mod dbs;
 mod leave;
 mod life;
 mod link;
@@ -47,6 +49,7 @@ pub use scan::{Page, Sizes};
 
 use bury::Discarded;
 use compact::Pass;
+use dbs::{Counted, Dbs};
 use listed::Listed;
 
 /// One database.
@@ -67,15 +70,16 @@ struct Db {
     /// Members of dead and soft records.
     pending: usize,
     payload_bytes: usize,
+    counted: Counted,
 }
 
 /// The index of all databases of a server.
 pub struct Index {
     tags: Tags,
     softs: Softs,
-    dbs: Vec<Db>,
+    dbs: Dbs,
     /// The data set that a replica loads beside the one it serves.
-    staging: Option<Vec<Db>>,
+    staging: Option<Dbs>,
     graveyard: Vec<Discarded>,
     /// Records that lost their last member with the most recent unlink. RENAME and MOVE take an entry out under the old
     /// name before they announce the new one, so an empty record keeps its name until the next change.
@@ -83,8 +87,8 @@ pub struct Index {
     limbo_db: usize,
     /// The entry of the most recent unlink, until the next change: its records are still there.
     just_left: Option<Entry>,
-    /// Record ids of the entry that is being adopted; kept to be reused.
-    adopted: Vec<u32>,
+    /// Record ids of the entry that is being stored or adopted; kept to be reused.
+    records: Vec<u32>,
     /// The hashes of its names.
     hashes: Vec<u64>,
     /// Dead and soft records in all databases; 0 means that no entry can be anything but alive by its tags.
@@ -119,13 +123,13 @@ impl Index {
         Index {
             tags: Tags::new(key),
             softs: Softs::default(),
-            dbs: Vec::new(),
+            dbs: Dbs::default(),
             staging: None,
             graveyard: Vec::new(),
             limbo: Vec::new(),
             limbo_db: 0,
             just_left: None,
-            adopted: Vec::new(),
+            records: Vec::new(),
             hashes: Vec::new(),
             doubtful_records: 0,
             kills: 0,
@@ -136,10 +140,6 @@ impl Index {
             compaction: None,
             listed: Listed::default(),
         }
-    }
-
-    fn db(&mut self, db: usize) -> &mut Db {
-        grow(&mut self.dbs, db)
     }
 
     /// Whether this entry was unlinked by the most recent change, so that the names of its tags are known. Looks at the
@@ -163,11 +163,4 @@ impl Index {
     pub fn name(&self, record: u32) -> &[u8] {
         self.tags.name(record)
     }
-}
-
-fn grow(dbs: &mut Vec<Db>, db: usize) -> &mut Db {
-    if dbs.len() <= db {
-        dbs.resize_with(db + 1, Db::default);
-    }
-    &mut dbs[db]
 }

@@ -1,6 +1,6 @@
 //! What is left to do after an invalidation, handed out piece by piece.
 
-use super::{Index, Verdict};
+use super::{Db, Index, Verdict};
 use crate::entry::Entry;
 use crate::epoch::Epoch;
 use crate::work;
@@ -31,13 +31,8 @@ const LOOKS: usize = 1000;
 
 impl Index {
     /// Whether there is anything to free, dead entries or remains of flushed databases.
-    pub fn has_pending(&self) -> bool {
-        self.doubtful_records > 0
-            || self.can_bury()
-            || self
-                .dbs
-                .iter()
-                .any(|db| db.sweep.is_some() || !db.condemned.is_empty())
+    pub fn has_pending(&mut self) -> bool {
+        self.can_bury() || self.dbs.first_busy().is_some()
     }
 
     /// What is to be done next. The caller does it, which takes the entry off the list, and asks again.
@@ -45,9 +40,12 @@ impl Index {
     /// Amortized O(1); a call looks at no more than a thousand ids of live entries, stale ids and empty records before
     /// it answers `None` with [`Index::has_pending`] still true.
     pub fn next_task(&mut self) -> Option<Task> {
-        for db in 0..self.dbs.len() {
-            self.drop_empty(db, LOOKS);
-            let home = &self.dbs[db];
+        let mut looks = LOOKS;
+        loop {
+            self.dbs.count(&self.tags, self.floor);
+            let db = self.dbs.first_busy().filter(|_| looks > 0)?;
+            looks = looks.saturating_sub(1 + self.drop_empty(db, looks));
+            let home = self.dbs.get_mut(db)?;
             let last = |record: u32| home.entries.get(self.tags.last(record)?).copied();
             if let Some(record) = home.dead.front() {
                 let entry = last(record)?;
@@ -59,41 +57,47 @@ impl Index {
                     Verdict::Dead | Verdict::Live => Task::Delete { db, entry },
                 });
             }
-            let below_floor = self.next_condemned(db).or_else(|| self.next_swept(db));
-            if let Some(entry) = below_floor {
+            let floor = self.floor;
+            if let Some(entry) = home
+                .next_condemned(floor, &mut looks)
+                .or_else(|| home.next_swept(floor, &mut looks))
+            {
                 return Some(Task::Delete { db, entry });
             }
         }
-        None
     }
+}
 
-    fn next_condemned(&mut self, db: usize) -> Option<Entry> {
-        let home = &mut self.dbs[db];
-        for _ in 0..LOOKS {
+impl Db {
+    /// The last condemned entry that is there; those behind it are forgotten.
+    pub(super) fn next_condemned(&mut self, floor: Epoch, looks: &mut usize) -> Option<Entry> {
+        while *looks > 0 {
             work::step(1);
-            let entry = home.entries.get(home.condemned.back()?).copied();
+            *looks -= 1;
+            let entry = self.entries.get(self.condemned.back()?).copied();
             // It stays on the list until it is gone.
-            if entry.is_some_and(|entry| entry.birth() < self.floor) {
+            if entry.is_some_and(|entry| entry.birth() < floor) {
                 return entry;
             }
-            home.condemned.pop_back();
+            self.condemned.pop_back();
         }
         None
     }
 
-    fn next_swept(&mut self, db: usize) -> Option<Entry> {
-        let home = &mut self.dbs[db];
-        let from = home.sweep?;
-        let to = home.entries.bound().min(from.saturating_add(LOOKS as u32));
+    /// The next entry below the floor.
+    pub(super) fn next_swept(&mut self, floor: Epoch, looks: &mut usize) -> Option<Entry> {
+        let from = self.sweep?;
+        let to = self.entries.bound().min(from.saturating_add(*looks as u32));
+        *looks = looks.saturating_sub(to.saturating_sub(from) as usize);
         let below = |id: u32| {
             work::step(1);
-            let entry = home.entries.get(id).copied()?;
-            (entry.birth() < self.floor).then_some((id, entry))
+            let entry = self.entries.get(id).copied()?;
+            (entry.birth() < floor).then_some((id, entry))
         };
         let found = (from..to).find_map(below);
-        home.sweep = match found {
+        self.sweep = match found {
             Some((id, _)) => Some(id),
-            None if to == home.entries.bound() => None,
+            None if to == self.entries.bound() => None,
             None => Some(to),
         };
         found.map(|(_, entry)| entry)

@@ -1,6 +1,7 @@
 //! Looking in: numbers for INFO, listings in pages.
 
 use super::bury::Discarded;
+use super::dbs::{Dbs, Sums};
 use super::life::{Carriers, carriers_of};
 use super::{Db, Index, Scope, Verdict};
 use crate::alloc::class;
@@ -32,42 +33,27 @@ pub struct Sizes {
 pub type Page<T> = (u64, Vec<T>);
 
 impl Index {
-    /// Numbers for INFO. O(databases).
+    /// Numbers for INFO. O(databases that were changed since they were last counted).
     pub fn sizes(&self) -> Sizes {
-        let mut sizes = Sizes {
-            index_bytes: self.bytes(),
-            ..Sizes::default()
-        };
-        for db in &self.dbs {
-            sizes.entries += db.entries.len();
-            sizes.tags += db.names.len();
-            sizes.memberships += db.memberships;
-            sizes.payload_bytes += db.payload_bytes;
-            sizes.pending_reclaim += db.pending + db.condemned.len();
+        let sums = self.dbs.sums();
+        Sizes {
+            index_bytes: self.bytes(&sums),
+            ..sums.sizes
         }
-        sizes
     }
 
-    /// Bytes allocated. O(databases).
-    pub(super) fn bytes(&self) -> usize {
-        let of_db = |db: &Db| {
-            db.names.bytes()
-                + db.soft_names.bytes()
-                + db.entries.bytes()
-                + db.memberships * 8
-                + db.dead.bytes()
-                + db.condemned.bytes()
-        };
-        let staged = self.staging.iter().flatten();
+    /// Bytes allocated.
+    pub(super) fn bytes(&self, sums: &Sums) -> usize {
+        let staged = self.staging.as_ref().map(Dbs::sums);
         self.tags.bytes()
             + self.softs.bytes()
-            + class(self.dbs.capacity() * size_of::<Db>())
             + class(self.limbo.capacity() * 4)
-            + class(self.adopted.capacity() * 4)
+            + class(self.records.capacity() * 4)
             + class(self.hashes.capacity() * 8)
             + class(self.graveyard.capacity() * size_of::<Discarded>())
             + self.graveyard.iter().map(Discarded::bytes).sum::<usize>()
-            + self.dbs.iter().chain(staged).map(of_db).sum::<usize>()
+            + sums.sizes.index_bytes
+            + staged.map_or(0, |staged| staged.sizes.index_bytes)
     }
 
     /// Bytes that an entry takes outside of its own allocation: its id, its places in the member lists of its tags, and

@@ -26,6 +26,7 @@ impl Index {
     /// The first disagreement, in words. O(entries + memberships): for tests.
     pub fn verify(&mut self, db: usize, keyspace: &[(Vec<u8>, Entry)]) -> Result<(), String> {
         self.settle();
+        self.dbs.verify(&self.tags, self.floor)?;
         let empty = Db::default();
         let home = self.dbs.get(db).unwrap_or(&empty);
         let show = |bytes: &[u8]| bytes.escape_ascii().to_string();

@@ -35,10 +35,10 @@ impl Spare {
         )
     }
 
-    fn keep(&mut self, pending: Pending) {
-        /// What is larger is not kept for good.
-        const MOST: usize = 64 * 1024;
-        let emptied = |mut buffer: Vec<u8>| match buffer.capacity() > MOST {
+    fn keep(&mut self, pending: Pending, loading: bool) {
+        // What is larger is not kept: for good that is little, for INFO does not count it.
+        let most = if loading { 64 * 1024 } else { 1024 };
+        let emptied = |mut buffer: Vec<u8>| match buffer.capacity() > most {
             true => Vec::new(),
             false => {
                 buffer.clear();
@@ -155,7 +155,7 @@ impl<W> Server<W> {
         let entry = Entry::blank(key, value, attributes, tags.len());
         self.awaited.begin(entry);
         if let Some(before) = self.pending.take() {
-            self.spare.keep(before);
+            self.spare.keep(before, self.loading);
         }
         let (mut name, names) = self.spare.take();
         name.extend_from_slice(key);
@@ -218,7 +218,7 @@ impl<W> Server<W> {
             return;
         };
         self.link_arrived(db, key, &pending, found, loading);
-        self.spare.keep(pending);
+        self.spare.keep(pending, self.loading);
     }
 
     fn link_arrived(

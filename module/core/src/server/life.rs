@@ -31,6 +31,8 @@ impl<W: Copy + Eq + Hash> Server<W> {
     /// It was read, or could not be.
     pub fn load_ended(&mut self) {
         self.loading = false;
+        // What was loaded last, and is not announced by now, never is.
+        (self.pending, self.spare) = Default::default();
         self.search_again();
     }
 

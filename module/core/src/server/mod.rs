@@ -108,8 +108,6 @@ pub struct Server<W> {
     awaited: &'static Awaited,
     /// The timer for the next end of a lease or of a wait.
     alarm: Option<Alarm>,
-    /// Record ids of the SET at hand; kept to be reused.
-    records: Vec<u32>,
 }
 
 impl<W: Copy + Eq + Hash> Server<W> {
@@ -142,7 +140,6 @@ impl<W: Copy + Eq + Hash> Server<W> {
             spare: Spare::default(),
             awaited,
             alarm: None,
-            records: Vec::new(),
         }
     }
 }

@@ -137,34 +137,43 @@ impl<W> Server<W> {
             present,
         } = store;
         self.feed.key_changed(key, false);
-        let Server { index, records, .. } = self;
+        let index = &mut self.index;
         let listed = present.filter(|old| index.lists(db, old.id(), *old));
-        index.resolve_like(db, tags, attributes.manual, listed, records);
-        let Some(mut old) = present else {
-            let new = Entry::new(key, value, attributes, records);
-            index.link(db, new);
-            return Stored::New(new);
+        let mut records = index.take_room();
+        index.resolve_like(db, tags, attributes.manual, listed, &mut records);
+        let entry = |records: &[u32]| Entry::new(key, value, attributes, records);
+        let stored = match (present, listed) {
+            (None, _) => {
+                let new = entry(&records);
+                index.link(db, new);
+                Stored::New(new)
+            }
+            (Some(mut old), None) => {
+                // The number that it had was another index's.
+                old.set_id(UNLINKED);
+                let new = entry(&records);
+                index.link(db, new);
+                Stored::Replaced(new)
+            }
+            (Some(mut old), Some(_)) => {
+                let before = old.value().len();
+                if old.tags() == &records[..]
+                    && old.is_manual() == attributes.manual
+                    // One that is dead from the start goes in as new, which hands it to reclaim.
+                    && attributes.birth >= index.floor()
+                    && old.overwrite(value, attributes)
+                {
+                    index.resized(db, before, value.len());
+                    Stored::InPlace
+                } else {
+                    let new = entry(&records);
+                    index.replace(db, old, new);
+                    Stored::Replaced(new)
+                }
+            }
         };
-        if listed.is_none() {
-            // The number that it had was another index's.
-            old.set_id(UNLINKED);
-            let new = Entry::new(key, value, attributes, records);
-            index.link(db, new);
-            return Stored::Replaced(new);
-        }
-        let before = old.value().len();
-        if old.tags() == &records[..]
-            && old.is_manual() == attributes.manual
-            // One that is dead from the start goes in as new, which hands it to reclaim.
-            && attributes.birth >= index.floor()
-            && old.overwrite(value, attributes)
-        {
-            index.resized(db, before, value.len());
-            return Stored::InPlace;
-        }
-        let new = Entry::new(key, value, attributes, records);
-        index.replace(db, old, new);
-        Stored::Replaced(new)
+        index.keep_room(records);
+        stored
     }
 }
 
