@@ -122,8 +122,8 @@ pub fn register(ctx: &Context, args: &[RedisString]) -> Result<(), String> {
     Ok(())
 }
 
-/// The options among the module's arguments. As in a configuration file, upper and lower case are the same and of what is
-/// given twice the last counts.
+/// The options among the module's arguments. As in a configuration file, upper and lower case are the same, and of
+/// what is given twice the last counts.
 struct Given(Vec<(String, String)>);
 
 impl Given {
