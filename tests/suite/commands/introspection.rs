@@ -73,6 +73,30 @@ fn inspect_tells_why_an_entry_is_dead() {
 }
 
 #[test]
+fn inspect_tells_of_an_entry_that_was_dead_when_it_came_how_it_came() {
+    let server = Server::start();
+    let mut redis = server.session();
+    redis.ok("MCACHE.SET k 0 v TAGS t");
+    let dump = redis.dump("k");
+    assert_eq!(redis.int("MCACHE.INVALIDATE TAGS t"), 1);
+    // In one transaction, for reclaim removes it soon.
+    redis.ok("MULTI");
+    redis.call(&[b"RESTORE", &b"k"[..], b"0", &dump]);
+    redis.run("MCACHE.INSPECT k");
+    let Value::Array(replies) = redis.run("EXEC") else {
+        panic!("EXEC gives an array")
+    };
+    let report: BTreeMap<String, Value> = from_redis_value(replies[1].clone()).expect("a map");
+    assert_eq!(field::<String>(&report, "state"), "dead");
+    let reason = field::<String>(&report, "reason");
+    assert!(
+        reason.contains("RESTORE") && !reason.contains("promotion"),
+        "{reason}"
+    );
+    assert_eq!(field::<i64>(&report, "age_ms"), 0);
+}
+
+#[test]
 fn inspecting_is_no_use_of_the_entry() {
     let server = Server::start();
     let mut redis = server.session();
