@@ -1,7 +1,7 @@
 "use strict"
+/** The provider of Medusa's own caching module: what ICachingProviderService asks for, over the store. */
 const { listed } = require("../names")
 
-/** The provider of Medusa's own caching module: what ICachingProviderService asks for, over the store. */
 class McacheCachingProvider {
   static identifier = "cache-mcache"
 
