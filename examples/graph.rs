@@ -15,7 +15,9 @@ type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
 #[tokio::main]
 async fn main() -> Result<()> {
-    let (redis, database) = (env::var("REDIS_URL")?, env::var("DATABASE_URL")?);
+    let named =
+        |name| env::var(name).map_err(|_| format!("{name} is not set: see the top of this file"));
+    let (redis, database) = (named("REDIS_URL")?, named("DATABASE_URL")?);
     let mut out = io::stdout();
     let shown = show(&redis, &database, &mut out);
     // Without a Redis that answers nothing is ever cached, and the example would wait for ever.

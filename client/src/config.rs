@@ -216,6 +216,7 @@ impl<C: Codec> Builder<C> {
     /// # use mcache::{Cache, NearOptions};
     /// # async fn example() -> mcache::Result<()> {
     /// let cache = Cache::builder("redis://127.0.0.1:6379")
+    ///     .caching(true)
     ///     .near(NearOptions::new().bytes(128 << 20))
     ///     .build()
     ///     .await?;

@@ -6,7 +6,6 @@ use mcache_core::command::Limits;
 use mcache_core::feed::Settings;
 use redis_module::configuration::{
     ConfigurationContext, ConfigurationFlags, ConfigurationValue, EnumConfigurationValue,
-    get_bool_default_config_value, get_enum_default_config_value, get_i64_default_config_value,
     register_bool_configuration, register_enum_configuration, register_i64_configuration,
 };
 use redis_module::{Context, RedisError, RedisString};
@@ -71,103 +70,113 @@ static NUMBERS: [&Number; 10] = [
 /// name may begin with `mcache.` as it does everywhere else.
 ///
 /// # Errors
-/// An argument that is not an option, or a value out of bounds.
+/// An argument that is not an option, or a value that it cannot have.
 pub fn register(ctx: &Context, args: &[RedisString]) -> Result<(), String> {
-    let args = &short(args);
-    check_arguments(args)?;
-    let wrong = |name: &str, error: RedisError| format!("{name}: {error}");
+    let given = Given::read(args)?;
     for number in NUMBERS {
-        let name = number.name;
-        let default =
-            get_i64_default_config_value(args, name, number.default).map_err(|e| wrong(name, e))?;
-        if !(number.min..=number.max).contains(&default) {
-            return Err(format!(
-                "{name} must be between {} and {}",
-                number.min, number.max
-            ));
-        }
-        let flags = ConfigurationFlags::DEFAULT;
         register_i64_configuration(
             ctx,
-            name,
+            number.name,
             &number.value,
-            default,
+            given.number(number)?,
             number.min,
             number.max,
-            flags,
+            ConfigurationFlags::DEFAULT,
             number
                 .changed
                 .map(|changed| Box::new(move |_: &_, _: &_, _: &_| guard((), changed)) as Box<_>),
         );
     }
-    let on_restart = get_enum_default_config_value(args, "on-restart", OnRestart::Drop)
-        .map_err(|e| wrong("on-restart", e))?;
     register_enum_configuration(
         ctx,
-        "on-restart",
+        ON_RESTART_NAME,
         &ON_RESTART,
-        on_restart,
+        given.choice(ON_RESTART_NAME, OnRestart::Drop)?,
         ConfigurationFlags::DEFAULT,
         None,
     );
-    let on_promote = get_enum_default_config_value(args, "on-promote", OnPromote::Keep)
-        .map_err(|e| wrong("on-promote", e))?;
     register_enum_configuration(
         ctx,
-        "on-promote",
+        ON_PROMOTE_NAME,
         &ON_PROMOTE,
-        on_promote,
+        given.choice(ON_PROMOTE_NAME, OnPromote::Keep)?,
         ConfigurationFlags::DEFAULT,
         None,
     );
-    let feed =
-        get_enum_default_config_value(args, "feed", Switch::No).map_err(|e| wrong("feed", e))?;
     register_enum_configuration(
         ctx,
-        "feed",
+        FEED_NAME,
         &FEED,
-        feed,
+        given.choice(FEED_NAME, Switch::No)?,
         ConfigurationFlags::DEFAULT,
         Some(Box::new(|_: &_, _: &_, _: &_| guard((), apply_feed))),
     );
-    let accept =
-        get_bool_default_config_value(args, ACCEPT, false).map_err(|e| wrong(ACCEPT, e))?;
     register_bool_configuration(
         ctx,
         ACCEPT,
         &ACCEPT_VALKEY_8_1,
-        accept,
+        given.choice(ACCEPT, Switch::No)? == Switch::Yes,
         ConfigurationFlags::IMMUTABLE,
         None,
     );
     Ok(())
 }
 
-/// The arguments, with names as they are registered: without `mcache.`.
-fn short(args: &[RedisString]) -> Vec<RedisString> {
-    let mut args = args.to_vec();
-    for name in args.iter_mut().step_by(2) {
-        if let Some(short) = name.as_slice().strip_prefix(b"mcache.") {
-            *name = RedisString::create_from_slice(std::ptr::null_mut(), short);
-        }
-    }
-    args
-}
+/// The options among the module's arguments. As in a configuration file, upper and lower case are the same, and of
+/// what is given twice the last counts.
+struct Given(Vec<(String, String)>);
 
-/// A misspelt option must not be ignored in silence.
-fn check_arguments(args: &[RedisString]) -> Result<(), String> {
-    for pair in args.chunks(2) {
-        let name = pair[0].to_string_lossy();
-        let known = NUMBERS.iter().any(|n| n.name == name)
-            || ["on-restart", "on-promote", "feed", ACCEPT].contains(&&*name);
-        if !known {
-            return Err(format!("unknown option '{name}'"));
-        }
-        if pair.len() == 1 {
-            return Err(format!("{name} needs a value"));
-        }
+impl Given {
+    /// A misspelt option must not be ignored in silence.
+    fn read(args: &[RedisString]) -> Result<Self, String> {
+        let given = args.chunks(2).map(|pair| {
+            let written = pair[0].to_string_lossy().to_ascii_lowercase();
+            let name = written.strip_prefix("mcache.").unwrap_or(&written);
+            let known = NUMBERS.iter().any(|number| number.name == name)
+                || [ON_RESTART_NAME, ON_PROMOTE_NAME, FEED_NAME, ACCEPT].contains(&name);
+            if !known {
+                return Err(format!("unknown option '{name}'"));
+            }
+            match pair.get(1) {
+                Some(value) => Ok((name.to_owned(), value.to_string_lossy())),
+                None => Err(format!("{name} needs a value")),
+            }
+        });
+        given.collect::<Result<_, _>>().map(Given)
     }
-    Ok(())
+
+    fn find(&self, name: &str) -> Option<&str> {
+        let mut found = self.0.iter().rev();
+        found
+            .find(|(given, _)| given == name)
+            .map(|(_, value)| &**value)
+    }
+
+    fn number(&self, of: &Number) -> Result<i64, String> {
+        let Some(value) = self.find(of.name) else {
+            return Ok(of.default);
+        };
+        let within = |number: &i64| (of.min..=of.max).contains(number);
+        value.parse().ok().filter(within).ok_or_else(|| {
+            format!(
+                "{} must be an integer between {} and {}, got '{value}'",
+                of.name, of.min, of.max
+            )
+        })
+    }
+
+    fn choice<T: EnumConfigurationValue>(&self, name: &str, default: T) -> Result<T, String> {
+        let Some(value) = self.find(name) else {
+            return Ok(default);
+        };
+        let (words, numbers) = default.get_options();
+        let place = words
+            .iter()
+            .position(|word| word.eq_ignore_ascii_case(value));
+        place
+            .and_then(|place| T::try_from(numbers[place]).ok())
+            .ok_or_else(|| format!("{name} must be {}, got '{value}'", words.join(" or ")))
+    }
 }
 
 /// Longest slice of reclaim in microseconds, and so the longest that it delays a client.
@@ -358,6 +367,10 @@ choice! {
         Yes = 1 "yes",
     }
 }
+
+const ON_RESTART_NAME: &str = "on-restart";
+const ON_PROMOTE_NAME: &str = "on-promote";
+const FEED_NAME: &str = "feed";
 
 /// [`Switch`].
 pub static FEED: Choice<Switch> = Choice::new(Switch::No as i32);

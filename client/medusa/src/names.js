@@ -33,4 +33,9 @@ class Names {
   }
 }
 
-module.exports = { Names }
+/** Tags as a list. In JavaScript a single one comes as a text, which would be taken for the list of its letters. */
+function listed(tags) {
+  return typeof tags === "string" ? [tags] : tags
+}
+
+module.exports = { Names, listed }

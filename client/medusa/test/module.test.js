@@ -313,6 +313,14 @@ test("Medusa's interface", async (t) => {
     await caching.clear({ tags: ["Custom:1"] })
     assert.equal(await caching.get({ key: "a" }), null)
   })
+  await t.test("a single tag may be a text instead of a list", async () => {
+    await caching.set({ key: "text", data: [1], tags: "Custom:list:*" })
+    await caching.set({ key: "other", data: [2], tags: ["C"] })
+    assert.deepEqual(await caching.get({ tags: "Custom:list:*" }), [[1]])
+    await caching.clear({ tags: "Custom:list:*" })
+    assert.equal(await caching.get({ key: "text" }), null)
+    assert.deepEqual(await caching.get({ key: "other" }), [2])
+  })
   await t.test("autoInvalidate false is spared by events, not by clear", async () => {
     await caching.set({ key: "c", data: [1], tags: ["Product:prod_1"], options: { autoInvalidate: false } })
     shop.bus.tell("product.updated", { id: "prod_1" })

@@ -150,6 +150,16 @@ test("clearing", async (t) => {
       assert.deepEqual(await live(), expected)
     })
   }
+  await t.test("a single tag may be a text instead of a list", async () => {
+    await provider.set({ key: "one", data: [1], tags: "Product:list:*" })
+    await provider.set({ key: "two", data: [2], tags: ["Product:list:*"] })
+    await provider.set({ key: "other", data: [3], tags: ["P"] })
+    assert.deepEqual((await provider.get({ tags: "Product:list:*" })).flat().sort(), [1, 2])
+    await provider.clear({ tags: "Product:list:*" })
+    assert.equal(await provider.get({ key: "one" }), null)
+    assert.equal(await provider.get({ key: "two" }), null)
+    assert.deepEqual(await provider.get({ key: "other" }), [3])
+  })
   await t.test("* leaves what is not under the prefix", async () => {
     await redis.ask("SET", "someone:else", "1")
     await provider.clear({ tags: ["*"] })

@@ -2,8 +2,11 @@
 /** What a developer is told when the start goes wrong. */
 const { test } = require("node:test")
 const assert = require("node:assert")
+const fs = require("node:fs")
 const http = require("node:http")
 const net = require("node:net")
+const path = require("node:path")
+const { Store } = require("../src/store")
 const { TestRedis, freePort, startCluster, startSentinel } = require("./support/redis")
 const { startProvider, listener } = require("./support/provider")
 const { until } = require("./support/until")
@@ -134,6 +137,28 @@ test("a server that is no cluster in the option cluster: the error says so", asy
   const redis = await TestRedis.start(t)
   const cluster = [{ host: "127.0.0.1", port: redis.port }]
   await assert.rejects(startProvider(t, { cluster, connectTimeout: 5_000 }), /is no Redis Cluster\. Give its address as redisUrl/)
+})
+
+test("a user with the rights that the README names may do all there is to do", async (t) => {
+  const readme = fs.readFileSync(path.join(__dirname, "../README.md"), "utf8")
+  const rules = readme.match(/ACL SETUSER shop ([^`]*)```/)[1].trim().split(/\s+/)
+  const redis = await TestRedis.start(t, { args: ["--mcache.feed", "yes"] })
+  await redis.ask("ACL", "SETUSER", "shop", ...rules)
+  const options = { redisUrl: `redis://shop:secret@127.0.0.1:${redis.port}/0`, near: { bytes: 1 << 24 } }
+  const store = await new Store({ options, logger: {} }).start()
+  t.after(() => store.close())
+  assert.equal(await store.get("k", { near: true }), null)
+  assert.ok(await store.set({ key: "k", data: [1], tags: ["T:1"] }))
+  assert.deepEqual(await store.getByTags(["T:1"]), [[1]])
+  await until("it is near", async () => {
+    await store.get("k", { near: true })
+    return store.stats().nearHits > 0
+  })
+  await store.get("other")
+  store.release("other")
+  assert.ok(await store.clearKey("k"))
+  assert.ok(await store.clearTags(["T:1"]))
+  assert.deepEqual(await redis.ask("ACL", "LOG"), [])
 })
 
 test("a user who may only use the shop's keys", async (t) => {

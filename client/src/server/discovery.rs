@@ -12,7 +12,7 @@ use std::{
 };
 
 use futures_util::stream::{FuturesUnordered, StreamExt};
-use redis::{ConnectionAddr, ConnectionInfo};
+use redis::{ConnectionAddr, ConnectionInfo, RedisError};
 use tokio::time::timeout;
 
 use super::{
@@ -206,7 +206,7 @@ impl Discovery {
                 "one answer for two commands".to_owned(),
             ));
         };
-        let view = View::read(&info.map_err(CallError::from)?)?;
+        let view = View::read(&info.map_err(refusal)?)?;
         let ownership = Ownership::read(slots.map_err(CallError::from)?, node)?;
         let links = ownership
             .primaries
@@ -254,5 +254,16 @@ impl Discovery {
     fn forget_all_but(&self, map: &Map) {
         let mut links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
         links.retain(|node, _| map.ownership.primaries.contains(node));
+    }
+}
+
+/// Why a server does not say what it knows of its cluster.
+fn refusal(error: RedisError) -> Error {
+    match error.to_string().contains("cluster support disabled") {
+        true => Error::new(
+            ErrorKind::Refused,
+            "the server is no node of a cluster: its address begins with redis:// or rediss://",
+        ),
+        false => CallError::from(error).into(),
     }
 }

@@ -301,6 +301,26 @@ impl RedisProvider {
         }
     }
 
+    /// SET of a value of so many bytes.
+    async fn call_store(&self, key: &[u8], cmd: &Cmd, bytes: usize) -> Result<Value> {
+        self.large.note(key, bytes);
+        let answer = match bytes < LARGE_BYTES {
+            true => self.call(key, cmd).await,
+            false => self.call_bulk(key, cmd, bytes).await,
+        };
+        match answer {
+            // A server that does not know the command repeats it in its refusal, and a value is no text.
+            Err(error) if error.kind() == ErrorKind::Protocol => {
+                let help = redis::cmd("MCACHE.HELP");
+                match Box::pin(self.call(key, &help)).await {
+                    Err(missing) if missing.kind() == ErrorKind::ModuleMissing => Err(missing),
+                    _ => Err(error),
+                }
+            }
+            answer => answer,
+        }
+    }
+
     async fn call_parked(&self, key: &[u8], cmd: &Cmd, wait: Duration) -> Result<Value> {
         match &self.topology {
             Topology::Single(link) => Ok(link.call_parked(cmd, wait).await?),
@@ -517,12 +537,7 @@ impl Provider for RedisProvider {
     fn store<'a>(&'a self, entry: Store<'a>) -> BoxFuture<'a, Result<bool>> {
         Box::pin(async move {
             let (cmd, bytes) = (command::set(&entry, None), entry.value.len());
-            self.large.note(entry.key, bytes);
-            let answer = match bytes < LARGE_BYTES {
-                true => self.call(entry.key, &cmd).await?,
-                false => self.call_bulk(entry.key, &cmd, bytes).await?,
-            };
-            command::read_stored(answer)
+            command::read_stored(self.call_store(entry.key, &cmd, bytes).await?)
         })
     }
 

@@ -15,7 +15,6 @@ use super::{
     RedisProvider, Topology,
     call::CallError,
     command::{self, unexpected},
-    large::LARGE_BYTES,
     link::Urgency,
     settle::{Acknowledged, Settling},
     slots::Node,
@@ -335,12 +334,7 @@ impl RedisProvider {
         position: &[u8],
     ) -> Result<(bool, Option<NearData>)> {
         let (cmd, bytes) = (command::set(&entry, Some(position)), entry.value.len());
-        self.large.note(entry.key, bytes);
-        let answer = match bytes < LARGE_BYTES {
-            true => self.call(entry.key, &cmd).await?,
-            false => self.call_bulk(entry.key, &cmd, bytes).await?,
-        };
-        match answer {
+        match self.call_store(entry.key, &cmd, bytes).await? {
             near @ Value::Array(_) => Ok((true, read_near(near)?)),
             other => Ok((command::read_stored(other)?, None)),
         }

@@ -65,7 +65,11 @@ unsafe fn load(ctx: *mut raw::RedisModuleCtx, argv: *mut Str, argc: c_int) -> Re
     config::register(&Context::new(ctx), &args)?;
     // SAFETY: the caller's promise.
     unsafe {
-        rm!(RedisModule_LoadConfigs)(ctx);
+        // Redis has logged which value was wrong. If this were ignored, Valkey would unload the module itself and end
+        // doing so; Redis 7.0 would say that it was not loaded, and leave it there.
+        if rm!(RedisModule_LoadConfigs)(ctx) != raw::REDISMODULE_OK as c_int {
+            return Err("an option cannot have the value that it is given".into());
+        }
         host.check(host::setting(Ctx::new(ctx), config::accept_valkey_8_1()))?;
         let mut options = (raw::REDISMODULE_OPTIONS_HANDLE_IO_ERRORS
             | raw::REDISMODULE_OPTIONS_HANDLE_REPL_ASYNC_LOAD) as c_int;

@@ -1,6 +1,7 @@
 //! `MCACHE.INSPECT key` and `MCACHE.TAGINFO tag`: what is known of an entry, and of a tag.
 
 use mcache_core::entry::Entry;
+use mcache_core::epoch::Epoch;
 use mcache_core::error::Error;
 use mcache_core::index::{Scope, Why};
 use mcache_core::server::{Dead, fresh_ms};
@@ -35,6 +36,11 @@ pub fn inspect(ctx: Ctx<'_>, args: Args<'_>) -> Result<(), Error> {
                     .to_vec()
             }
             Dead::Unlinked => b"what was read could not be believed".to_vec(),
+            Dead::Husk => {
+                b"only its key is left: it was dead when it came here from a file, by RESTORE, COPY, RENAME or another \
+                server, or came with a tag that its sender may not write"
+                    .to_vec()
+            }
         });
         let tags = s.tags(ctx.db(), &entry);
         let condition = s.condition(&mut entry, || now_ms);
@@ -48,7 +54,12 @@ pub fn inspect(ctx: Ctx<'_>, args: Args<'_>) -> Result<(), Error> {
     let left_ms = fresh_ms(&entry, now_ms);
     ctx.reply_integer(left_ms.map_or(-1, |ms| ms as i64));
     field("age_ms");
-    ctx.reply_integer(now_ms.saturating_sub(entry.birth().unix_ms()) as i64);
+    // Of a husk it is not known when it was filled.
+    let filled_ms = match entry.birth() {
+        Epoch::ZERO => now_ms,
+        birth => birth.unix_ms(),
+    };
+    ctx.reply_integer(now_ms.saturating_sub(filled_ms) as i64);
     field("bytes");
     ctx.reply_integer(Entry::bytes(&entry) as i64);
     field("manual");

@@ -11,6 +11,7 @@ mod outage;
 mod provider;
 mod python;
 mod refusals;
+mod rights;
 mod runtimes;
 mod tls;
 mod topology;

@@ -10,7 +10,8 @@ use harness::{
     wait::{self, PATIENCE},
 };
 use mcache::{
-    Cache, Error, Invalidation, Loaded, PlainRedisProvider, Settled, Source, server::RedisOptions,
+    Cache, Error, ErrorKind, Invalidation, Loaded, PlainRedisProvider, Settled, Source,
+    server::RedisOptions,
 };
 use tokio::time::{sleep, timeout};
 
@@ -326,11 +327,26 @@ fn something_that_does_not_speak_redis_is_no_cache() {
 }
 
 #[test]
+fn a_server_that_is_no_node_of_a_cluster_is_named_so() {
+    let server = Server::builder().tcp().start();
+    run(async {
+        let cache = cache(&format!("redis+cluster://127.0.0.1:{}", server.port())).await;
+        let error = cache.key("k").set(&1).await.expect_err("no cluster");
+        assert!(
+            error.to_string().contains("no node of a cluster"),
+            "{error}"
+        );
+    });
+}
+
+#[test]
 fn a_redis_without_the_module_is_no_cache() {
     let server = Server::builder().tcp().without_module().start();
     run(async {
         let cache = cache(&server.tcp_url()).await;
         assert_eq!(read(&cache, "k", 1).await.1, Source::Bypass);
+        let error = cache.key("k").set(&1).await.expect_err("it cannot be kept");
+        assert_eq!(error.kind(), ErrorKind::ModuleMissing, "{error}");
         assert!(
             !cache
                 .invalidate(["t"])

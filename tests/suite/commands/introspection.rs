@@ -73,6 +73,30 @@ fn inspect_tells_why_an_entry_is_dead() {
 }
 
 #[test]
+fn inspect_tells_of_an_entry_that_was_dead_when_it_came_how_it_came() {
+    let server = Server::start();
+    let mut redis = server.session();
+    redis.ok("MCACHE.SET k 0 v TAGS t");
+    let dump = redis.dump("k");
+    assert_eq!(redis.int("MCACHE.INVALIDATE TAGS t"), 1);
+    // In one transaction, for reclaim removes it soon.
+    redis.ok("MULTI");
+    redis.call(&[b"RESTORE", &b"k"[..], b"0", &dump]);
+    redis.run("MCACHE.INSPECT k");
+    let Value::Array(replies) = redis.run("EXEC") else {
+        panic!("EXEC gives an array")
+    };
+    let report: BTreeMap<String, Value> = from_redis_value(replies[1].clone()).expect("a map");
+    assert_eq!(field::<String>(&report, "state"), "dead");
+    let reason = field::<String>(&report, "reason");
+    assert!(
+        reason.contains("RESTORE") && !reason.contains("promotion"),
+        "{reason}"
+    );
+    assert_eq!(field::<i64>(&report, "age_ms"), 0);
+}
+
+#[test]
 fn inspecting_is_no_use_of_the_entry() {
     let server = Server::start();
     let mut redis = server.session();
@@ -485,11 +509,17 @@ fn options_have_the_documented_defaults_and_can_be_set_at_load_and_at_run_time()
 fn options_are_given_behind_loadmodule_by_either_name() {
     let loaded = |options: &str| {
         let module = format!("{} {options}", harness::locate::module().display());
-        Server::builder().without_module().set("loadmodule", module)
+        // One database: Valkey 8.1 is accepted then.
+        Server::builder()
+            .without_module()
+            .set("databases", 1)
+            .set("loadmodule", module)
     };
     for options in [
         "max-tags 77 on-restart keep",
         "mcache.max-tags 77 mcache.on-restart keep",
+        "MAX-TAGS 77 mcache.On-Restart KEEP",
+        "max-tags 78 max-tags 77 on-restart drop on-restart keep",
     ] {
         let server = loaded(options).start();
         let mut redis = server.session();
@@ -507,7 +537,19 @@ fn options_are_given_behind_loadmodule_by_either_name() {
     for (options, reason) in [
         ("mcache.max-tag 77", "unknown option 'max-tag'"),
         ("mcache.max-tags", "max-tags needs a value"),
-        ("mcache.max-tags 0", "max-tags must be between 1 and 65535"),
+        (
+            "mcache.max-tags 0",
+            "max-tags must be an integer between 1 and 65535, got '0'",
+        ),
+        (
+            "feed-bytes 1mb",
+            "feed-bytes must be an integer between 16384 and 1073741824, got '1mb'",
+        ),
+        ("feed maybe", "feed must be no or yes, got 'maybe'"),
+        (
+            "accept-valkey-8-1 maybe",
+            "accept-valkey-8-1 must be no or yes, got 'maybe'",
+        ),
     ] {
         let log = loaded(options).refusal();
         assert!(log.contains(reason), "{options}:\n{log}");

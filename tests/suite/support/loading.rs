@@ -67,3 +67,44 @@ fn the_option_is_there_and_cannot_be_changed_while_the_server_runs() {
     let refusal = redis.error("CONFIG SET mcache.accept-valkey-8-1 yes");
     assert!(refusal.contains("immutable"), "{refusal}");
 }
+
+#[test]
+fn a_value_that_an_option_cannot_have_keeps_the_module_from_loading_and_harms_nothing() {
+    let log = Server::builder()
+        .set("mcache.reclaim-budget-us", 5)
+        .refusal();
+    for words in [
+        "mcache.reclaim-budget-us : argument must be between 20 and 100000",
+        "mcache was not loaded: an option cannot have the value that it is given",
+    ] {
+        assert!(log.contains(words), "{words}:\n{log}");
+    }
+    assert!(!log.contains("crashed by signal"), "{log}");
+}
+
+#[test]
+fn of_a_wrong_value_at_run_time_a_server_says_so_and_goes_on_without_the_module() {
+    let server = Server::builder()
+        .without_module()
+        .set("enable-module-command", "yes")
+        .start();
+    let mut redis = server.session();
+    redis.ok("SET plain v");
+    let load = |budget: u64| {
+        let module = harness::locate::module();
+        let module = module.display();
+        // Where only an option stands between the module and the server, it is set.
+        format!(
+            "MODULE LOADEX {module} CONFIG mcache.accept-valkey-8-1 yes CONFIG mcache.reclaim-budget-us {budget}"
+        )
+    };
+    let refusal = redis.error(&load(5));
+    assert!(refusal.contains("Error loading the extension"), "{refusal}");
+    assert_eq!(redis.text("GET plain").as_deref(), Some("v"));
+    let missing = redis.error("MCACHE.GET k");
+    assert!(missing.contains("unknown command"), "{missing}");
+    redis.ok(&load(50));
+    assert_eq!(redis.list("CONFIG GET mcache.reclaim-budget-us")[1], "50");
+    redis.ok("MCACHE.SET k 0 v TAGS t");
+    assert_eq!(redis.int("MCACHE.INVALIDATE TAGS t"), 1);
+}

@@ -7,6 +7,7 @@ const { keyOf } = require("./keys")
 const { Schema } = require("./schema")
 const { any, whole, tagsOfEvent, tagsOfChange, tagsOfRows } = require("./tags")
 const { tagsOf, PRICING } = require("./reads")
+const { listed } = require("../names")
 const { PriceContext } = require("./pricecontext")
 const { Policy } = require("./policy")
 const { Prices } = require("./prices")
@@ -167,7 +168,7 @@ class McacheCachingModule {
   async get({ key, tags }) {
     if (!key && !tags) throw invalid("Either key or tags must be provided")
     if (!this.schema) return null
-    if (!key) return await this.store.getByTags(tags)
+    if (!key) return await this.store.getByTags(listed(tags))
     const scope = current()
     const value = await this.store.get(key, { near: mayBeNear(scope) })
     if (value === null) {
@@ -188,7 +189,7 @@ class McacheCachingModule {
     if (!this.schema) return
     const scope = current()
     const query = scope?.query && scope.key === key ? scope : undefined
-    const stored = await this.#store(query, { key, data, ttl: ttlOf(providers) ?? ttl, tags, computeAutomaticTags, options })
+    const stored = await this.#store(query, { key, data, ttl: ttlOf(providers) ?? ttl, tags: listed(tags), computeAutomaticTags, options })
     if (query?.shape) {
       if (stored) query.shape.fills += 1
       else query.shape.refused += 1
@@ -253,7 +254,8 @@ class McacheCachingModule {
     return [...found]
   }
 
-  async clear({ key, tags, options }) {
+  async clear({ key, tags: given, options }) {
+    const tags = listed(given)
     if (!key && !tags) throw invalid("Either key or tags must be provided")
     if (key) await this.store.clearKey(key)
     else if (tags.includes("*") || options?.autoInvalidate !== false) {

@@ -1,5 +1,7 @@
 "use strict"
 /** The provider of Medusa's own caching module: what ICachingProviderService asks for, over the store. */
+const { listed } = require("../names")
+
 class McacheCachingProvider {
   static identifier = "cache-mcache"
 
@@ -11,12 +13,12 @@ class McacheCachingProvider {
   /** By key a value or null; by tags the values of all entries that carry any of them. */
   async get({ key, tags }) {
     if (key) return await this.store.get(key)
-    if (tags) return await this.store.getByTags(tags)
+    if (tags) return await this.store.getByTags(listed(tags))
     return null
   }
 
   async set({ key, data, ttl, tags, options }) {
-    await this.store.set({ key, data, ttl, tags, autoInvalidate: options?.autoInvalidate })
+    await this.store.set({ key, data, ttl, tags: listed(tags), autoInvalidate: options?.autoInvalidate })
   }
 
   /**
@@ -24,7 +26,8 @@ class McacheCachingProvider {
    * tags share the first one's promise for as long as that is open, although a write may have come between them. So it
    * must not be open any more once the command has left. What is not acknowledged is sent again in the background.
    */
-  async clear({ key, tags, options }) {
+  async clear({ key, tags: given, options }) {
+    const tags = listed(given)
     if (key) this.store.clearKey(key)
     else if (!tags?.length || (options?.autoInvalidate === false && !tags.includes("*"))) return
     else this.store.clearTags(tags, options?.autoInvalidate === true)

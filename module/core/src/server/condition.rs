@@ -27,6 +27,8 @@ pub enum Dead {
     Unconfirmed,
     /// No index holds it: what was read could not be believed.
     Unlinked,
+    /// It is a husk, nothing but a key: it was dead when it came there, by RESTORE, COPY, RENAME or from a file.
+    Husk,
 }
 
 impl Condition {
@@ -65,6 +67,7 @@ impl<W> Server<W> {
         Some(match self.index.why_dead(entry) {
             _ if self.unconfirmed => Dead::Unconfirmed,
             _ if !entry.is_linked() => Dead::Unlinked,
+            _ if entry.birth() == Epoch::ZERO => Dead::Husk,
             Some(why) => Dead::Invalidated(why),
             None => Dead::Over,
         })
@@ -215,6 +218,10 @@ mod tests {
             entry
         }
         let (mut one, mut other) = (put(&mut server, b"one"), put(&mut server, b"other"));
+        let mut husk = Entry::new(b"husk", b"", Attributes::HUSK, &[]);
+        server.index.adopt(0, husk, std::iter::empty(), false);
+        assert_eq!(server.why_dead(&mut husk, 0), Some(Dead::Husk));
+        server.left(0, husk);
         for now_ms in [0, 950] {
             assert_eq!(server.why_dead(&mut one, now_ms), None, "{now_ms}");
         }
@@ -230,6 +237,6 @@ mod tests {
         server.left(0, other);
         assert_eq!(server.why_dead(&mut other, 20), Some(Dead::Unlinked));
         server.left(0, one);
-        Entry::free_all([one, other]);
+        Entry::free_all([one, other, husk]);
     }
 }
