@@ -111,3 +111,38 @@ fn the_redis_benchmark_commands_run() {
     }
     assert!(server.session().stat("fills") > 0, "something was filled");
 }
+
+#[test]
+fn the_pages_name_every_command_every_option_with_its_default_and_every_field() {
+    let page = |name: &str| {
+        let path = locate::workspace().join("docs").join(name);
+        std::fs::read_to_string(path).expect("a page")
+    };
+    let (protocol, operations) = (page("protocol.md"), page("operations.md"));
+    let server = Server::builder().as_it_is().set("databases", 1).start();
+    let mut redis = server.session();
+    let mut missing = Vec::new();
+    for command in redis.list("COMMAND LIST FILTERBY MODULE mcache") {
+        // A subcommand's parts are names behind each other: `DEBUG SELFCHECK|DRAIN`.
+        let name = command.to_ascii_uppercase();
+        let name = name.rsplit('|').next().unwrap_or(&name).to_owned();
+        // One that panics is there for tests alone.
+        if !name.ends_with(".PANIC") && !protocol.contains(&name) {
+            missing.push(name);
+        }
+    }
+    for option in redis.list("CONFIG GET mcache.*").chunks(2) {
+        let row = format!("| `{}` | {} |", option[0], option[1]);
+        if !operations.contains(&row) {
+            missing.push(row);
+        }
+    }
+    for line in redis.typed::<String>("INFO mcache").lines() {
+        if let Some((field, _)) = line.split_once(':')
+            && !operations.contains(&format!("`{field}`"))
+        {
+            missing.push(field.to_owned());
+        }
+    }
+    assert_eq!(missing, [""; 0]);
+}
