@@ -47,7 +47,7 @@ pub(super) fn code_of(error: &RedisError) -> Option<&str> {
 
 /// Whose fault an error is decides whether trying again helps.
 fn classify(error: &RedisError) -> ErrorKind {
-    let text = error.to_string();
+    let says = |words| error.detail().is_some_and(|text| text.starts_with(words));
     match error.kind() {
         RedisKind::Server(
             ServerErrorKind::BusyLoading
@@ -59,7 +59,7 @@ fn classify(error: &RedisError) -> ErrorKind {
             | ServerErrorKind::Ask,
         ) => ErrorKind::Unavailable,
         // A server without the module is one that holds no entries yet; it may be restarted with it.
-        RedisKind::Server(ServerErrorKind::ResponseError) if text.contains("unknown command") => {
+        RedisKind::Server(ServerErrorKind::ResponseError) if says("unknown command") => {
             ErrorKind::ModuleMissing
         }
         RedisKind::Server(_) => ErrorKind::Refused,
@@ -94,7 +94,8 @@ mod tests {
         assert!(unavailable(
             (
                 RedisKind::Server(ServerErrorKind::ResponseError),
-                "unknown command 'MCACHE.GET'"
+                "ERR",
+                "unknown command 'MCACHE.GET'".into()
             )
                 .into()
         ));
@@ -106,6 +107,11 @@ mod tests {
             (RedisKind::Server(ServerErrorKind::NoPerm), "no permission").into()
         ));
         assert!(refused(make_extension_error("WRONGTYPE".into(), None)));
+        // A tag may be called as it pleases.
+        let quoted = "the tag 'unknown command OOM NOAUTH MISCONF' is too long".to_owned();
+        let response = RedisKind::Server(ServerErrorKind::ResponseError);
+        assert!(refused((response, "ERR", quoted.clone()).into()));
+        assert!(refused(make_extension_error("ODD".into(), Some(quoted))));
     }
 
     #[test]

@@ -46,10 +46,12 @@ impl Fake {
     /// The link of such a provider, which rests for long after so many failures.
     pub(super) fn link(&self, failures: u32) -> Arc<Link> {
         let long = Duration::from_secs(3600);
-        match self
-            .provider_with(Self::options().breaker(failures, long))
-            .topology
-        {
+        self.link_with(|options| options.breaker(failures, long))
+    }
+
+    /// The link of such a provider with other options.
+    pub(super) fn link_with(&self, change: impl FnOnce(RedisOptions) -> RedisOptions) -> Arc<Link> {
+        match self.provider_with(change(Self::options())).topology {
             Topology::Single(link) => link,
             Topology::Cluster(_) => unreachable!("the address of one server"),
         }

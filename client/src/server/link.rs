@@ -198,6 +198,11 @@ impl Link {
         if !self.breaker.allows(Instant::now().into_std()) {
             return Err(CallError::Resting);
         }
+        self.send_bulk(ask, bytes).await
+    }
+
+    /// [`Link::call_bulk`], allowed.
+    async fn send_bulk(self: &Arc<Self>, ask: impl Ask, bytes: usize) -> Result<Value, CallError> {
         let mebibytes = u32::try_from(bytes >> 20).unwrap_or(u32::MAX);
         let deadline = self
             .options
@@ -209,8 +214,10 @@ impl Link {
         let answer = self
             .awaited(Lane::Bulk, deadline, Instant::now(), call)
             .await;
-        if answer.is_err() {
-            self.discard(generation);
+        match &answer {
+            // It may be the one that tried.
+            Ok(_) => self.breaker.succeeded(),
+            Err(_) => self.discard(generation),
         }
         answer?.extract_error().map_err(|error| {
             self.heed(&error);
@@ -272,10 +279,11 @@ impl Link {
         let (link, lost) = (self.clone(), self.clone());
         let question = async move {
             let ping = redis::cmd("PING");
-            // What it says is not of interest, but whether it does.
+            // What it says is not of interest, but whether it does. The caller was allowed to ask, perhaps as the only
+            // one for a while: that it tries is not asked again.
             let _ = match lane {
-                Lane::Shared => link.call(&ping, Urgency::Optional).await,
-                Lane::Bulk => link.call_bulk(&ping, 0).await,
+                Lane::Shared => link.call(&ping, Urgency::MustArrive).await,
+                Lane::Bulk => link.send_bulk(&ping, 0).await,
             };
             link.in_question.store(false, Relaxed);
         };
@@ -541,24 +549,4 @@ fn dialling_ended() -> RedisError {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::server::fake::{Fake, until};
-
-    #[tokio::test]
-    async fn callers_of_several_commands_who_go_away_leave_a_question_as_others_do() {
-        let server = Fake::start(|_| {
-            loop {
-                std::thread::park();
-            }
-        });
-        let link = server.link(1);
-        let mut pipeline = redis::pipe();
-        pipeline.cmd("MCACHE.HELP").cmd("MCACHE.HELP");
-        let call = link.call_all(&pipeline, Urgency::MustArrive);
-        let gone = timeout(Duration::from_millis(20), call).await;
-        assert!(gone.is_err(), "it is not answered");
-        let allows = || link.breaker.allows(Instant::now().into_std());
-        until("it is found out that the server hangs", || !allows()).await;
-    }
-}
+mod tests;
