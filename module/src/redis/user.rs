@@ -284,10 +284,12 @@ impl User {
 }
 
 /// The sets of rules in a user's description, each as a user: what stands before the first parenthesis, and in each
-/// pair of them. Rules contain no spaces.
+/// pair of them. Rules contain no spaces, but a pattern may end with a parenthesis: the one that ends a set is before
+/// the next set, or at the end.
 fn selectors(rules: &[u8]) -> Vec<User> {
     let mut sets: Vec<Vec<&[u8]>> = vec![Vec::new()];
-    for word in rules.split(|byte| *byte == b' ') {
+    let mut words = rules.split(|byte| *byte == b' ').peekable();
+    while let Some(word) = words.next() {
         let (word, begins) = match word.strip_prefix(b"(") {
             Some(rest) => (rest, true),
             None => (word, false),
@@ -295,7 +297,8 @@ fn selectors(rules: &[u8]) -> Vec<User> {
         if begins {
             sets.push(Vec::new());
         }
-        let word = match sets.len() > 1 {
+        let is_last = words.peek().is_none_or(|next| next.starts_with(b"("));
+        let word = match is_last && sets.len() > 1 {
             true => word.strip_suffix(b")").unwrap_or(word),
             false => word,
         };

@@ -184,6 +184,29 @@ fn two_selectors_do_not_add_up_to_one() {
     }
 }
 
+/// A parenthesis at the end of a pattern is part of the pattern.
+#[test]
+fn a_pattern_of_a_selector_may_end_with_a_parenthesis() {
+    for builder in telling_and_not() {
+        let server = builder.start();
+        let mut admin = server.session();
+        let selectors = ["(~env1:*) +@all)", "(~env2:* +@all)"];
+        let rules = ["ACL", "SETUSER", "user", "on", ">secret", "resetkeys"];
+        admin.call(&[&rules[..], &selectors].concat());
+        let mut user = server.session_as("user", "secret");
+        user.ok("MCACHE.SET env1:k) 0 v TAGS env1:t)");
+        user.ok("MCACHE.SET env2:k 0 v TAGS env2:t");
+        for line in [
+            "MCACHE.SET env1:k) 0 v TAGS env1:t",
+            "MCACHE.SET env2:k 0 v TAGS env2:t env1:t)",
+            "MCACHE.INVALIDATE TAGS env1:t",
+        ] {
+            assert!(user.error(line).starts_with("NOPERM"), "{line}");
+        }
+        assert_eq!(user.int("MCACHE.INVALIDATE TAGS env1:t)"), 1);
+    }
+}
+
 #[test]
 fn restore_and_copy_bring_no_tags_that_the_sender_may_not_write() {
     let (server, mut admin, mut user) = with_user("~env1:* %R~env2:* +@all");

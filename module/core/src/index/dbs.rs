@@ -72,6 +72,7 @@ pub(super) struct Counted {
 pub(super) struct Dbs {
     /// Those that were never used are not there.
     all: Vec<Option<Box<Db>>>,
+    /// Those that are marked so, each once.
     touched: Vec<usize>,
     sums: Sums,
     /// Where something is dead, soft, condemned or to be swept.
@@ -129,7 +130,8 @@ impl Dbs {
     pub(super) fn take(&mut self, db: usize) -> Option<Box<Db>> {
         let home = self.all.get_mut(db)?.take()?;
         self.sums.exchange(&home.counted.sums, &Sums::default());
-        self.touched.push(db);
+        self.busy.remove(db);
+        self.untidy.remove(db);
         Some(home)
     }
 
@@ -137,15 +139,24 @@ impl Dbs {
     pub(super) fn swap(&mut self, a: usize, b: usize) {
         self.make_place(a.max(b));
         self.all.swap(a, b);
-        self.touched.extend([a, b]);
+        for bits in [&mut self.busy, &mut self.untidy] {
+            let (of_a, of_b) = (bits.has(a), bits.has(b));
+            bits.put(a, of_b);
+            bits.put(b, of_a);
+        }
     }
 
     /// All of them, to be changed. O(databases).
     pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Db> {
-        self.touched = (0..self.all.len()).collect();
-        self.all.iter_mut().flatten().map(|home| {
-            home.counted.is_touched = true;
-            &mut **home
+        let touched = &mut self.touched;
+        let all = (0..).zip(&mut self.all);
+        all.filter_map(|(db, home)| {
+            let home = home.as_deref_mut()?;
+            if !home.counted.is_touched {
+                home.counted.is_touched = true;
+                touched.push(db);
+            }
+            Some(home)
         })
     }
 
@@ -159,19 +170,15 @@ impl Dbs {
         for db in self.touched.drain(..) {
             work::step(1);
             let home = self.all.get_mut(db).and_then(Option::as_deref_mut);
-            let (mut is_busy, mut is_untidy) = (false, false);
-            if let Some(home) = home {
-                let sums = Sums::of(home);
-                self.sums.exchange(&home.counted.sums, &sums);
-                home.counted = Counted {
-                    sums,
-                    is_touched: false,
-                };
-                is_busy = home.is_busy();
-                is_untidy = home.is_untidy(tags, floor);
-            }
-            self.busy.put(db, is_busy);
-            self.untidy.put(db, is_untidy);
+            let Some(home) = home else { continue };
+            let sums = Sums::of(home);
+            self.sums.exchange(&home.counted.sums, &sums);
+            home.counted = Counted {
+                sums,
+                is_touched: false,
+            };
+            self.busy.put(db, home.is_busy());
+            self.untidy.put(db, home.is_untidy(tags, floor));
         }
         if self.touched.capacity() > TOUCHED {
             self.touched = Vec::new();
@@ -193,8 +200,7 @@ impl Dbs {
         let mut sums = self.sums;
         for db in &self.touched {
             work::step(1);
-            // One that was taken out, or that stands in the list twice, is counted already.
-            if let Some(home) = self.get(*db).filter(|home| home.counted.is_touched) {
+            if let Some(home) = self.get(*db) {
                 sums.exchange(&home.counted.sums, &Sums::of(home));
             }
         }
@@ -207,7 +213,17 @@ impl Dbs {
 
     /// Compares what was counted with what is there. O(databases): for tests.
     pub(super) fn verify(&mut self, tags: &Tags, floor: Epoch) -> Result<(), String> {
+        // Counting may take memory for its own notes.
+        let without_bytes = |sums: Sums| Sizes {
+            index_bytes: 0,
+            ..sums.sizes
+        };
+        let asked = without_bytes(self.sums());
         self.count(tags, floor);
+        let counted = without_bytes(self.sums());
+        if asked != counted {
+            return Err(format!("{asked:?} before {counted:?} was counted"));
+        }
         let mut sums = Sums::default();
         for (db, home) in (0..).zip(&self.all) {
             let home = home.as_deref();
