@@ -472,7 +472,7 @@ fn run(seed: u64, steps: usize) {
         (0, 0, 0, 0)
     );
     assert!(
-        sizes.index_bytes < 4096,
+        sizes.index_bytes < 8192,
         "{} bytes left in an empty index",
         sizes.index_bytes
     );
