@@ -455,6 +455,61 @@ fn check_says_what_would_be_watched_and_what_does_not_fit() {
 }
 
 #[test]
+fn a_watcher_that_may_not_install_says_who_has_to_and_says_it_once() {
+    let file = format!("[database]\ninstall = false\n{FILE}");
+    let shop = Shop::open_with(Server::start(), &file);
+    shop.postgres.psql("CREATE ROLE app LOGIN");
+    let as_app = |options: &[&str]| {
+        let mut program = shop.program(options);
+        let conninfo = shop.postgres.conninfo();
+        let conninfo = conninfo
+            .split(' ')
+            .map(|part| match part.starts_with("user=") {
+                true => "user=app",
+                false => part,
+            });
+        program.env("DATABASE_URL", conninfo.collect::<Vec<_>>().join(" "));
+        program
+    };
+    let check = || as_app(&["--check"]).output().expect("it runs");
+
+    let said = String::from_utf8_lossy(&check().stdout).into_owned();
+    assert!(
+        said.contains("nothing is installed") && said.contains("run mcache-watch --install"),
+        "{said}"
+    );
+
+    let log = shop.dir.path().join("log");
+    let mut program = as_app(&[]);
+    program.stderr(fs::File::create(&log).expect("a log"));
+    let child = program.spawn().expect("the program is there");
+    let watcher = Watcher {
+        child: KillOnDrop(child),
+        log,
+    };
+    for _ in 0..2 {
+        shop.store("page1", "mc:Product:p1");
+        shop.cleared("page1");
+    }
+    for words in ["cannot read from", "not registered", "again and again"] {
+        let lines = watcher
+            .log()
+            .lines()
+            .filter(|line| line.contains(words))
+            .count();
+        assert!((1..=2).contains(&lines), "{words}: {}", watcher.log());
+    }
+    drop(watcher);
+
+    let installed = shop.output(&["--install"]);
+    assert_eq!(installed.status.code(), Some(0), "{installed:?}");
+    let refused = check();
+    let error = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert_eq!(refused.status.code(), Some(1), "{error}");
+    assert!(error.contains("permission denied"), "{error}");
+}
+
+#[test]
 fn a_cache_without_the_module_ends_the_start() {
     let shop = Shop::open_with(Server::builder().without_module().start(), FILE);
     for options in [&["--check"][..], &[]] {

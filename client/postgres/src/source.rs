@@ -75,6 +75,8 @@ pub struct OutboxSource {
     unregistered: bool,
     /// When everything was cleared last because of that.
     cleared_unregistered: Option<Instant>,
+    /// Said already; forgotten once it is registered.
+    said_unregistered: bool,
     /// Until when no other process takes the lease.
     leased_until: Option<Instant>,
     pub(super) pace: Pace,
@@ -169,6 +171,7 @@ impl Outbox {
             wake: Arc::new(Notify::new()),
             unregistered: false,
             cleared_unregistered: None,
+            said_unregistered: false,
             leased_until: None,
             pace: Pace::new(self.notify),
             found_at: None,
@@ -318,10 +321,12 @@ impl OutboxSource {
                 {
                     return Err(error);
                 }
-                tracing::warn!(
-                    consumer = self.names[0],
-                    "this consumer is not registered (any more); registering it"
-                );
+                if !self.said_unregistered {
+                    tracing::warn!(
+                        consumer = self.names[0],
+                        "this consumer is not registered (any more); registering it"
+                    );
+                }
                 self.unregistered = true;
                 let mut link = (self.connect)(Arc::default()).await?;
                 self.outbox
@@ -334,6 +339,7 @@ impl OutboxSource {
                 })?
             }
         };
+        self.said_unregistered = false;
         self.pace.notified(session.notified);
         self.session = Some(session);
         self.hand_out_anew();
@@ -359,11 +365,13 @@ impl OutboxSource {
             return None;
         }
         self.cleared_unregistered = Some(now);
-        tracing::warn!(
-            consumer = self.names[0],
-            "no change is recorded for this consumer, which is not registered and could not be; it clears everything it \
-             has, again and again, until the outbox is installed"
-        );
+        if !std::mem::replace(&mut self.said_unregistered, true) {
+            tracing::warn!(
+                consumer = self.names[0],
+                "no change is recorded for this consumer, which is not registered and could not be; it clears everything \
+                 it has, again and again, until the outbox is installed (said once)"
+            );
+        }
         Some(self.everything(0, false, Position::MAX))
     }
 

@@ -32,6 +32,8 @@ use crate::Tags;
 /// Pauses after a failure of the source.
 const PAUSE_FIRST: Duration = Duration::from_millis(20);
 const PAUSE_MAX: Duration = Duration::from_secs(2);
+/// How long a failure of the source is not said again.
+const SAY_AGAIN: Duration = Duration::from_secs(60);
 
 /// What a change means for the cache: the tags of every result it can have changed.
 ///
@@ -308,6 +310,7 @@ impl<S: ChangeSource> InvalidatorBuilder<S> {
             events_outstanding: 0,
             backoff: Backoff::new(PAUSE_FIRST, PAUSE_MAX),
             paused_until: None,
+            said: None,
             _deliveries: deliveries,
         };
         Invalidator {
@@ -342,6 +345,8 @@ struct Driver<S: ChangeSource> {
     events_outstanding: usize,
     backoff: Backoff,
     paused_until: Option<Instant>,
+    /// The failure of the source that was said last, and when.
+    said: Option<(String, Instant)>,
     /// Aborted with this struct.
     _deliveries: JoinSet<()>,
 }
@@ -505,7 +510,14 @@ impl<S: ChangeSource> Driver<S> {
         Counters::add(&self.counters.source_failures, 1);
         let pause = self.backoff.after_failure(random_jitter());
         self.paused_until = Some(Instant::now() + pause);
+        let said = error.to_string();
+        let is_known = |(last, at): &(String, Instant)| *last == said && at.elapsed() < SAY_AGAIN;
+        if self.said.as_ref().is_some_and(is_known) {
+            tracing::debug!(%error, ?pause, "cannot {doing} the source of changes; trying again");
+            return;
+        }
         tracing::warn!(%error, ?pause, "cannot {doing} the source of changes; trying again");
+        self.said = Some((said, Instant::now()));
     }
 
     fn publish_lag(&self) {

@@ -8,6 +8,7 @@ use mcache::server::RedisOptions;
 use mcache::{ErrorKind, Provider, RedisProvider};
 use mcache_postgres::{Outbox, PostgresError};
 use tokio::time::{Instant, sleep};
+use tokio_postgres::error::SqlState;
 
 use super::database::{Access, AccessError, causes, columns};
 use super::file::{File, FileError};
@@ -74,6 +75,15 @@ fn may_pass(code: &str) -> bool {
         .any(|class| code.starts_with(class))
 }
 
+/// Whether there is no outbox, as far as this role can tell.
+fn is_missing(error: &PostgresError) -> bool {
+    let PostgresError::Sql { cause, .. } = error else {
+        return false;
+    };
+    let missing = [SqlState::UNDEFINED_TABLE, SqlState::INVALID_SCHEMA_NAME];
+    cause.code().is_some_and(|code| missing.contains(code))
+}
+
 /// One watcher.
 pub(crate) struct Watch {
     file: File,
@@ -124,13 +134,25 @@ impl Watch {
                     "{name}: {} changes wait, the oldest for {} ms",
                     consumer.events, consumer.oldest_ms
                 ),
-                None => format!("{name}: not known to the database yet; the start makes it known"),
+                None => format!(
+                    "{name}: not known to the database yet; {}",
+                    self.who_installs()
+                ),
             },
-            Err(_) => {
-                format!("{name}: nothing is installed in this database yet; the start does it")
-            }
+            Err(error) if is_missing(&error) => format!(
+                "{name}: nothing is installed in this database yet; {}",
+                self.who_installs()
+            ),
+            Err(error) => return Err(error.into()),
         });
         Ok(said)
+    }
+
+    fn who_installs(&self) -> &'static str {
+        match self.file.database.install {
+            true => "the start does it",
+            false => "install = false: run mcache-watch --install as the owner of the tables",
+        }
     }
 
     /// Installs the capture and ends: for a role that may, where the watcher's own may not.
@@ -183,7 +205,15 @@ impl Watch {
                     None => Ok(()),
                 };
             }
-            tracing::info!("tables have other columns than at the start; the capture is made anew");
+            match self.file.database.install {
+                true => tracing::info!(
+                    "tables have other columns than at the start; the capture is made anew"
+                ),
+                false => tracing::warn!(
+                    "tables have other columns than at the start; everything is cleared again and again until \
+                     mcache-watch --install has run as their owner"
+                ),
+            }
             known = Some(now);
         }
     }
