@@ -13,8 +13,7 @@ McacheCachingModule.prototype.__joinerConfig ??= () => ({
   idPrefixToEntityName: {},
 })
 
-module.exports = {
-  __esModule: true,
-  default: { service: McacheCachingModule, loaders: [loadModule], linkable: {} },
-  McacheCachingModule,
-}
+// In this form `import { McacheCachingModule } from` finds the name, too.
+exports.__esModule = true
+exports.McacheCachingModule = McacheCachingModule
+exports.default = { service: McacheCachingModule, loaders: [loadModule], linkable: {} }

@@ -3,6 +3,7 @@
 const { McacheCachingProvider } = require("./src/provider/service")
 const { loadStore } = require("./src/provider/loader")
 
-const provider = { module: "caching", services: [McacheCachingProvider], loaders: [loadStore] }
-
-module.exports = { __esModule: true, default: provider, McacheCachingProvider }
+// In this form `import { McacheCachingProvider } from` finds the name, too.
+exports.__esModule = true
+exports.McacheCachingProvider = McacheCachingProvider
+exports.default = { module: "caching", services: [McacheCachingProvider], loaders: [loadStore] }

@@ -15,6 +15,7 @@
  */
 const { Away } = require("./wire/server")
 const { LONGEST_MS } = require("./settles")
+const { isForGood } = require("./wire/diagnosis")
 
 const RETRY_MIN_MS = 50
 const RETRY_MAX_MS = 2_000
@@ -57,6 +58,8 @@ class Clears {
     this.pause = RETRY_MIN_MS
     this.timer = undefined
     this.delivery = undefined
+    /** Batches that are sent and have no answer yet. @type {Set<Promise<unknown>>} */
+    this.underWay = new Set()
     this.closed = false
     server.onReady.add(() => this.owed.size > 0 && this.deliver())
   }
@@ -154,7 +157,10 @@ class Clears {
         isOwed = true
       }
     })
-    await Promise.all(sent)
+    const all = Promise.all(sent)
+    this.underWay.add(all)
+    await all
+    this.underWay.delete(all)
     this.#ended(items)
     await Promise.all(settling)
     return !isOwed
@@ -186,11 +192,15 @@ class Clears {
       this.counters.invalidations += 1
       const words = [...(mode === AUTO ? ["AUTO"] : []), ...(settles ? ["NEAR"] : []), "TAGS"]
       const reply = await this.server.at(node, "MCACHE.INVALIDATE", [...words, ...tags])
-      return settles && Number(reply[1]) > 0 ? Number(reply[2]) : 0
+      return leaseOf(reply, settles)
     } catch (error) {
       if (error instanceof Away || this.server.lacks) throw error
+      if (!isForGood(error.message)) {
+        // What is refused for another reason (a script that is running, a disk that is full) may still be served.
+        this.log.once("clear put off", `${this.server.name} does not clear now, and is asked again until it does: ${error.message}`)
+        throw error
+      }
       if (tags.length === 1) {
-        // Refused for good: sending it again would not help.
         this.counters.errors += 1
         this.log.once("refused clear", `${this.server.name} refuses to clear ${tags[0]}: ${error.message}`)
         return 0
@@ -279,6 +289,22 @@ class Clears {
     return leases
   }
 
+  /**
+   * Before the process ends: sends what is not acknowledged once more, and says what was not even then. Settles within
+   * the deadlines of a few commands.
+   */
+  async drain() {
+    this.flush()
+    await Promise.all(this.underWay)
+    // One that is under way may have begun before the last clear.
+    for (let attempt = 0; attempt < 2 && this.owed.size > 0; attempt += 1) await this.deliver()
+    if (this.owed.size === 0) return
+    this.log.warn(
+      `this process ends, and ${this.server.name} has not acknowledged ${this.owed.size} clears (${this.unacknowledged().slice(0, 10).join(", ")}). ` +
+        'What they concern may be served by others: once it is back, clear everything: caching.clear({ tags: ["*"] }).',
+    )
+  }
+
   /** What is not acknowledged, in the shop's own names. */
   unacknowledged() {
     return [...this.owed.keys()].map((name) => this.names.strip(name.slice(1)))
@@ -288,6 +314,14 @@ class Clears {
     this.closed = true
     clearTimeout(this.timer)
   }
+}
+
+/** How long near caches may go on serving, as INVALIDATE answers; anything else is no acknowledgement. */
+function leaseOf(reply, settles) {
+  const numbers = settles && Array.isArray(reply) ? reply.map(Number) : [Number(reply)]
+  const isAnswer = reply !== null && numbers.length === (settles ? 3 : 1) && numbers.every((number) => number >= 0)
+  if (!isAnswer) throw new Away("what it says to MCACHE.INVALIDATE is no answer")
+  return settles && numbers[1] > 0 ? numbers[2] : 0
 }
 
 module.exports = { Clears, AUTO, HARD, KEY, OWED_MAX }

@@ -3,6 +3,8 @@
  * The options of the provider and of the module: those of Medusa's Redis caching provider, and ours. A wrong one ends
  * the start with a sentence that says what was expected.
  */
+const { inspect } = require("node:util")
+
 const DEFAULTS = {
   ttl: 3600,
   prefix: "mc:",
@@ -24,6 +26,8 @@ const DEFAULTS = {
   // Values inside this process, in front of the server: { bytes }, how much they may take.
   near: false,
 }
+
+const TIMEOUT_MS_MAX = 1_000_000_000
 
 /** Less than this holds next to nothing. */
 const NEAR_BYTES_MIN = 1024 * 1024
@@ -82,12 +86,14 @@ function readOptions(given = {}, known = []) {
   }
   for (const name of NUMBERS) {
     if (typeof options[name] !== "number" || !(options[name] >= 0) || options[name] > 315_360_000_000) {
-      throw new OptionError(`${name} must be a number of at least 0, not ${JSON.stringify(options[name])}.`)
+      throw new OptionError(`${name} must be a number of at least 0, not ${inspect(options[name])}.`)
     }
   }
   for (const name of ["commandTimeout", "connectTimeout", "leaseMs"]) {
     if (options[name] < 1) throw new OptionError(`${name} must be at least 1 (milliseconds).`)
   }
+  // Timers that are set to more than 2^31 ms end at once.
+  for (const name of ["commandTimeout", "connectTimeout"]) options[name] = Math.min(TIMEOUT_MS_MAX, options[name])
   options.leaseMs = Math.min(600_000, Math.ceil(options.leaseMs))
   options.waitMs = Math.min(600_000, Math.ceil(options.waitMs))
   options.earlyMs = Math.min(10_000, Math.ceil(options.earlyMs))
@@ -99,7 +105,8 @@ function readOptions(given = {}, known = []) {
   const redis = { ...legacy, ...options.redisOptions }
   options.legacy = Object.keys(legacy)
   // ioredis would put it before keys but not before tags, which are arguments to it; so it becomes part of ours.
-  if (redis.keyPrefix) options.prefix = String(redis.keyPrefix) + options.prefix
+  const keyPrefix = keyPrefixOf(options, redis)
+  if (keyPrefix) options.prefix = String(keyPrefix) + options.prefix
   delete redis.keyPrefix
   options.redisOptions = redis
 
@@ -123,11 +130,18 @@ function readOptions(given = {}, known = []) {
   return options
 }
 
+/** The one that ioredis would take, wherever it stands: two shops may be told apart by nothing else. */
+function keyPrefixOf({ redisUrl, cluster, clusterOptions }, redis) {
+  if (cluster) return clusterOptions?.keyPrefix ?? clusterOptions?.redisOptions?.keyPrefix ?? redis.keyPrefix
+  const query = typeof redisUrl === "string" ? redisUrl.split("?")[1] : undefined
+  return new URLSearchParams(query).get("keyPrefix") ?? redis.keyPrefix
+}
+
 function checkNear({ near, settle }) {
   if (near === false) return
   const bytes = near?.bytes
   if (typeof bytes !== "number" || !(bytes >= NEAR_BYTES_MIN) || bytes > Number.MAX_SAFE_INTEGER) {
-    throw new OptionError(`near must be false or { bytes }, a number of at least ${NEAR_BYTES_MIN}, not ${JSON.stringify(near)}.`)
+    throw new OptionError(`near must be false or { bytes }, a number of at least ${NEAR_BYTES_MIN}, not ${inspect(near)}.`)
   }
   if (!settle) throw new OptionError("near needs settle: without it, a clear would not wait for the near caches of other processes. Leave one of them out.")
 }

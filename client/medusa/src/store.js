@@ -137,7 +137,7 @@ class Store {
       let reply = await fetch()
       const left = waitMs - (performance.now() - started)
       if (String(reply[0]) === "busy" && left >= 1) reply = (await this.#wait(name, args, left, late, fetch)) ?? reply
-      return { state: String(reply[0]), value: reply[1], token: reply[2] ?? undefined, beside: reply[3] }
+      return { state: String(reply[0]), value: reply[1], token: kept(reply[2]), beside: reply[3] }
     } catch (error) {
       if (!(error instanceof Away)) {
         this.counters.errors += 1
@@ -176,7 +176,7 @@ class Store {
   /** A fill begins out of turn: another process fills the key as well. */
   async #token(name) {
     try {
-      return await this.server.call(name, "MCACHE.TOKEN", [name])
+      return kept(await this.server.call(name, "MCACHE.TOKEN", [name]))
     } catch {
       return null
     }
@@ -196,9 +196,15 @@ class Store {
     this.#release(this.names.key(key), this.fills.ended(key).lease)
   }
 
-  /** The bytes of a value as it is now; for `set` later, when the value may have been changed. */
+  /**
+   * The bytes of a value as it is now; for `set` later, when the value may have been changed. Null for what cannot be
+   * stored: the promise is looked at later, so it must not reject before.
+   */
   seal(data, how) {
-    return seal(data, this.options.compressionThreshold, how)
+    return seal(data, this.options.compressionThreshold, how).catch((error) => {
+      this.log.once("seal", `a value is not stored: ${error.message}`)
+      return null
+    })
   }
 
   /**
@@ -327,6 +333,12 @@ class Store {
     }
   }
 
+  /** As `close`, when the clears so far were delivered, or it is said which were not. */
+  async end() {
+    await this.clears.drain()
+    this.close()
+  }
+
   close() {
     this.clears.close()
     this.feed?.close()
@@ -335,6 +347,9 @@ class Store {
     this.server.close()
   }
 }
+
+/** A token in memory of its own: a reply's buffer is a part of a much larger one, and a load may last. */
+const kept = (token) => (Buffer.isBuffer(token) ? Buffer.from(token) : undefined)
 
 /** @throws {OptionError} where there is no clock by which a lease can be counted */
 function nearClock() {

@@ -9,9 +9,16 @@
 function holdAnswer(response, unsettled) {
   if (!response) return
   const { end } = response
+  let isHeld = false
   response.end = function held(...args) {
+    // It ends once, as it would have.
+    if (isHeld) return this
     if (unsettled.size === 0) return end.apply(this, args)
-    Promise.allSettled([...unsettled]).then(() => end.apply(this, args))
+    isHeld = true
+    Promise.allSettled([...unsettled])
+      .then(() => end.apply(this, args))
+      // What `end` would have thrown (a body of a wrong type) has no caller any more, and must not end the process.
+      .catch((error) => this.destroy(error))
     return this
   }
 }

@@ -49,10 +49,11 @@ function* readingMethods(service, name, schema) {
 
 /** `["a", "a.b"]` as the tree that queries have. */
 function expandsOf(relations) {
-  const tree = {}
+  // Without a prototype: a path may be called "constructor".
+  const tree = Object.create(null)
   for (const path of relations ?? []) {
     let at = tree
-    for (const step of String(path).split(".")) at = (at[step] ??= { expands: {} }).expands
+    for (const step of String(path).split(".")) at = (at[step] ??= { expands: Object.create(null) }).expands
   }
   return tree
 }
@@ -164,12 +165,13 @@ class Calls {
     shape.runs += 1
     shape.services = [service]
     if (shape.isUnfit) return await run()
-    const read = describeCall(this.schema, service, method, given)
+    const read = this.#describe(service, method, given)
     shape.objection = read ? this.#objection(read) : "what it reads is not known"
     if (shape.objection || !this.policy.isReadAgain(shape)) return await run()
     const scope = this.current()
     const { asked, mark } = await this.#asked(method, given, { near: mayBeNear(scope) })
     const key = keyOf({ call: service, method, given: asked, mark })
+    if (key === undefined) return await run()
     if (!this.#isAskedAgain(key) && whole) return await run()
     const found = await this.store.get(key, { near: mayBeNear(scope) })
     if (found) {
@@ -205,6 +207,15 @@ class Calls {
     const sealed = this.store.seal({ value }, { isExact: true })
     this.#keep(shape, key, sealed, read, began, mark).catch(() => {})
     return value
+  }
+
+  /** Whatever the arguments are: they are the module's to refuse. */
+  #describe(service, method, given) {
+    try {
+      return describeCall(this.schema, service, method, given)
+    } catch {
+      return undefined
+    }
   }
 
   /** The arguments of which the key is made. */

@@ -10,6 +10,7 @@
  * stored only if the mark is still the same afterwards.
  */
 const { randomBytes } = require("node:crypto")
+const { isPlainObject } = require("./keys")
 
 const KEY = "price-attributes"
 /** What the computation reads besides rules. */
@@ -31,7 +32,8 @@ function at(value, path) {
 
 /** What of a context prices depend on. */
 function project(context, attributes) {
-  const kept = {}
+  // Without a prototype: what is called "__proto__" is a name like others, and part of the key.
+  const kept = Object.create(null)
   for (const name of [...ALWAYS, ...attributes]) {
     const value = context[name] ?? at(context, name.split("."))
     if (value !== undefined && value !== null) kept[name] = value
@@ -42,8 +44,8 @@ function project(context, attributes) {
 /** Whether nothing would be left out: then nothing has to be known. */
 const isSmall = (context) => Object.keys(context).every((name) => ALWAYS.includes(name) || name === "__type")
 
-/** Not what has a JSON of its own, as dates have. */
-const isObject = (value) => Boolean(value) && typeof value === "object" && !Array.isArray(value) && typeof value.toJSON !== "function"
+/** Not what has a JSON of its own, as dates have, and nothing of which a copy would be less. */
+const isObject = (value) => isPlainObject(value) && typeof value.toJSON !== "function"
 
 /** Whether a query, or what it is asked with, has a context for prices that is worth reducing. */
 function hasLarge(value, depth = 0) {
@@ -62,12 +64,12 @@ const contextOf = (of) => of.context ?? of.__args?.context ?? (of.__type === "Qu
 /** The same with each context for prices reduced. */
 function reduced(value, attributes, depth = 0) {
   if (!isObject(value) || depth > 6) return value
-  const made = {}
+  const made = Object.create(null)
   for (const [name, of] of Object.entries(value)) {
     if (!isObject(of) || !isPrice(name)) made[name] = reduced(of, attributes, depth + 1)
     else if (isObject(of.context)) made[name] = { ...of, context: project(of.context, attributes) }
     else if (isObject(of.__args?.context)) made[name] = { ...of, __args: { ...of.__args, context: project(of.__args.context, attributes) } }
-    else if (of.__type === "QueryContext") made[name] = { __type: of.__type, ...project(of, attributes) }
+    else if (of.__type === "QueryContext") made[name] = Object.assign(project(of, attributes), { __type: of.__type })
     else made[name] = of
   }
   return made
@@ -122,7 +124,10 @@ class PriceContext {
 
   /** Whether a mark still holds. Never asked of the near cache. */
   async holds(mark) {
-    return (await this.store.get(KEY))?.mark === mark || (this.store.release(KEY), false)
+    const found = await this.store.get(KEY)
+    // Only of a miss this is the load: another reader's must not be taken for it.
+    if (found === null) this.store.release(KEY)
+    return found?.mark === mark
   }
 }
 

@@ -11,8 +11,8 @@ const TYPES = ["PriceList", "PriceListRule", "Price"]
 /** Clocks of the database and of this machine need not agree to the millisecond. */
 const MARGIN_MS = 100
 
-/** A read may have begun so long before its result is stored. */
-const READ_MAX_MS = 10 * 60 * 1000
+/** A read may have begun so long before its result is stored, and a clock may be so wrong when the moments are read. */
+const GONE_MS = 2 * 24 * 3600 * 1000
 
 /**
  * Seconds until the next moment, at most `ttl`; undefined if one has passed since the read began: then it is not known
@@ -23,8 +23,10 @@ const READ_MAX_MS = 10 * 60 * 1000
  */
 function capped(ttl, boundaries, began, now = Date.now()) {
   let next = Infinity
+  // A clock that was set back: what is to come has not passed.
+  const from = Math.min(began, now) - MARGIN_MS
   for (const at of boundaries) {
-    if (at < began - MARGIN_MS) continue
+    if (at < from) continue
     if (at <= now + MARGIN_MS) return undefined
     if (at < next) next = at
   }
@@ -52,7 +54,7 @@ class Prices {
         return []
       }
       const lists = await this.outside(() => service.listPriceLists({}, { select: ["id", "starts_at", "ends_at"], take: null }))
-      const oldest = Date.now() - READ_MAX_MS
+      const oldest = Date.now() - GONE_MS
       const moments = lists.flatMap((list) => [list.starts_at, list.ends_at]).map((at) => (at ? new Date(at).getTime() : 0))
       const coming = moments.filter((at) => at > oldest).sort((one, other) => one - other)
       await this.store.set({ key: KEY, data: coming, tags: TYPES.map(any) })

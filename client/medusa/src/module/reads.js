@@ -39,12 +39,15 @@ class Read {
    * The rows that the module returned: with their relations, and with ids also where the query did not ask for them. A
    * row of a known type without an id stands for any row of its type.
    */
-  addRows(schema, rows, type = this.type) {
+  addRows(schema, rows, type = this.type, seen = new Set()) {
     if (!rows || typeof rows !== "object" || !type) return
     if (Array.isArray(rows)) {
-      for (const row of rows) this.addRows(schema, row, type)
+      for (const row of rows) this.addRows(schema, row, type, seen)
       return
     }
+    // Rows may lead back to those they came from.
+    if (seen.has(rows)) return
+    seen.add(rows)
     if (rows.id === undefined || rows.id === null) this.tags.add(any(type))
     else {
       this.tags.add(one(type, rows.id))
@@ -56,7 +59,7 @@ class Read {
       const value = rows[field]
       if (value === null || typeof value !== "object") continue
       const relation = relationOf(schema, type, field)
-      if (relation) this.addRows(schema, value, relation.type)
+      if (relation) this.addRows(schema, value, relation.type, seen)
     }
   }
 }

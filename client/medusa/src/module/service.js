@@ -3,7 +3,7 @@
  * The caching module, in place of @medusajs/caching: the same interface and events, and beyond it what the extensions
  * do. With all extensions off it caches what Medusa's module caches.
  */
-const { keyOf } = require("./keys")
+const { keyOf, keyOrNew } = require("./keys")
 const { Schema } = require("./schema")
 const { any, whole, tagsOfEvent, tagsOfChange, tagsOfRows } = require("./tags")
 const { tagsOf, PRICING } = require("./reads")
@@ -14,7 +14,7 @@ const { Prices } = require("./prices")
 const { Calls } = require("./calls")
 const { UNSURE } = require("./writes")
 const { current, mayBeNear, derivesFromNowOn, outside } = require("./context")
-const { serveQueriesBy, tapWrites } = require("./taps")
+const { serveQueriesBy, stopServingBy, tapWrites } = require("./taps")
 
 const EVENT_BUS = "event_bus"
 /** What Medusa's modules write while they start, before the package can notice: defaults, and the providers. */
@@ -35,8 +35,8 @@ class McacheCachingModule {
     this.__hooks = {
       onApplicationStart: () => this.#started(),
       onApplicationShutdown: async () => {
-        serveQueriesBy(undefined)
-        this.store.close()
+        stopServingBy(this.served)
+        await this.store.end()
       },
     }
   }
@@ -78,11 +78,12 @@ class McacheCachingModule {
     this.store.clearTags(WRITTEN_AT_START.flatMap(whole), true)
     this.schema = schema
     if (queries || tags || calls) {
-      serveQueriesBy({
+      this.served = {
         schema,
         graph: (scope, options, run) => this.#graph(scope, options, run),
         remote: (scope, run) => this.#remote(scope, run),
-      })
+      }
+      serveQueriesBy(this.served)
     }
   }
 
@@ -151,6 +152,7 @@ class McacheCachingModule {
     const asked = input?.__value ?? input
     const less = await this.contexts?.query(asked, { near: mayBeNear(scope) })
     const key = keyOf({ remote: less?.input ?? asked, options, mark: less?.mark })
+    if (key === undefined) return await run()
     if (less) scope.mark = less.mark
     const found = await this.get({ key })
     if (found) return found.data
@@ -267,9 +269,9 @@ class McacheCachingModule {
   async computeKey(input) {
     const scope = current()
     const less = scope?.query && scope.isStore && !scope.isFilling ? await this.contexts?.query(input, { near: mayBeNear(scope) }) : undefined
-    if (!less) return keyOf(input)
+    if (!less) return keyOrNew(input)
     scope.mark = less.mark
-    return keyOf({ ...less.input, mark: less.mark })
+    return keyOrNew({ ...less.input, mark: less.mark })
   }
 
   /** The tags of a value; with `entities` and `operation` those that a change of them clears. */

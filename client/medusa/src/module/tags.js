@@ -70,17 +70,19 @@ function tagsOfChange(type, id, operation, schema) {
  * @param {import("./schema").Schema} schema
  * @param {Set<string>} into
  */
-function tagsOfRows(data, type, schema, into) {
+function tagsOfRows(data, type, schema, into, seen = new Set()) {
   if (!data || typeof data !== "object") return
   if (Array.isArray(data)) {
-    for (const item of data) tagsOfRows(item, type, schema, into)
+    for (const item of data) tagsOfRows(item, type, schema, into, seen)
     return
   }
+  if (seen.has(data)) return
+  seen.add(data)
   const known = schema.typeOfId(data.id) ?? type
   if (known && data.id !== undefined && data.id !== null && typeof data.id !== "object") into.add(one(known, data.id))
   for (const field of Object.keys(data)) {
     const value = data[field]
-    if (value && typeof value === "object") tagsOfRows(value, known && schema.relation(known, field)?.type, schema, into)
+    if (value && typeof value === "object") tagsOfRows(value, known && schema.relation(known, field)?.type, schema, into, seen)
   }
 }
 

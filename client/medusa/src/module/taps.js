@@ -7,7 +7,7 @@
 const http = require("node:http")
 const { createRequire } = require("node:module")
 const { current, isWhole, inRequest, inQuery } = require("./context")
-const { describe, rowsOf } = require("./reads")
+const { describe, rowsOf, Read } = require("./reads")
 const { watch, WATCHED } = require("./writes")
 
 const TAPPED = Symbol.for("medusa-mcache.tapped")
@@ -47,6 +47,11 @@ function serveQueriesBy(module) {
   module_ = module
 }
 
+/** One that ends does not end another that was started meanwhile. */
+function stopServingBy(module) {
+  if (module_ === module) module_ = undefined
+}
+
 /**
  * Queries run in a scope that writes down what they read. Medusa binds its query functions when they are made, before
  * the application starts; so this is done when the module is loaded, and takes effect when there is a module to ask.
@@ -75,7 +80,7 @@ function tapQueries({ Query, ModuleDataFetcher }) {
   ModuleDataFetcher.prototype.fetch = function tapped(expand, keyField, ids, relationship) {
     const scope = current()
     if (!scope?.query || !module_) return fetch.call(this, expand, keyField, ids, relationship)
-    const read = describe(module_.schema, { expand, keyField, ids, relationship })
+    const read = describeOr(module_.schema, { expand, keyField, ids, relationship })
     scope.note(read)
     const answer = fetch.call(this, expand, keyField, ids, relationship)
     // Rows are of interest only to a result that will be stored.
@@ -84,6 +89,15 @@ function tapQueries({ Query, ModuleDataFetcher }) {
       read.addRows(module_.schema, rowsOf(found?.data))
       return found
     })
+  }
+}
+
+/** What is asked for is the module's to refuse: whatever it is, the query goes on. */
+function describeOr(schema, asked) {
+  try {
+    return describe(schema, asked)
+  } catch {
+    return Object.assign(new Read(asked.expand?.serviceConfig?.serviceName, undefined), { unclear: "what it asks for is not understood" })
   }
 }
 
@@ -99,4 +113,4 @@ function tapWrites(modules, schema, clear) {
   }
 }
 
-module.exports = { findQuery, tapRequests, tapQueries, serveQueriesBy, tapWrites }
+module.exports = { findQuery, tapRequests, tapQueries, serveQueriesBy, stopServingBy, tapWrites }

@@ -24,6 +24,17 @@ function whereItIsSet(options) {
   return "redisUrl"
 }
 
+/**
+ * Whether a clear that is refused so need not be sent again: no entry that this user may read or store carries such a
+ * tag, or no entry of ours is under that key. Every other refusal may pass, and what it concerns is served meanwhile.
+ */
+function isForGood(refusal) {
+  return /max-tag-bytes|^WRONGTYPE|^ERR empty tag|^ERR \w+ too long/.test(refusal) || (/^NOPERM/.test(refusal) && !/permissions? to (run|execute)/.test(refusal))
+}
+
+/** Whether a server that answers so may answer otherwise in a moment. */
+const isPassing = (refusal) => /^(BUSY|LOADING|CLUSTERDOWN|TRYAGAIN|MASTERDOWN|READONLY|NOREPLICAS|MISCONF|OOM|UNKILLABLE)\b/.test(refusal)
+
 /** A field of INFO. */
 const field = (info, name) => new RegExp(`^(?:${name}):(\\S+)`, "m").exec(info)?.[1]
 
@@ -59,4 +70,4 @@ function isOlder(version, than) {
   return false
 }
 
-module.exports = { lacking, wrongSetting, whereItIsSet, field, isOlder }
+module.exports = { lacking, wrongSetting, whereItIsSet, field, isForGood, isPassing, isOlder }

@@ -7,10 +7,14 @@
  * the first one on a new connection, ends that. Reads that come meanwhile are told at once.
  */
 const { serverName } = require("../options")
-const { lacking, wrongSetting, whereItIsSet, field } = require("./diagnosis")
+const { lacking, wrongSetting, whereItIsSet, field, isPassing } = require("./diagnosis")
 
 /** A server that has not answered for so long is given a new connection. */
 const GIVE_UP_MS = 5_000
+/** So long after a look that a server did not answer comes the next one; so often a replica is left, at most. */
+const LOOK_AGAIN_MS = 1_000
+/** What is needed of the module, and what an older one may lack. */
+const COMMANDS = ["MCACHE.FETCH", "MCACHE.INVALIDATE", "MCACHE.CLEAR", "MCACHE.SETTLE"]
 const RETRY_MIN_MS = 50
 const RETRY_MAX_MS = 2_000
 /** How the one server of a standalone setup is called where others have a node's address. */
@@ -52,6 +56,8 @@ class Server {
     /** Whether it knows near caches, and so MCACHE.SETTLE. */
     this.hasSettle = false
     this.closed = false
+    this.lookTimer = undefined
+    this.leftAt = -Infinity
     /** Called whenever a connection can be used (again). @type {Set<() => void>} */
     this.onReady = new Set()
     this.client = this.connection("medusa-mcache")
@@ -64,12 +70,9 @@ class Server {
     const { options } = this
     const common = {
       connectTimeout: options.connectTimeout,
-      retryStrategy: (attempt) => {
-        const pause = Math.min(RETRY_MAX_MS, RETRY_MIN_MS * 2 ** Math.min(attempt, 10))
-        return pause * (0.5 + Math.random() / 2)
-      },
       connectionName: name,
       ...options.redisOptions,
+      retryStrategy: persistent(options.redisOptions.retryStrategy),
       // What the rest of this file relies on: nothing waits in a queue, nothing is sent twice unasked, and commands
       // that ioredis does not know keep their names (its automatic pipelines lose them).
       lazyConnect: true,
@@ -83,9 +86,9 @@ class Server {
     if (options.cluster) {
       const { retryStrategy, lazyConnect, maxRetriesPerRequest, ...redisOptions } = common
       client = new this.ioredis.Cluster(options.cluster, {
-        clusterRetryStrategy: retryStrategy,
         slotsRefreshTimeout: options.connectTimeout,
         ...options.clusterOptions,
+        clusterRetryStrategy: persistent(options.clusterOptions?.clusterRetryStrategy ?? retryStrategy),
         lazyConnect,
         enableOfflineQueue: false,
         enableAutoPipelining: false,
@@ -147,10 +150,11 @@ class Server {
     let lacks
     let hasClear = true
     let hasSettle = true
+    let looked = 0
+    let unanswered = 0
     for (const [node] of this.primaries()) {
-      let found
       try {
-        found = await this.at(node, "COMMAND", ["INFO", "MCACHE.FETCH", "MCACHE.INVALIDATE", "MCACHE.CLEAR", "MCACHE.SETTLE"], limit)
+        const found = await this.#known(node, limit)
         const info = await this.#allowed(node, "INFO", [], limit)
         const where = node === ALONE ? this.name : `${node} of ${this.name}`
         const isNode = !this.options.cluster && field(info, "cluster_enabled") === "1"
@@ -159,18 +163,55 @@ class Server {
         if (!lacks && node === ALONE && field(info, "role") === "slave") {
           this.log.once("replica", `${this.name} is a replica, which takes no writes; nothing is cached while it is. Look at redisUrl.`)
         }
+        hasClear &&= Boolean(found[2])
+        hasSettle &&= Boolean(found[3])
       } catch (error) {
-        // A user who may not ask for commands may still be allowed to use them; if not, each refusal is logged.
-        if (error instanceof Away || /^NOPERM/.test(error.message)) continue
+        if (error instanceof Away || isPassing(error.message)) {
+          unanswered += 1
+          continue
+        }
         lacks = `${this.name} refuses COMMAND INFO (${error.message}).`
       }
-      hasClear &&= Boolean(found?.[2])
-      hasSettle &&= Boolean(found?.[3])
+      looked += 1
     }
-    this.isUnknown &&= this.primaries().length === 0
+    // What a server has that did not answer is not known, and not guessed: as before, until it does.
+    if (unanswered > 0) this.#lookLater()
+    if (looked === 0) return
+    this.isUnknown = false
     this.lacks = lacks
     this.hasClear = hasClear && !lacks
     this.hasSettle = hasSettle && !lacks
+  }
+
+  /** Which of the commands a node knows, in their order. */
+  async #known(node, limit) {
+    try {
+      return await this.at(node, "COMMAND", ["INFO", ...COMMANDS], limit)
+    } catch (error) {
+      // Who may not ask for commands may still be allowed to use them.
+      if (!/^NOPERM|unknown command/i.test(error.message)) throw error
+    }
+    return await Promise.all(COMMANDS.map((name) => this.#isKnown(node, name, limit)))
+  }
+
+  /** Without arguments no command does anything: the error says whether it is known, to every user. */
+  async #isKnown(node, name, limit) {
+    try {
+      await this.at(node, name, [], limit)
+    } catch (error) {
+      if (error instanceof Away || isPassing(error.message)) throw error
+      return !/unknown command/i.test(error.message)
+    }
+    return true
+  }
+
+  #lookLater() {
+    if (this.closed) return
+    this.lookTimer ??= setTimeout(() => {
+      this.lookTimer = undefined
+      this.#look()
+    }, LOOK_AGAIN_MS)
+    this.lookTimer.unref?.()
   }
 
   /** What the server answers to a question that a user may be forbidden to ask: empty then. */
@@ -185,6 +226,10 @@ class Server {
 
   async #ready() {
     this.silent.clear()
+    await this.#look()
+  }
+
+  async #look() {
     await this.check().catch(() => {})
     if (this.closed) return
     if (this.lacks) this.log.once("lacks", this.lacks)
@@ -236,10 +281,11 @@ class Server {
 
   /** A command for one primary over a further connection, which is opened if need be. */
   async over(client, node, name, args, ms) {
-    if (client.status !== "ready") await opened(client, this.options.connectTimeout)
+    const ends = performance.now() + ms
+    if (client.status !== "ready") await opened(client, Math.min(ms, this.options.connectTimeout))
     const found = this.primaries(client).find(([other]) => other === node)
     if (!found) throw new Away(`${node} is not connected`)
-    return await this.#send(found[1], node, name, args, ms)
+    return await this.#send(found[1], node, name, args, Math.max(1, ends - performance.now()))
   }
 
   #send(client, node, name, args, ms, late, slot) {
@@ -264,10 +310,11 @@ class Server {
         isSettled = true
         // An error reply is an answer, too.
         if (!error || error.name === "ReplyError") this.silent.delete(node)
+        if (error && /^READONLY/.test(error.message)) this.#leave(client)
         if (!isLate) {
           if (!error) resolve(reply)
           else if (error.name === "ReplyError" && !/^(LOADING|CLUSTERDOWN|TRYAGAIN|MASTERDOWN|READONLY)/.test(error.message)) {
-            if (/unknown command/i.test(error.message)) this.#lost(error)
+            if (args.length > 0 && name.startsWith("MCACHE.") && /unknown command/i.test(error.message)) this.#lost(error)
             reject(error)
           } else reject(new Away(error.message))
         } else if (!error) late?.(reply)
@@ -297,6 +344,14 @@ class Server {
     timer.unref?.()
   }
 
+  /** It has become a replica, and its address may lead to the new primary: the next connection will tell. */
+  #leave(client) {
+    const now = performance.now()
+    if (this.options.cluster || this.closed || now - this.leftAt < LOOK_AGAIN_MS) return
+    this.leftAt = now
+    client.disconnect(true)
+  }
+
   #lost(error) {
     if (this.lacks) return
     this.lacks = `${this.name} does not know the mcache module any more (${error.message})`
@@ -310,7 +365,18 @@ class Server {
 
   close() {
     this.closed = true
+    clearTimeout(this.lookTimer)
     this.client.disconnect()
+  }
+}
+
+/** Pauses between attempts to connect, those that are asked for if they are any: there is no last attempt. */
+function persistent(theirs) {
+  return (attempt, ...rest) => {
+    const asked = typeof theirs === "function" ? theirs(attempt, ...rest) : undefined
+    if (typeof asked === "number" && asked >= 0) return asked
+    const pause = Math.min(RETRY_MAX_MS, RETRY_MIN_MS * 2 ** Math.min(attempt, 10))
+    return pause * (0.5 + Math.random() / 2)
   }
 }
 

@@ -31,7 +31,7 @@ class Waiters {
   async #fetch(client, key, args, waitMs, late) {
     const ends = performance.now() + waitMs
     try {
-      if (client.status !== "ready") await opened(client, this.server.options.connectTimeout)
+      if (client.status !== "ready") await opened(client, Math.min(waitMs, this.server.options.connectTimeout))
       const left = Math.max(1, Math.ceil(ends - performance.now()))
       const limit = left + this.server.options.commandTimeout
       const reply = await this.server.call(key, "MCACHE.FETCH", [...args, "WAIT", String(left)], limit, late, client)

@@ -31,7 +31,11 @@ function withNear(store) {
   return store
 }
 
-async function startProvider(t, options, logger = listener()) {
+/** Longer than a busy machine needs: what is about deadlines gives its own. */
+const PATIENT = { commandTimeout: 30_000 }
+
+async function startProvider(t, given, logger = listener()) {
+  const options = { ...PATIENT, ...given }
   const cradle = {}
   const container = {
     register: (entries) => {
@@ -46,4 +50,4 @@ async function startProvider(t, options, logger = listener()) {
   return Object.assign(service, { logger })
 }
 
-module.exports = { startProvider, listener, nearHits }
+module.exports = { startProvider, listener, nearHits, PATIENT }
