@@ -388,8 +388,8 @@ impl<W: Copy + Eq + Hash> Leases<W> {
     }
 
     /// Slots went to other servers: clients that wait for a key that is not here any more are to be told so. Looks at
-    /// `most` parked clients, or at those whose keys are long at fewer, where it stopped the last time; true once it has
-    /// looked at all. One that parks meanwhile waits for a key that is here.
+    /// `most` parked clients, fewer where keys are long, and goes on where it stopped; true once it has looked at all.
+    /// One that parks meanwhile waits for a key that is here.
     pub fn slots_left(
         &mut self,
         most: usize,
@@ -403,8 +403,7 @@ impl<W: Copy + Eq + Hash> Leases<W> {
                 return (wakes, false);
             }
             work::step(1);
-            let (client, number) = *place;
-            let handle = *handle;
+            let ((client, number), handle) = (*place, *handle);
             self.asked = (client, number + 1);
             let id = self.place(handle).map(|place| place.lease);
             // Who stands in a line that was set aside looks again anyhow.
