@@ -6,6 +6,8 @@
 //! One module timer stands at the next end of a lease or of a client's patience: Redis's own timeouts of blocked
 //! clients are looked at only when the event loop happens to turn.
 
+use std::time::{Duration, Instant};
+
 use mcache_core::epoch::Token;
 use mcache_core::lease::{Answer, Released, Waiter, Wake};
 use mcache_core::server::Alarm;
@@ -79,13 +81,20 @@ pub fn leave(blocked: Blocked) {
 }
 
 /// In a cluster, as often as Redis looks after its own blocked clients: those that wait for keys of slots that went to
-/// another server are sent there.
+/// another server are sent there. Of very many a part each time.
 pub fn follow_slots(ctx: Ctx<'_>) {
+    const BUDGET: Duration = Duration::from_millis(1);
     if ctx.flags().is_cluster()
         && anybody_waits()
         && let Some(here) = near::slots_here(ctx)
     {
-        unblock_all(state::with(|s| s.slots_left(&here)));
+        let began = Instant::now();
+        let mut through = false;
+        while !through && began.elapsed() < BUDGET {
+            let (wakes, is_through) = state::with(|s| s.slots_left(&here));
+            unblock_all(wakes);
+            through = is_through;
+        }
     }
 }
 

@@ -149,8 +149,12 @@ pub struct Leases<W> {
     /// Leases up to these numbers ended when their data went: of all databases, and by database.
     void: u64,
     void_in: BTreeMap<usize, u64>,
+    /// The highest of these numbers.
+    newest_void: u64,
     /// Where the search for void leases goes on.
     sweep: Option<u64>,
+    /// Up to which parked client it was looked whether its slot is still here.
+    asked: (u64, u64),
     /// Numbers leases and places in line.
     next: u64,
     /// What the leases take, about.
@@ -173,7 +177,9 @@ impl<W: Copy + Eq + Hash> Default for Leases<W> {
             orphaned: VecDeque::new(),
             void: 0,
             void_in: BTreeMap::new(),
+            newest_void: 0,
             sweep: None,
+            asked: (0, 0),
             next: 0,
             bytes: 0,
             hasher: RandomState::new(),
@@ -377,31 +383,51 @@ impl<W: Copy + Eq + Hash> Leases<W> {
             Some(db) => _ = self.void_in.insert(db, self.next),
             None => self.void = self.next,
         }
+        self.newest_void = self.next;
         self.sweep = Some(0);
     }
 
-    /// Slots went to other servers: each client that waits for a key that is not here any more is to be told so.
-    /// O(parked clients).
-    pub fn slots_left(&mut self, is_here: impl Fn(u16) -> bool) -> Vec<Wake<W>> {
-        let lines: BTreeSet<u64> = self.patience.iter().map(|(_, id, _)| *id).collect();
-        let mut wakes = Vec::new();
-        for id in lines {
+    /// Slots went to other servers: clients that wait for a key that is not here any more are to be told so. Looks at
+    /// `most` parked clients, fewer where keys are long, and goes on where it stopped; true once it has looked at all.
+    /// One that parks meanwhile waits for a key that is here.
+    pub fn slots_left(
+        &mut self,
+        most: usize,
+        is_here: impl Fn(u16) -> bool,
+    ) -> (Vec<Wake<W>>, bool) {
+        /// Bytes of a key that count as one client.
+        const BYTES: usize = 64;
+        let (mut wakes, mut looks) = (Vec::new(), most);
+        while let Some((place, handle)) = self.parked.range(self.asked..).next() {
+            if looks == 0 {
+                return (wakes, false);
+            }
             work::step(1);
-            let Some(lease) = self.leases.get_mut(&id) else {
+            let ((client, number), handle) = (*place, *handle);
+            self.asked = (client, number + 1);
+            let id = self.place(handle).map(|place| place.lease);
+            // Who stands in a line that was set aside looks again anyhow.
+            let waiting = id.and_then(|id| Some((id, self.leases.get(&id)?)));
+            let Some((id, lease)) = waiting else {
+                looks -= 1;
                 continue;
             };
+            looks = looks.saturating_sub(1 + lease.key.len() / BYTES);
             let slot = slot(&lease.key);
-            if is_here(slot) {
-                continue;
+            if !is_here(slot) {
+                self.forget(handle);
+                wakes.push((handle, Answer::Moved(slot)));
+                if self
+                    .leases
+                    .get(&id)
+                    .is_some_and(|lease| lease.line.is_empty())
+                {
+                    self.end(id, 0);
+                }
             }
-            let line = std::mem::take(&mut lease.line);
-            for (number, waiter) in line {
-                self.left(id, number, &waiter);
-                wakes.push((waiter.handle, Answer::Moved(slot)));
-            }
-            self.end(id, 0);
         }
-        wakes
+        self.asked = (0, 0);
+        (wakes, true)
     }
 
     /// When something ends next, in milliseconds since 1970.
@@ -479,8 +505,7 @@ impl<W: Copy + Eq + Hash> Leases<W> {
     }
 
     fn sweep_one(&mut self) {
-        let newest = self.void_in.values().copied().max().unwrap_or(0);
-        let newest = newest.max(self.void);
+        let newest = self.newest_void;
         let from = self.sweep.unwrap_or(0);
         match self.leases.range(from..=newest.max(from)).next() {
             Some((id, _)) if *id <= newest => {

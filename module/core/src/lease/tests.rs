@@ -107,9 +107,9 @@ fn who_waits_for_a_key_whose_slot_left_is_told_so_and_the_lease_is_gone() {
     let mut leases = held();
     leases.park(0, b"k", waiter(7, 2_000));
     leases.park(0, b"k", waiter(8, 2_000));
-    assert_eq!(leases.slots_left(|_| true), []);
+    assert_eq!(leases.slots_left(10, |_| true), (vec![], true));
     let slot = slot(b"k");
-    let wakes = leases.slots_left(|other| other != slot);
+    let (wakes, _) = leases.slots_left(10, |other| other != slot);
     assert_eq!(wakes, [(7, Answer::Moved(slot)), (8, Answer::Moved(slot))]);
     assert!(leases.is_empty() && leases.parked() == 0);
     assert_eq!(due(&mut leases, 9_000, || token(2)), []);
@@ -350,4 +350,69 @@ fn nobody_is_forgotten() {
         now_ms += 1_000;
     }
     assert!(waiting.is_empty(), "{} callers stuck", waiting.len());
+}
+
+/// However many wait, a piece of the search for those whose slots have gone is bounded, and in the end all are told.
+#[test]
+fn looking_for_slots_that_have_gone_takes_no_longer_because_many_wait() {
+    let mut leases: Leases<u32> = Leases::default();
+    const MANY: u32 = 40_000;
+    let key = |n: u32| format!("key {}", n / 2).into_bytes();
+    for n in 0..MANY {
+        leases.ask(0, &key(n), 0, token(1), 1_000, 60_000);
+        let waiter = Waiter {
+            client: u64::from(n) + 1,
+            ..waiter(n, 50_000)
+        };
+        assert!(leases.park(0, &key(n), waiter));
+    }
+    let is_here = |slot: u16| slot < 8_000;
+    let (mut told, mut pieces) = (Vec::new(), 0);
+    loop {
+        let (steps, (wakes, is_through)) = work::of(|| leases.slots_left(100, is_here));
+        assert!(steps <= 4_000, "{steps} steps");
+        told.extend(wakes);
+        pieces += 1;
+        if is_through {
+            break;
+        }
+        // Others come and go meanwhile.
+        leases.forget(pieces * 7);
+    }
+    assert!(pieces > MANY / 200);
+    for (handle, answer) in &told {
+        assert_eq!(*answer, Answer::Moved(slot(&key(*handle))));
+    }
+    let mut handles: Vec<u32> = told.into_iter().map(|(handle, _)| handle).collect();
+    handles.dedup();
+    let gone = (0..MANY).filter(|n| !is_here(slot(&key(*n))));
+    let told_all = gone.filter(|n| !handles.contains(n));
+    assert!(
+        told_all.count() <= pieces as usize,
+        "but for those that left"
+    );
+    let left = leases.parked();
+    assert_eq!(leases.slots_left(usize::MAX, is_here), (vec![], true));
+    assert_eq!(leases.parked(), left);
+}
+
+/// Databases that are flushed one after the other, each with a lease.
+#[test]
+fn a_piece_of_the_search_for_void_leases_does_not_grow_with_the_databases_that_were_flushed() {
+    const DATABASES: usize = 20_000;
+    let mut leases: Leases<u32> = Leases::default();
+    for db in 0..DATABASES {
+        leases.ask(db, b"k", 1, token(1), 1_000, 60_000);
+    }
+    for db in 0..DATABASES {
+        leases.clear(Some(db));
+    }
+    let (mut longest, began) = (0, leases.len());
+    while leases.is_behind(1_000) {
+        let (steps, wakes) = work::of(|| leases.advance(1_000, 10, || token(2)));
+        longest = longest.max(steps);
+        assert_eq!(wakes, []);
+    }
+    assert_eq!((began, leases.len()), (DATABASES, 0));
+    assert!(longest <= 1_000, "{longest} steps");
 }

@@ -63,8 +63,9 @@ impl<W: Copy + Eq + Hash> Server<W> {
     }
 
     /// The slots that this server has are these now: clients that wait for keys of others are sent there.
-    pub fn slots_left(&mut self, here: &SlotSet) -> Vec<Wake<W>> {
-        self.leases.slots_left(|slot| here.has(slot))
+    /// A bounded part of it; true once all were looked at.
+    pub fn slots_left(&mut self, here: &SlotSet) -> (Vec<Wake<W>>, bool) {
+        self.leases.slots_left(AT_ONCE, |slot| here.has(slot))
     }
 
     /// Puts a client in line; false if no client holds the lease any more, so that it should look again.
