@@ -103,11 +103,11 @@ impl User {
         })
     }
 
-    /// By whose rules a command may go on that Redis lets this user run.
-    fn permitted(self, ctx: Ctx<'_>, command: &[Str]) -> Permitted {
+    /// By whose rules a command may go on that Redis lets this user run, in this database if it is known.
+    fn permitted(self, ctx: Ctx<'_>, command: &[Str], db: Option<usize>) -> Permitted {
         match self.rules(ctx) {
             Rules::Several(rules) => {
-                let mut selectors = selectors(&rules);
+                let mut selectors = selectors(&rules, db);
                 selectors.retain(|selector| selector.may_do(command));
                 Permitted::Selectors(selectors)
             }
@@ -165,7 +165,7 @@ impl Permitted {
 impl Ctx<'_> {
     /// By whose rules this command may go on; `None` if no user's rules count (see [`Ctx::user`]).
     pub fn permitted(self, args: Args<'_>) -> Option<Permitted> {
-        Some(self.user()?.permitted(self, args.tail(0)))
+        Some(self.user()?.permitted(self, args.tail(0), Some(self.db())))
     }
 
     /// Whether some user may run this command, and may not do this with all the names: for what does not tell who sent
@@ -175,8 +175,8 @@ impl Ctx<'_> {
         let mut senders = users
             .iter()
             .filter_map(|name| User::named(name.as_raw()))
-            .filter(|user| user.may_do(command));
-        senders.any(|user| !user.permitted(self, command).all(access, names))
+            .filter(|user| user.may_send(self, command));
+        senders.any(|user| !user.permitted(self, command, None).all(access, names))
     }
 }
 
@@ -265,6 +265,30 @@ impl User {
         status == raw::REDISMODULE_OK as c_int
     }
 
+    /// Whether the rules allow this command with its keys, in whichever database. Of a user who is confined to some
+    /// databases (Valkey 9.1) the API says that no command is allowed, since it is not told the database.
+    fn may_send(&self, ctx: Ctx<'_>, command: &[Str]) -> bool {
+        self.may_do(command)
+            || self.text(ctx).is_some_and(|rules| {
+                let selectors = selectors(&rules, None);
+                names_databases(&rules) && selectors.iter().any(|user| user.may_do(command))
+            })
+    }
+
+    /// The text of the rules.
+    fn text(&self, ctx: Ctx<'_>) -> Option<Vec<u8>> {
+        let Some(describe) = *DESCRIBE else {
+            return super::rules_of(ctx, self.name.as_ref()?.as_bytes());
+        };
+        // SAFETY: a valid user; the reference to the string is ours to give back.
+        unsafe {
+            let string = describe(self.raw.as_ptr());
+            let text = bytes(string).to_vec();
+            rm!(RedisModule_FreeString)(null_mut(), string);
+            Some(text)
+        }
+    }
+
     /// A user that is in no table, with these rules.
     fn of(rules: &[&[u8]]) -> Option<User> {
         // SAFETY: a C string; Redis copies it.
@@ -283,11 +307,49 @@ impl User {
     }
 }
 
+/// Whether a description confines the user to some databases.
+fn names_databases(rules: &[u8]) -> bool {
+    let mut words = rules.split(|byte| matches!(byte, b' ' | b'(' | b')'));
+    words.any(|word| word == b"resetdbs" || word.starts_with(b"db="))
+}
+
+/// One set of rules of a user's description.
+#[derive(Default)]
+struct Set<'a> {
+    rules: Vec<&'a [u8]>,
+    /// The databases it is about, in decimals; `None`: all.
+    databases: Option<Vec<&'a [u8]>>,
+}
+
+impl<'a> Set<'a> {
+    fn add(&mut self, word: &'a [u8]) {
+        // Passwords and flags are not about what a user may do.
+        let is_rule = matches!(word.first(), Some(b'~' | b'%' | b'&' | b'+' | b'-'))
+            || matches!(
+                word,
+                b"allkeys" | b"allcommands" | b"nocommands" | b"resetkeys"
+            );
+        if is_rule {
+            self.rules.push(word);
+        } else if let Some(databases) = word.strip_prefix(b"db=") {
+            let named = self.databases.get_or_insert_default();
+            named.extend(databases.split(|byte| *byte == b','));
+        } else if word == b"resetdbs" {
+            self.databases = Some(Vec::new());
+        }
+    }
+
+    fn is_about(&self, db: usize) -> bool {
+        let db = db.to_string();
+        (self.databases.as_ref()).is_none_or(|named| named.contains(&db.as_bytes()))
+    }
+}
+
 /// The sets of rules in a user's description, each as a user: what stands before the first parenthesis, and in each
 /// pair of them. Rules contain no spaces, but a pattern may end with a parenthesis: the one that ends a set is before
-/// the next set, or at the end.
-fn selectors(rules: &[u8]) -> Vec<User> {
-    let mut sets: Vec<Vec<&[u8]>> = vec![Vec::new()];
+/// the next set, or at the end. Those of other databases than the one given are left out.
+fn selectors(rules: &[u8], db: Option<usize>) -> Vec<User> {
+    let mut sets = vec![Set::default()];
     let mut words = rules.split(|byte| *byte == b' ').peekable();
     while let Some(word) = words.next() {
         let (word, begins) = match word.strip_prefix(b"(") {
@@ -295,24 +357,20 @@ fn selectors(rules: &[u8]) -> Vec<User> {
             None => (word, false),
         };
         if begins {
-            sets.push(Vec::new());
+            sets.push(Set::default());
         }
         let is_last = words.peek().is_none_or(|next| next.starts_with(b"("));
         let word = match is_last && sets.len() > 1 {
             true => word.strip_suffix(b")").unwrap_or(word),
             false => word,
         };
-        // Passwords and flags are not about what a user may do.
-        let is_rule = matches!(word.first(), Some(b'~' | b'%' | b'&' | b'+' | b'-'))
-            || matches!(
-                word,
-                b"allkeys" | b"allcommands" | b"nocommands" | b"resetkeys"
-            );
-        if is_rule && let Some(set) = sets.last_mut() {
-            set.push(word);
+        if let Some(set) = sets.last_mut() {
+            set.add(word);
         }
     }
-    sets.iter().filter_map(|set| User::of(set)).collect()
+    sets.retain(|set| db.is_none_or(|db| set.is_about(db)));
+    let users = sets.iter().map(|set| User::of(&set.rules));
+    users.flatten().collect()
 }
 
 impl Drop for User {

@@ -2,7 +2,8 @@
 
 use std::fs;
 
-use harness::{ScratchDir, Server, ServerBuilder, Session, wait};
+use harness::{ScratchDir, Server, ServerBuilder, Session, host, wait};
+use mcache_core::host::Maker;
 
 use crate::filling::fetching::{Waiting, busy, fetch, hit, missed};
 
@@ -252,6 +253,60 @@ fn restore_and_copy_bring_no_tags_that_the_sender_may_not_write() {
     admin.call(&restore("env1:foreign", &foreign));
     assert!(!admin.is_live("env1:foreign"));
     drop(server);
+}
+
+/// Whether users can be confined to some databases, which Valkey 9.1 brought.
+fn has_rules_for_databases() -> bool {
+    let there = host::program().is(Maker::Valkey, 9, 1);
+    if !there {
+        host::skip("its rules name no databases");
+    }
+    there
+}
+
+#[test]
+fn a_user_of_one_database_brings_no_foreign_tag_in() {
+    if !has_rules_for_databases() {
+        return;
+    }
+    for builder in telling_and_not() {
+        for rules in ["~env1:* +@all db=1", "resetdbs (~env1:* +@all db=1,3)"] {
+            let (_server, mut admin, mut user) = with_user_on(builder.clone(), rules);
+            admin.ok("SELECT 1");
+            user.ok("SELECT 1");
+            admin.ok("MCACHE.SET env1:k 0 v TAGS env2:t");
+            let dump = admin.dump("env1:k");
+            user.call(&[b"RESTORE", &b"env1:restored"[..], b"0", &dump]);
+            assert_eq!(user.int("COPY env1:k env1:copied"), 1);
+            admin.call(&[b"RESTORE", &b"env1:by-admin"[..], b"0", &dump]);
+            for key in ["env1:restored", "env1:copied", "env1:by-admin"] {
+                assert!(!admin.is_live(key), "{rules}: {key}");
+            }
+            assert_eq!(admin.entries("env2:t"), ["env1:k"], "{rules}");
+            user.ok("MCACHE.SET env1:own 0 v TAGS env1:t");
+            let dump = user.dump("env1:own");
+            user.call(&[b"RESTORE", &b"env1:again"[..], b"0", &dump]);
+            assert!(user.is_live("env1:again"), "{rules}");
+        }
+    }
+}
+
+#[test]
+fn a_selector_of_another_database_covers_no_tag() {
+    if !has_rules_for_databases() {
+        return;
+    }
+    for builder in telling_and_not() {
+        let rules = "~env1:* +@all db=0,1 (~env1:* ~env2:* +@all db=1)";
+        let (_server, _, mut user) = with_user_on(builder, rules);
+        let line = "MCACHE.SET env1:k 0 v TAGS env2:t";
+        let refusal = user.error(line);
+        assert!(refusal.contains("the tag 'env2:t'"), "{refusal}");
+        user.ok("MCACHE.SET env1:k 0 v TAGS env1:t");
+        user.ok("SELECT 1");
+        user.ok(line);
+        assert_eq!(user.int("MCACHE.INVALIDATE TAGS env2:t"), 1);
+    }
 }
 
 /// For a user that may touch every key the tags are not checked one by one; for rules that only look like that they
