@@ -13,16 +13,21 @@ test("of five processes that miss one key, one loads it and the others wait for 
   const members = Array.from({ length: 5 }, () => fork(path.join(__dirname, "support/herd-member.js")))
   t.after(() => members.forEach((member) => member.kill("SIGKILL")))
   const answer = (member) => new Promise((resolve) => member.once("message", resolve))
+  const end = (member) => new Promise((resolve) => member.on("message", (told) => told.isOver && resolve(told)))
   // Longer waits than a busy machine needs: nothing here may depend on how fast it is.
   const options = { redisUrl: redis.url, waitMs: 60_000, leaseMs: 120_000, commandTimeout: 30_000 }
   const ready = members.map(answer)
-  for (const member of members) member.send({ options, key: "hot", loadMs: 100, readers: 3 })
+  for (const member of members) member.send({ options, key: "hot", readers: 3 })
   await Promise.all(ready)
-  const results = members.map(answer)
+  const loading = Promise.race(members.map(async (member) => (await answer(member), member)))
+  const results = members.map(end)
   for (const member of members) member.send("go")
+  const loader = await loading
+  await until("a reader of each process waits", async () => (await redis.ask("INFO", "clients")).includes("blocked_clients:5"))
+  loader.send("loaded")
   const ended = await Promise.all(results)
   assert.equal(ended.reduce((sum, { loads }) => sum + loads, 0), 1)
-  assert.ok(ended.some(({ stats }) => stats.waited > 0))
+  assert.ok(ended.every(({ stats }) => stats.waited > 0))
 })
 
 test("of many readers of one process one loads, and one connection is enough for the others to wait", async (t) => {
@@ -110,9 +115,9 @@ test("more waiting reads than connections for it: the rest loads, nothing hangs"
 
 test("close to its expiry one reader renews a value, the others are served", async (t) => {
   const redis = await TestRedis.start(t)
-  // A load that is thought to take ten seconds makes a renewal certain within the last second or so.
+  // A load that is thought to take ten seconds makes one read in seven a renewal when twenty are left.
   const provider = await startProvider(t, { redisUrl: redis.url, earlyMs: 10_000 })
-  await provider.set({ key: "k", data: [1], ttl: 5 })
+  await provider.set({ key: "k", data: [1], ttl: 20 })
   await until("a reader is chosen", async () => (await provider.get({ key: "k" })) === null)
   assert.deepEqual(await provider.get({ key: "k" }), [1])
   await provider.set({ key: "k", data: [2], ttl: 1000 })

@@ -4,6 +4,7 @@ const { test } = require("node:test")
 const assert = require("node:assert")
 const { TestRedis } = require("./support/redis")
 const { startShop } = require("./support/started-shop")
+const { PATIENT } = require("./support/provider")
 const { until } = require("./support/until")
 const { Store } = require("../src/store")
 
@@ -13,7 +14,7 @@ test("queries of the store are near, whatever the writer is the next request see
   const redis = await TestRedis.start(t, { args: ["--mcache.feed", "yes", "--mcache.near-lease-ms", "5000"] })
   await until("no predecessor is waited for", async () => /near_predecessors_us:0\b/.test(await redis.ask("INFO", "mcache")))
   const shop = await startShop(t, { redisUrl: redis.url, near: { bytes: 1 << 20 } })
-  const other = await new Store({ options: { redisUrl: redis.url }, logger: {} }).start()
+  const other = await new Store({ options: { redisUrl: redis.url, ...PATIENT }, logger: {} }).start()
   t.after(() => other.close())
   await shop.rows.createProducts({ id: "prod_1", title: "0", status: "published", variants: [] })
   const title = async (how) => (await shop.ask(PAGE, how))[0].title

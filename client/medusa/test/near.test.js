@@ -5,7 +5,7 @@ const assert = require("node:assert")
 const http = require("node:http")
 const { TestRedis } = require("./support/redis")
 const { Store } = require("../src/store")
-const { listener, startProvider } = require("./support/provider")
+const { listener, startProvider, PATIENT } = require("./support/provider")
 const { until } = require("./support/until")
 const { readOptions } = require("../src/options")
 const { loadModule } = require("../src/module/loader")
@@ -26,7 +26,7 @@ async function startFed(t, { leaseMs = 1_000, isSettling = false } = {}) {
 
 async function startStore(t, redis, options = {}) {
   const logger = listener()
-  const store = await new Store({ options: { redisUrl: redis.url, near: NEAR, ...options }, logger }).start()
+  const store = await new Store({ options: { redisUrl: redis.url, near: NEAR, ...PATIENT, ...options }, logger }).start()
   t.after(() => store.close())
   return Object.assign(store, { logger })
 }
@@ -155,7 +155,7 @@ test("what other programs change comes with the feed; MANUAL entries are spared 
 
 test("a server that does not answer: nothing is served past the lease, and the same again once it answers", async (t) => {
   const redis = await startFed(t, { leaseMs: 300 })
-  const store = await startStore(t, redis)
+  const store = await startStore(t, redis, { commandTimeout: 500 })
   await fill(store, "k", [1], ["T:1"])
   redis.pause()
   await until("the lease is over", () => !store.near.serves())

@@ -3,7 +3,7 @@
 const { test } = require("node:test")
 const assert = require("node:assert")
 const { TestRedis } = require("./support/redis")
-const { listener } = require("./support/provider")
+const { listener, PATIENT } = require("./support/provider")
 const { until } = require("./support/until")
 const { schemaOf, TYPES, CONFIGS, Bus } = require("./support/shop")
 const { default: module_ } = require("../index")
@@ -71,7 +71,7 @@ async function startShop(t) {
   const logger = listener()
   const cradle = { event_bus: new Bus(), logger }
   const container = { register: (entries) => Object.entries(entries).forEach(([name, resolver]) => (cradle[name] = resolver.resolve())) }
-  const options = { redisUrl: redis.url }
+  const options = { redisUrl: redis.url, ...PATIENT }
   for (const load of module_.loaders) await load({ container, logger, options })
   cradle.mcacheMedusa = () => ({ configs: CONFIGS, schema: schemaOf(TYPES), modules: new Map([["pricing", pricing]]) })
   const caching = new module_.service(cradle, { options })

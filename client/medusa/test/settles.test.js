@@ -56,11 +56,15 @@ for (const [what, clear] of [
 
 test("a clear that comes while an earlier one is owed waits as well", async (t) => {
   const redis = await startFed(t)
-  const provider = await startProvider(t, { redisUrl: redis.url, commandTimeout: 100 })
+  const provider = await startProvider(t, { redisUrl: redis.url })
+  const { options } = provider.store
+  const patience = options.commandTimeout
   const [first] = await redis.ask("MCACHE.FEED", "NEW", "PREFIX", "mc:")
   redis.pause()
   t.after(() => redis.resume())
+  options.commandTimeout = 100
   assert.equal(await provider.store.clearTags(["Product:1"]), false)
+  options.commandTimeout = patience
   // The timer sends nothing: the clear that comes next is what sends the one that is owed.
   clearTimeout(provider.store.clears.timer)
   redis.resume()
@@ -125,9 +129,8 @@ test("in a cluster the near caches of every primary are waited for", async (t) =
 })
 
 test("when the server goes away meanwhile, time settles", async (t) => {
-  const redis = await TestRedis.start(t, { args: ["--mcache.feed", "yes", "--mcache.near-lease-ms", "500"] })
+  const redis = await startFed(t)
   const provider = await startProvider(t, { redisUrl: redis.url })
-  await until("no predecessor is waited for", async () => (await number(redis, "near_predecessors_us")) === 0)
   await redis.ask("MCACHE.FEED", "NEW")
   const clearing = provider.store.clearTags(["Product:1"])
   await until("it waits in the server", async () => (await number(redis, "settles_parked")) >= 1)

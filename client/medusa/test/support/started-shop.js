@@ -1,7 +1,7 @@
 "use strict"
 /** A small shop with the module in place of Medusa's, on a real server. */
 const { TestRedis } = require("./redis")
-const { listener } = require("./provider")
+const { listener, PATIENT } = require("./provider")
 const { schemaOf, TYPES, CONFIGS, Bus, Rows, queryClasses } = require("./shop")
 const { default: module_ } = require("../../index")
 const { tapQueries } = require("../../src/module/taps")
@@ -17,7 +17,7 @@ async function startShop(t, options = {}, { priceLists = [], rows: shared } = {}
       for (const [name, resolver] of Object.entries(entries)) cradle[name] = resolver.resolve()
     },
   }
-  const given = { redisUrl: redis?.url, ...options }
+  const given = { redisUrl: redis?.url, ...PATIENT, ...options }
   for (const load of module_.loaders) await load({ container, logger: shop.logger, options: given })
   cradle.mcacheMedusa = () => ({
     configs: CONFIGS,
