@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use harness::{Server, Session, locate};
+use harness::{Server, Session, host, locate};
 use mcache::{
     Cache, Error, Loaded, NearOptions, PlainRedisProvider, Settled, Source, server::RedisOptions,
 };
+use mcache_core::host::Maker;
 use tokio::time::{Instant, sleep};
 
 use crate::support::runtime::run;
@@ -113,7 +114,16 @@ fn the_user_of_the_operations_page_may_do_all_that_the_client_does() {
 fn the_user_of_the_plain_page_may_do_all_that_the_client_does_without_the_module() {
     let server = Server::builder().tcp().without_module().start();
     let mut admin = server.session();
-    admin.ok(&format!("ACL SETUSER shop {}", rules("plain.md", "shop")));
+    let knows_setinfo = [(Maker::Redis, 7, 2), (Maker::Valkey, 7, 2)]
+        .map(|(maker, major, minor)| host::program().is(maker, major, minor));
+    let setinfo = match knows_setinfo.contains(&true) {
+        true => " +client|setinfo",
+        false => "",
+    };
+    admin.ok(&format!(
+        "ACL SETUSER shop {}",
+        rules("plain.md", "shop") + setinfo
+    ));
     let url = format!("redis://shop:secret@127.0.0.1:{}", server.port());
     run(async {
         let cache = async || {
