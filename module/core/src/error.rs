@@ -58,6 +58,12 @@ pub enum Error {
     Internal(&'static str),
     #[error("NOPERM this user has no permission to access the tag '{}'", shown(.0))]
     TagPermission(Vec<u8>),
+    #[error(
+        "NOPERM this user may not read every name: name prefixes that it may read, behind PREFIX"
+    )]
+    PrefixMissing,
+    #[error("NOPERM this user may not read the names that begin with '{}'", shown(.0))]
+    PrefixPermission(Vec<u8>),
     #[error("WRONGTYPE Operation against a key holding the wrong kind of value")]
     WrongType,
 }

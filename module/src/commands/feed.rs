@@ -63,10 +63,10 @@ fn check_prefixes(ctx: Ctx<'_>, prefixes: &Prefixes) -> Result<(), Error> {
     let may = |prefix: &[u8]| user.may(Access::Read, OwnedStr::new(prefix).as_raw());
     // Without any it hears of every name, and every name begins with nothing.
     if prefixes.iter().next().is_none() && !may(b"") {
-        return Err(Error::TagPermission(Vec::new()));
+        return Err(Error::PrefixMissing);
     }
     match prefixes.iter().find(|prefix| !may(prefix)) {
-        Some(prefix) => Err(Error::TagPermission(prefix.to_vec())),
+        Some(prefix) => Err(Error::PrefixPermission(prefix.to_vec())),
         None => Ok(()),
     }
 }

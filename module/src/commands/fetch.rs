@@ -34,7 +34,7 @@ fn look(ctx: Ctx<'_>, args: Args<'_>, fetch: Fetch, may_wait: bool) -> Result<()
         max_waiters: config::max_waiters(),
     };
     let turned_stale = || ctx.signal_modified(args.string(1));
-    let may_fill = || !ctx.flags().is_out_of_memory() && may_write(ctx, args.string(1));
+    let may_fill = || may_fill(ctx, args.string(1));
     match state::with(|s| {
         s.fetch(
             fetch.early_ms,
@@ -80,9 +80,11 @@ fn reply_plain_hit(ctx: Ctx<'_>, fetch: Fetch, value: &[u8]) {
     ctx.reply_null();
 }
 
-/// A lease goes only to a caller that may write the key: Redis has checked that it may read the key.
-fn may_write(ctx: Ctx<'_>, key: Str) -> bool {
-    ctx.user().is_none_or(|user| user.may(Access::Write, key))
+/// A lease goes only to a caller that may write the key, and while there is memory for what it would write: Redis has
+/// checked that it may read the key.
+fn may_fill(ctx: Ctx<'_>, key: Str) -> bool {
+    let may_write = || ctx.user().is_none_or(|user| user.may(Access::Write, key));
+    !ctx.flags().is_out_of_memory() && may_write()
 }
 
 /// What a parked client replies once it is woken.
@@ -95,6 +97,19 @@ impl Waiting {
             Ok(fetch) => fetch,
             Err(error) => return ctx.reply_error(&error.to_string()),
         };
+        // What the user may do may have changed meanwhile, and so may the memory that there is.
+        let may_run = ctx.may_run(args);
+        if let Answer::Fill(token) = answer
+            && !(may_run && may_fill(ctx, args.string(1)))
+        {
+            parking::release(ctx, args.bytes(1), token);
+            if may_run {
+                return reply(ctx, fetch, State::Miss, None, None, None);
+            }
+        }
+        if !may_run {
+            return ctx.reply_error("NOPERM this user may not fetch this key any more");
+        }
         match answer {
             Answer::Busy => reply(ctx, fetch, State::Busy, None, None, None),
             Answer::Fill(token) => reply(ctx, fetch, State::Miss, None, Some(token), None),

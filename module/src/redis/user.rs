@@ -168,6 +168,11 @@ impl Ctx<'_> {
         Some(self.user()?.permitted(self, args.tail(0), Some(self.db())))
     }
 
+    /// Whether the user may run this command with its keys: for one that was let through a while ago.
+    pub fn may_run(self, args: Args<'_>) -> bool {
+        (self.user()).is_none_or(|user| user.may_send(self, args.tail(0)))
+    }
+
     /// Whether some user may run this command, and may not do this with all the names: for what does not tell who sent
     /// it.
     pub fn some_sender_lacks(self, command: &[Str], access: Access, names: &[Str]) -> bool {

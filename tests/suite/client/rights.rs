@@ -2,8 +2,11 @@
 
 use std::time::Duration;
 
-use harness::{Server, Session, locate};
-use mcache::{Cache, Error, Loaded, NearOptions, Settled, Source, server::RedisOptions};
+use harness::{Server, Session, host, locate};
+use mcache::{
+    Cache, Error, Loaded, NearOptions, PlainRedisProvider, Settled, Source, server::RedisOptions,
+};
+use mcache_core::host::Maker;
 use tokio::time::{Instant, sleep};
 
 use crate::support::runtime::run;
@@ -101,6 +104,63 @@ fn the_user_of_the_operations_page_may_do_all_that_the_client_does() {
             assert_eq!(invalidation.settled().await, Settled::Acknowledged);
         }
         assert_eq!(load(&other, 3).await.value, 3);
+        one.shutdown(PATIENCE).await;
+        other.shutdown(PATIENCE).await;
+    });
+    assert_eq!(refused(&mut admin), [""; 0]);
+}
+
+#[test]
+fn the_user_of_the_plain_page_may_do_all_that_the_client_does_without_the_module() {
+    let server = Server::builder().tcp().without_module().start();
+    let mut admin = server.session();
+    let knows_setinfo = [(Maker::Redis, 7, 2), (Maker::Valkey, 7, 2)]
+        .map(|(maker, major, minor)| host::program().is(maker, major, minor));
+    let setinfo = match knows_setinfo.contains(&true) {
+        true => " +client|setinfo",
+        false => "",
+    };
+    admin.ok(&format!(
+        "ACL SETUSER shop {}",
+        rules("plain.md", "shop") + setinfo
+    ));
+    let url = format!("redis://shop:secret@127.0.0.1:{}", server.port());
+    run(async {
+        let cache = async || {
+            let provider = PlainRedisProvider::builder(&url)
+                .namespace("store-eu")
+                .build()
+                .expect("a provider");
+            let cache = Cache::builder_with(provider)
+                .namespace("store-eu")
+                .caching(true);
+            cache.build().await.expect("a cache")
+        };
+        let (one, other) = (cache().await, cache().await);
+        let load = async |cache: &Cache| {
+            let slow = || async {
+                sleep(Duration::from_millis(100)).await;
+                Ok::<_, Error>(Loaded::new(1))
+            };
+            let entry = cache.key("k").tags(["t"]).swr(Duration::from_secs(60));
+            entry.load(slow).await.expect("a value")
+        };
+        tokio::join!(load(&one), load(&other));
+        assert_eq!(load(&one).await.source, Source::Hit);
+        let fails = || async { Err::<u32, _>(Error::from(mcache::ErrorKind::Unavailable)) };
+        let failed = one.key("fails").get_or_load(fails).await;
+        assert!(failed.is_err(), "its lease is given back");
+        assert!(one.key("s").tags(["t"]).set(&1).await.expect("allowed"));
+        one.inspect("s").await.expect("allowed");
+        for invalidation in [
+            one.clear("s").await.expect("allowed"),
+            one.soft_invalidate(["t"]).await.expect("allowed"),
+            one.invalidate_auto(["t"]).await.expect("allowed"),
+            one.invalidate(["t"]).await.expect("allowed"),
+            one.clear_all().await.expect("allowed"),
+        ] {
+            assert!(invalidation.is_acknowledged(), "{invalidation:?}");
+        }
         one.shutdown(PATIENCE).await;
         other.shutdown(PATIENCE).await;
     });

@@ -56,6 +56,56 @@ fn a_reader_who_misses_gets_no_token_and_no_lease() {
     assert!(fetch(&mut server.session(), "env:k").2.is_some());
 }
 
+/// Redis asks anew for its own blocked commands, from 7.2 on.
+#[test]
+fn rights_that_were_taken_away_while_a_caller_waited_count_when_it_is_woken() {
+    for (rules, may_read) in [
+        ("resetkeys ~other", false),
+        ("-mcache.fetch", false),
+        ("resetkeys %R~env:*", true),
+    ] {
+        for fills in [true, false] {
+            let (server, mut admin, user) = with_user("~env:* +@all");
+            let token = missed(fetch(&mut admin, "env:k LEASE 600000"));
+            let waiting = Waiting::park_as(&server, user, "env:k LEASE 600000 WAIT 600000");
+            admin.ok(&format!("ACL SETUSER user {rules}"));
+            match fills {
+                true => admin.ok(&format!("MCACHE.SET env:k 0 v TOKEN {token}")),
+                false => assert_eq!(admin.int(&format!("MCACHE.RELEASE env:k {token}")), 1),
+            }
+            // Its connection stays: the lease of one that is closed passes on.
+            let ended = waiting.ended();
+            match (may_read, fills) {
+                (true, true) => assert_eq!(ended.result, Ok(hit("v"))),
+                (true, false) => assert_eq!(ended.result, Ok(("miss".into(), None, None))),
+                (false, _) => {
+                    let refusal = ended.result.expect_err("it may not any more");
+                    assert!(refusal.starts_with("NOPERM"), "{rules}: {refusal}");
+                }
+            }
+            if !fills {
+                missed(fetch(&mut admin, "env:k"));
+            }
+        }
+    }
+}
+
+#[test]
+fn memory_that_ran_out_while_a_caller_waited_leaves_no_lease_with_it() {
+    let server = Server::builder()
+        .set("maxmemory-policy", "noeviction")
+        .start();
+    let mut redis = server.session();
+    let token = missed(fetch(&mut redis, "k LEASE 600000"));
+    let waiting = Waiting::park(&server, "k LEASE 600000 WAIT 600000");
+    redis.ok("CONFIG SET maxmemory 1");
+    assert_eq!(redis.int(&format!("MCACHE.RELEASE k {token}")), 1);
+    let (answer, _its_connection) = waiting.connected();
+    assert_eq!(answer, ("miss".into(), None, None));
+    redis.ok("CONFIG SET maxmemory 0");
+    missed(fetch(&mut redis, "k"));
+}
+
 #[test]
 fn while_memory_has_run_out_there_are_hits_and_misses_and_no_leases() {
     let server = Server::builder()

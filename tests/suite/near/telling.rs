@@ -176,6 +176,8 @@ fn a_subscriber_hears_of_its_prefixes_which_must_be_readable() {
         let mut other = Process::over(server.session_as("tenant", "secret"), prefixes);
         let refusal = other.try_feed().expect_err("not readable");
         assert!(refusal.starts_with("NOPERM"), "{prefixes:?}: {refusal}");
+        let named = prefixes.last().map_or("behind PREFIX", |prefix| *prefix);
+        assert!(refusal.contains(named), "{prefixes:?}: {refusal}");
     }
     // At each call: what was allowed may not be any more.
     admin.ok("ACL SETUSER tenant resetkeys %R~us:*");
