@@ -75,6 +75,19 @@ impl World {
         all
     }
 
+    /// These tags are about to be carried. Those that no entry carries were gone for a while, and a listing may miss
+    /// them.
+    fn comes(&mut self, db: usize, tags: &[Vec<u8>]) {
+        if db == self.listing.0 {
+            for tag in tags {
+                let name = std::iter::once(tag.as_slice());
+                if self.index.count(db, name, Scope::All) == 0 {
+                    self.listing.3.remove(tag);
+                }
+            }
+        }
+    }
+
     fn attributes(&mut self) -> Attributes {
         Attributes {
             birth: Epoch(self.epoch),
@@ -105,6 +118,7 @@ impl World {
             Some(old) => old.key().to_vec(),
             None => self.made.to_be_bytes().to_vec(),
         };
+        self.comes(db, &tags);
         let mut records = Vec::new();
         let names = tags.iter().map(Vec::as_slice);
         let old =
@@ -116,9 +130,10 @@ impl World {
         match old {
             Some(old) => self.index.replace(db, old, new),
             None => {
-                if let Some(old) = self.dbs[db].get(&key) {
+                if let Some(old) = self.dbs[db].get(&key).copied() {
                     // Not in place: out and in.
-                    self.index.unlink(db, *old);
+                    self.index.unlink(db, old);
+                    self.comes(db, &tags);
                     self.index.resolve(
                         db,
                         tags.iter().map(Vec::as_slice),
@@ -171,6 +186,9 @@ impl World {
             ends_ms: NEVER,
         };
         let fresh = Entry::new(&key, b"value", attributes, &vec![0; names.len()]);
+        if to != db {
+            self.comes(to, &names);
+        }
         if !copy {
             self.dbs[db].remove(old.key());
             self.index.unlink(db, old);
@@ -234,6 +252,9 @@ impl World {
         self.made += 1;
         let key = self.made.to_be_bytes().to_vec();
         let entry = Entry::new(&key, b"value", attributes, &vec![0; tags.len()]);
+        if self.staged.is_none() {
+            self.comes(db, &tags);
+        }
         self.index
             .adopt(db, entry, tags.iter().map(Vec::as_slice), true);
         let to = self.staged.as_mut().unwrap_or(&mut self.dbs);
