@@ -29,11 +29,12 @@ const STATES = [
     (redis) => redis.ask("SCRIPT", "KILL"),
   ],
   ["NOPERM", (redis) => redis.ask("ACL", "SETUSER", "shop", "-mcache.invalidate", "-mcache.clear"), (redis) => redis.ask("ACL", "SETUSER", "shop", "+@all")],
+  ["NOPERM", (redis) => redis.ask("ACL", "SETUSER", "shop", "resetkeys", "%R~*"), (redis) => redis.ask("ACL", "SETUSER", "shop", "~*")],
 ]
 
-for (const [code, begin, end] of STATES) {
+for (const [at, [code, begin, end]] of STATES.entries()) {
   for (const [what, clear] of [["by tag", (store) => store.clearTags(["T:1"])], ["by key", (store) => store.clearKey("k")]]) {
-    test(`a clear ${what} that is refused with ${code} is not acknowledged, and is sent again until it is`, async (t) => {
+    test(`a clear ${what} that is refused with ${code} (${at}) is not acknowledged, and is sent again until it is`, async (t) => {
       const redis = await TestRedis.start(t)
       await redis.ask("ACL", "SETUSER", "shop", "on", ">pw", "~*", "+@all")
       const provider = await startProvider(t, { redisUrl: `redis://shop:pw@127.0.0.1:${redis.port}/0` })
@@ -63,6 +64,20 @@ test("only a refusal that concerns the tag or the key itself is for good", () =>
     "NOPERM this user has no permissions to run the 'mcache.invalidate' command", "NOPERM User shop has no permissions to run the 'mcache.clear' command",
     "MISCONF Redis is configured to save RDB snapshots", "OOM command not allowed", "NOAUTH Authentication required.", "ERR whatever may come",
   ]) assert.ok(!isForGood(refusal), refusal)
+})
+
+test("a clear of a tag that this user may not touch clears everything: another user may have stored what carries it", async (t) => {
+  const redis = await TestRedis.start(t)
+  await redis.ask("ACL", "SETUSER", "shop", "on", ">pw", "~mc:k*", "~mc:\\*", "+@all")
+  const provider = await startProvider(t, { redisUrl: `redis://shop:pw@127.0.0.1:${redis.port}/0` })
+  const other = await startProvider(t, { redisUrl: redis.url })
+  for (const clear of [() => provider.store.clearTags(["Secret:1"]), () => provider.store.clearTags(["Secret:1"], true), () => provider.store.clearKey("other")]) {
+    await other.set({ key: "k", data: ["old"], tags: ["Secret:1"] })
+    assert.deepEqual(await provider.get({ key: "k" }), ["old"])
+    assert.equal(await clear(), true)
+    assert.equal(await provider.get({ key: "k" }), null)
+    provider.store.release("k")
+  }
 })
 
 test("an answer that is none acknowledges nothing", async (t) => {
