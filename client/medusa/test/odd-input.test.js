@@ -90,7 +90,7 @@ test("rows that lead back to themselves have their tags", () => {
   assert.deepEqual([...tags], ["Product:prod_1", "ProductVariant:variant_1"])
 })
 
-test("a write is done whatever its arguments are, and clears", async () => {
+test("a write with odd arguments is done, and clears", async () => {
   const cleared = []
   const service = { updateProducts: async () => ({ id: "prod_1" }) }
   watch(service, "product", schema, async (tags) => cleared.push(...tags))

@@ -62,7 +62,7 @@ test("only a refusal that concerns the tag or the key itself is for good", () =>
   ]) assert.ok(isForGood(refusal), refusal)
   for (const refusal of [
     "NOPERM this user has no permissions to run the 'mcache.invalidate' command", "NOPERM User shop has no permissions to run the 'mcache.clear' command",
-    "MISCONF Redis is configured to save RDB snapshots", "OOM command not allowed", "NOAUTH Authentication required.", "ERR whatever may come",
+    "MISCONF Redis is configured to save RDB snapshots", "OOM command not allowed", "NOAUTH Authentication required.", "ERR what may come",
   ]) assert.ok(!isForGood(refusal), refusal)
 })
 
@@ -159,7 +159,7 @@ test("a primary that became a replica is left for the one that its address leads
   })
 })
 
-test("there is no last attempt to connect, whatever the options of ioredis say", async (t) => {
+test("there is no last attempt to connect, also where the options of ioredis end them", async (t) => {
   const redis = await TestRedis.start(t)
   const provider = await startProvider(t, { redisUrl: redis.url, redisOptions: { retryStrategy: () => null } })
   await provider.set({ key: "k", data: ["old"], tags: ["T:1"] })

@@ -136,7 +136,7 @@ function watch(service, name, schema, clear) {
       try {
         tags = tagsOfWrite(schema, name, method, args, result)
       } catch {
-        // Whatever the arguments are, it is written: everything of the module, and the caller is not told of it.
+        // It is written all the same: everything of the module, and the caller is not told of it.
         tags = schema.typesOf(name).flatMap(whole)
       }
       if (tags?.length) await clear(tags)
