@@ -6,7 +6,7 @@
 const { test } = require("node:test")
 const assert = require("node:assert")
 const { TestRedis } = require("./support/redis")
-const { startProvider } = require("./support/provider")
+const { startProvider, withLongLeases } = require("./support/provider")
 const { startProxy } = require("./support/proxy")
 const { until } = require("./support/until")
 const { Away } = require("../src/wire/server")
@@ -174,7 +174,8 @@ test("there is no last attempt to connect, also where the options of ioredis end
 test("connections that get no answer: a read does not wait for them longer than for the load, nor a clear than the lease", async (t) => {
   const redis = await TestRedis.start(t, { args: ["--mcache.feed", "yes", "--mcache.near-lease-ms", "5000"] })
   await until("no predecessor is waited for", async () => (await number(redis, "near_predecessors_us")) === 0)
-  const other = await startProvider(t, { redisUrl: redis.url, leaseMs: 600_000 })
+  const other = await startProvider(t, { redisUrl: redis.url })
+  withLongLeases(other)
   // The first connection is the one that reads and clears take.
   const proxy = await startProxy(t, redis.port, (count) => count > 1)
   const provider = await startProvider(t, { redisUrl: proxy.url, waitMs: 100, connectTimeout: 3_600_000, commandTimeout: 2_000 })
