@@ -50,7 +50,7 @@ async function startProvider(t, given, logger = listener()) {
   return Object.assign(service, { logger })
 }
 
-/** Asks for leases of minutes, as if its loads took long: by itself it begins with a second, which a slow machine outlasts. */
+/** Asks for leases of minutes, as if its loads took long: they begin with a second, which a slow machine outlasts. */
 function withLongLeases({ store }) {
   store.leases.longestMs = 600_000
   store.leases.took(600_000)
