@@ -202,8 +202,12 @@ class Clears {
       }
       if (tags.length === 1) {
         this.counters.errors += 1
-        this.log.once("refused clear", `${this.server.name} refuses to clear ${tags[0]}: ${error.message}`)
-        return 0
+        const [name] = tags
+        this.log.once("refused clear", `${this.server.name} refuses to clear ${name}: ${error.message}`)
+        if (!/^NOPERM/.test(error.message)) return 0
+        // This user, or another one, may yet read what carries it: then everything goes, or nothing is read.
+        if (name === this.names.everything && mode !== KEY) throw error
+        return await this.#send(node, { mode: mode === AUTO ? AUTO : HARD, tags: [this.names.everything] })
       }
       // The others must not suffer for the one that is refused.
       return Math.max(0, ...(await Promise.all(tags.map((tag) => this.#send(node, { mode, tags: [tag] })))))
@@ -222,7 +226,8 @@ class Clears {
       this.owed.set(`t${this.names.everything}`, { mode: HARD, seq: this.lastSeq, outlivedAt })
       this.log.warn(`more than ${OWED_MAX} clears could not be delivered; the whole cache will be cleared instead`)
     }
-    this.log.once("owed", `${this.server.name} did not acknowledge a clear; it is sent again until it does, and reads go to the database meanwhile`)
+    if (this.closed) this.log.once("closed", `a clear came when the cache of this process had ended: ${this.unacknowledged().slice(0, 10).join(", ")}`)
+    else this.log.once("owed", `${this.server.name} did not acknowledge a clear; it is sent again until it does, and reads go to the database meanwhile`)
     this.#retryLater()
   }
 

@@ -5,7 +5,7 @@ const assert = require("node:assert")
 const { fork } = require("node:child_process")
 const path = require("node:path")
 const { TestRedis } = require("./support/redis")
-const { startProvider } = require("./support/provider")
+const { startProvider, withLongLeases } = require("./support/provider")
 const { until } = require("./support/until")
 
 test("of five processes that miss one key, one loads it and the others wait for it", async (t) => {
@@ -34,6 +34,7 @@ test("of many readers of one process one loads, and one connection is enough for
   const redis = await TestRedis.start(t)
   const options = { redisUrl: redis.url, waiters: 1, waitMs: 60_000, leaseMs: 120_000, commandTimeout: 30_000 }
   const { store } = await startProvider(t, options)
+  withLongLeases({ store })
   let loads = 0
   const read = async () => {
     const found = await store.get("hot")
@@ -52,6 +53,7 @@ test("a process that fails to load lets the next one try", async (t) => {
   const redis = await TestRedis.start(t)
   const slow = { redisUrl: redis.url, waitMs: 60_000, leaseMs: 120_000, commandTimeout: 30_000 }
   const one = await startProvider(t, slow)
+  withLongLeases(one)
   const two = await startProvider(t, slow)
   assert.equal(await one.get({ key: "k" }), null)
   const second = two.get({ key: "k" })
@@ -67,6 +69,7 @@ test("a process that dies while it loads lets the next one try at once", async (
   const redis = await TestRedis.start(t)
   const slow = { redisUrl: redis.url, waitMs: 60_000, leaseMs: 120_000, commandTimeout: 30_000 }
   const one = await startProvider(t, slow)
+  withLongLeases(one)
   const two = await startProvider(t, slow)
   assert.equal(await one.get({ key: "k" }), null)
   const second = two.get({ key: "k" })
@@ -103,6 +106,7 @@ test("waiting ends at its limit, and what is loaded then is still safe to store"
 test("more waiting reads than connections for it: the rest loads, nothing hangs", async (t) => {
   const redis = await TestRedis.start(t)
   const one = await startProvider(t, { redisUrl: redis.url })
+  withLongLeases(one)
   const two = await startProvider(t, { redisUrl: redis.url, waiters: 2, waitMs: 60_000, commandTimeout: 30_000 })
   const keys = Array.from({ length: 5 }, (_, n) => `k${n}`)
   for (const key of keys) assert.equal(await one.get({ key }), null)
@@ -117,6 +121,7 @@ test("close to its expiry one reader renews a value, the others are served", asy
   const redis = await TestRedis.start(t)
   // A load that is thought to take ten seconds makes one read in seven a renewal when twenty are left.
   const provider = await startProvider(t, { redisUrl: redis.url, earlyMs: 10_000 })
+  withLongLeases(provider)
   await provider.set({ key: "k", data: [1], ttl: 20 })
   await until("a reader is chosen", async () => (await provider.get({ key: "k" })) === null)
   assert.deepEqual(await provider.get({ key: "k" }), [1])

@@ -18,7 +18,8 @@ const { schemaOf, TYPES, CONFIGS } = require("./support/shop")
 const { keyOf } = require("../src/module/keys")
 const { Schema } = require("../src/module/schema")
 const { Read } = require("../src/module/reads")
-const { tagsOfRows } = require("../src/module/tags")
+const { tagsOfRows, tagsOfEvent } = require("../src/module/tags")
+const { watch } = require("../src/module/writes")
 const { describeCall } = require("../src/module/calls")
 const { PriceContext, reduced } = require("../src/module/pricecontext")
 const { capped } = require("../src/module/prices")
@@ -87,6 +88,26 @@ test("rows that lead back to themselves have their tags", () => {
   const tags = new Set()
   tagsOfRows([circle()], "Product", schema, tags)
   assert.deepEqual([...tags], ["Product:prod_1", "ProductVariant:variant_1"])
+})
+
+test("a write with odd arguments is done, and clears", async () => {
+  const cleared = []
+  const service = { updateProducts: async () => ({ id: "prod_1" }) }
+  watch(service, "product", schema, async (tags) => cleared.push(...tags))
+  const odd = { get id() { throw new Error("no id") } }
+  assert.deepEqual(await service.updateProducts(odd), { id: "prod_1" })
+  assert.ok(cleared.includes("ProductVariant:cascade"))
+})
+
+test("events and rows whose ids are none have the tags of their types", () => {
+  for (const id of [Object.create(null), { of: 1 }, Symbol("id"), true, () => {}]) {
+    assert.ok(tagsOfEvent({ name: "product.updated", data: { id } }, schema).includes("Product:list:*"))
+    assert.ok(tagsOfEvent({ name: "product.updated", data: [{ id: [id, "prod_1"] }] }, schema).includes("Product:prod_1"))
+    const read = new Read("product", "Product")
+    read.addRows(schema, [{ id }])
+    assert.ok(read.tags.has("Product:list:*"))
+    tagsOfRows([{ id }], "Product", schema, new Set())
+  }
 })
 
 test("a result that has no JSON is answered, not stored, and keeps no lease", async (t) => {

@@ -5,7 +5,7 @@ const assert = require("node:assert")
 const net = require("node:net")
 const { spawnSync } = require("node:child_process")
 const { TestRedis } = require("./support/redis")
-const { startProvider } = require("./support/provider")
+const { startProvider, withLongLeases } = require("./support/provider")
 const { until } = require("./support/until")
 
 const AUTO = { options: { autoInvalidate: true } }
@@ -88,6 +88,7 @@ async function swallowingWaits(t, redis) {
 test("a read that waits and has no answer is not the end of the cache for reads that have one", async (t) => {
   const redis = await TestRedis.start(t)
   const other = await startProvider(t, { redisUrl: redis.url })
+  withLongLeases(other)
   const proxy = await swallowingWaits(t, redis)
   const provider = await startProvider(t, { redisUrl: proxy.url, commandTimeout: 3_000, waitMs: 300 })
   await fill(provider)

@@ -6,7 +6,7 @@
 const { test } = require("node:test")
 const assert = require("node:assert")
 const { TestRedis } = require("./support/redis")
-const { startProvider } = require("./support/provider")
+const { startProvider, withLongLeases } = require("./support/provider")
 const { startProxy } = require("./support/proxy")
 const { until } = require("./support/until")
 const { Away } = require("../src/wire/server")
@@ -29,11 +29,12 @@ const STATES = [
     (redis) => redis.ask("SCRIPT", "KILL"),
   ],
   ["NOPERM", (redis) => redis.ask("ACL", "SETUSER", "shop", "-mcache.invalidate", "-mcache.clear"), (redis) => redis.ask("ACL", "SETUSER", "shop", "+@all")],
+  ["NOPERM", (redis) => redis.ask("ACL", "SETUSER", "shop", "resetkeys", "%R~*"), (redis) => redis.ask("ACL", "SETUSER", "shop", "~*")],
 ]
 
-for (const [code, begin, end] of STATES) {
+for (const [at, [code, begin, end]] of STATES.entries()) {
   for (const [what, clear] of [["by tag", (store) => store.clearTags(["T:1"])], ["by key", (store) => store.clearKey("k")]]) {
-    test(`a clear ${what} that is refused with ${code} is not acknowledged, and is sent again until it is`, async (t) => {
+    test(`a clear ${what} that is refused with ${code} (${at}) is not acknowledged, and is sent again until it is`, async (t) => {
       const redis = await TestRedis.start(t)
       await redis.ask("ACL", "SETUSER", "shop", "on", ">pw", "~*", "+@all")
       const provider = await startProvider(t, { redisUrl: `redis://shop:pw@127.0.0.1:${redis.port}/0` })
@@ -61,8 +62,22 @@ test("only a refusal that concerns the tag or the key itself is for good", () =>
   ]) assert.ok(isForGood(refusal), refusal)
   for (const refusal of [
     "NOPERM this user has no permissions to run the 'mcache.invalidate' command", "NOPERM User shop has no permissions to run the 'mcache.clear' command",
-    "MISCONF Redis is configured to save RDB snapshots", "OOM command not allowed", "NOAUTH Authentication required.", "ERR whatever may come",
+    "MISCONF Redis is configured to save RDB snapshots", "OOM command not allowed", "NOAUTH Authentication required.", "ERR what may come",
   ]) assert.ok(!isForGood(refusal), refusal)
+})
+
+test("a clear of a tag that this user may not touch clears everything: another user may have stored what carries it", async (t) => {
+  const redis = await TestRedis.start(t)
+  await redis.ask("ACL", "SETUSER", "shop", "on", ">pw", "~mc:k*", "~mc:\\*", "+@all")
+  const provider = await startProvider(t, { redisUrl: `redis://shop:pw@127.0.0.1:${redis.port}/0` })
+  const other = await startProvider(t, { redisUrl: redis.url })
+  for (const clear of [() => provider.store.clearTags(["Secret:1"]), () => provider.store.clearTags(["Secret:1"], true), () => provider.store.clearKey("other")]) {
+    await other.set({ key: "k", data: ["old"], tags: ["Secret:1"] })
+    assert.deepEqual(await provider.get({ key: "k" }), ["old"])
+    assert.equal(await clear(), true)
+    assert.equal(await provider.get({ key: "k" }), null)
+    provider.store.release("k")
+  }
 })
 
 test("an answer that is none acknowledges nothing", async (t) => {
@@ -144,7 +159,7 @@ test("a primary that became a replica is left for the one that its address leads
   })
 })
 
-test("there is no last attempt to connect, whatever the options of ioredis say", async (t) => {
+test("there is no last attempt to connect, also where the options of ioredis end them", async (t) => {
   const redis = await TestRedis.start(t)
   const provider = await startProvider(t, { redisUrl: redis.url, redisOptions: { retryStrategy: () => null } })
   await provider.set({ key: "k", data: ["old"], tags: ["T:1"] })
@@ -159,7 +174,8 @@ test("there is no last attempt to connect, whatever the options of ioredis say",
 test("connections that get no answer: a read does not wait for them longer than for the load, nor a clear than the lease", async (t) => {
   const redis = await TestRedis.start(t, { args: ["--mcache.feed", "yes", "--mcache.near-lease-ms", "5000"] })
   await until("no predecessor is waited for", async () => (await number(redis, "near_predecessors_us")) === 0)
-  const other = await startProvider(t, { redisUrl: redis.url, leaseMs: 600_000 })
+  const other = await startProvider(t, { redisUrl: redis.url })
+  withLongLeases(other)
   // The first connection is the one that reads and clears take.
   const proxy = await startProxy(t, redis.port, (count) => count > 1)
   const provider = await startProvider(t, { redisUrl: proxy.url, waitMs: 100, connectTimeout: 3_600_000, commandTimeout: 2_000 })

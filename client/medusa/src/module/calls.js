@@ -209,7 +209,7 @@ class Calls {
     return value
   }
 
-  /** Whatever the arguments are: they are the module's to refuse. */
+  /** Odd arguments are the module's to refuse. */
   #describe(service, method, given) {
     try {
       return describeCall(this.schema, service, method, given)

@@ -6,7 +6,7 @@
  * everything the result was made from, also where nothing was found: a list without rows, a link that leads nowhere, a
  * filter over another type.
  */
-const { one, any, coming, cascade, tagsOfRows } = require("./tags")
+const { IDS, one, any, coming, cascade, tagsOfRows } = require("./tags")
 
 /** Names in filters that are not fields. */
 const LOGICAL = new Set(["$and", "$or", "$not"])
@@ -48,7 +48,7 @@ class Read {
     // Rows may lead back to those they came from.
     if (seen.has(rows)) return
     seen.add(rows)
-    if (rows.id === undefined || rows.id === null) this.tags.add(any(type))
+    if (!IDS.has(typeof rows.id)) this.tags.add(any(type))
     else {
       this.tags.add(one(type, rows.id))
       // The name that its events have, should the schema call it otherwise.

@@ -17,6 +17,9 @@ const MEDUSA_OPERATIONS = ["created", "updated", "deleted", "restored", "attache
 const COMING = new Set(["created", "restored", "attached", "detached"])
 const GOING = new Set(["deleted", "restored"])
 
+/** What an id can be. */
+const IDS = new Set(["string", "number", "bigint"])
+
 const one = (type, id) => `${type}:${id}`
 const any = (type) => `${type}:list:*`
 const coming = (type) => `${type}:new`
@@ -55,7 +58,7 @@ function tagsOfEvent({ name, data }, schema) {
 /** What a change of one row clears. */
 function tagsOfChange(type, id, operation, schema) {
   const tags = []
-  if (id !== undefined && id !== null) tags.push(one(type, id))
+  if (IDS.has(typeof id)) tags.push(one(type, id))
   if (MEDUSA_OPERATIONS.includes(operation)) tags.push(any(type))
   if (COMING.has(operation)) tags.push(coming(type))
   // Rows that hang on it come and go with it, and not each of them has an event.
@@ -79,11 +82,11 @@ function tagsOfRows(data, type, schema, into, seen = new Set()) {
   if (seen.has(data)) return
   seen.add(data)
   const known = schema.typeOfId(data.id) ?? type
-  if (known && data.id !== undefined && data.id !== null && typeof data.id !== "object") into.add(one(known, data.id))
+  if (known && IDS.has(typeof data.id)) into.add(one(known, data.id))
   for (const field of Object.keys(data)) {
     const value = data[field]
     if (value && typeof value === "object") tagsOfRows(value, known && schema.relation(known, field)?.type, schema, into, seen)
   }
 }
 
-module.exports = { one, any, coming, cascade, whole, typeOfEvent, tagsOfEvent, tagsOfChange, tagsOfRows }
+module.exports = { IDS, one, any, coming, cascade, whole, typeOfEvent, tagsOfEvent, tagsOfChange, tagsOfRows }

@@ -92,7 +92,7 @@ function tapQueries({ Query, ModuleDataFetcher }) {
   }
 }
 
-/** What is asked for is the module's to refuse: whatever it is, the query goes on. */
+/** What is asked for is the module's to refuse: here the query goes on. */
 function describeOr(schema, asked) {
   try {
     return describe(schema, asked)

@@ -119,17 +119,27 @@ function watch(service, name, schema, clear) {
   for (const method of writingMethods(service)) {
     const original = service[method]
     service[method] = async function watched(...args) {
+      let result
       try {
-        const result = await original.apply(this, args)
-        const tags = tagsOfWrite(schema, name, method, args, result)
-        if (tags?.length) await clear(tags)
-        return result
+        result = await original.apply(this, args)
       } catch (error) {
         // Part of it may have been written.
-        const tags = tagsOfWrite(schema, name, method, args, undefined)
-        if (tags?.length) await clear(tags)
+        await clearWritten(args, undefined)
         throw error
       }
+      await clearWritten(args, result)
+      return result
+    }
+
+    async function clearWritten(args, result) {
+      let tags
+      try {
+        tags = tagsOfWrite(schema, name, method, args, result)
+      } catch {
+        // It is written all the same: everything of the module, and the caller is not told of it.
+        tags = schema.typesOf(name).flatMap(whole)
+      }
+      if (tags?.length) await clear(tags)
     }
   }
 }

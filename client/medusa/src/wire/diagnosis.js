@@ -25,8 +25,8 @@ function whereItIsSet(options) {
 }
 
 /**
- * Whether a clear that is refused so need not be sent again: no entry that this user may read or store carries such a
- * tag, or no entry of ours is under that key. Every other refusal may pass, and what it concerns is served meanwhile.
+ * Whether it is the tag or the key of a clear that is refused: sent again, it would be refused again. Every other
+ * refusal may pass, and what it concerns is served meanwhile.
  */
 function isForGood(refusal) {
   return /max-tag-bytes|^WRONGTYPE|^ERR empty tag|^ERR \w+ too long/.test(refusal) || (/^NOPERM/.test(refusal) && !/permissions? to (run|execute)/.test(refusal))

@@ -1,12 +1,14 @@
 "use strict"
 /** One process of a herd: reads a key when told, loads it until told when it has to, and says what happened. */
 const { Store } = require("../../src/store")
+const { withLongLeases } = require("./provider")
 
 // A test that was cut off leaves nothing behind that its runner would wait for.
 process.on("disconnect", () => process.exit())
 
 process.once("message", async ({ options, key, readers }) => {
   const store = await new Store({ options, logger: {} }).start()
+  withLongLeases({ store })
   process.send({ ready: true })
   process.once("message", async () => {
     let loads = 0

@@ -50,4 +50,10 @@ async function startProvider(t, given, logger = listener()) {
   return Object.assign(service, { logger })
 }
 
-module.exports = { startProvider, listener, nearHits, PATIENT }
+/** Asks for leases of minutes, as if its loads took long: they begin with a second, which a slow machine outlasts. */
+function withLongLeases({ store }) {
+  store.leases.longestMs = 600_000
+  store.leases.took(600_000)
+}
+
+module.exports = { startProvider, listener, nearHits, withLongLeases, PATIENT }
