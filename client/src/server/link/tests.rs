@@ -15,7 +15,10 @@ async fn a_trial_given_up(is_one: bool, lane: Lane) {
         Some(b"+OK\r\n".to_vec())
     });
     let (patient, pause) = (Duration::from_secs(30), Duration::from_millis(300));
-    let link = server.link_with(|options| options.command_deadline(patient).breaker(1, pause));
+    let link = server.link_with(|options| {
+        let patient = options.command_deadline(patient).connect_timeout(patient);
+        patient.breaker(1, pause)
+    });
     let now = Instant::now().into_std();
     assert_eq!(link.breaker.failed(now, now), Verdict::Opened);
     let help = redis::cmd("MCACHE.HELP");
