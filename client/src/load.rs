@@ -247,16 +247,22 @@ impl Loading<'_> {
             let Some(_waiting) = follower.waits() else {
                 break;
             };
-            match timeout(patience, follower.outcome()).await.ok().flatten() {
-                Some(Outcome::Failed(Some(error))) if shares_errors => return Look::Failed(error),
-                Some(Outcome::Failed(_)) if !patience.is_zero() => {}
-                Some(outcome) => {
-                    if let Some(value) = outcome.shared_with(arrival).and_then(open) {
+            // Nothing came of it, for this caller or at all: the next one tries. All of them at once would be what is
+            // to be avoided, also where the process was stopped so long that all ran out of patience at one moment.
+            match timeout(patience, follower.outcome()).await {
+                Ok(Some(Outcome::Failed(Some(error)))) if shares_errors => {
+                    return Look::Failed(error);
+                }
+                Ok(outcome) => {
+                    let shared = outcome.as_ref().and_then(|it| it.shared_with(arrival));
+                    if let Some(value) = shared.and_then(open) {
                         return Look::Found(value, Source::Joined);
                     }
-                    break;
                 }
-                None => break,
+                Err(_) => break,
+            }
+            if patience.is_zero() {
+                break;
             }
         }
         Look::Fill(self.fill_alone(None).await)

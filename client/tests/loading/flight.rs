@@ -194,3 +194,41 @@ async fn a_fill_under_way_does_not_undo_a_clear() {
     assert_eq!(again, 2);
     assert_eq!(cache.key("k").get::<usize>().await.unwrap(), Some(2));
 }
+
+/// All callers have run out of patience, and the one they give a last chance gives up as well.
+#[tokio::test(start_paused = true)]
+async fn when_the_last_one_to_be_waited_for_gives_up_one_more_loads_and_not_all() {
+    let cache = Cache::builder_with(MemoryProvider::default())
+        .caching(true)
+        .loader_timeout(Duration::from_secs(1))
+        .build();
+    let (cache, source) = (cache.await.unwrap(), Database::default());
+    let call = |_| {
+        let (cache, source) = (cache.clone(), source.clone());
+        tokio::spawn(async move {
+            let load = || async move {
+                match source.load().await.unwrap() {
+                    1 | 2 => {
+                        sleep(Duration::from_millis(950)).await;
+                        Err("it fails")
+                    }
+                    3 => std::future::pending().await,
+                    number => {
+                        sleep(Duration::from_millis(10)).await;
+                        Ok(Loaded::new(number))
+                    }
+                }
+            };
+            cache.key("k").load(load).await
+        })
+    };
+    let callers: Vec<_> = (0..1000).map(call).collect();
+    let mut loaded = 0;
+    for caller in callers {
+        // The third waits for its loader for ever.
+        if let Ok(served) = timeout(PATIENCE, caller).await {
+            loaded += usize::from(served.unwrap().is_ok());
+        }
+    }
+    assert_eq!((source.loads(), loaded), (4, 997));
+}
