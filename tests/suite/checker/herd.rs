@@ -12,6 +12,9 @@ use super::caching::{Caching, HERD_LOADER_TIMEOUT, Kind};
 use super::store::{HERD_KEY, RECORDS, Store};
 use crate::support::runtime::runtime;
 
+/// How many processes it comes from.
+const PARTS: usize = 4;
+
 /// A part of the herd, with its two ends of the line.
 struct Part {
     worker: Worker,
@@ -65,7 +68,6 @@ fn a_thousand_callers_in_four_processes_that_may_not_listen_make_one_load() {
 
 /// A herd of a thousand at a server.
 fn one_load(url: &str, kind: Kind) {
-    const PARTS: usize = 4;
     const CALLERS: usize = 250;
     let store = Store::open();
     let part = |_| {
@@ -115,11 +117,7 @@ fn one_load(url: &str, kind: Kind) {
     all_served(&mut herd, version);
     sleeper.worker.signal(Signal::CONT);
     assert!(sleeper.served() >= version);
-    assert_eq!(
-        store.loads(HERD_KEY),
-        loads + 2,
-        "the one that slept, and the one that took over"
-    );
+    assert_few(store.loads(HERD_KEY) - loads);
     herd.push(sleeper);
 
     // The process that loads dies: its connection breaks, and the next in line loads at once.
@@ -138,11 +136,13 @@ fn one_load(url: &str, kind: Kind) {
     all_served(&mut herd, version);
     // That the next in line does not wait for the lease to end, client::herd shows: there a lease takes minutes.
     println!("served {:?} after the death", died.elapsed());
-    assert_eq!(
-        store.loads(HERD_KEY),
-        loads + 2,
-        "the one that died, and the one that took over"
-    );
+    assert_few(store.loads(HERD_KEY) - loads);
+}
+
+/// The load of the one that slept or died, and of the one that took over. On a machine so busy that callers run out of
+/// patience (two loader timeouts) meanwhile, one more in each of their processes.
+fn assert_few(loads: usize) {
+    assert!((2..=2 + PARTS).contains(&loads), "{loads} loads");
 }
 
 fn await_loader(store: &Store) -> u32 {

@@ -144,8 +144,11 @@ fn an_invalidation_on_a_hundred_primaries_takes_two_round_trips() {
         assert!(done.is_acknowledged() && done.is_settled());
         assert_eq!(done.entries(), PRIMARIES as u64);
         let expected = ["MCACHE.INVALIDATE", "CLUSTER INFO", "MCACHE.SETTLE"];
+        // A busy machine may lose a connection at rest, or ask whether a server that is slow still lives.
+        let beside = |name: &&String| !["CLIENT", "PING"].contains(&name.as_str());
         for (number, asked) in asked.iter().enumerate() {
-            assert_eq!(asked[..], expected, "primary {number}");
+            let asked: Vec<&String> = asked.iter().filter(beside).collect();
+            assert_eq!(asked, expected, "primary {number}");
         }
     });
 }
