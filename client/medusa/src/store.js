@@ -135,8 +135,13 @@ class Store {
       }
       const fetch = () => this.server.call(name, "MCACHE.FETCH", args, undefined, late)
       let reply = await fetch()
-      const left = waitMs - (performance.now() - started)
-      if (String(reply[0]) === "busy" && left >= 1) reply = (await this.#wait(name, args, left, late, fetch)) ?? reply
+      // Again, while it is another one's turn: where a load fails, those who waited for it must not all load at once.
+      while (String(reply[0]) === "busy") {
+        const left = waitMs - (performance.now() - started)
+        const next = left >= 1 ? await this.#wait(name, args, left, late, fetch) : undefined
+        if (!next) break
+        reply = next
+      }
       return { state: String(reply[0]), value: reply[1], token: kept(reply[2]), beside: reply[3] }
     } catch (error) {
       if (!(error instanceof Away)) {

@@ -49,6 +49,36 @@ test("of many readers of one process one loads, and one connection is enough for
   assert.ok(found.every(({ n }) => n === 1))
 })
 
+test("where loads fail, the readers of one process that waited take turns", async (t) => {
+  const redis = await TestRedis.start(t)
+  const options = { redisUrl: redis.url, waitMs: 60_000, leaseMs: 120_000, commandTimeout: 30_000 }
+  const { store } = await startProvider(t, options)
+  withLongLeases({ store })
+  const READERS = 20
+  let [asked, underWay, most, loads] = [0, 0, 0, 0]
+  const fetch = store.server.call
+  store.server.call = function (key, command, ...rest) {
+    if (command === "MCACHE.FETCH") asked += 1
+    return fetch.call(this, key, command, ...rest)
+  }
+  const read = async () => {
+    const found = await store.get("hot")
+    if (found) return found
+    underWay += 1
+    most = Math.max(most, underWay)
+    // All have come, and one of them waits for all.
+    const others = READERS - 1 - loads
+    if (others > 0) await until("another reader waits", async () => asked >= READERS && (await redis.ask("INFO", "clients")).includes("blocked_clients:1"))
+    loads += 1
+    underWay -= 1
+    if (loads === READERS) await store.set({ key: "hot", data: [1] })
+    else store.release("hot")
+    return null
+  }
+  await Promise.all(Array.from({ length: READERS }, read))
+  assert.deepEqual({ most, loads }, { most: 1, loads: READERS })
+})
+
 test("a process that fails to load lets the next one try", async (t) => {
   const redis = await TestRedis.start(t)
   const slow = { redisUrl: redis.url, waitMs: 60_000, leaseMs: 120_000, commandTimeout: 30_000 }
