@@ -121,6 +121,14 @@ pub fn loses_the_database() -> bool {
     loses
 }
 
+/// Whether there is something to show here; if not, [`skip`]s.
+pub fn has(it: bool, why_not: &str) -> bool {
+    if !it {
+        skip(why_not);
+    }
+    it
+}
+
 /// Notes that the running test has nothing to show on this server, or not all: said in the last line of
 /// `make test-servers`.
 pub fn skip(why: &str) {

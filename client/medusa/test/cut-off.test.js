@@ -5,10 +5,10 @@
  */
 const { test } = require("node:test")
 const assert = require("node:assert")
-const net = require("node:net")
 const { TestRedis } = require("./support/redis")
 const { Store } = require("../src/store")
 const { listener } = require("./support/provider")
+const { startPort } = require("./support/proxy")
 const { seededRandom } = require("./support/random")
 const { until } = require("./support/until")
 
@@ -16,14 +16,12 @@ const ROWS = 4
 
 /** A port that leads to the server; each connection is cut after some bytes, those towards the server or those back. */
 async function startCutter(t, port, pick) {
-  const found = { cuts: 0, isOver: false, sockets: new Set() }
-  const listening = net.createServer((near) => {
-    const far = net.connect(port, "127.0.0.1")
+  const found = { cuts: 0, isOver: false }
+  const url = await startPort(t, (near, connect) => {
+    const far = connect(port)
     let left = found.isOver ? Infinity : 600 + pick(6_000)
     const cutsQuestions = pick(2) === 0
     const pass = (from, to, counts) => {
-      found.sockets.add(from.on("error", () => {}))
-      from.on("close", () => to.destroy())
       from.on("data", (bytes) => {
         if (!counts || bytes.length < left) {
           if (counts) left -= bytes.length
@@ -37,12 +35,7 @@ async function startCutter(t, port, pick) {
     pass(near, far, cutsQuestions)
     pass(far, near, !cutsQuestions)
   })
-  await new Promise((resolve) => listening.listen(0, "127.0.0.1", resolve))
-  t.after(() => {
-    for (const socket of found.sockets) socket.destroy()
-    listening.close()
-  })
-  return Object.assign(found, { url: `redis://127.0.0.1:${listening.address().port}/0` })
+  return Object.assign(found, { url })
 }
 
 test("a connection that is cut anywhere: no clear is lost, nothing old is served", async (t) => {

@@ -2,10 +2,10 @@
 /** Redis stopped, killed, restarted: reads go on, and nothing that changed meanwhile is served afterwards. */
 const { test } = require("node:test")
 const assert = require("node:assert")
-const net = require("node:net")
 const { spawnSync } = require("node:child_process")
 const { TestRedis } = require("./support/redis")
 const { startProvider, withLongLeases } = require("./support/provider")
+const { startPort } = require("./support/proxy")
 const { until } = require("./support/until")
 
 const AUTO = { options: { autoInvalidate: true } }
@@ -61,11 +61,10 @@ test("a server that is stopped: one read waits the deadline, the next do not; wh
  * A port that leads to the server, but swallows what a read that waits sends, and whatever its connection sends then.
  */
 async function swallowingWaits(t, redis) {
-  const found = { swallowed: 0, sockets: new Set() }
-  const listener = net.createServer((near) => {
-    const far = net.connect(redis.port, "127.0.0.1")
+  const found = { swallowed: 0 }
+  const url = await startPort(t, (near, connect) => {
+    const far = connect(redis.port)
     let swallows = false
-    for (const socket of [near, far]) found.sockets.add(socket.on("error", () => {}))
     near.on("data", (bytes) => {
       if (!swallows && bytes.includes("\r\nWAIT\r\n")) {
         swallows = true
@@ -74,15 +73,8 @@ async function swallowingWaits(t, redis) {
       if (!swallows) far.write(bytes)
     })
     far.on("data", (bytes) => near.write(bytes))
-    near.on("close", () => far.destroy())
-    far.on("close", () => near.destroy())
   })
-  await new Promise((resolve) => listener.listen(0, "127.0.0.1", resolve))
-  t.after(() => {
-    for (const socket of found.sockets) socket.destroy()
-    listener.close()
-  })
-  return Object.assign(found, { url: `redis://127.0.0.1:${listener.address().port}/0` })
+  return Object.assign(found, { url })
 }
 
 test("a read that waits and has no answer is not the end of the cache for reads that have one", async (t) => {

@@ -137,7 +137,7 @@ impl PostgresError {
         ])
     }
 
-    /// Whether others hold a lock that was waited for in vain.
+    /// Whether the server gave up waiting for a lock that another transaction holds.
     pub(super) fn is_locked_out(&self) -> bool {
         matches!(self, Self::Sql { cause, .. } if is_locked_out(cause))
     }

@@ -2,7 +2,7 @@
 //!
 //! An installation locks tables one after the other, always in the same order, and keeps them all to its end: what it
 //! makes must appear at once. A transaction that holds one of them for minutes would so keep writers out of all the
-//! others. So it waits for each lock for a moment only, gives up everything when that was in vain, lets the others
+//! others. So it waits for each lock for a moment only; when it did not get one, it gives all back, lets the others
 //! through and begins again.
 
 use std::time::Duration;

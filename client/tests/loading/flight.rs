@@ -225,7 +225,7 @@ async fn when_the_last_one_to_be_waited_for_gives_up_one_more_loads_and_not_all(
     let callers: Vec<_> = (0..1000).map(call).collect();
     let mut loaded = 0;
     for caller in callers {
-        // The third waits for its loader for ever.
+        // The third caller's loader never ends.
         if let Ok(served) = timeout(PATIENCE, caller).await {
             loaded += usize::from(served.unwrap().is_ok());
         }

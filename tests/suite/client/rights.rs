@@ -2,17 +2,16 @@
 
 use std::time::Duration;
 
-use harness::{Server, Session, host, locate};
+use harness::{Server, Session, host, locate, wait::PATIENCE};
 use mcache::{
-    Cache, Error, Loaded, NearOptions, PlainRedisProvider, Settled, Source, server::RedisOptions,
+    Cache, Error, Invalidation, Loaded, NearOptions, PlainRedisProvider, Settled, Source,
+    server::RedisOptions,
 };
 use mcache_core::host::Maker;
-use tokio::time::{Instant, sleep};
+use tokio::time::sleep;
 
+use super::near::until_serving;
 use crate::support::runtime::run;
-
-/// Nothing here takes so long, on any machine.
-const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The rules of the first `ACL SETUSER user` of a page of the documentation. The password in them is `secret`.
 fn rules(page: &str, user: &str) -> String {
@@ -33,13 +32,22 @@ fn refused(admin: &mut Session) -> Vec<String> {
     log.iter().map(|entry| format!("{entry:?}")).collect()
 }
 
-async fn until_serving(cache: &Cache) {
-    let began = Instant::now();
-    while !cache.near_stats()[0].is_serving() {
-        let stats = cache.near_stats();
-        assert!(began.elapsed() < PATIENCE, "no lease: {stats:?}");
-        sleep(Duration::from_millis(2)).await;
-    }
+/// A load that fails.
+async fn give_a_lease_back(cache: &Cache) {
+    let fails = || async { Err::<u32, _>(Error::from(mcache::ErrorKind::Unavailable)) };
+    let failed = cache.key("fails").get_or_load(fails).await;
+    assert!(failed.is_err(), "its lease is given back");
+}
+
+/// The entry `s`, the tag `t` and everything.
+async fn clear_in_every_way(cache: &Cache) -> [Invalidation; 5] {
+    [
+        cache.clear("s").await.expect("allowed"),
+        cache.soft_invalidate(["t"]).await.expect("allowed"),
+        cache.invalidate_auto(["t"]).await.expect("allowed"),
+        cache.invalidate(["t"]).await.expect("allowed"),
+        cache.clear_all().await.expect("allowed"),
+    ]
 }
 
 #[test]
@@ -73,9 +81,7 @@ fn the_user_of_the_operations_page_may_do_all_that_the_client_does() {
         };
         assert_eq!(load(&one, 1).await.source, Source::Loaded);
         assert_eq!(load(&other, 2).await.value, 1);
-        let fails = || async { Err::<u32, _>(Error::from(mcache::ErrorKind::Unavailable)) };
-        let failed = one.key("fails").get_or_load(fails).await;
-        assert!(failed.is_err(), "its lease is given back");
+        give_a_lease_back(&one).await;
         let batch = one.keys(["a", "b"]).load_many(|missing| async move {
             Ok::<_, Error>(
                 missing
@@ -93,13 +99,7 @@ fn the_user_of_the_operations_page_may_do_all_that_the_client_does() {
         assert!(one.inspect("s").await.expect("allowed").is_some());
         let filling = one.key("f").begin().await.expect("a token");
         filling.store(&1).await.expect("stored");
-        for invalidation in [
-            one.clear("s").await.expect("allowed"),
-            one.soft_invalidate(["t"]).await.expect("allowed"),
-            one.invalidate_auto(["t"]).await.expect("allowed"),
-            one.invalidate(["t"]).await.expect("allowed"),
-            one.clear_all().await.expect("allowed"),
-        ] {
+        for invalidation in clear_in_every_way(&one).await {
             assert!(invalidation.is_acknowledged(), "{invalidation:?}");
             assert_eq!(invalidation.settled().await, Settled::Acknowledged);
         }
@@ -147,18 +147,10 @@ fn the_user_of_the_plain_page_may_do_all_that_the_client_does_without_the_module
         };
         tokio::join!(load(&one), load(&other));
         assert_eq!(load(&one).await.source, Source::Hit);
-        let fails = || async { Err::<u32, _>(Error::from(mcache::ErrorKind::Unavailable)) };
-        let failed = one.key("fails").get_or_load(fails).await;
-        assert!(failed.is_err(), "its lease is given back");
+        give_a_lease_back(&one).await;
         assert!(one.key("s").tags(["t"]).set(&1).await.expect("allowed"));
         one.inspect("s").await.expect("allowed");
-        for invalidation in [
-            one.clear("s").await.expect("allowed"),
-            one.soft_invalidate(["t"]).await.expect("allowed"),
-            one.invalidate_auto(["t"]).await.expect("allowed"),
-            one.invalidate(["t"]).await.expect("allowed"),
-            one.clear_all().await.expect("allowed"),
-        ] {
+        for invalidation in clear_in_every_way(&one).await {
             assert!(invalidation.is_acknowledged(), "{invalidation:?}");
         }
         one.shutdown(PATIENCE).await;

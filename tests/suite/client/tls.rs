@@ -77,11 +77,7 @@ fn ping(port: u16, options: RedisOptions) -> mcache::Result<()> {
 
 /// Whether there is something to show here.
 fn has_tls() -> bool {
-    let has_tls = host::program().has_tls();
-    if !has_tls {
-        host::skip("it was built without TLS");
-    }
-    has_tls
+    host::has(host::program().has_tls(), "it was built without TLS")
 }
 
 #[test]

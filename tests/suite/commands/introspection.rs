@@ -16,6 +16,15 @@ fn both_protocols(server: &Server) -> [Session; 2] {
     [server.session(), server.session_resp3()]
 }
 
+/// What INSPECT says of `k` behind one command of a transaction that is open: reclaim removes what is dead soon after.
+fn inspected_in_transaction(redis: &mut Session) -> BTreeMap<String, Value> {
+    redis.run("MCACHE.INSPECT k");
+    let Value::Array(replies) = redis.run("EXEC") else {
+        panic!("EXEC gives an array")
+    };
+    from_redis_value(replies[1].clone()).expect("a map")
+}
+
 #[test]
 fn inspect_tells_everything_of_an_entry() {
     let server = Server::start();
@@ -59,11 +68,7 @@ fn inspect_tells_why_an_entry_is_dead() {
     redis.ok("MCACHE.SET k 0 v TAGS innocent guilty");
     redis.ok("MULTI");
     redis.run("MCACHE.INVALIDATE TAGS guilty");
-    redis.run("MCACHE.INSPECT k");
-    let Value::Array(replies) = redis.run("EXEC") else {
-        panic!("EXEC gives an array")
-    };
-    let report: BTreeMap<String, Value> = from_redis_value(replies[1].clone()).expect("a map");
+    let report = inspected_in_transaction(&mut redis);
     assert_eq!(field::<String>(&report, "state"), "dead");
     let reason = field::<String>(&report, "reason");
     assert!(
@@ -79,14 +84,9 @@ fn inspect_tells_of_an_entry_that_was_dead_when_it_came_how_it_came() {
     redis.ok("MCACHE.SET k 0 v TAGS t");
     let dump = redis.dump("k");
     assert_eq!(redis.int("MCACHE.INVALIDATE TAGS t"), 1);
-    // In one transaction, for reclaim removes it soon.
     redis.ok("MULTI");
     redis.call(&[b"RESTORE", &b"k"[..], b"0", &dump]);
-    redis.run("MCACHE.INSPECT k");
-    let Value::Array(replies) = redis.run("EXEC") else {
-        panic!("EXEC gives an array")
-    };
-    let report: BTreeMap<String, Value> = from_redis_value(replies[1].clone()).expect("a map");
+    let report = inspected_in_transaction(&mut redis);
     assert_eq!(field::<String>(&report, "state"), "dead");
     let reason = field::<String>(&report, "reason");
     assert!(

@@ -308,10 +308,7 @@ fn restore_and_copy_bring_no_tags_that_the_sender_may_not_write() {
 /// Whether users can be confined to some databases, which Valkey 9.1 brought.
 fn has_rules_for_databases() -> bool {
     let there = host::program().is(Maker::Valkey, 9, 1);
-    if !there {
-        host::skip("its rules name no databases");
-    }
-    there
+    host::has(there, "its rules name no databases")
 }
 
 #[test]

@@ -56,7 +56,7 @@ async fn until(what: &str, mut condition: impl FnMut() -> bool) {
     }
 }
 
-async fn until_serving(cache: &Cache) {
+pub(super) async fn until_serving(cache: &Cache) {
     until("the near cache may serve", || stats(cache).is_serving()).await;
 }
 
